@@ -1,0 +1,94 @@
+// What every op shares: the host/device marker, element types, and a small parallel loop.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#if defined(__CUDACC__)
+#define DPID_INLINE __host__ __device__ __forceinline__
+#else
+#define DPID_INLINE inline __attribute__((always_inline))
+#endif
+
+// One copy of a CPU kernel per instruction set, chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define DPID_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define DPID_MULTIVERSION
+#endif
+
+namespace dpid {
+
+enum class DType : int { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+template <typename To, typename From>
+DPID_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast needs equal sizes");
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+DPID_INLINE float to_float(float v) { return v; }
+
+DPID_INLINE float to_float(BFloat16 v) { return bit_cast<float>(static_cast<uint32_t>(v.bits) << 16); }
+
+DPID_INLINE float to_float(Half v) {
+  const uint32_t magnitude = static_cast<uint32_t>(v.bits & 0x7fffu) << 13;
+  // A multiplication rebiases the exponent and makes subnormals right; Inf and NaN get their exponent by hand.
+  const float scaled = bit_cast<float>(magnitude) * 0x1p112f;
+  const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
+  const uint32_t sign = static_cast<uint32_t>(v.bits & 0x8000u) << 16;
+  return bit_cast<float>(bit_cast<uint32_t>(scaled) | special | sign);
+}
+
+DPID_INLINE void store(float* to, float v) { *to = v; }
+
+DPID_INLINE void store(BFloat16* to, float v) {
+  const uint32_t bits = bit_cast<uint32_t>(v);
+  const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  // Round to nearest even; a NaN stays one.
+  to->bits = static_cast<uint16_t>(nan ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+DPID_INLINE void store(Half* to, float v) {
+  const uint32_t bits = bit_cast<uint32_t>(v);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  // Normal: rebias and round to nearest even. Subnormal: let float addition do the rounding.
+  const uint32_t normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+  const uint32_t infinite = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const uint32_t half = magnitude >= 0x47800000u ? infinite : (magnitude < 0x38800000u ? subnormal : normal);
+  to->bits = static_cast<uint16_t>(half | sign);
+}
+
+// Calls body(begin, end) over [0, count) on up to `threads` threads. Which thread takes which items never
+// changes a result: every item is computed by one call alone.
+template <typename Body>
+void parallel_for(int64_t count, int threads, const Body& body) {
+  const int64_t workers = std::min<int64_t>(std::max(threads, 1), count);
+  if (workers <= 1) {
+    if (count > 0) body(0, count);
+    return;
+  }
+  std::vector<std::thread> pool;
+  pool.reserve(static_cast<size_t>(workers - 1));
+  for (int64_t w = 1; w < workers; ++w) {
+    pool.emplace_back([&, w] { body(count * w / workers, count * (w + 1) / workers); });
+  }
+  body(0, count / workers);
+  for (auto& thread : pool) thread.join();
+}
+
+}  // namespace dpid

@@ -1,0 +1,71 @@
+#include "noisy_channel.h"
+
+namespace dpid {
+namespace {
+
+constexpr int64_t kChunk = 1024;  // elements a work item: 4 KiB of noise stay in L1
+
+// out[4 * i + lane] for blocks first .. first + count of one image; lanes are written by four strided loops'
+// worth of straight code, which the compiler turns into vector code over i.
+DPID_MULTIVERSION void normal_blocks(uint64_t seed, int64_t sample_id, uint32_t image, uint32_t first, int64_t count,
+                                     float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    const Normals n = normals4(seed, sample_id, image, first + static_cast<uint32_t>(i));
+    out[4 * i] = n.v[0];
+    out[4 * i + 1] = n.v[1];
+    out[4 * i + 2] = n.v[2];
+    out[4 * i + 3] = n.v[3];
+  }
+}
+
+template <typename T>
+DPID_INLINE void mix(const T* x, const float* eps, float signal, float noise, int64_t count, T* z) {
+  for (int64_t i = 0; i < count; ++i) store(z + i, signal * to_float(x[i]) + noise * eps[i]);
+}
+
+// target_clones needs a plain function: one for each element type.
+DPID_MULTIVERSION void mix_rows(const float* x, const float* eps, float s, float n, int64_t count, float* z) {
+  mix(x, eps, s, n, count, z);
+}
+DPID_MULTIVERSION void mix_rows(const Half* x, const float* eps, float s, float n, int64_t count, Half* z) {
+  mix(x, eps, s, n, count, z);
+}
+DPID_MULTIVERSION void mix_rows(const BFloat16* x, const float* eps, float s, float n, int64_t count, BFloat16* z) {
+  mix(x, eps, s, n, count, z);
+}
+
+}  // namespace
+
+void fill_normal(uint64_t seed, int64_t sample_id, uint32_t image, int64_t first, int64_t count, float* out) {
+  // Blocks of four start at multiples of four: a request may begin and end inside one.
+  float buffer[kChunk + 8];
+  while (count > 0) {
+    const int64_t block = first / 4, skip = first % 4;
+    const int64_t take = std::min(count, kChunk);
+    normal_blocks(seed, sample_id, image, static_cast<uint32_t>(block), (skip + take + 3) / 4, buffer);
+    std::copy(buffer + skip, buffer + skip + take, out);
+    first += take;
+    out += take;
+    count -= take;
+  }
+}
+
+template <typename T>
+void noisy_channel_cpu(const NoisyChannelArgs<T>& a, int threads) {
+  const int64_t chunks = (a.E + kChunk - 1) / kChunk;
+  parallel_for(a.N * a.B * chunks, threads, [&](int64_t begin, int64_t end) {
+    float eps[kChunk];
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t row = item / chunks, e = item % chunks * kChunk;
+      const int64_t n = row / a.B, b = row % a.B, count = std::min(kChunk, a.E - e);
+      fill_normal(a.seed, a.sample_id[n], static_cast<uint32_t>(b), e, count, eps);
+      mix_rows(a.x + b * a.E + e, eps, a.signal[n], a.noise[n], count, a.z + row * a.E + e);
+    }
+  });
+}
+
+template void noisy_channel_cpu(const NoisyChannelArgs<float>&, int);
+template void noisy_channel_cpu(const NoisyChannelArgs<Half>&, int);
+template void noisy_channel_cpu(const NoisyChannelArgs<BFloat16>&, int);
+
+}  // namespace dpid

@@ -1,0 +1,55 @@
+"""Launchers of the compiled ops: tensors in, raw pointers and sizes to ``dpid._C``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dpid import _C
+
+_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+def _where(device: torch.device) -> tuple[int, int]:
+    """Threads and stream of a launch; -1 threads means CUDA."""
+    if device.type == "cuda":
+        return -1, torch.cuda.current_stream(device).cuda_stream
+    return torch.get_num_threads(), 0
+
+
+def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
+    """:func:`dpid.ops.noisy_channel` on the CPU or on CUDA."""
+    x, sample_id = x.contiguous(), sample_id.contiguous()
+    precise = logsnr.to(torch.float64)
+    signal, noise = precise.sigmoid().sqrt().float(), (-precise).sigmoid().sqrt().float()
+    z = x.new_empty((len(logsnr), *x.shape))
+    b = x.shape[0]
+    _C.noisy_channel(
+        x.data_ptr(), signal.data_ptr(), noise.data_ptr(), sample_id.data_ptr(), z.data_ptr(),
+        len(logsnr), b, x.numel() // max(b, 1), seed % 2**64, _CODES[x.dtype], *_where(x.device),
+    )  # fmt: skip
+    return z
+
+
+def accumulate(
+    gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
+    sample_id: Tensor, seed: int,
+) -> None:  # fmt: skip
+    """:func:`dpid.ops.accumulate` on the CPU or on CUDA."""
+    eps_hat, weight, replicate, pairs, sample_id = (
+        t.contiguous() for t in (eps_hat, weight, replicate, pairs, sample_id)
+    )
+    n, k, b, c, h, w = eps_hat.shape
+    _C.accumulate(
+        gaps.data_ptr(), residuals.data_ptr(), eps_hat.data_ptr(), weight.data_ptr(), replicate.data_ptr(),
+        pairs.data_ptr(), sample_id.data_ptr(), n, k, b, c, h * w, len(pairs), seed % 2**64, _CODES[eps_hat.dtype],
+        *_where(eps_hat.device),
+    )  # fmt: skip
+
+
+def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
+    """:func:`dpid.ops.philox4x32` on the CPU."""
+    counter, key = counter.contiguous(), key.contiguous()
+    out = torch.empty_like(counter)
+    _C.philox4x32(counter.data_ptr(), key.data_ptr(), out.data_ptr(), len(counter))
+    return out

@@ -1,0 +1,74 @@
+"""The specification of every op: readable torch, float64 capable, slow."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+
+
+def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of ``constant * word``; 16-bit halves keep every product inside int64."""
+    low = (constant & 0xFFFF) * word
+    high = (constant >> 16) * word + (low >> 16)
+    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
+    """Philox4x32-10 (Salmon et al., SC 2011): counter int64 [..., 4], key int64 [..., 2] -> int64 [..., 4], each < 2³²."""
+    c0, c1, c2, c3 = counter.unbind(-1)
+    k0, k1 = key.unbind(-1)
+    for _ in range(10):
+        (h0, l0), (h1, l1) = _multiply(_MULTIPLIERS[0], c0), _multiply(_MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = h1 ^ c1 ^ k0, l1, h0 ^ c3 ^ k1, l0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return torch.stack((c0, c1, c2, c3), -1)
+
+
+def normal(seed: int, sample_id: Tensor, images: int, elements: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """ε [N, images, elements] of ``sample_id`` int64 [N]: Philox words through Box–Muller.
+
+    counter = (element // 4, image, id low, id high), key = (seed low, seed high), lane = element % 4; the words
+    (0, 1) and (2, 3) of a block make a pair each. A negative id is the antithetic partner: ε(~id) = -ε(id).
+    """
+    device = sample_id.device
+    magnitude = torch.where(sample_id < 0, ~sample_id, sample_id).view(-1, 1, 1)
+    block = torch.arange((elements + 3) // 4, device=device).view(1, 1, -1)
+    image = torch.arange(images, device=device).view(1, -1, 1)
+    counter = torch.stack(torch.broadcast_tensors(block, image, magnitude & _MASK, magnitude >> 32), -1)
+    key = torch.tensor([seed & _MASK, (seed >> 32) & _MASK], device=device).expand(*counter.shape[:-1], 2)
+    words = philox4x32(counter, key).unflatten(-1, (2, 2))
+    # u in (0, 1] is rounded to fp32 as the kernels do: below 2⁻⁸ of the range this changes ε, not only its last digit.
+    u = (words[..., 0].to(torch.float32) * 2.0**-32 + 2.0**-33).to(torch.float64)
+    angle = words[..., 1].to(torch.float64) * (2 * torch.pi / 2**32)
+    radius = (-2 * u.log()).sqrt()
+    eps = torch.stack((radius * angle.cos(), radius * angle.sin()), -1).flatten(2)[..., :elements]
+    sign = torch.where(sample_id < 0, -1.0, 1.0).to(torch.float64).view(-1, 1, 1)
+    return (sign * eps).to(dtype)
+
+
+def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
+    """z [N,B,C,H,W] = √σ(λ) x + √σ(-λ) ε in the dtype of ``x`` [B,C,H,W] (theory: x_λ of the ITD papers)."""
+    precise = logsnr.to(torch.float64).view(-1, *[1] * x.ndim)
+    eps = normal(seed, sample_id, x.shape[0], prod(x.shape[1:])).view(-1, *x.shape)
+    return (precise.sigmoid().sqrt() * x.to(torch.float64) + (-precise).sigmoid().sqrt() * eps).to(x.dtype)
+
+
+def accumulate(
+    gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
+    sample_id: Tensor, seed: int,
+) -> None:  # fmt: skip
+    """Add ½ w Σ_C (ε̂_i - ε̂_j)² to ``gaps`` [G,P,B,H,W] and ½ w Σ_C (ε - ε̂_k)² to ``residuals`` [G,K,B,H,W]."""
+    n, _, b, *shape = eps_hat.shape
+    e = eps_hat.to(torch.float64)
+    eps = normal(seed, sample_id, b, prod(shape)).view(n, 1, b, *shape)
+    half = 0.5 * weight.to(torch.float64).view(-1, 1, 1, 1, 1)
+    gap = half * (e[:, pairs[:, 0]] - e[:, pairs[:, 1]]).square().sum(3)
+    residual = half * (eps - e).square().sum(3)
+    gaps += torch.zeros_like(gaps, dtype=torch.float64).index_add_(0, replicate, gap).to(gaps.dtype)
+    residuals += torch.zeros_like(residuals, dtype=torch.float64).index_add_(0, replicate, residual).to(gaps.dtype)

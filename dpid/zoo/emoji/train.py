@@ -1,0 +1,283 @@
+"""Train the embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR``.
+
+Four stages, each resumed where it stopped: the autoencoder, the latents of ``--scenes`` scenes, the UNet with
+its text encoder, the export to a StableDiffusionPipeline folder in fp16. Every step draws its batch from
+(seed, step) alone, so an interrupted run and an uninterrupted one see the same data. ``--steps`` may change
+between runs: the learning rate is constant and falls to zero over the last ``DECAY`` of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import time
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from dpid.zoo.emoji import scenes
+
+MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 words
+WIDTH = 128  # of the text encoder
+VAE_BATCH, VAE_LR = 16, 2e-3
+BATCH, LR, WARMUP, DECAY, EMA = 32, 1e-3, 200, 0.35, 0.999
+SAVE_EVERY = 250
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of the captions; "an" reads as "a", case and punctuation are dropped."""
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *scenes.vocabulary()]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"[.,;:!?\"'()-]"), " "),
+            normalizers.Replace(Regex(r"\ban\b"), "a"),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **names)
+
+
+def make_vae() -> AutoencoderKL:
+    """The autoencoder: 64×64×3 pixels to 16×16×4 latents."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(24, 48, 64), layers_per_block=1, latent_channels=4, norm_num_groups=8,
+        sample_size=scenes.SIZE, mid_block_add_attention=False,
+    )  # fmt: skip
+
+
+def make_unet() -> UNet2DConditionModel:
+    """The denoiser; most parameters at 4×4 and 8×8, where they are cheap on a CPU."""
+    return UNet2DConditionModel(
+        sample_size=scenes.SIZE // 4, in_channels=4, out_channels=4, block_out_channels=(64, 128, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1, attention_head_dim=4, cross_attention_dim=WIDTH, norm_num_groups=16,
+    )  # fmt: skip
+
+
+def make_text_encoder(vocab_size: int) -> CLIPTextModel:
+    """A small CLIP text encoder, trained along with the UNet."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocab_size, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
+            num_attention_heads=4, projection_dim=WIDTH, max_position_embeddings=MAX_LENGTH,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        )
+    )  # fmt: skip
+
+
+def make_scheduler() -> DDPMScheduler:
+    """Stable Diffusion's noise schedule, eps prediction."""
+    return DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+
+
+def to_tensor(images: list[np.ndarray]) -> Tensor:
+    """uint8 [64, 64, 3] pictures to float [B, 3, 64, 64] in [-1, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class Run:
+    """Where a training run keeps its checkpoints and its log."""
+
+    def __init__(self, work: Path, seed: int, device: torch.device) -> None:
+        work.mkdir(parents=True, exist_ok=True)
+        self.work, self.seed, self.device = work, seed, device
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        path = self.work / f"{name}.pt"
+        return torch.load(path, map_location=self.device, weights_only=True) if path.exists() else None
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        path = self.work / f"{name}.pt"
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    def log(self, stage: str, step: int, loss: float, seconds: float) -> None:
+        path = self.work / "log.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as f:
+            writer = csv.writer(f)
+            if new:
+                writer.writerow(["stage", "step", "loss", "seconds"])
+            writer.writerow([stage, step, f"{loss:.5f}", f"{seconds:.1f}"])
+        print(f"{stage} step {step} loss {loss:.4f} {seconds:.0f} s", flush=True)
+
+    def rng(self, stage: str, step: int) -> random.Random:
+        return random.Random(f"{self.seed}/{stage}/{step}")
+
+
+def rate(step: int, steps: int, peak: float, decay: float) -> float:
+    """Learning rate: linear warm-up, constant, linear to zero over the last ``decay`` of the steps."""
+    return peak * min(1.0, (step + 1) / WARMUP, (steps - step) / (decay * steps))
+
+
+def train_vae(run: Run, steps: int) -> AutoencoderKL:
+    """Reconstruction (L1 + ½ MSE) with a light pull of the latents to N(0, 1)."""
+    torch.manual_seed(run.seed)
+    vae = make_vae().to(run.device)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=VAE_LR, betas=(0.9, 0.99), weight_decay=1e-4)
+    start, seconds, recent = 0, 0.0, []
+    if state := run.load("vae"):
+        vae.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        start, seconds = state["step"], state["seconds"]
+    for step in range(start, steps):
+        began = time.perf_counter()
+        rng = run.rng("vae", step)
+        torch.manual_seed(rng.getrandbits(63))
+        x = to_tensor([scenes.draw(scenes.sample(rng))[0] for _ in range(VAE_BATCH)]).to(run.device)
+        latent = vae.encode(x).latent_dist
+        error = vae.decode(latent.sample()).sample - x
+        loss = error.abs().mean() + 0.5 * error.square().mean() + 1e-4 * latent.kl().mean() / latent.mean[0].numel()
+        step_with(optimizer, loss, rate(step, steps, VAE_LR, 0.5), vae)
+        recent.append(loss.item())
+        seconds += time.perf_counter() - began
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            run.save("vae", {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})
+            run.log("vae", step + 1, float(np.mean(recent)), seconds)
+            recent = []
+    return vae.eval().requires_grad_(False)
+
+
+def step_with(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, *modules: nn.Module) -> None:
+    """One optimizer step at learning rate ``lr``, gradients clipped to norm 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for m in modules for p in m.parameters()], 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def training_scenes(run: Run, count: int) -> list[scenes.Scene]:
+    """The scenes that the UNet sees; drawn again from the seed, never stored."""
+    rng = run.rng("scenes", count)
+    return [scenes.sample(rng) for _ in range(count)]
+
+
+def encode_scenes(run: Run, vae: AutoencoderKL, world: list[scenes.Scene]) -> tuple[Tensor, float]:
+    """Latents fp16 [len(world), 4, 16, 16], scaled to unit variance, and the scaling factor."""
+    if state := run.load("latents"):
+        return state["latents"], state["scaling"]
+    chunks = []
+    with torch.inference_mode():
+        for i in range(0, len(world), 256):
+            x = to_tensor([scenes.draw(s)[0] for s in world[i : i + 256]]).to(run.device)
+            chunks.append(vae.encode(x).latent_dist.mode())
+    latents = torch.cat(chunks)
+    scaling = 1 / latents.std().item()
+    latents = (latents * scaling).half()
+    run.save("latents", {"latents": latents, "scaling": scaling})
+    return latents, scaling
+
+
+class Captions:
+    """Draws a fresh caption of scene ``i`` at each visit, from its exact distribution."""
+
+    def __init__(self, world: list[scenes.Scene], tokenizer: PreTrainedTokenizerFast) -> None:
+        self.world, self.tokenizer = world, tokenizer
+        self.odds: dict[tuple[str, ...], tuple[list[str], list[float]]] = {}
+
+    def draw(self, rng: random.Random, rows: list[int]) -> Tensor:
+        texts = []
+        for i in rows:
+            pictures = self.world[i].pictures
+            if pictures not in self.odds:
+                captions = scenes.captions(pictures)
+                self.odds[pictures] = list(captions), list(accumulate(captions.values()))
+            names, cumulative = self.odds[pictures]
+            texts.append(rng.choices(names, cum_weights=cumulative)[0])
+        return self.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+
+
+def train_unet(run: Run, steps: int, world: list[scenes.Scene], latents: Tensor) -> tuple[nn.ModuleDict, int, float]:
+    """eps loss, timesteps stratified over the batch; returns the moving average of the weights."""
+    tokenizer = make_tokenizer()
+    torch.manual_seed(run.seed)
+    model = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(len(tokenizer))}).to(run.device)
+    average = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(len(tokenizer))}).to(run.device)
+    average.load_state_dict(model.state_dict())
+    average.requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=1e-2)
+    start, seconds, recent = 0, 0.0, []
+    if state := run.load("unet"):
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        start, seconds = state["step"], state["seconds"]
+    alphas = make_scheduler().alphas_cumprod.to(run.device)
+    captions = Captions(world, tokenizer)
+    for step in range(start, steps):
+        began = time.perf_counter()
+        rng = run.rng("unet", step)
+        torch.manual_seed(rng.getrandbits(63))
+        rows = [rng.randrange(len(world)) for _ in range(BATCH)]
+        x, tokens = latents[rows].float(), captions.draw(rng, rows).to(run.device)
+        t = ((torch.arange(BATCH) + torch.rand(BATCH)) / BATCH * len(alphas)).long().to(run.device)
+        a, noise = alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
+        z = a.sqrt() * x + (1 - a).sqrt() * noise
+        eps_hat = model["unet"](z, t, model["text"](tokens).last_hidden_state).sample
+        loss = (eps_hat - noise).square().mean()
+        step_with(optimizer, loss, rate(step, steps, LR, DECAY), model)
+        decay = min(EMA, (step + 1) / (step + 10))
+        torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+        recent.append(loss.item())
+        seconds += time.perf_counter() - began
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            run.save("unet", {"model": model.state_dict(), "average": average.state_dict(),
+                              "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})  # fmt: skip
+            run.log("unet", step + 1, float(np.mean(recent)), seconds)
+            recent = []
+    return average.eval(), max(steps, start), seconds
+
+
+def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) -> None:
+    """Write the StableDiffusionPipeline folder, fp16 safetensors."""
+    vae.register_to_config(scaling_factor=scaling)
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=model["text"], tokenizer=make_tokenizer(), unet=model["unet"], scheduler=make_scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Checkpoints and log; a run resumes from here.")],
+    out: Annotated[Path, typer.Option(help="Folder of the exported pipeline.")],
+    vae_steps: int = 900,
+    steps: int = 7000,
+    count: Annotated[int, typer.Option("--scenes", help="Training scenes.")] = 30000,
+    seed: int = 0,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+) -> None:
+    """Train the embedded emoji model and export it."""
+    run = Run(work, seed, torch.device(device))
+    vae = train_vae(run, vae_steps)
+    world = training_scenes(run, count)
+    latents, scaling = encode_scenes(run, vae, world)
+    average, done, seconds = train_unet(run, steps, world, latents)
+    export(out, vae, scaling, average)
+    (out / "train_log.csv").write_text((work / "log.csv").read_text())
+    facts = {"seed": seed, "vae_steps": vae_steps, "unet_steps": done, "batch": BATCH, "scenes": count,
+             "unet_seconds": round(seconds), "device": device, "torch": torch.__version__}  # fmt: skip
+    (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,118 @@
+"""accumulate of every backend against the float64 reference, and its refusals."""
+
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpid import ops
+from dpid.ops import reference
+
+BACKENDS = ["cpu", "triton"]
+SEED = 9
+
+
+def problem(n, k, b, c, h, w, dtype=torch.float32, replicates=2):
+    """Random arguments of accumulate with all pairs; eps_hat scaled so that every sum stays of order 1…100."""
+    generator = torch.Generator().manual_seed(n + 10 * k + 100 * b)
+    pairs = torch.tensor(list(combinations(range(k), 2)) or [(0, 0)])
+    return {
+        "gaps": torch.zeros(replicates, len(pairs), b, h, w),
+        "residuals": torch.zeros(replicates, k, b, h, w),
+        "eps_hat": torch.randn(n, k, b, c, h, w, generator=generator).to(dtype),
+        "weight": torch.rand(n, generator=generator) + 0.5,
+        "replicate": torch.arange(n) % replicates,
+        "pairs": pairs,
+        "sample_id": torch.arange(n) * torch.tensor([1, -1]).repeat(n)[:n],
+        "seed": SEED,
+    }
+
+
+def check(backend, args):
+    exact = {k: v.double() if k in ("gaps", "residuals") else v for k, v in args.items()}
+    reference.accumulate(**exact)
+    ops.accumulate(**args, backend=backend)
+    for name in ("gaps", "residuals"):
+        # Sums of at most a few dozen squares in fp32 (inputs are widened exactly): N·C·2^-24 relative.
+        torch.testing.assert_close(args[name].double(), exact[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("k", "b", "h", "w"), [(1, 1, 1, 1), (4, 2, 5, 7), (4, 1, 17, 31)])
+def test_matches_float64(backend, dtype, k, b, h, w):
+    if backend == "triton" and dtype == torch.bfloat16:
+        pytest.skip("Triton's CPU interpreter gives NaN for bf16; this runs on a GPU")
+    check(backend, problem(3, k, b, 4, h, w, dtype))
+
+
+@pytest.mark.parametrize("k", [4, 17])
+def test_large_images_and_many_conditions(k):
+    check("cpu", problem(2, k, 1, 4, 64, 96))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 4), st.integers(1, 5), st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9))
+def test_any_shape(n, k, b, c, h, w):
+    check("cpu", problem(n, k, b, c, h, w))
+
+
+def test_noise_is_that_of_the_channel():
+    """A denoiser that returns the very noise leaves no residual: the two ops regenerate the same ε."""
+    ids = torch.tensor([4, ~4, 9])
+    args = problem(3, 2, 2, 4, 5, 7) | {"sample_id": ids}
+    args["eps_hat"] = ops.normal(SEED, ids, (2, 4, 5, 7))[:, None].expand(-1, 2, -1, -1, -1, -1)
+    ops.accumulate(**args, backend="cpu")
+    assert args["residuals"].abs().max() == 0
+    assert args["gaps"].abs().max() == 0
+
+
+def test_layout_threads_and_repeats_do_not_matter():
+    args = problem(4, 4, 3, 4, 33, 35)
+    before, results = torch.get_num_threads(), []
+    for threads, eps_hat in ((1, args["eps_hat"]), (2, args["eps_hat"].mT.contiguous().mT), (7, args["eps_hat"])):
+        torch.set_num_threads(threads)
+        fresh = args | {"gaps": args["gaps"].clone(), "residuals": args["residuals"].clone(), "eps_hat": eps_hat}
+        ops.accumulate(**fresh, backend="cpu")
+        results.append(torch.cat((fresh["gaps"], fresh["residuals"]), 1))
+    torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_opcheck_and_compile():
+    args = problem(3, 3, 2, 4, 5, 6)
+    torch.library.opcheck(torch.ops.dpid.accumulate, tuple(args.values()))
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(gaps, residuals, *rest):
+        torch.ops.dpid.accumulate(gaps, residuals, *rest)
+        return gaps.sum() + residuals.sum()
+
+    plain = problem(3, 3, 2, 4, 5, 6)
+    ops.accumulate(**plain)
+    total = step(*args.values())
+    assert torch.equal(args["gaps"], plain["gaps"])
+    assert total == plain["gaps"].sum() + plain["residuals"].sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "named"),
+    [
+        ({"gaps": torch.zeros(2, 5, 2, 5, 6)}, ValueError, "gaps: found"),
+        ({"residuals": torch.zeros(2, 3, 2, 5, 6, dtype=torch.float64)}, TypeError, "residuals: found dtype"),
+        ({"residuals": torch.zeros(1, 3, 2, 5, 6)}, ValueError, "residuals: found"),
+        ({"pairs": torch.tensor([[0, 1], [0, 2], [1, 3]])}, ValueError, "pairs: found values 0…3, allowed are 0…2"),
+        ({"replicate": torch.tensor([0, 1, 2])}, ValueError, "replicate: found values 0…2, allowed are 0…1"),
+        ({"weight": torch.ones(2)}, ValueError, "weight: found length 2, expected N = 3"),
+        ({"eps_hat": torch.zeros(3, 3, 2, 4, 5, 6, requires_grad=True)}, ValueError, "eps_hat: requires_grad"),
+    ],
+)
+def test_refusals_write_nothing(change, error, named):
+    args = problem(3, 3, 2, 4, 5, 6) | change
+    with pytest.raises(error, match=named):
+        ops.accumulate(**args)
+    assert args["gaps"].abs().max() == 0
+    assert args["residuals"].abs().max() == 0

@@ -1,0 +1,89 @@
+"""noisy_channel of every backend against the float64 reference, and its refusals."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpid import ops
+from dpid.ops import reference
+
+BACKENDS = ["cpu", "triton"]
+# z = a x + b ε with |ε| good to 4 ulp: for |z| of order 1…8 an absolute error of 8 ulp at 4, 4e-6, in fp32.
+# fp16 and bf16 round the result once: half a step of 2^-10 and 2^-7 relative.
+TOLERANCE = {torch.float32: (1e-6, 4e-6), torch.float16: (1e-3, 1e-3), torch.bfloat16: (8e-3, 8e-3)}
+
+
+def check(backend, x, logsnr, ids, seed):
+    z = ops.noisy_channel(x, logsnr, ids, seed, backend=backend)
+    exact = reference.noisy_channel(x.double(), logsnr, ids, seed)
+    rtol, atol = TOLERANCE[x.dtype]
+    assert z.dtype == x.dtype
+    torch.testing.assert_close(z.double(), exact, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 4, 5, 7), (3, 4, 64, 96)])
+def test_matches_float64(backend, dtype, shape):
+    if backend == "triton" and dtype == torch.bfloat16:
+        pytest.skip("Triton's CPU interpreter gives NaN for bf16; this runs on a GPU")
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    check(backend, x, torch.tensor([-5.3, 0.0, 7.0]), torch.tensor([3, ~3, 2**33]), 11)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**64 - 1))
+def test_any_shape(n, b, c, h, w, seed):
+    x = torch.randn(b, c, h, w, generator=torch.Generator().manual_seed(n))
+    check("cpu", x, torch.linspace(-4, 4, n), torch.arange(n), seed)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layout_and_batch_split_do_not_matter(backend):
+    x = torch.randn(2, 4, 6, 10, generator=torch.Generator().manual_seed(1))
+    logsnr, ids = torch.linspace(-3, 3, 5), torch.arange(5)
+    whole = ops.noisy_channel(x, logsnr, ids, 5, backend=backend)
+    strided = ops.noisy_channel(x.mT.contiguous().mT, logsnr, ids, 5, backend=backend)
+    split = torch.cat([ops.noisy_channel(x, logsnr[i : i + 2], ids[i : i + 2], 5, backend=backend) for i in (0, 2, 4)])
+    assert torch.equal(whole, strided)
+    assert torch.equal(whole, split)
+
+
+def test_threads_do_not_matter():
+    x = torch.randn(3, 4, 33, 35, generator=torch.Generator().manual_seed(1))
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 7):
+        torch.set_num_threads(threads)
+        results.append(ops.noisy_channel(x, torch.linspace(-3, 3, 5), torch.arange(5), 5, backend="cpu"))
+    torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_opcheck_and_compile():
+    x, logsnr, ids = torch.randn(2, 4, 5, 6), torch.linspace(-3, 3, 4), torch.arange(4)
+    torch.library.opcheck(torch.ops.dpid.noisy_channel, (x, logsnr, ids, 5))
+    torch.library.opcheck(torch.ops.dpid.noisy_channel, (x.mT, logsnr, ids, 5))
+    compiled = torch.compile(lambda *a: torch.ops.dpid.noisy_channel(*a) * 2, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, logsnr, ids, 5), ops.noisy_channel(x, logsnr, ids, 5) * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "named"),
+    [
+        ({"x": torch.zeros(4, 5, 6)}, ValueError, "x: found 3 dimensions"),
+        ({"x": torch.zeros(2, 4, 5, 6, dtype=torch.int32)}, TypeError, "x: found dtype torch.int32"),
+        ({"x": torch.zeros(2, 4, 5, 6, requires_grad=True)}, ValueError, "x: requires_grad"),
+        ({"x": "cow"}, TypeError, "x: found str"),
+        ({"sample_id": torch.arange(3)}, ValueError, "sample_id: found length 3, expected N = 4"),
+        ({"sample_id": torch.arange(4, device="meta")}, ValueError, "sample_id: found device meta"),
+        ({"seed": -1}, ValueError, "seed: found -1"),
+        ({"backend": "opencl"}, ValueError, "backend: found 'opencl'"),
+        ({"backend": "cuda"}, RuntimeError, "backend: 'cuda'"),
+    ],
+)
+def test_refusals(change, error, named):
+    good = {"x": torch.zeros(2, 4, 5, 6), "logsnr": torch.zeros(4), "sample_id": torch.arange(4), "seed": 0}
+    with pytest.raises(error, match=named):
+        ops.noisy_channel(**{**good, **change})
