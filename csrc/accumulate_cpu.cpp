@@ -24,7 +24,8 @@ DPID_MULTIVERSION void add_scaled(const float* sum, float scale, int64_t count, 
 
 // One sample, one image, pixels [h, h + count): scratch holds K rows of eps_hat, one of eps, K + P sums.
 template <typename T>
-void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, std::vector<float>& scratch) {
+void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count,
+                std::vector<float>& scratch) {
   float* eps_hat = scratch.data();
   float* eps = eps_hat + a.K * kTile;
   float* sums = eps + kTile;
@@ -36,7 +37,8 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
       add_squares(eps, eps_hat + k * kTile, count, sums + k * kTile);
     }
     for (int64_t p = 0; p < a.P; ++p) {
-      add_squares(eps_hat + a.pairs[2 * p] * kTile, eps_hat + a.pairs[2 * p + 1] * kTile, count, sums + (a.K + p) * kTile);
+      add_squares(eps_hat + a.pairs[2 * p] * kTile, eps_hat + a.pairs[2 * p + 1] * kTile, count,
+                  sums + (a.K + p) * kTile);
     }
   }
   const float half_weight = 0.5f * a.weight[n];

@@ -36,8 +36,8 @@ void dispatch(int dtype, const Call& call) {
 }
 
 // threads < 0 launches on the CUDA stream `stream`.
-void noisy_channel(uintptr_t x, uintptr_t signal, uintptr_t noise, uintptr_t sample_id, uintptr_t z, int64_t N, int64_t B,
-                   int64_t E, uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
+void noisy_channel(uintptr_t x, uintptr_t signal, uintptr_t noise, uintptr_t sample_id, uintptr_t z, int64_t N,
+                   int64_t B, int64_t E, uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
   dispatch(dtype, [&](auto type) {
     using T = decltype(type);
     const NoisyChannelArgs<T> args{pointer<const T>(x),
@@ -87,7 +87,8 @@ void philox(uintptr_t counter, uintptr_t key, uintptr_t out, int64_t n) {
   const auto* c = pointer<const uint32_t>(counter);
   const auto* k = pointer<const uint32_t>(key);
   for (int64_t i = 0; i < n; ++i) {
-    const Philox words = philox4x32(Philox{{c[4 * i], c[4 * i + 1], c[4 * i + 2], c[4 * i + 3]}}, k[2 * i], k[2 * i + 1]);
+    const Philox words =
+        philox4x32(Philox{{c[4 * i], c[4 * i + 1], c[4 * i + 2], c[4 * i + 3]}}, k[2 * i], k[2 * i + 1]);
     std::copy(words.v, words.v + 4, pointer<uint32_t>(out) + 4 * i);
   }
 }

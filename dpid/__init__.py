@@ -1,0 +1,37 @@
+"""dpid: Partial Information Decomposition of text-to-image diffusion models.
+
+>>> import dpid
+>>> explainer = dpid.Explainer.from_pretrained("emoji")
+>>> result = explainer.explain("scene.png", "a cow and a giraffe", concepts=("cow", "giraffe"))
+>>> result.redundancy, result.unique["cow"], result.synergy
+"""
+
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+__version__ = _version("dpid")
+__all__ = ["Estimate", "Explainer", "PIDResult", "__version__"]
+
+try:
+    from dpid import _C as _C
+except ImportError as error:  # pragma: no cover - only in a broken install
+    raise ImportError(
+        "dpid._C, the compiled part, is missing. In the source tree run from another folder, or build it with "
+        "'pip install .'"
+    ) from error
+
+if TYPE_CHECKING:
+    from dpid.explainer import Explainer
+    from dpid.result import Estimate, PIDResult
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Explainer":
+        from dpid.explainer import Explainer
+
+        return Explainer
+    if name in ("Estimate", "PIDResult"):
+        from dpid import result
+
+        return getattr(result, name)
+    raise AttributeError(f"module 'dpid' has no attribute {name!r}")

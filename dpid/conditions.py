@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 Subset = tuple[str, ...]
@@ -86,7 +86,7 @@ def plan(prompt: str, concepts: Sequence[str], context: bool = False) -> Plan:
         raise TypeError(f"concepts: found the string {concepts!r}, expected a sequence such as ({concepts!r}, …)")
     spans = {concept: _span(prompt, concept) for concept in concepts}
     ordered = sorted(spans, key=lambda c: spans[c])
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if spans[first][1] > spans[second][0]:
             raise ValueError(f"concepts: {first!r} and {second!r} overlap in the prompt")
     if len(spans) < len(concepts):
@@ -117,5 +117,7 @@ def from_mapping(conditions: Mapping[Subset, Any]) -> Plan:
         if frozenset(subset) not in given:
             raise ValueError(f"conditions: {subset!r} is missing; all {len(needed)} subsets of {singles} are needed")
     if len(given) != len(needed) or len(given) != len(conditions):
-        raise ValueError(f"conditions: found {len(conditions)} entries, expected the {len(needed)} subsets of {singles}")
+        raise ValueError(
+            f"conditions: found {len(conditions)} entries, expected the {len(needed)} subsets of {singles}"
+        )
     return _from_texts(singles, {s: given[frozenset(s)] for s in needed})

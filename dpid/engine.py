@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,14 +21,14 @@ class Accumulator:
     residuals: Tensor
     pairs: Tensor
     evaluations: int = 0
-    levels: list[float] = field(default_factory=list)
 
     @classmethod
     def empty(cls, x: Tensor, replicates: int, conditions: int, pairs: Tensor) -> Accumulator:
         """Zeros for latents ``x`` [B,C,H,W]."""
         b, _, h, w = x.shape
-        zeros = lambda rows: torch.zeros(replicates, rows, b, h, w, device=x.device)  # noqa: E731
-        return cls(zeros(len(pairs)), zeros(conditions), pairs.to(x.device))
+        gaps = torch.zeros(replicates, len(pairs), b, h, w, device=x.device)
+        residuals = torch.zeros(replicates, conditions, b, h, w, device=x.device)
+        return cls(gaps, residuals, pairs.to(x.device))
 
 
 def _batches(samples: Samples, size: int) -> Iterator[slice]:

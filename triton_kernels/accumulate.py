@@ -2,9 +2,8 @@
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from dpid.triton_kernels.philox import normal
+from torch import Tensor
 
 
 @triton.jit

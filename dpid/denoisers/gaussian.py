@@ -34,7 +34,10 @@ class GaussianDenoiser:
     ) -> None:
         for name, (mean, variance) in conditions.items():
             if mean.ndim != 3 or mean.shape != variance.shape:
-                raise ValueError(f"conditions: {name!r} has shapes {tuple(mean.shape)}, {tuple(variance.shape)}, expected equal [C,H,W]")
+                raise ValueError(
+                    f"conditions: {name!r} has shapes {tuple(mean.shape)}, {tuple(variance.shape)}, "
+                    "expected equal [C,H,W]"
+                )
             if not (variance > 0).all():
                 raise ValueError(f"conditions: the variance of {name!r} must be positive everywhere")
         self.conditions = dict(conditions)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpid import _C
 from dpid.ops import _schemas, native, reference
 
 __all__ = ["BACKENDS", "accumulate", "noisy_channel", "normal", "philox4x32"]
@@ -42,10 +43,10 @@ def _check_length(name: str, value: Tensor, n: int) -> None:
 def _implementation(backend: str | None, device: torch.device) -> ModuleType | Any:
     backend = backend or os.environ.get("DPID_BACKEND") or None
     if backend is None:
-        return torch.ops.dpid if device.type in _schemas._DEVICES else reference
+        return torch.ops.dpid if device.type in _schemas.DEVICES else reference
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, allowed are {', '.join(BACKENDS)}")
-    if backend == "cuda" and not native._C.has_cuda:
+    if backend == "cuda" and not _C.has_cuda:
         raise RuntimeError("backend: 'cuda' is not in this build of dpid; build with nvcc on the PATH (DPID_CUDA=ON)")
     if backend in ("cpu", "cuda") and device.type != backend:
         raise RuntimeError(f"backend: {backend!r} needs tensors on {backend}, found {device}")

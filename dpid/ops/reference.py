@@ -20,7 +20,7 @@ def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
-    """Philox4x32-10 (Salmon et al., SC 2011): counter int64 [..., 4], key int64 [..., 2] -> int64 [..., 4], each < 2³²."""
+    """Philox4x32-10 (Salmon et al., SC 2011): counter [..., 4], key [..., 2] -> [..., 4], int64 below 2³²."""
     c0, c1, c2, c3 = counter.unbind(-1)
     k0, k1 = key.unbind(-1)
     for _ in range(10):

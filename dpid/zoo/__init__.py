@@ -1,0 +1,31 @@
+"""The package's own models, and pictures made with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+
+def generate(pipe: Any, prompts: list[str], seed: int = 0, steps: int = 25, guidance: float = 3.0) -> list[Image.Image]:
+    """One picture for each prompt; the pipeline and the global random state stay as they are.
+
+    ``guidance`` is classifier-free guidance's scale. The noise of picture i depends on ``seed`` + i alone.
+    """
+    import torch
+
+    from dpid.loading import quiet
+
+    with quiet():
+        from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+        scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, timestep_spacing="linspace")
+        sampler = StableDiffusionPipeline(
+            **{**pipe.components, "scheduler": scheduler}, requires_safety_checker=False
+        )  # fmt: skip
+    sampler.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+    images: list[Image.Image] = sampler(
+        prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators
+    ).images
+    return images

@@ -33,7 +33,14 @@ def test_matches_float64(backend, dtype, shape):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**64 - 1))
+@given(
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 2**64 - 1),
+)
 def test_any_shape(n, b, c, h, w, seed):
     x = torch.randn(b, c, h, w, generator=torch.Generator().manual_seed(n))
     check("cpu", x, torch.linspace(-4, 4, n), torch.arange(n), seed)

@@ -22,7 +22,8 @@ KNOWN = [
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
 def test_published_known_answers(counter, key, expected):
     compiled = ops.philox4x32(
-        torch.tensor([counter], dtype=torch.int64).to(torch.uint32), torch.tensor([key], dtype=torch.int64).to(torch.uint32)
+        torch.tensor([counter], dtype=torch.int64).to(torch.uint32),
+        torch.tensor([key], dtype=torch.int64).to(torch.uint32),
     )
     assert tuple(compiled[0].to(torch.int64).tolist()) == expected
     assert tuple(reference.philox4x32(torch.tensor(counter), torch.tensor(key)).tolist()) == expected

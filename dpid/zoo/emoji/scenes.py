@@ -293,7 +293,9 @@ def sprite(picture: str) -> Image.Image:
         raise RuntimeError(f"the font has no drawing for {picture!r}")
     image = image.crop(box)
     scale = SPRITE / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
+    image = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
     square = Image.new("RGBA", (SPRITE, SPRITE))
     square.paste(image, ((SPRITE - image.width) // 2, (SPRITE - image.height) // 2))
     return square

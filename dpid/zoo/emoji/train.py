@@ -127,6 +127,13 @@ def rate(step: int, steps: int, peak: float, decay: float) -> float:
     return peak * min(1.0, (step + 1) / WARMUP, (steps - step) / (decay * steps))
 
 
+def collage(rng: random.Random) -> scenes.Scene:
+    """Four pictures, all equally likely: more to learn from a step of the autoencoder than a mostly empty scene."""
+    places = [(4 + 32 * (i % 2) + rng.randint(-4, 0), 4 + 32 * (i // 2) + rng.randint(-4, 0)) for i in range(4)]
+    names = tuple(rng.choices(list(scenes.PICTURES), k=4))
+    return scenes.Scene(names, tuple(places), rng.choice(scenes.BACKGROUNDS), "")
+
+
 def train_vae(run: Run, steps: int) -> AutoencoderKL:
     """Reconstruction (L1 + ½ MSE) with a light pull of the latents to N(0, 1)."""
     torch.manual_seed(run.seed)
@@ -141,7 +148,8 @@ def train_vae(run: Run, steps: int) -> AutoencoderKL:
         began = time.perf_counter()
         rng = run.rng("vae", step)
         torch.manual_seed(rng.getrandbits(63))
-        x = to_tensor([scenes.draw(scenes.sample(rng))[0] for _ in range(VAE_BATCH)]).to(run.device)
+        drawings = [scenes.draw(collage(rng) if i % 4 else scenes.sample(rng))[0] for i in range(VAE_BATCH)]
+        x = to_tensor(drawings).to(run.device)
         latent = vae.encode(x).latent_dist
         error = vae.decode(latent.sample()).sample - x
         loss = error.abs().mean() + 0.5 * error.square().mean() + 1e-4 * latent.kl().mean() / latent.mean[0].numel()
@@ -149,7 +157,10 @@ def train_vae(run: Run, steps: int) -> AutoencoderKL:
         recent.append(loss.item())
         seconds += time.perf_counter() - began
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            run.save("vae", {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})
+            run.save(
+                "vae",
+                {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds},
+            )
             run.log("vae", step + 1, float(np.mean(recent)), seconds)
             recent = []
     return vae.eval().requires_grad_(False)
@@ -255,12 +266,16 @@ def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) 
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
+    # transformers loads a model in the dtype that its config names, diffusers in fp32: without this the parts of a
+    # pipeline loaded with no dtype would not fit together.
+    config = out / "text_encoder" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
 
 
 def main(
     work: Annotated[Path, typer.Option(help="Checkpoints and log; a run resumes from here.")],
     out: Annotated[Path, typer.Option(help="Folder of the exported pipeline.")],
-    vae_steps: int = 900,
+    vae_steps: int = 2000,
     steps: int = 7000,
     count: Annotated[int, typer.Option("--scenes", help="Training scenes.")] = 30000,
     seed: int = 0,

@@ -1,0 +1,52 @@
+# Everything a newcomer needs: `make demo` and `make test` do all set-up themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc triton_kernels dpid -name __pycache__ -prune -o -type f -print) CMakeLists.txt pyproject.toml constraints.txt
+CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench train clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedded model and explain it (in demo/)
+	$(BIN)/dpid demo --out demo/
+
+test: $(VENV)/.installed-test  ## install into .venv and run all tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(VENV)/.installed-dev  ## rewrite all files in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: $(VENV)/.installed-test  ## measure the embedded model; appends to benchmarks/results.csv
+	$(BIN)/python benchmarks/bench_model.py
+
+train: $(VENV)/.installed  ## train the embedded model again (hours on a CPU; resumes), then copy train/out
+	$(BIN)/python -m dpid.zoo.emoji.train --work train/work --out train/out
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	$(PIP) torch
+	$(PIP) --force-reinstall --no-deps .
+	$(PIP) .
+	touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(PIP) ".[$*]"
+	touch $@

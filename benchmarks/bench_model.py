@@ -1,0 +1,121 @@
+"""How good the embedded model is: does it draw what the word says, and do the maps find where the word is?
+
+``python benchmarks/bench_model.py [--model emoji] [--samples 16]``; generation needs the emoji font.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import ledger
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional
+
+import dpid
+from dpid.zoo import generate
+from dpid.zoo.emoji import scenes
+
+DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
+EACH = 4  # pictures a word
+
+
+def nearest(images: list[Image.Image]) -> list[str]:
+    """The emoji that explains most of what was drawn, at any place, on the picture's own background.
+
+    With D the picture and A the emoji, both less the background, pasting A at a place changes the squared error by
+    |A|² - 2 D·A; the emoji with the largest drop is the nearest.
+    """
+    names = list(scenes.PICTURES)
+    sprites = torch.stack([torch.from_numpy(np.array(scenes.sprite(n))).permute(2, 0, 1).float() / 255 for n in names])
+    found = []
+    for image in images:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        border = torch.cat((pixels[:, :2].flatten(1), pixels[:, -2:].flatten(1)), 1)
+        background = border.median(1).values.view(3, 1, 1)
+        a = sprites[:, 3:] * (sprites[:, :3] - background)
+        match = functional.conv2d((pixels - background)[None], a, padding=4)[0]
+        drop = 2 * match.flatten(1).amax(1) - a.square().sum((1, 2, 3))
+        found.append(names[int(drop.argmax())])
+    return found
+
+
+def generation(explainer: dpid.Explainer, rows: list[dict[str, object]]) -> None:
+    """Every thing and every sense from its word, ``EACH`` pictures of each."""
+    wanted = [(words[0], {name}) for name, (_, words) in scenes.THINGS.items()]
+    wanted += [(p, {p}) for p in scenes.PICTURES if " " in p]
+    hits: dict[str, list[bool]] = {}
+    for i in range(EACH):
+        images = generate(explainer.denoiser.pipe, [f"a {word}" for word, _ in wanted], seed=1000 * i)
+        for (word, right), drawn in zip(wanted, nearest(images), strict=True):
+            hits.setdefault(word, []).append(drawn in right)
+    print("drawn wrong:", {w: f"{h.count(False)}/{EACH}" for w, h in hits.items() if not all(h)})
+    for case, chosen in (("things", [w for w, _ in wanted if w in scenes.THINGS]), ("things and senses", list(hits))):
+        flat = [h for w in chosen for h in hits[w]]
+        p = sum(flat) / len(flat)
+        rows.append({"case": case, "metric": "drawn right from the word", "value": p,
+                     "stderr": (p * (1 - p) / len(flat)) ** 0.5, "n": len(flat)})  # fmt: skip
+
+
+def auc(values: torch.Tensor, labels: torch.Tensor) -> float:
+    """Area under the ROC curve of ``values`` against boolean ``labels``."""
+    return float(roc_auc_score(labels.flatten().numpy(), values.flatten().numpy()))
+
+
+def localisation(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]]) -> None:
+    """AUC of i(x; y) maps over all pixels, and of U maps on their own against the other thing, every estimator."""
+    scores: dict[tuple[str, str], list[float]] = {}
+    for i, scene in enumerate(json.loads((DATA / "index.json").read_text())):
+        labels = torch.from_numpy(np.array(Image.open(DATA / scene["masks"]).convert("P")))
+        concepts = tuple(scene["concepts"])
+        result = explainer.explain(DATA / scene["file"], scene["prompt"], concepts, samples=samples, seed=i)
+        # A latent pixel belongs to a thing that covers more than half of its 4×4 pixels.
+        own = [functional.avg_pool2d((labels == n).float()[None], 4)[0] > 0.5 for n in scene["labels"]]
+        two = len(scene["pictures"]) == 2
+        kind = "two things" if two else "one thing"
+        for name, d in result.estimates.items():
+            for concept, mine, other in zip(concepts, own, reversed(own), strict=True):
+                maps = {f"i(x; y), {kind}": d.maps.information[(concept,)]}
+                if two:
+                    maps["U, two things"] = d.maps.unique[concept]
+                for what, m in maps.items():
+                    scores.setdefault((name, f"{what}, all pixels"), []).append(auc(m, mine))
+                    if two:
+                        either = mine | other
+                        scores.setdefault((name, f"{what}, own against other"), []).append(auc(m[either], mine[either]))
+    for (name, what), values in scores.items():
+        v = np.array(values)
+        rows.append({"case": name, "metric": f"AUC of {what}", "value": float(v.mean()),
+                     "stderr": float(v.std(ddof=1) / len(v) ** 0.5), "n": len(v)})  # fmt: skip
+    for name in dict.fromkeys(n for n, _ in scores):
+        v = np.array(
+            [
+                x
+                for (n, what), xs in scores.items()
+                if n == name and what.startswith("i(x; y)") and "all" in what
+                for x in xs
+            ]
+        )
+        rows.append({"case": name, "metric": "AUC of i(x; y), all scenes, all pixels", "value": float(v.mean()),
+                     "stderr": float(v.std(ddof=1) / len(v) ** 0.5), "n": len(v)})  # fmt: skip
+
+
+def main(
+    model: str = "emoji",
+    samples: Annotated[int, typer.Option(help="Evaluations a condition.")] = 16,
+    draw: Annotated[bool, typer.Option(help="Also measure generation.")] = True,
+) -> None:
+    """Measure and append to the ledger."""
+    explainer = dpid.Explainer.from_pretrained(model)
+    rows: list[dict[str, object]] = []
+    if draw:
+        generation(explainer, rows)
+    localisation(explainer, samples, rows)
+    ledger.append("model", rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,7 @@
+"""Models that predict noise: Stable Diffusion pipelines, and exact ones with known answers."""
+
+from dpid.denoisers.diffusers import DiffusersDenoiser, from_pipeline
+from dpid.denoisers.gaussian import GaussianDenoiser
+from dpid.denoisers.protocol import Conditions, Denoiser
+
+__all__ = ["Conditions", "Denoiser", "DiffusersDenoiser", "GaussianDenoiser", "from_pipeline"]

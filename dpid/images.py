@@ -1,0 +1,72 @@
+"""Pictures in, pixels out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+SMALLEST = 8  # pixels a side: less holds no picture
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
+
+
+def _from_array(array: Any) -> Image.Image:
+    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8:
+        raise ValueError(f"image: found {array.dtype} {tuple(array.shape)}, expected uint8 [H, W, 3]")
+    return Image.fromarray(array)
+
+
+def _from_tensor(tensor: Tensor) -> Image.Image:
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise ValueError(f"image: found a tensor {tuple(tensor.shape)}, expected [3, H, W], uint8 or float in [0, 1]")
+    if tensor.is_floating_point():
+        if not (tensor.isfinite().all() and tensor.min() >= 0 and tensor.max() <= 1):
+            raise ValueError("image: found a float tensor with values outside [0, 1]")
+        tensor = (tensor.float() * 255).round().to(torch.uint8)
+    return _from_array(tensor.permute(1, 2, 0).cpu().numpy())
+
+
+def open_image(image: ImageLike) -> Image.Image:
+    """An RGB picture from a path, PIL image, uint8 array [H,W,3] or tensor [3,H,W].
+
+    Raises
+    ------
+    ValueError
+        Missing, unreadable, truncated, transparent or tiny.
+    TypeError
+        None of the kinds above.
+    """
+    if isinstance(image, (str, Path)):
+        try:
+            with Image.open(image) as opened_file:
+                opened: Image.Image = opened_file.copy()
+        except FileNotFoundError as error:
+            raise ValueError(f"image: {image} does not exist") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(
+                f"image: {image} cannot be read as a picture ({error}); give a PNG, JPEG or WebP"
+            ) from error
+    elif isinstance(image, Image.Image):
+        opened = image
+    elif isinstance(image, np.ndarray):
+        opened = _from_array(image)
+    elif isinstance(image, Tensor):
+        opened = _from_tensor(image)
+    else:
+        raise TypeError(f"image: found {type(image).__name__}, expected a path, PIL image, uint8 array or tensor")
+    if min(opened.size) < SMALLEST:
+        raise ValueError(f"image: found {opened.width}×{opened.height} pixels, expected at least {SMALLEST} a side")
+    if opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255:
+        raise ValueError("image: has transparent pixels; flatten it onto a background first, the model has seen none")
+    return opened.convert("RGB")
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """uint8 [H,W,3] of ``image`` brought to ``size`` = (width, height)."""
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image))

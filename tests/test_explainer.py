@@ -1,0 +1,185 @@
+"""The explainer on the embedded model, and the result that it returns."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dpid
+from dpid.explainer import ConvergenceWarning
+
+
+@pytest.fixture(scope="module")
+def result(emoji, two_things):
+    path, prompt, concepts = two_things
+    return emoji.explain(path, prompt, concepts, samples=16)
+
+
+def test_atoms_sum_to_the_whole_everywhere(result):
+    for d in result.estimates.values():
+        c1, c2 = result.facts.concepts
+        numbers = (d.redundancy.value, d.unique[c1].value, d.unique[c2].value, d.synergy.value)
+        # float64 throughout at image level; one rounding to fp32 for each map.
+        assert abs(sum(numbers) - d.information[(c1, c2)].value) < 1e-9 * sum(map(abs, numbers))
+        maps = d.maps
+        total = maps.redundancy + maps.unique[c1] + maps.unique[c2] + maps.synergy
+        torch.testing.assert_close(total, maps.information[(c1, c2)], rtol=1e-5, atol=1e-6)
+
+
+def test_maps_of_information_sum_to_the_image(result):
+    for d in result.estimates.values():
+        for subset, estimate in d.information.items():
+            # 256 fp32 values are added.
+            assert abs(float(d.maps.information[subset].double().sum()) - estimate.value) < 1e-4
+
+
+def test_spends_what_it_says_and_repeats(emoji, two_things, result):
+    path, prompt, concepts = two_things
+    assert result.facts.unet_evaluations == 16 * 4
+    with Image.open(path) as image:
+        again = emoji.explain(image, prompt, concepts, samples=16, max_batch_size=8)
+    for name, f in result.replicates.items():
+        # Another micro-batch size changes the order of sums in the UNet's convolutions, nothing else.
+        torch.testing.assert_close(again.replicates[name], f, rtol=1e-3, atol=1e-3)
+    other = emoji.explain(path, prompt, concepts, samples=16, seed=1)
+    assert other.redundancy != result.redundancy
+
+
+def test_every_kind_of_image_gives_the_same(emoji, two_things, result):
+    path, prompt, concepts = two_things
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    for kind in (str(path), image, array, tensor, tensor / 255):
+        assert emoji.explain(kind, prompt, concepts, samples=16).redundancy == result.redundancy
+
+
+def test_context_conditions(emoji, two_things):
+    path, prompt, (first, second) = two_things
+    given = emoji.explain(path, prompt, (first, second), context=True, samples=8)
+    assert given.facts.conditions[""] == " ".join(prompt.replace(first, "").replace(second, "").split())
+
+
+def test_tolerance(emoji, two_things):
+    path, prompt, concepts = two_things
+    loose = emoji.explain(path, prompt, concepts, samples=8, tolerance=10.0)
+    assert loose.facts.converged
+    assert loose.facts.samples == 8
+    with pytest.warns(ConvergenceWarning, match="not reached"):
+        tight = emoji.explain(path, prompt, concepts, samples=8, tolerance=1e-9, max_samples=24)
+    assert tight.facts.converged is False
+    assert tight.facts.samples == 24
+    assert tight.facts.unet_evaluations == 24 * 4
+    assert any("tolerance" in line for line in tight.remarks())
+
+
+def test_rounds_are_more_samples_of_the_same_replicates(emoji, two_things):
+    """Three rounds average three independent estimates: the error falls, the mean stays."""
+    path, prompt, concepts = two_things
+    with pytest.warns(ConvergenceWarning):
+        long = emoji.explain(path, prompt, concepts, samples=8, tolerance=1e-9, max_samples=96)
+    short = emoji.explain(path, prompt, concepts, samples=8)
+    for subset, estimate in long.information.items():
+        gap = abs(estimate.value - short.information[subset].value)
+        assert gap < 6 * (estimate.stderr + short.information[subset].stderr)
+
+
+def test_save_and_load(result, tmp_path):
+    result.save(tmp_path / "r.safetensors")
+    loaded = dpid.PIDResult.load(tmp_path / "r.safetensors")
+    assert loaded.facts == result.facts
+    assert loaded.to_dict() == result.to_dict()
+    assert torch.equal(loaded.picture, result.picture)
+    assert torch.equal(loaded.maps.redundancy, result.maps.redundancy)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.safetensors"]
+
+
+def test_load_refusals(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        dpid.PIDResult.load(tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("cow")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        dpid.PIDResult.load(tmp_path / "text.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="not a dpid result"):
+        dpid.PIDResult.load(tmp_path / "other.safetensors")
+
+
+def test_json_has_what_the_design_promises(result):
+    d = json.loads(json.dumps(result.to_dict()))
+    assert d["unit"] == "nats"
+    c1, c2 = result.facts.concepts
+    assert set(d["information"]) == {c1, c2, f"{c1}+{c2}"}
+    assert set(d["estimators"]) == {"rao-blackwell", "standard", "orthogonal"}
+    for name in ("redundancy", "synergy"):
+        assert set(d[name]) == {"value", "stderr"}
+    for key in ("prompt", "concepts", "context", "estimator", "measure", "unique", "unet_evaluations", "logsnr_range",
+                "seed", "model", "precision", "version"):  # fmt: skip
+        assert key in d
+
+
+def test_plot_has_a_panel_for_everything(result):
+    figure = result.plot()
+    titles = " ".join(ax.get_title() for ax in figure.axes)
+    for word in ("picture", "redundancy", "synergy", *result.facts.concepts):
+        assert word in titles
+    assert any("nats per latent pixel" in ax.get_ylabel() for ax in figure.axes)
+
+
+def test_estimate_interval_is_students():
+    low, high = dpid.Estimate(1.0, 2.0, 3).interval()
+    # t quantile at 0.975 with 3 degrees of freedom: 3.182446 (any table)
+    assert (low, high) == pytest.approx((1 - 2 * 3.182446, 1 + 2 * 3.182446), abs=1e-4)
+
+
+def test_repr_is_readable(result):
+    assert repr(result).startswith(f"PIDResult({result.facts.prompt!r}, rao-blackwell, nats: redundancy ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": 0}, "samples: found 0"),
+        ({"samples": -3}, "samples: found -3"),
+        ({"replicates": 1}, "replicates: found 1"),
+        ({"seed": -1}, "seed: found -1"),
+        ({"estimator": "daam"}, "estimator: found 'daam'"),
+        ({"measure": "max"}, "measure: found 'max'"),
+        ({"tolerance": 0}, "tolerance: found 0"),
+        ({"concepts": ("cow",)}, "concepts: found 1, expected 2"),
+        ({"image": None}, "image: give either image or latents"),
+        ({"latents": torch.zeros(4, 16, 16)}, "image: give either image or latents"),
+        ({"image": None, "latents": torch.full((4, 16, 16), torch.nan)}, "latents: found NaN"),
+        ({"image": None, "latents": torch.zeros(4, 16)}, "latents: found"),
+        ({"image": np.zeros((64, 64, 4), np.uint8)}, "image: found uint8"),
+        ({"image": torch.full((3, 64, 64), 2.0)}, "outside"),
+        ({"image": Image.new("RGB", (1, 1))}, "image: found 1×1 pixels"),
+        ({"image": Image.new("RGBA", (64, 64))}, "transparent"),
+        ({"prompt": "a cow and a unicorn", "concepts": ("cow", "unicorn")}, "does not know 'unicorn'"),
+        ({"prompt": None}, "prompt, concepts: both are needed"),
+        ({"conditions": {(): ""}}, "leave out concepts"),
+    ],
+)
+def test_refusals(emoji, change, message):
+    arguments = {"image": Image.new("RGB", (64, 64)), "prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe")}
+    with pytest.raises(ValueError, match=message):
+        emoji.explain(**arguments | change)
+
+
+def test_opaque_alpha_is_fine(emoji):
+    image = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
+    emoji.explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8)
+
+
+def test_import_is_light():
+    import subprocess
+    import sys
+
+    code = "import dpid, sys; print(sorted({'diffusers', 'matplotlib', 'transformers', 'torch'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert out.stdout.strip() == "[]"
