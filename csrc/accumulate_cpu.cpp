@@ -56,7 +56,7 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
 template <typename T>
 void accumulate_cpu(const AccumulateArgs<T>& a, int threads) {
   const int64_t tiles = (a.HW + kTile - 1) / kTile;
-  parallel_for(a.B * tiles, threads, [&](int64_t begin, int64_t end) {
+  parallel_for(a.B * tiles, a.N * a.K * a.B * a.C * a.HW, threads, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>((2 * a.K + a.P + 1) * kTile));
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / tiles, h = item % tiles * kTile;

@@ -36,13 +36,12 @@ void dispatch(int dtype, const Call& call) {
 }
 
 // threads < 0 launches on the CUDA stream `stream`.
-void noisy_channel(uintptr_t x, uintptr_t signal, uintptr_t noise, uintptr_t sample_id, uintptr_t z, int64_t N,
-                   int64_t B, int64_t E, uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
+void noisy_channel(uintptr_t x, uintptr_t logsnr, uintptr_t sample_id, uintptr_t z, int64_t N, int64_t B, int64_t E,
+                   uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
   dispatch(dtype, [&](auto type) {
     using T = decltype(type);
     const NoisyChannelArgs<T> args{pointer<const T>(x),
-                                   pointer<const float>(signal),
-                                   pointer<const float>(noise),
+                                   pointer<const double>(logsnr),
                                    pointer<const int64_t>(sample_id),
                                    pointer<T>(z),
                                    N,

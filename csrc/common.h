@@ -73,11 +73,13 @@ DPID_INLINE void store(Half* to, float v) {
   to->bits = static_cast<uint16_t>(half | sign);
 }
 
-// Calls body(begin, end) over [0, count) on up to `threads` threads. Which thread takes which items never
-// changes a result: every item is computed by one call alone.
+// Calls body(begin, end) over [0, count) on up to `threads` threads, fewer where `work` (elements in all) would not
+// pay for starting them. Which thread takes which items never changes a result: every item is computed by one call
+// alone.
 template <typename Body>
-void parallel_for(int64_t count, int threads, const Body& body) {
-  const int64_t workers = std::min<int64_t>(std::max(threads, 1), count);
+void parallel_for(int64_t count, int64_t work, int threads, const Body& body) {
+  constexpr int64_t kWorkPerThread = 16384;  // tens of microseconds, as much as a thread costs to start
+  const int64_t workers = std::min<int64_t>({std::max<int64_t>(threads, 1), count, 1 + work / kWorkPerThread});
   if (workers <= 1) {
     if (count > 0) body(0, count);
     return;

@@ -5,8 +5,7 @@ namespace {
 
 constexpr int64_t kChunk = 1024;  // elements a work item: 4 KiB of noise stay in L1
 
-// out[4 * i + lane] for blocks first .. first + count of one image; lanes are written by four strided loops'
-// worth of straight code, which the compiler turns into vector code over i.
+// Normals of blocks [first, first + count) of one image; straight code, which the compiler vectorises over i.
 DPID_MULTIVERSION void normal_blocks(uint64_t seed, int64_t sample_id, uint32_t image, uint32_t first, int64_t count,
                                      float* out) {
   for (int64_t i = 0; i < count; ++i) {
@@ -19,19 +18,19 @@ DPID_MULTIVERSION void normal_blocks(uint64_t seed, int64_t sample_id, uint32_t 
 }
 
 template <typename T>
-DPID_INLINE void mix(const T* x, const float* eps, float signal, float noise, int64_t count, T* z) {
-  for (int64_t i = 0; i < count; ++i) store(z + i, signal * to_float(x[i]) + noise * eps[i]);
+DPID_INLINE void mix_row(const T* x, const float* eps, MixCoefficients c, int64_t count, T* z) {
+  for (int64_t i = 0; i < count; ++i) store(z + i, mix(to_float(x[i]), eps[i], c));
 }
 
 // target_clones needs a plain function: one for each element type.
-DPID_MULTIVERSION void mix_rows(const float* x, const float* eps, float s, float n, int64_t count, float* z) {
-  mix(x, eps, s, n, count, z);
+DPID_MULTIVERSION void mix_rows(const float* x, const float* eps, MixCoefficients c, int64_t count, float* z) {
+  mix_row(x, eps, c, count, z);
 }
-DPID_MULTIVERSION void mix_rows(const Half* x, const float* eps, float s, float n, int64_t count, Half* z) {
-  mix(x, eps, s, n, count, z);
+DPID_MULTIVERSION void mix_rows(const Half* x, const float* eps, MixCoefficients c, int64_t count, Half* z) {
+  mix_row(x, eps, c, count, z);
 }
-DPID_MULTIVERSION void mix_rows(const BFloat16* x, const float* eps, float s, float n, int64_t count, BFloat16* z) {
-  mix(x, eps, s, n, count, z);
+DPID_MULTIVERSION void mix_rows(const BFloat16* x, const float* eps, MixCoefficients c, int64_t count, BFloat16* z) {
+  mix_row(x, eps, c, count, z);
 }
 
 }  // namespace
@@ -53,13 +52,13 @@ void fill_normal(uint64_t seed, int64_t sample_id, uint32_t image, int64_t first
 template <typename T>
 void noisy_channel_cpu(const NoisyChannelArgs<T>& a, int threads) {
   const int64_t chunks = (a.E + kChunk - 1) / kChunk;
-  parallel_for(a.N * a.B * chunks, threads, [&](int64_t begin, int64_t end) {
+  parallel_for(a.N * a.B * chunks, a.N * a.B * a.E, threads, [&](int64_t begin, int64_t end) {
     float eps[kChunk];
     for (int64_t item = begin; item < end; ++item) {
       const int64_t row = item / chunks, e = item % chunks * kChunk;
       const int64_t n = row / a.B, b = row % a.B, count = std::min(kChunk, a.E - e);
       fill_normal(a.seed, a.sample_id[n], static_cast<uint32_t>(b), e, count, eps);
-      mix_rows(a.x + b * a.E + e, eps, a.signal[n], a.noise[n], count, a.z + row * a.E + e);
+      mix_rows(a.x + b * a.E + e, eps, mix_coefficients(a.logsnr[n]), count, a.z + row * a.E + e);
     }
   });
 }

@@ -2,7 +2,7 @@ has_cuda: bool
 cuda_architectures: str
 
 def noisy_channel(
-    x: int, signal: int, noise: int, sample_id: int, z: int,
+    x: int, logsnr: int, sample_id: int, z: int,
     N: int, B: int, E: int, seed: int, dtype: int, threads: int, stream: int, /,
 ) -> None: ...  # fmt: skip
 def accumulate(

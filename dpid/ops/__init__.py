@@ -19,10 +19,16 @@ from dpid.ops import _schemas, native, reference
 __all__ = ["BACKENDS", "accumulate", "noisy_channel", "normal", "philox4x32"]
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
+_ENVIRONMENT = os.environ.get("DPID_BACKEND") or None
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _check(name: str, value: Tensor, dims: int, dtypes: tuple[torch.dtype, ...], device: torch.device) -> None:
+    if (
+        isinstance(value, Tensor) and value.ndim == dims and value.dtype in dtypes and value.device == device
+        and not value.requires_grad
+    ):  # fmt: skip
+        return
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: found {type(value).__name__}, expected a torch.Tensor")
     if value.ndim != dims:
@@ -31,8 +37,7 @@ def _check(name: str, value: Tensor, dims: int, dtypes: tuple[torch.dtype, ...],
         raise TypeError(f"{name}: found dtype {value.dtype}, expected one of {', '.join(map(str, dtypes))}")
     if value.device != device:
         raise ValueError(f"{name}: found device {value.device}, expected {device} as the other tensors")
-    if value.requires_grad:
-        raise ValueError(f"{name}: requires_grad is set; these ops have no gradient: pass {name}.detach()")
+    raise ValueError(f"{name}: requires_grad is set; these ops have no gradient: pass {name}.detach()")
 
 
 def _check_length(name: str, value: Tensor, n: int) -> None:
@@ -41,9 +46,12 @@ def _check_length(name: str, value: Tensor, n: int) -> None:
 
 
 def _implementation(backend: str | None, device: torch.device) -> ModuleType | Any:
-    backend = backend or os.environ.get("DPID_BACKEND") or None
+    backend = backend or _ENVIRONMENT
     if backend is None:
-        return torch.ops.dpid if device.type in _schemas.DEVICES else reference
+        if device.type not in _schemas.DEVICES:
+            return reference
+        # The dispatcher costs more than the kernel of a small input: it is asked only where it has a say.
+        return torch.ops.dpid if torch.compiler.is_compiling() else native
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, allowed are {', '.join(BACKENDS)}")
     if backend == "cuda" and not _C.has_cuda:

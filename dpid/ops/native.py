@@ -19,14 +19,14 @@ def _where(device: torch.device) -> tuple[int, int]:
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
     """:func:`dpid.ops.noisy_channel` on the CPU or on CUDA."""
-    x, sample_id = x.contiguous(), sample_id.contiguous()
-    precise = logsnr.to(torch.float64)
-    signal, noise = precise.sigmoid().sqrt().float(), (-precise).sigmoid().sqrt().float()
-    z = x.new_empty((len(logsnr), *x.shape))
-    b = x.shape[0]
+    if logsnr.dtype != torch.float64:
+        logsnr = logsnr.double()
+    x, sample_id, logsnr = x.contiguous(), sample_id.contiguous(), logsnr.contiguous()
+    n, shape, device = logsnr.shape[0], x.shape, x.device
+    z = torch.empty((n, *shape), dtype=x.dtype, device=device)
     _C.noisy_channel(
-        x.data_ptr(), signal.data_ptr(), noise.data_ptr(), sample_id.data_ptr(), z.data_ptr(),
-        len(logsnr), b, x.numel() // max(b, 1), seed % 2**64, _CODES[x.dtype], *_where(x.device),
+        x.data_ptr(), logsnr.data_ptr(), sample_id.data_ptr(), z.data_ptr(),
+        n, shape[0], shape[1] * shape[2] * shape[3], seed % 2**64, _CODES[x.dtype], *_where(device),
     )  # fmt: skip
     return z
 

@@ -1,0 +1,190 @@
+"""Both ops against torch eager, torch.compile and the reference, and against the machine's own bandwidth.
+
+``python benchmarks/bench_ops.py [--device cpu] [--quick]``. Every contender is checked against the float64 reference in
+the same run (Match), contenders take turns, medians and paired ratios are printed and go to the ledger.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from itertools import combinations
+from typing import Annotated, Any
+
+import ledger
+import torch
+import typer
+
+from dpid import ops
+from dpid.ops import reference
+
+LATENTS = {"SD 4x64x64": (4, 64, 64), "SDXL 4x128x128": (4, 128, 128), "Flux 16x128x128": (16, 128, 128)}
+Case = dict[str, Any]
+
+
+def clock(device: str) -> float:
+    """Seconds, after all work of the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def paired(contenders: dict[str, Callable[[], object]], device: str, budget: float) -> dict[str, list[float]]:
+    """Seconds of every contender, in turns for ``budget`` seconds after a warm-up; at least 5 rounds."""
+    for run in contenders.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    end = time.perf_counter() + budget
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
+        for name, run in contenders.items():
+            began = clock(device)
+            run()
+            times[name].append(clock(device) - began)
+    return times
+
+
+def bandwidths(device: str) -> dict[str, float]:
+    """Bytes/s of the machine: reading (a sum) and copying 256 MiB, the best of 9."""
+    x = torch.rand(2**26, device=device)
+    y = torch.empty_like(x)
+    size = x.numel() * 4
+    reads = paired({"read": lambda: x.sum(), "copy": lambda: y.copy_(x)}, device, 1.0)
+    return {"read": size / min(reads["read"]), "copy": 2 * size / min(reads["copy"])}
+
+
+def eager_channel(x: torch.Tensor, logsnr: torch.Tensor) -> torch.Tensor:
+    """torch.randn and the two-term mix."""
+    shape = (-1, 1, 1, 1, 1)
+    a, b = logsnr.sigmoid().sqrt().view(shape), (-logsnr).sigmoid().sqrt().view(shape)
+    return a * x + b * torch.randn(len(logsnr), *x.shape, device=x.device)
+
+
+def eager_accumulate(
+    gaps: torch.Tensor, residuals: torch.Tensor, eps_hat: torch.Tensor, eps: torch.Tensor, weight: torch.Tensor,
+    replicate: torch.Tensor, pairs: torch.Tensor,
+) -> None:  # fmt: skip
+    """The plain broadcast-and-sum form; the noise is given to it, ours regenerates it."""
+    half = 0.5 * weight.view(-1, 1, 1, 1, 1)
+    gaps.index_add_(0, replicate, half * (eps_hat[:, pairs[:, 0]] - eps_hat[:, pairs[:, 1]]).square().sum(3))
+    residuals.index_add_(0, replicate, half * (eps[:, None] - eps_hat).square().sum(3))
+
+
+def match(got: torch.Tensor, exact: torch.Tensor, tolerance: float) -> bool:
+    """Largest error, relative to the largest value, within ``tolerance``."""
+    return bool((got.double() - exact).abs().max() <= tolerance * exact.abs().max())
+
+
+def report(rows: list[Case], op: str, case: str, times: dict[str, list[float]], extra: list[Case]) -> None:
+    """Median of ours, median of the paired ratios against everyone else, then ``extra``."""
+    ours = times["ours"]
+    n = len(ours)
+    rows.append({"case": case, "metric": f"{op}: ours", "value": statistics.median(ours) * 1e3, "stderr": None, "n": n,
+                 "unit": "ms"})  # fmt: skip
+    for name, other in times.items():
+        if name != "ours":
+            ratio = statistics.median(b / a for a, b in zip(ours, other, strict=True))
+            rows.append({"case": case, "metric": f"{op}: {name} / ours", "value": ratio, "stderr": None, "n": n,
+                         "unit": "x"})  # fmt: skip
+    rows.extend({"case": case, "stderr": None, "n": n, **row} for row in extra)
+
+
+def channel(
+    shape: tuple[int, ...], n: int, device: str, peak: dict[str, float], budget: float
+) -> tuple[dict[str, list[float]], list[Case]]:
+    """noisy_channel at N = ``n``."""
+    x = torch.randn(1, *shape, device=device)
+    logsnr, ids = torch.linspace(-5, 7, n, device=device), torch.arange(n, device=device)
+    compiled = torch.compile(eager_channel)
+    exact = reference.noisy_channel(x.double(), logsnr, ids, 1)
+    ok = match(ops.noisy_channel(x, logsnr, ids, 1), exact, 1e-5)
+    times = paired({"ours": lambda: ops.noisy_channel(x, logsnr, ids, 1), "eager": lambda: eager_channel(x, logsnr),
+                    "compile": lambda: compiled(x, logsnr), "reference": lambda: reference.noisy_channel(x, logsnr, ids, 1)},
+                   device, budget)  # fmt: skip
+    moved = 4 * x.numel() * (n + 1)
+    share = moved / statistics.median(times["ours"]) / peak["copy"]
+    return times, [{"metric": "noisy_channel: share of copy bandwidth", "value": share, "unit": ""},
+                   {"metric": "noisy_channel: Match", "value": float(ok), "unit": ""}]  # fmt: skip
+
+
+def accumulate(
+    shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[str, float], budget: float
+) -> tuple[dict[str, list[float]], list[Case]]:
+    """accumulate at N = ``n``, K = ``k`` and all pairs."""
+    c, h, w = shape
+    pairs = torch.tensor(list(combinations(range(k), 2)), device=device)
+    ids = torch.arange(n, device=device)
+    eps_hat = torch.randn(n, k, 1, *shape, device=device)
+    rest = (torch.rand(n, device=device) + 0.5, torch.arange(n, device=device) % 4, pairs)
+    eps = ops.normal(1, ids, (1, *shape))
+    compiled = torch.compile(eager_accumulate)
+
+    def zeros(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+        return (torch.zeros(4, len(pairs), 1, h, w, device=device, dtype=dtype),
+                torch.zeros(4, k, 1, h, w, device=device, dtype=dtype))  # fmt: skip
+
+    exact, got = zeros(torch.float64), zeros()
+    reference.accumulate(*exact, eps_hat, *rest, ids, 1)
+    ops.accumulate(*got, eps_hat, *rest, ids, 1)
+    ok = all(match(a, b, 1e-5) for a, b in zip(got, exact, strict=True))
+    into = zeros()
+    contenders: dict[str, Callable[[], object]] = {
+        "ours": lambda: ops.accumulate(*into, eps_hat, *rest, ids, 1),
+        "eager": lambda: eager_accumulate(*into, eps_hat, eps, *rest),
+        "compile": lambda: compiled(*into, eps_hat, eps, *rest),
+    }
+    if n * k * c <= 256:  # beyond that the float64 reference takes seconds
+        contenders["reference"] = lambda: reference.accumulate(*into, eps_hat, *rest, ids, 1)
+    times = paired(contenders, device, budget)
+    seconds = statistics.median(times["ours"])
+    # Subtract, multiply, add for each squared difference; eps costs about 60 operations for each value.
+    operations = n * c * h * w * (3 * (k + len(pairs)) + 60)
+    return times, [{"metric": "accumulate: share of read bandwidth", "value": 4 * eps_hat.numel() / seconds / peak["read"], "unit": ""},
+                   {"metric": "accumulate: operations", "value": operations / seconds / 1e9, "unit": "Gop/s"},
+                   {"metric": "accumulate: Match", "value": float(ok), "unit": ""}]  # fmt: skip
+
+
+def overhead(rows: list[Case], device: str) -> None:
+    """Seconds of one call on a 4×8×8 input, less the kernel: what Python and dispatch cost."""
+    x = torch.randn(1, 4, 8, 8, device=device)
+    logsnr, ids = torch.zeros(1, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    times = []
+    for _ in range(2000):
+        began = time.perf_counter()
+        ops.noisy_channel(x, logsnr, ids, 1)
+        times.append(time.perf_counter() - began)
+    rows.append({"case": "4x8x8", "metric": "noisy_channel: one call", "value": statistics.median(times) * 1e6, "stderr": None, "n": 2000, "unit": "us"})  # fmt: skip
+
+
+def main(
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+    budget: Annotated[float, typer.Option(help="Seconds a case.")] = 2.0,
+    quick: Annotated[bool, typer.Option(help="Only SDXL, N = 8, K = 4.")] = False,
+) -> None:
+    """Measure and append to the ledger."""
+    rows: list[Case] = []
+    peak = bandwidths(device)
+    for kind, value in peak.items():
+        rows.append(
+            {
+                "case": "machine",
+                "metric": f"{kind} bandwidth",
+                "value": value / 1e9,
+                "stderr": None,
+                "n": 9,
+                "unit": "GB/s",
+            }
+        )
+    overhead(rows, device)
+    for name, shape in LATENTS.items():
+        for n in (1, 8, 32):
+            if quick and (name, n) != ("SDXL 4x128x128", 8):
+                continue
+            report(rows, "noisy_channel", f"{name} N={n}", *channel(shape, n, device, peak, budget))
+            for k in (4, 8, 16):
+                if (quick and k > 4) or n * k * shape[0] > 2048:  # over 2 GiB of eager temporaries
+                    continue
+                report(rows, "accumulate", f"{name} N={n} K={k}", *accumulate(shape, n, k, device, peak, budget))
+    ledger.append("ops", rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
