@@ -14,11 +14,12 @@ import ledger
 import torch
 import typer
 
-from dpid import ops
+from dpid import _C, ops
 from dpid.ops import reference
 
 LATENTS = {"SD 4x64x64": (4, 64, 64), "SDXL 4x128x128": (4, 128, 128), "Flux 16x128x128": (16, 128, 128)}
 Case = dict[str, Any]
+Measured = tuple[dict[str, list[float]], list[Case]]  # seconds of every contender, further rows
 
 
 def clock(device: str) -> float:
@@ -87,27 +88,27 @@ def report(rows: list[Case], op: str, case: str, times: dict[str, list[float]], 
     rows.extend({"case": case, "stderr": None, "n": n, **row} for row in extra)
 
 
-def channel(
-    shape: tuple[int, ...], n: int, device: str, peak: dict[str, float], budget: float
-) -> tuple[dict[str, list[float]], list[Case]]:
+def channel(shape: tuple[int, ...], n: int, device: str, peak: dict[str, float], budget: float) -> Measured:
     """noisy_channel at N = ``n``."""
     x = torch.randn(1, *shape, device=device)
     logsnr, ids = torch.linspace(-5, 7, n, device=device), torch.arange(n, device=device)
     compiled = torch.compile(eager_channel)
     exact = reference.noisy_channel(x.double(), logsnr, ids, 1)
     ok = match(ops.noisy_channel(x, logsnr, ids, 1), exact, 1e-5)
-    times = paired({"ours": lambda: ops.noisy_channel(x, logsnr, ids, 1), "eager": lambda: eager_channel(x, logsnr),
-                    "compile": lambda: compiled(x, logsnr), "reference": lambda: reference.noisy_channel(x, logsnr, ids, 1)},
-                   device, budget)  # fmt: skip
+    contenders: dict[str, Callable[[], object]] = {
+        "ours": lambda: ops.noisy_channel(x, logsnr, ids, 1),
+        "eager": lambda: eager_channel(x, logsnr),
+        "compile": lambda: compiled(x, logsnr),
+        "reference": lambda: reference.noisy_channel(x, logsnr, ids, 1),
+    }
+    times = paired(contenders, device, budget)
     moved = 4 * x.numel() * (n + 1)
     share = moved / statistics.median(times["ours"]) / peak["copy"]
     return times, [{"metric": "noisy_channel: share of copy bandwidth", "value": share, "unit": ""},
                    {"metric": "noisy_channel: Match", "value": float(ok), "unit": ""}]  # fmt: skip
 
 
-def accumulate(
-    shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[str, float], budget: float
-) -> tuple[dict[str, list[float]], list[Case]]:
+def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[str, float], budget: float) -> Measured:
     """accumulate at N = ``n``, K = ``k`` and all pairs."""
     c, h, w = shape
     pairs = torch.tensor(list(combinations(range(k), 2)), device=device)
@@ -137,21 +138,25 @@ def accumulate(
     seconds = statistics.median(times["ours"])
     # Subtract, multiply, add for each squared difference; eps costs about 60 operations for each value.
     operations = n * c * h * w * (3 * (k + len(pairs)) + 60)
-    return times, [{"metric": "accumulate: share of read bandwidth", "value": 4 * eps_hat.numel() / seconds / peak["read"], "unit": ""},
+    share = 4 * eps_hat.numel() / seconds / peak["read"]
+    return times, [{"metric": "accumulate: share of read bandwidth", "value": share, "unit": ""},
                    {"metric": "accumulate: operations", "value": operations / seconds / 1e9, "unit": "Gop/s"},
                    {"metric": "accumulate: Match", "value": float(ok), "unit": ""}]  # fmt: skip
 
 
 def overhead(rows: list[Case], device: str) -> None:
-    """Seconds of one call on a 4×8×8 input, less the kernel: what Python and dispatch cost."""
+    """One call on a 4×8×8 input, less the kernel alone: what Python and dispatch cost."""
     x = torch.randn(1, 4, 8, 8, device=device)
-    logsnr, ids = torch.zeros(1, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    times = []
-    for _ in range(2000):
-        began = time.perf_counter()
-        ops.noisy_channel(x, logsnr, ids, 1)
-        times.append(time.perf_counter() - began)
-    rows.append({"case": "4x8x8", "metric": "noisy_channel: one call", "value": statistics.median(times) * 1e6, "stderr": None, "n": 2000, "unit": "us"})  # fmt: skip
+    logsnr, ids = torch.zeros(1, device=device, dtype=torch.float64), torch.zeros(1, dtype=torch.int64, device=device)
+    z = torch.empty(1, *x.shape, device=device)
+    stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
+    kernel = (x.data_ptr(), logsnr.data_ptr(), ids.data_ptr(), z.data_ptr(), 1, 1, x.numel(), 1, 0,
+              -1 if device == "cuda" else 1, stream)  # fmt: skip
+    times = paired({"call": lambda: ops.noisy_channel(x, logsnr, ids, 1),
+                    "kernel": lambda: _C.noisy_channel(*kernel)}, "cpu", 1.0)  # fmt: skip
+    extra = statistics.median(a - b for a, b in zip(times["call"], times["kernel"], strict=True))
+    rows.append({"case": "4x8x8", "metric": "noisy_channel: Python and dispatch of a call", "value": extra * 1e6,
+                 "stderr": None, "n": len(times["call"]), "unit": "us"})  # fmt: skip
 
 
 def main(

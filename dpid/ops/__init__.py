@@ -15,8 +15,12 @@ from torch import Tensor
 
 from dpid import _C
 from dpid.ops import _schemas, native, reference
+from dpid.ops.unet import condition_attention, geglu, group_norm_silu
 
-__all__ = ["BACKENDS", "accumulate", "noisy_channel", "normal", "philox4x32"]
+__all__ = [
+    "BACKENDS", "accumulate", "condition_attention", "geglu", "group_norm_silu", "noisy_channel", "normal",
+    "philox4x32",
+]  # fmt: skip
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 _ENVIRONMENT = os.environ.get("DPID_BACKEND") or None
@@ -59,12 +63,17 @@ def _implementation(backend: str | None, device: torch.device) -> ModuleType | A
     if backend in ("cpu", "cuda") and device.type != backend:
         raise RuntimeError(f"backend: {backend!r} needs tensors on {backend}, found {device}")
     if backend == "triton":
-        try:
-            from dpid.ops import triton
-        except ImportError as error:
-            raise RuntimeError(f"backend: 'triton' is not installed ({error}); pip install triton") from error
-        return triton
+        return load_triton()
     return reference if backend == "reference" else native
+
+
+def load_triton() -> ModuleType:
+    """The module of Triton kernels; ``RuntimeError`` where triton is not installed."""
+    try:
+        from dpid.ops import triton
+    except ImportError as error:
+        raise RuntimeError(f"backend: 'triton' is not installed ({error}); pip install triton") from error
+    return triton
 
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, backend: str | None = None) -> Tensor:
