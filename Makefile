@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc triton_kernels dpid -name __pycache__ -prune -o -type f -print) CMakeLists.txt pyproject.toml constraints.txt
-CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
+CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench train clean
+.PHONY: help demo test sanitize lint format bench train clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,13 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
 	$(BIN)/pytest
+
+sanitize:  ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	mkdir -p build/sanitize
+	$(CXX) -std=c++17 -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
+	  -DDPID_SANITIZE -Icsrc tests/cpp/test_ops.cpp csrc/noisy_channel_cpu.cpp csrc/accumulate_cpu.cpp -pthread \
+	  -o build/sanitize/test_ops
+	build/sanitize/test_ops
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .

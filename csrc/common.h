@@ -13,8 +13,8 @@
 #define DPID_INLINE inline __attribute__((always_inline))
 #endif
 
-// One copy of a CPU kernel per instruction set, chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// One copy of a CPU kernel per instruction set, chosen when the library is loaded (before a sanitizer is ready).
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(DPID_SANITIZE)
 #define DPID_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define DPID_MULTIVERSION

@@ -1,16 +1,38 @@
-"""Shared by all tests. Triton kernels run on the CPU through Triton's interpreter, chosen before it is imported."""
-
-import os
-
-os.environ.setdefault("TRITON_INTERPRET", "1")
-os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+"""Shared by all tests. Without a GPU, Triton kernels run through Triton's interpreter, chosen before it is imported."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+CUDA = torch.cuda.is_available()
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not CUDA:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+DEVICES = {"cpu": "cpu", "triton": "cuda" if CUDA else "cpu", "cuda": "cuda"}
+
+
+def pytest_generate_tests(metafunc):
+    """Tests that take ``backend`` run on every backend that this machine has."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", [b for b in DEVICES if b != "cuda" or CUDA])
+
+
+@pytest.fixture
+def put(backend):
+    """Moves a tensor, or every tensor of a dict, to the device of the backend under test."""
+
+    def move(value):
+        if isinstance(value, dict):
+            return {k: move(v) for k, v in value.items()}
+        return value.to(DEVICES[backend]) if isinstance(value, torch.Tensor) else value
+
+    return move
+
 
 DATA = Path(__file__).parent / "data" / "heldout"
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 
 from dpid import ops
 from dpid.ops import reference
 
-BACKENDS = ["cpu", "triton"]
 SEED = 9
 
 
@@ -39,18 +39,25 @@ def check(backend, args):
         torch.testing.assert_close(args[name].double(), exact[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("k", "b", "h", "w"), [(1, 1, 1, 1), (4, 2, 5, 7), (4, 1, 17, 31)])
-def test_matches_float64(backend, dtype, k, b, h, w):
-    if backend == "triton" and dtype == torch.bfloat16:
+def test_matches_float64(backend, put, dtype, k, b, h, w):
+    if backend == "triton" and dtype == torch.bfloat16 and not torch.cuda.is_available():
         pytest.skip("Triton's CPU interpreter gives NaN for bf16; this runs on a GPU")
-    check(backend, problem(3, k, b, 4, h, w, dtype))
+    check(backend, put(problem(3, k, b, 4, h, w, dtype)))
+
+
+def test_no_samples_change_nothing(backend, put):
+    args = put(problem(0, 3, 2, 4, 5, 7))
+    ops.accumulate(**args, backend=backend)
+    assert args["gaps"].abs().max() == 0
 
 
 @pytest.mark.parametrize("k", [4, 17])
 def test_large_images_and_many_conditions(k):
-    check("cpu", problem(2, k, 1, 4, 64, 96))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    args = problem(2, k, 1, 4, 64, 96)
+    check(device, {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in args.items()})
 
 
 @settings(max_examples=25, deadline=None)
@@ -82,20 +89,30 @@ def test_layout_threads_and_repeats_do_not_matter():
     assert torch.equal(results[0], results[2])
 
 
-def test_opcheck_and_compile():
+def test_opcheck():
     args = problem(3, 3, 2, 4, 5, 6)
     torch.library.opcheck(torch.ops.dpid.accumulate, tuple(args.values()))
+    torch.library.opcheck(
+        torch.ops.dpid.accumulate, tuple((args | {"eps_hat": args["eps_hat"].mT.contiguous().mT}).values())
+    )
 
-    @torch.compile(fullgraph=True, backend="aot_eager")
-    def step(gaps, residuals, *rest):
-        torch.ops.dpid.accumulate(gaps, residuals, *rest)
+
+def test_compiles_whole_and_once_for_every_n():
+    counter = CompileCounter()
+
+    def step(gaps, residuals, eps_hat, weight, replicate, pairs, sample_id):
+        torch.ops.dpid.accumulate(gaps, residuals, eps_hat, weight, replicate, pairs, sample_id, SEED)
         return gaps.sum() + residuals.sum()
 
-    plain = problem(3, 3, 2, 4, 5, 6)
-    ops.accumulate(**plain)
-    total = step(*args.values())
-    assert torch.equal(args["gaps"], plain["gaps"])
-    assert total == plain["gaps"].sum() + plain["residuals"].sum()
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend=counter)
+    for n in (8, 9, 13, 7):  # unlike every other size: equal sizes are taken for one symbol
+        args, plain = problem(n, 3, 2, 4, 5, 6), problem(n, 3, 2, 4, 5, 6)
+        args.pop("seed")
+        total = compiled(**args)
+        ops.accumulate(**plain)
+        assert torch.equal(args["gaps"], plain["gaps"])
+        assert total == plain["gaps"].sum() + plain["residuals"].sum()
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,10 @@ def test_published_known_answers(counter, key, expected):
     assert tuple(reference.philox4x32(torch.tensor(counter), torch.tensor(key)).tolist()) == expected
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
 @pytest.mark.parametrize("seed", [0, 2**63 + 12345])
 @pytest.mark.parametrize("shape", [(1, 4, 16, 16), (3, 1, 5, 7), (2, 1, 1, 1)])
-def test_normals_match_float64_to_4_ulp(backend, seed, shape):
-    ids = torch.tensor([0, 7, ~7, 2**40 + 3])
+def test_normals_match_float64_to_4_ulp(backend, put, seed, shape):
+    ids = put(torch.tensor([0, 7, ~7, 2**40 + 3]))
     exact = reference.normal(seed, ids, shape[0], shape[1] * shape[2] * shape[3]).view(4, *shape)
     eps = ops.normal(seed, ids, shape, backend=backend).double()
     # ulp of fp32 at each value: spacing 2^-23 relative to the power of two below it.
@@ -53,8 +52,3 @@ def test_normals_are_standard_normal_and_independent():
     for other in (eps.roll(1, 0), eps.roll(1, 1), eps.roll(1, 4)):
         # Correlation of m independent pairs has standard deviation m^-1/2 = 0.002; five of them.
         assert abs(torch.corrcoef(torch.stack((eps.flatten(), other.flatten())))[0, 1]) < 0.01
-
-
-def test_largest_and_smallest_radius_are_finite():
-    u = torch.tensor([0.0, 2**32 - 1]) * 2.0**-32 + 2.0**-33
-    assert torch.isfinite((-2 * u.log()).sqrt()).all()

@@ -10,8 +10,11 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3}
 DTYPES = list(TOLERANCE)
 
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def randn(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
 
 
 Q = randn(1, 2, 1, 4)
