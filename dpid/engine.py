@@ -30,6 +30,10 @@ class Accumulator:
         residuals = torch.zeros(replicates, conditions, b, h, w, device=x.device)
         return cls(gaps, residuals, pairs.to(x.device))
 
+    def is_finite(self) -> bool:
+        """Whether no sum is NaN or infinite."""
+        return bool(self.residuals.isfinite().all())
+
 
 def _batches(samples: Samples, size: int) -> Iterator[slice]:
     for start in range(0, len(samples.logsnr), size):
@@ -38,7 +42,7 @@ def _batches(samples: Samples, size: int) -> Iterator[slice]:
 
 def integrate(
     denoiser: Denoiser, x: Tensor, conditions: Conditions, samples: Samples, into: Accumulator, *,
-    seed: int, max_batch_size: int, on_batch: Callable[[int], None] | None = None,
+    seed: int, max_batch_size: int, on_batch: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
     """Add ``samples`` to ``into``.
 
@@ -46,13 +50,25 @@ def integrate(
     ----------
     x : [B,C,H,W] latents
     max_batch_size : denoiser evaluations (samples × conditions × images) in one call
-    on_batch : told the number of evaluations after each call
+    on_batch : called after each call of the denoiser
 
     Raises
     ------
     FloatingPointError
-        The denoiser returned NaN or infinity; names the condition and the log-SNRs of the call.
+        The denoiser returned NaN or infinity; names the condition, the log-SNR and the sample.
     """
+    # Only the CPU looks at every batch: elsewhere the host would wait for the device.
+    _integrate(denoiser, x, conditions, samples, into, seed, max_batch_size, on_batch, watch=x.device.type == "cpu")
+    if not into.is_finite():
+        # Which sample it was is found by doing the same again, slowly.
+        again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
+        _integrate(denoiser, x, conditions, samples, again, seed, max_batch_size, None, watch=True)
+
+
+def _integrate(
+    denoiser: Denoiser, x: Tensor, conditions: Conditions, samples: Samples, into: Accumulator, seed: int,
+    max_batch_size: int, on_batch: Callable[[], None] | None, watch: bool,
+) -> None:  # fmt: skip
     k, b = into.residuals.shape[1:3]
     for batch in _batches(samples, max(1, max_batch_size // (k * b))):
         logsnr, ids = samples.logsnr[batch].to(x.device), samples.sample_id[batch].to(x.device)
@@ -62,21 +78,19 @@ def integrate(
             into.gaps, into.residuals, eps_hat, samples.weight[batch].to(x.device),
             samples.replicate[batch].to(x.device), into.pairs, ids, seed,
         )  # fmt: skip
-        if x.device.type == "cpu":  # elsewhere the host would wait; `check_finite` looks once at the end
-            check_finite(into, conditions, samples.logsnr[batch])
+        if watch and not into.is_finite():
+            _refuse(eps_hat, conditions, logsnr, ids)
         into.evaluations += eps_hat.shape[0] * k * b
         if on_batch:
-            on_batch(eps_hat.shape[0] * k * b)
-    check_finite(into, conditions, samples.logsnr)
+            on_batch()
 
 
-def check_finite(into: Accumulator, conditions: Conditions, logsnr: Tensor) -> None:
-    """Raise ``FloatingPointError`` if any sum is NaN or infinite."""
-    bad = ~into.residuals.isfinite().flatten(2).all(-1).all(0)
-    if bad.any():
-        names = ", ".join(repr(conditions.names[int(i)]) for i in bad.nonzero())
-        span = f"{logsnr.min():.2f}…{logsnr.max():.2f}"
-        raise FloatingPointError(
-            f"denoiser: returned NaN or infinity for condition {names} at a log-SNR within {span}; "
-            "try precision='float32', and check that the model's weights are finite"
-        )
+def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:
+    """Raise ``FloatingPointError`` for the first sample and condition of ``eps_hat`` that are not finite."""
+    bad = ~eps_hat.isfinite().flatten(2).all(-1)  # [N,K]
+    sample, condition = bad.nonzero()[0].tolist() if bad.any() else (0, 0)
+    raise FloatingPointError(
+        f"denoiser: returned NaN or infinity for condition {conditions.names[condition]!r} at log-SNR "
+        f"{float(logsnr[sample]):.3f} (sample {int(ids[sample])}); try precision='float32', and check that the model's "
+        "weights are finite"
+    )

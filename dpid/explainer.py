@@ -166,7 +166,7 @@ class Explainer:
             )  # fmt: skip
             integrate(
                 self.denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size,
-                on_batch=progress and (lambda _: progress(sums.evaluations, planned)),
+                on_batch=progress and (lambda: progress(sums.evaluations, planned)),
             )  # fmt: skip
             if tolerance is None:
                 return sums, 1, None

@@ -107,12 +107,18 @@ def test_pipeline_refusals(tiny):
         from_pipeline(tiny("sample"))
 
 
-def test_nan_weights_are_named(tiny):
-    pipe = tiny()
-    with torch.no_grad():
-        pipe.unet.conv_out.bias.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="NaN or infinity for condition '', 'cow'"):
-        dpid.Explainer(pipe).explain(latents=torch.zeros(4, 8, 8), prompt="cow giraffe", concepts=("cow", "giraffe"))
+def test_nan_is_named_with_its_condition_and_sample(tiny):
+    explainer = dpid.Explainer(tiny())
+    whole = explainer.denoiser.eps_hat
+
+    def spoiled(z, logsnr, conditions):
+        out = whole(z, logsnr, conditions)
+        out[(logsnr > 2), 2, :, 1, 3, 3] = torch.nan
+        return out
+
+    explainer.denoiser.eps_hat = spoiled
+    with pytest.raises(FloatingPointError, match=r"for condition 'giraffe' at log-SNR [2-7]\.\d+ \(sample -?\d+\)"):
+        explainer.explain(latents=torch.zeros(4, 8, 8), prompt="cow giraffe", concepts=("cow", "giraffe"))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 50), (1, 3000), (517, 803)])
