@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The GPU check: build, test, sanitise and measure on a bare CUDA machine, without a network, within 9 minutes.
+#   bash benchmarks/gpu.sh OUT [WHEELS]
+# Needs torch, triton, numpy, pytest, hypothesis, scipy, nvcc, cmake, ninja, pybind11 and scikit-build-core; WHEELS is a
+# folder of wheels for what is missing (diffusers, transformers, …). Writes logs and ledger rows to OUT.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+OUT=$(realpath -m "${1:?usage: gpu.sh OUT [WHEELS]}")
+WHEELS=${2:-}
+mkdir -p "$OUT"
+PYTHON=${PYTHON:-python3}
+failed=0
+
+step() { # name, seconds, command…
+  local name=$1 limit=$2 began=$SECONDS
+  shift 2
+  timeout "$limit" "$@" >"$OUT/$name.log" 2>&1
+  local code=$?
+  echo "$name: exit $code, $((SECONDS - began)) s" | tee -a "$OUT/summary.txt"
+  [ $code -eq 0 ] || { failed=1; tail -n 15 "$OUT/$name.log"; }
+}
+
+# The machine's own architecture alone: all of them would take minutes.
+ARCH=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || exit 1
+nvidia-smi >"$OUT/machine.txt" 2>&1
+"$PYTHON" -m torch.utils.collect_env >>"$OUT/machine.txt" 2>&1
+
+PIP=("$PYTHON" -m pip install --no-index --no-build-isolation)
+[ -n "$WHEELS" ] && step wheels 60 "${PIP[@]}" --no-deps "$WHEELS"/*.whl
+step build 150 "${PIP[@]}" --no-deps --force-reinstall . -C cmake.define.DPID_CUDA=ON \
+  -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$ARCH"
+
+# From another folder, so that the installed package is imported.
+ROOT=$PWD
+cd "$OUT" || exit 1
+step tests 150 "$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider "$ROOT/tests/ops"
+for tool in memcheck racecheck; do
+  step "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
+done
+step bench_ops 150 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.5
+cp "$ROOT/benchmarks/results.csv" "$OUT/results.csv" 2>/dev/null
+exit $failed
