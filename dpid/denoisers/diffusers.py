@@ -92,7 +92,7 @@ class DiffusersDenoiser:
 
     def _check_text(self, text: str) -> None:
         tokenizer = self.pipe.tokenizer
-        ids = tokenizer(text).input_ids
+        ids = tokenizer(text, verbose=False).input_ids  # a prompt too long is an error below, not a warning
         limit = min(tokenizer.model_max_length, self.pipe.text_encoder.config.max_position_embeddings)
         if len(ids) > limit:
             cut = tokenizer.decode(ids[limit - 1 : -1]).strip()

@@ -112,7 +112,7 @@ def test_nan_is_named_with_its_condition_and_sample(tiny):
     whole = explainer.denoiser.eps_hat
 
     def spoiled(z, logsnr, conditions):
-        out = whole(z, logsnr, conditions)
+        out = whole(z, logsnr, conditions).clone()
         out[(logsnr > 2), 2, :, 1, 3, 3] = torch.nan
         return out
 
