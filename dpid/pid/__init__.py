@@ -42,11 +42,11 @@ def stderr(leave_one_out: Tensor) -> Tensor:
     return (spread * (g - 1) / g).sqrt()
 
 
-def decompose(f: Tensor, measure: str = "min") -> Atoms:
+def decompose(f: Tensor, measure: str = "min", corrected: bool = True) -> Atoms:
     """Atoms of ``f`` [G, 3, *]: replicates of f(1), f(2), f(12). The measure acts after averaging over replicates.
 
-    The redundancy is corrected for the bias that a nonlinear measure has on noisy inputs (jackknife:
-    G r - (G-1) mean of leave-one-out r). r + u1 + u2 + s = f(12) holds to rounding.
+    ``corrected``: the redundancy is corrected for the bias that a nonlinear measure has on noisy inputs (jackknife:
+    G r - (G-1) mean of leave-one-out r). r + u1 + u2 + s = f(12) holds to rounding either way.
 
     Raises
     ------
@@ -60,7 +60,9 @@ def decompose(f: Tensor, measure: str = "min") -> Atoms:
     redundancy_of = MEASURES[measure]
     left_out, mean = jackknife(f)
     r_left_out = redundancy_of(left_out[:, 0], left_out[:, 1])
-    r = len(f) * redundancy_of(mean[0], mean[1]) - (len(f) - 1) * r_left_out.mean(0)
+    r = redundancy_of(mean[0], mean[1])
+    if corrected:
+        r = len(f) * r - (len(f) - 1) * r_left_out.mean(0)
     return Atoms(
         r,
         (mean[0] - r, mean[1] - r),
