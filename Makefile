@@ -21,7 +21,7 @@ test: $(VENV)/.installed-test  ## install into .venv and run all tests
 sanitize:  ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	mkdir -p build/sanitize
 	$(CXX) -std=c++17 -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
-	  -DDPID_SANITIZE -Icsrc tests/cpp/test_ops.cpp csrc/noisy_channel_cpu.cpp csrc/accumulate_cpu.cpp -pthread \
+	  -DDPID_SANITIZE -Icsrc tests/cpp/test_ops.cpp csrc/noisy_channel_cpu.cpp csrc/accumulate_cpu.cpp -fopenmp \
 	  -o build/sanitize/test_ops
 	build/sanitize/test_ops
 

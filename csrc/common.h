@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #if defined(__CUDACC__)
 #define DPID_INLINE __host__ __device__ __forceinline__
@@ -74,23 +77,23 @@ DPID_INLINE void store(Half* to, float v) {
 }
 
 // Calls body(begin, end) over [0, count) on up to `threads` threads, fewer where `work` (elements in all) would not
-// pay for starting them. Which thread takes which items never changes a result: every item is computed by one call
-// alone.
+// pay for waking them. Which thread takes which items never changes a result: every item is computed by one call
+// alone. OpenMP, because torch's own threads are of the same pool then; others would fight with them for the cores.
 template <typename Body>
-void parallel_for(int64_t count, int64_t work, int threads, const Body& body) {
-  constexpr int64_t kWorkPerThread = 16384;  // tens of microseconds, as much as a thread costs to start
+void parallel_for(int64_t count, [[maybe_unused]] int64_t work, [[maybe_unused]] int threads, const Body& body) {
+#ifdef _OPENMP
+  constexpr int64_t kWorkPerThread = 16384;  // tens of microseconds, several times what waking a thread costs
   const int64_t workers = std::min<int64_t>({std::max<int64_t>(threads, 1), count, 1 + work / kWorkPerThread});
-  if (workers <= 1) {
-    if (count > 0) body(0, count);
+  if (workers > 1) {
+#pragma omp parallel num_threads(static_cast<int>(workers))
+    {
+      const int64_t w = omp_get_thread_num(), all = omp_get_num_threads();
+      body(count * w / all, count * (w + 1) / all);
+    }
     return;
   }
-  std::vector<std::thread> pool;
-  pool.reserve(static_cast<size_t>(workers - 1));
-  for (int64_t w = 1; w < workers; ++w) {
-    pool.emplace_back([&, w] { body(count * w / workers, count * (w + 1) / workers); });
-  }
-  body(0, count / workers);
-  for (auto& thread : pool) thread.join();
+#endif
+  if (count > 0) body(0, count);
 }
 
 }  // namespace dpid

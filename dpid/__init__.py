@@ -12,14 +12,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = _version("dpid")
 __all__ = ["Estimate", "Explainer", "PIDResult", "__version__"]
 
-try:
-    from dpid import _C as _C
-except ImportError as error:  # pragma: no cover - only in a broken install
-    raise ImportError(
-        "dpid._C, the compiled part, is missing. In the source tree run from another folder, or build it with "
-        "'pip install .'"
-    ) from error
-
 if TYPE_CHECKING:
     from dpid.explainer import Explainer
     from dpid.result import Estimate, PIDResult

@@ -168,8 +168,9 @@ def info() -> None:
 
     import torch
 
-    from dpid import _C, __version__
+    from dpid import __version__
     from dpid.loading import EMBEDDED, embedded_path
+    from dpid.ops.native import CUDA_ARCHITECTURES, HAS_CUDA
 
     def installed(package: str) -> str:
         try:
@@ -182,7 +183,7 @@ def info() -> None:
     table.add_row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in ("torch", "diffusers", "transformers", "triton"):
         table.add_row(package, installed(package))
-    table.add_row("CUDA in this build", f"yes, {_C.cuda_architectures}" if _C.has_cuda else "no")
+    table.add_row("CUDA in this build", f"yes, {CUDA_ARCHITECTURES}" if HAS_CUDA else "no")
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     table.add_row("devices", ", ".join([f"CPU ({torch.get_num_threads()} threads)", *devices]))
     for name in EMBEDDED:

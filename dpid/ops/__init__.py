@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid import _C
 from dpid.ops import _schemas, native, reference
 from dpid.ops.unet import condition_attention, geglu, group_norm_silu
 
@@ -58,7 +57,7 @@ def _implementation(backend: str | None, device: torch.device) -> ModuleType | A
         return torch.ops.dpid if torch.compiler.is_compiling() else native
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, allowed are {', '.join(BACKENDS)}")
-    if backend == "cuda" and not _C.has_cuda:
+    if backend == "cuda" and not native.HAS_CUDA:
         raise RuntimeError("backend: 'cuda' is not in this build of dpid; build with nvcc on the PATH (DPID_CUDA=ON)")
     if backend in ("cpu", "cuda") and device.type != backend:
         raise RuntimeError(f"backend: {backend!r} needs tensors on {backend}, found {device}")

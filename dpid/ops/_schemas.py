@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dpid import _C
 from dpid.ops import native
 
 torch.library.define("dpid::noisy_channel", "(Tensor x, Tensor logsnr, Tensor sample_id, int seed) -> Tensor")
@@ -29,6 +28,6 @@ def _(
     return None
 
 
-DEVICES = ("cpu", "cuda") if _C.has_cuda else ("cpu",)
+DEVICES = ("cpu", "cuda") if native.HAS_CUDA else ("cpu",)
 torch.library.register_kernel("dpid::noisy_channel", DEVICES, native.noisy_channel)
 torch.library.register_kernel("dpid::accumulate", DEVICES, native.accumulate)

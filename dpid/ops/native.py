@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+import torch  # first: the extension shares the OpenMP runtime that torch brings
 from torch import Tensor
 
-from dpid import _C
+try:
+    from dpid import _C
+except ImportError as error:  # pragma: no cover - only in a broken install
+    raise ImportError(
+        "dpid._C, the compiled part, is missing. In the source tree run from another folder, or build it with "
+        f"'pip install .' ({error})"
+    ) from error
 
+HAS_CUDA, CUDA_ARCHITECTURES = _C.has_cuda, _C.cuda_architectures
 _CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
