@@ -4,9 +4,9 @@
 namespace dpid {
 namespace {
 
-constexpr int64_t kTile = 256;  // pixels a work item: K rows of 1 KiB stay in L1
+constexpr int64_t kTile = 256;    // pixels a work item: rows of 1 KiB stay in L1
+constexpr int64_t kChannels = 4;  // channels taken together: their squares are summed in registers
 
-DPID_MULTIVERSION void widen(const float* from, int64_t count, float* to) { std::copy(from, from + count, to); }
 DPID_MULTIVERSION void widen(const Half* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
 }
@@ -14,40 +14,62 @@ DPID_MULTIVERSION void widen(const BFloat16* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
 }
 
-DPID_MULTIVERSION void add_squares(const float* a, const float* b, int64_t count, float* sum) {
-  for (int64_t i = 0; i < count; ++i) sum[i] += squared_difference(a[i], b[i]);
-}
+// kChannels rows of one tile, as fp32.
+using Rows = const float* const*;
 
-DPID_MULTIVERSION void add_scaled(const float* sum, float scale, int64_t count, float* total) {
-  for (int64_t i = 0; i < count; ++i) total[i] += scale * sum[i];
-}
-
-// One sample, one image, pixels [h, h + count): scratch holds K rows of eps_hat, one of eps, K + P sums.
-template <typename T>
-void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count,
-                std::vector<float>& scratch) {
-  float* eps_hat = scratch.data();
-  float* eps = eps_hat + a.K * kTile;
-  float* sums = eps + kTile;
-  std::fill(sums, sums + (a.K + a.P) * kTile, 0.0f);
-  for (int64_t c = 0; c < a.C; ++c) {
-    fill_normal(a.seed, a.sample_id[n], static_cast<uint32_t>(b), c * a.HW + h, count, eps);
-    for (int64_t k = 0; k < a.K; ++k) {
-      widen(a.eps_hat + (((n * a.K + k) * a.B + b) * a.C + c) * a.HW + h, count, eps_hat + k * kTile);
-      add_squares(eps, eps_hat + k * kTile, count, sums + k * kTile);
+// total += scale * sum over `channels` rows of (a - b)^2.
+DPID_MULTIVERSION void add_squares(Rows a, Rows b, int64_t channels, float scale, int64_t count, float* total) {
+  if (channels == kChannels) {
+    const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *b0 = b[0], *b1 = b[1], *b2 = b[2], *b3 = b[3];
+    for (int64_t i = 0; i < count; ++i) {
+      total[i] += scale * (squared_difference(a0[i], b0[i]) + squared_difference(a1[i], b1[i]) +
+                           squared_difference(a2[i], b2[i]) + squared_difference(a3[i], b3[i]));
     }
-    for (int64_t p = 0; p < a.P; ++p) {
-      add_squares(eps_hat + a.pairs[2 * p] * kTile, eps_hat + a.pairs[2 * p + 1] * kTile, count,
-                  sums + (a.K + p) * kTile);
-    }
+    return;
   }
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t i = 0; i < count; ++i) total[i] += scale * squared_difference(a[c][i], b[c][i]);
+  }
+}
+
+// fp32 is read where it is; other types are widened into `scratch`, which the row then is.
+inline const float* row_of(const float* from, int64_t, float*) { return from; }
+template <typename T>
+const float* row_of(const T* from, int64_t count, float* scratch) {
+  widen(from, count, scratch);
+  return scratch;
+}
+
+struct Scratch {
+  std::vector<float> eps_hat, eps;  // [K, kChannels, kTile], [kChannels, kTile]
+  std::vector<const float*> rows;   // [K + 1, kChannels]: of every condition, then of the noise
+};
+
+// One sample, one image, pixels [h, h + count).
+template <typename T>
+void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, Scratch& scratch) {
   const float half_weight = 0.5f * a.weight[n];
   const int64_t g = a.replicate[n];
-  for (int64_t k = 0; k < a.K; ++k) {
-    add_scaled(sums + k * kTile, half_weight, count, a.residuals + ((g * a.K + k) * a.B + b) * a.HW + h);
-  }
-  for (int64_t p = 0; p < a.P; ++p) {
-    add_scaled(sums + (a.K + p) * kTile, half_weight, count, a.gaps + ((g * a.P + p) * a.B + b) * a.HW + h);
+  const auto rows = [&](int64_t k) { return scratch.rows.data() + k * kChannels; };
+  for (int64_t first = 0; first < a.C; first += kChannels) {
+    const int64_t channels = std::min(kChannels, a.C - first);
+    for (int64_t c = 0; c < channels; ++c) {
+      float* eps = scratch.eps.data() + c * kTile;
+      fill_normal(a.seed, a.sample_id[n], static_cast<uint32_t>(b), (first + c) * a.HW + h, count, eps);
+      rows(a.K)[c] = eps;
+      for (int64_t k = 0; k < a.K; ++k) {
+        const T* from = a.eps_hat + (((n * a.K + k) * a.B + b) * a.C + first + c) * a.HW + h;
+        rows(k)[c] = row_of(from, count, scratch.eps_hat.data() + (k * kChannels + c) * kTile);
+      }
+    }
+    for (int64_t k = 0; k < a.K; ++k) {
+      float* to = a.residuals + ((g * a.K + k) * a.B + b) * a.HW + h;
+      add_squares(rows(a.K), rows(k), channels, half_weight, count, to);
+    }
+    for (int64_t p = 0; p < a.P; ++p) {
+      float* to = a.gaps + ((g * a.P + p) * a.B + b) * a.HW + h;
+      add_squares(rows(a.pairs[2 * p]), rows(a.pairs[2 * p + 1]), channels, half_weight, count, to);
+    }
   }
 }
 
@@ -57,7 +79,10 @@ template <typename T>
 void accumulate_cpu(const AccumulateArgs<T>& a, int threads) {
   const int64_t tiles = (a.HW + kTile - 1) / kTile;
   parallel_for(a.B * tiles, a.N * a.K * a.B * a.C * a.HW, threads, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch(static_cast<size_t>((2 * a.K + a.P + 1) * kTile));
+    Scratch scratch;
+    scratch.eps_hat.resize(static_cast<size_t>(a.K * kChannels * kTile));
+    scratch.eps.resize(static_cast<size_t>(kChannels * kTile));
+    scratch.rows.resize(static_cast<size_t>((a.K + 1) * kChannels));
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / tiles, h = item % tiles * kTile;
       for (int64_t n = 0; n < a.N; ++n) add_sample(a, n, b, h, std::min(kTile, a.HW - h), scratch);
