@@ -173,7 +173,8 @@ def test_refusals(emoji, change, message):
 
 def test_opaque_alpha_is_fine(emoji):
     image = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
-    emoji.explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8)
+    result = emoji.explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8)
+    assert result.picture.min() == 255
 
 
 def test_import_is_light():
