@@ -28,7 +28,7 @@ def plot_maps(result: PIDResult) -> Figure:
         axes[0].set_title("picture", fontsize=10)
     for ax, (name, estimate, _), value in zip(axes[columns - len(panels) :], panels, values, strict=True):
         drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        ax.set_title(f"{name}\n{estimate} nats", fontsize=10)
+        ax.set_title(f"{name}\nimage {estimate}, map sum {value.sum():.1f}", fontsize=9)
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])

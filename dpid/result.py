@@ -75,6 +75,10 @@ class Decomposition:
         }
 
 
+def _holds_zero(interval: tuple[float, float]) -> bool:
+    return interval[0] <= 0 <= interval[1]
+
+
 def decomposition(f: Tensor, concepts: tuple[str, ...], measure: str) -> Decomposition:
     """Decompose replicates ``f`` [G, 3, h, w]; the measure acts on pixels for maps, on totals for the image.
 
@@ -200,14 +204,16 @@ class PIDResult:
                 )
         difference = (self.replicates["rao-blackwell"] - self.replicates["standard"]).double().sum((-2, -1))
         left_out, mean = jackknife(difference)
-        for i, subset in enumerate(self.information):
-            gap = Estimate(float(mean[i]), float(stderr(left_out)[i]), len(difference) - 1)
-            low, high = gap.interval(level)
-            if low > 0 or high < 0:
-                lines.append(
-                    f"rao-blackwell and standard disagree about {' + '.join(subset)!r} by {gap} nats: all concepts "
-                    "together do not describe this picture as the model would; trust standard"
-                )
+        gaps = {
+            " + ".join(subset): Estimate(float(mean[i]), float(stderr(left_out)[i]), len(difference) - 1)
+            for i, subset in enumerate(self.information)
+        }
+        beyond = [f"{name} by {gap}" for name, gap in gaps.items() if not _holds_zero(gap.interval(level))]
+        if beyond:
+            lines.append(
+                f"rao-blackwell and standard disagree ({', '.join(beyond)} nats): all concepts together do not "
+                "describe this picture as the model would; trust the maps for where, and standard for how much"
+            )
         if self.facts.converged is False:
             lines.append("the tolerance was not reached: raise --samples, or accept the errors shown")
         return lines
