@@ -112,7 +112,8 @@ def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[s
     """accumulate at N = ``n``, K = ``k`` and all pairs."""
     c, h, w = shape
     pairs = torch.tensor(list(combinations(range(k), 2)), device=device)
-    ids = torch.arange(n, device=device)
+    half = torch.arange((n + 1) // 2, device=device)
+    ids = torch.stack((half, ~half), -1).flatten()[:n]  # antithetic pairs, as the engine draws them
     eps_hat = torch.randn(n, k, 1, *shape, device=device)
     rest = (torch.rand(n, device=device) + 0.5, torch.arange(n, device=device) % 4, pairs)
     eps = ops.normal(1, ids, (1, *shape))

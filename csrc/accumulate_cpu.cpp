@@ -41,9 +41,21 @@ const float* row_of(const T* from, int64_t count, float* scratch) {
 }
 
 struct Scratch {
-  std::vector<float> eps_hat, eps;  // [K, kChannels, kTile], [kChannels, kTile]
+  std::vector<float> eps_hat, eps;  // [K, kChannels, kTile], [C, kTile]
   std::vector<const float*> rows;   // [K + 1, kChannels]: of every condition, then of the noise
 };
+
+// The noise of one sample, all channels. A sample that follows its antithetic partner takes the noise that is there.
+template <typename T>
+void take_noise(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, std::vector<float>& eps) {
+  if (n > 0 && a.sample_id[n] == ~a.sample_id[n - 1]) {
+    for (float& value : eps) value = -value;
+    return;
+  }
+  for (int64_t c = 0; c < a.C; ++c) {
+    fill_normal(a.seed, a.sample_id[n], static_cast<uint32_t>(b), c * a.HW + h, count, eps.data() + c * kTile);
+  }
+}
 
 // One sample, one image, pixels [h, h + count).
 template <typename T>
@@ -51,12 +63,11 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
   const float half_weight = 0.5f * a.weight[n];
   const int64_t g = a.replicate[n];
   const auto rows = [&](int64_t k) { return scratch.rows.data() + k * kChannels; };
+  take_noise(a, n, b, h, count, scratch.eps);
   for (int64_t first = 0; first < a.C; first += kChannels) {
     const int64_t channels = std::min(kChannels, a.C - first);
     for (int64_t c = 0; c < channels; ++c) {
-      float* eps = scratch.eps.data() + c * kTile;
-      fill_normal(a.seed, a.sample_id[n], static_cast<uint32_t>(b), (first + c) * a.HW + h, count, eps);
-      rows(a.K)[c] = eps;
+      rows(a.K)[c] = scratch.eps.data() + (first + c) * kTile;
       for (int64_t k = 0; k < a.K; ++k) {
         const T* from = a.eps_hat + (((n * a.K + k) * a.B + b) * a.C + first + c) * a.HW + h;
         rows(k)[c] = row_of(from, count, scratch.eps_hat.data() + (k * kChannels + c) * kTile);
@@ -81,7 +92,7 @@ void accumulate_cpu(const AccumulateArgs<T>& a, int threads) {
   parallel_for(a.B * tiles, a.N * a.K * a.B * a.C * a.HW, threads, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     scratch.eps_hat.resize(static_cast<size_t>(a.K * kChannels * kTile));
-    scratch.eps.resize(static_cast<size_t>(kChannels * kTile));
+    scratch.eps.resize(static_cast<size_t>(a.C * kTile));
     scratch.rows.resize(static_cast<size_t>((a.K + 1) * kChannels));
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / tiles, h = item % tiles * kTile;

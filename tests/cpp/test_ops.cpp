@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <numeric>
 #include <vector>
 
 #include "accumulate.h"
@@ -98,7 +97,7 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
     for (int64_t j = i; j < K; ++j) pairs.insert(pairs.end(), {i, j});
   }
   const auto P = static_cast<int64_t>(pairs.size() / 2);
-  std::iota(id.begin(), id.end(), 100);
+  for (int64_t n = 0; n < N; ++n) id[static_cast<size_t>(n)] = n % 3 == 1 ? ~(99 + n) : 100 + n;  // a partner, others
   for (int64_t n = 0; n < N; ++n) replicate[static_cast<size_t>(n)] = n % G;
   const std::vector<float> weight(static_cast<size_t>(N), 2.0f);
   std::vector<float> gaps(static_cast<size_t>(G * P * B * HW)), residuals(static_cast<size_t>(G * K * B * HW));
@@ -128,7 +127,9 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
           for (int64_t n = g; n < N; n += G) {
             for (int64_t c = 0; c < C; ++c) {
               const int64_t e = c * HW + h;
-              const double eps = normals4(7, 100 + n, static_cast<uint32_t>(b), static_cast<uint32_t>(e / 4)).v[e % 4];
+              const double eps =
+                  normals4(7, id[static_cast<size_t>(n)], static_cast<uint32_t>(b), static_cast<uint32_t>(e / 4))
+                      .v[e % 4];
               exact += (eps - at(n, k, b, c, h)) * (eps - at(n, k, b, c, h));
             }
           }

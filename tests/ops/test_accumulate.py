@@ -25,7 +25,7 @@ def problem(n, k, b, c, h, w, dtype=torch.float32, replicates=2):
         "weight": torch.rand(n, generator=generator) + 0.5,
         "replicate": torch.arange(n) % replicates,
         "pairs": pairs,
-        "sample_id": torch.arange(n) * torch.tensor([1, -1]).repeat(n)[:n],
+        "sample_id": torch.tensor([~(i - 1) if i % 3 == 1 else i for i in range(n)], dtype=torch.int64),
         "seed": SEED,
     }
 
