@@ -23,12 +23,13 @@ __all__ = [
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 _ENVIRONMENT = os.environ.get("DPID_BACKEND") or None
+_LEVELS, _INDICES = (torch.float64, torch.float32), (torch.int64,)
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _check(name: str, value: Tensor, dims: int, dtypes: tuple[torch.dtype, ...], device: torch.device) -> None:
     if (
-        isinstance(value, Tensor) and value.ndim == dims and value.dtype in dtypes and value.device == device
+        isinstance(value, Tensor) and value.dim() == dims and value.dtype in dtypes and value.device == device
         and not value.requires_grad
     ):  # fmt: skip
         return
@@ -95,11 +96,13 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, ba
     ValueError, TypeError, RuntimeError
         wrong rank, length, dtype, device, gradient, seed or backend; nothing is computed
     """
-    _check("x", x, 4, _FLOATS, x.device if isinstance(x, Tensor) else torch.device("cpu"))
-    _check("logsnr", logsnr, 1, (torch.float32, torch.float64), x.device)
-    _check("sample_id", sample_id, 1, (torch.int64,), x.device)
-    _check_length("sample_id", sample_id, len(logsnr))
-    z: Tensor = _implementation(backend, x.device).noisy_channel(x, logsnr, sample_id, _check_seed(seed))
+    device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    _check("x", x, 4, _FLOATS, device)
+    _check("logsnr", logsnr, 1, _LEVELS, device)
+    _check("sample_id", sample_id, 1, _INDICES, device)
+    if sample_id.shape != logsnr.shape:
+        _check_length("sample_id", sample_id, len(logsnr))
+    z: Tensor = _implementation(backend, device).noisy_channel(x, logsnr, sample_id, _check_seed(seed))
     return z
 
 
@@ -130,10 +133,10 @@ def accumulate(
     device = eps_hat.device if isinstance(eps_hat, Tensor) else torch.device("cpu")
     _check("eps_hat", eps_hat, 6, _FLOATS, device)
     n, k, b, _, h, w = eps_hat.shape
-    _check("pairs", pairs, 2, (torch.int64,), device)
+    _check("pairs", pairs, 2, _INDICES, device)
     _check("weight", weight, 1, (torch.float32,), device)
     for name, ids in (("replicate", replicate), ("sample_id", sample_id)):
-        _check(name, ids, 1, (torch.int64,), device)
+        _check(name, ids, 1, _INDICES, device)
     for name, value in (("weight", weight), ("replicate", replicate), ("sample_id", sample_id)):
         _check_length(name, value, n)
     for name, acc, rows in (("gaps", gaps, len(pairs)), ("residuals", residuals, k)):

@@ -29,11 +29,11 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Te
     if logsnr.dtype != torch.float64:
         logsnr = logsnr.double()
     x, sample_id, logsnr = x.contiguous(), sample_id.contiguous(), logsnr.contiguous()
-    n, shape, device = logsnr.shape[0], x.shape, x.device
-    z = torch.empty((n, *shape), dtype=x.dtype, device=device)
+    (n,), (b, c, h, w), device = logsnr.shape, x.shape, x.device
+    z = torch.empty((n, b, c, h, w), dtype=x.dtype, device=device)
     _C.noisy_channel(
         x.data_ptr(), logsnr.data_ptr(), sample_id.data_ptr(), z.data_ptr(),
-        n, shape[0], shape[1] * shape[2] * shape[3], seed % 2**64, _CODES[x.dtype], *_where(device),
+        n, b, c * h * w, seed % 2**64, _CODES[x.dtype], *_where(device),
     )  # fmt: skip
     return z
 
