@@ -109,7 +109,7 @@ def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...],
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the picture and the results.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 6,
 ) -> None:
     """Make a picture with the embedded model and explain it."""
     from dpid.explainer import Explainer, check_options
