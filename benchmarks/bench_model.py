@@ -73,33 +73,27 @@ def localisation(explainer: dpid.Explainer, samples: int, rows: list[dict[str, o
         concepts = tuple(scene["concepts"])
         result = explainer.explain(DATA / scene["file"], scene["prompt"], concepts, samples=samples, seed=i)
         # A latent pixel belongs to a thing that covers more than half of its 4×4 pixels.
-        own = [functional.avg_pool2d((labels == n).float()[None], 4)[0] > 0.5 for n in scene["labels"]]
+        # A word that no mask is the truth of has none.
+        cover = [n and functional.avg_pool2d((labels == n).float()[None], 4)[0] for n in scene["labels"]]
+        own = [None if c is None else c > 0.5 for c in cover]
         two = len(scene["pictures"]) == 2
         kind = "two things" if two else "one thing"
         for name, d in result.estimates.items():
             for concept, mine, other in zip(concepts, own, reversed(own), strict=True):
+                if mine is None:
+                    continue
                 maps = {f"i(x; y), {kind}": d.maps.information[(concept,)]}
+                maps["i(x; y), all scenes"] = d.maps.information[(concept,)]
                 if two:
                     maps["U, two things"] = d.maps.unique[concept]
                 for what, m in maps.items():
                     scores.setdefault((name, f"{what}, all pixels"), []).append(auc(m, mine))
-                    if two:
+                    if two and "all scenes" not in what:
                         either = mine | other
                         scores.setdefault((name, f"{what}, own against other"), []).append(auc(m[either], mine[either]))
     for (name, what), values in scores.items():
         v = np.array(values)
         rows.append({"case": name, "metric": f"AUC of {what}", "value": float(v.mean()),
-                     "stderr": float(v.std(ddof=1) / len(v) ** 0.5), "n": len(v)})  # fmt: skip
-    for name in dict.fromkeys(n for n, _ in scores):
-        v = np.array(
-            [
-                x
-                for (n, what), xs in scores.items()
-                if n == name and what.startswith("i(x; y)") and "all" in what
-                for x in xs
-            ]
-        )
-        rows.append({"case": name, "metric": "AUC of i(x; y), all scenes, all pixels", "value": float(v.mean()),
                      "stderr": float(v.std(ddof=1) / len(v) ** 0.5), "n": len(v)})  # fmt: skip
 
 
