@@ -38,5 +38,8 @@ for tool in memcheck racecheck; do
   step "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
 done
 step bench_ops 150 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.5
+if "$PYTHON" -c 'import diffusers, transformers, sklearn' 2>/dev/null; then
+  step bench_model 120 "$PYTHON" "$ROOT/benchmarks/bench_model.py" --no-draw
+fi
 cp "$ROOT/benchmarks/results.csv" "$OUT/results.csv" 2>/dev/null
 exit $failed
