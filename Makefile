@@ -49,11 +49,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	$(PIP) torch
-	$(PIP) --force-reinstall --no-deps .
 	$(PIP) .
 	touch $@
 
 $(VENV)/.installed-%: $(VENV)/.installed
-	$(PIP) ".[$*]"
+	$(PIP) "dpid[$*]"  # of the package that is installed: no second build
 	touch $@

@@ -11,6 +11,7 @@ mkdir -p "$OUT"
 PYTHON=${PYTHON:-python3}
 failed=0
 
+# The limits add up to 520 s.
 step() { # name, seconds, command…
   local name=$1 limit=$2 began=$SECONDS
   shift 2
@@ -26,20 +27,20 @@ nvidia-smi >"$OUT/machine.txt" 2>&1
 "$PYTHON" -m torch.utils.collect_env >>"$OUT/machine.txt" 2>&1
 
 PIP=("$PYTHON" -m pip install --no-index --no-build-isolation)
-[ -n "$WHEELS" ] && step wheels 60 "${PIP[@]}" --no-deps "$WHEELS"/*.whl
-step build 150 "${PIP[@]}" --no-deps --force-reinstall . -C cmake.define.DPID_CUDA=ON \
+[ -n "$WHEELS" ] && step wheels 40 "${PIP[@]}" --no-deps "$WHEELS"/*.whl
+step build 120 "${PIP[@]}" --no-deps --force-reinstall . -C cmake.define.DPID_CUDA=ON \
   -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$ARCH"
 
 # From another folder, so that the installed package is imported.
 ROOT=$PWD
 cd "$OUT" || exit 1
-step tests 150 "$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider "$ROOT/tests/ops"
+step tests 100 "$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider "$ROOT/tests/ops"
 for tool in memcheck racecheck; do
-  step "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
+  step "$tool" 40 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
 done
-step bench_ops 150 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.5
+step bench_ops 120 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.5
 if "$PYTHON" -c 'import diffusers, transformers, sklearn' 2>/dev/null; then
-  step bench_model 120 "$PYTHON" "$ROOT/benchmarks/bench_model.py" --no-draw
+  step bench_model 60 "$PYTHON" "$ROOT/benchmarks/bench_model.py" --no-draw
 fi
 cp "$ROOT/benchmarks/results.csv" "$OUT/results.csv" 2>/dev/null
 exit $failed

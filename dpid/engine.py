@@ -63,6 +63,7 @@ def integrate(
         # Which sample it was is found by doing the same again, slowly.
         again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
         _integrate(denoiser, x, conditions, samples, again, seed, max_batch_size, None, watch=True)
+        raise FloatingPointError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
 
 
 def _integrate(
@@ -88,7 +89,9 @@ def _integrate(
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:
     """Raise ``FloatingPointError`` for the first sample and condition of ``eps_hat`` that are not finite."""
     bad = ~eps_hat.isfinite().flatten(2).all(-1)  # [N,K]
-    sample, condition = bad.nonzero()[0].tolist() if bad.any() else (0, 0)
+    if not bad.any():
+        raise FloatingPointError("denoiser: its predictions are finite, but so large that their squares are not")
+    sample, condition = bad.nonzero()[0].tolist()
     raise FloatingPointError(
         f"denoiser: returned NaN or infinity for condition {conditions.names[condition]!r} at log-SNR "
         f"{float(logsnr[sample]):.3f} (sample {int(ids[sample])}); try precision='float32', and check that the model's "

@@ -16,7 +16,7 @@ from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.engine import Accumulator, integrate
 from dpid.images import ImageLike, open_image, to_pixels
 from dpid.information import ESTIMATORS, needed_pairs, set_function
-from dpid.pid import MEASURES, jackknife, stderr
+from dpid.pid import MEASURES, mean_stderr
 from dpid.result import Facts, PIDResult
 from dpid.sampling import shifted_grid
 
@@ -89,7 +89,7 @@ class Explainer:
         tolerance : add samples until the standard error of i(x; y1, y2) is below this fraction of it
         max_samples : where ``tolerance`` gives up, with a warning
         seed : of noise and grid shifts, in [0, 2⁶³); the global random state is neither read nor changed
-        max_batch_size : UNet evaluations in one call
+        max_batch_size : UNet evaluations in one call, but at least one sample under every condition
         progress : told (evaluations done, evaluations planned)
 
         Raises
@@ -159,7 +159,7 @@ class Explainer:
         sums = Accumulator.empty(x, replicates, len(chosen.texts), needed_pairs(chosen))
         each = per_replicate * replicates
         most = 1 if tolerance is None else max(1, max_samples // each)
-        planned = each * len(chosen.texts) * (1 if tolerance is None else most)
+        planned = each * len(chosen.texts) * most
         for done in range(most):
             samples = shifted_grid(
                 self.denoiser.logsnr_grid, per_replicate, replicates, generator, first_id=done * each // 2
@@ -170,8 +170,8 @@ class Explainer:
             )  # fmt: skip
             if tolerance is None:
                 return sums, 1, None
-            left_out, mean = jackknife(set_function(sums, chosen, done + 1)[estimator][:, -1].sum((-2, -1)))
-            if float(stderr(left_out).max()) <= tolerance * float(mean.abs().min()):
+            whole, error = mean_stderr(set_function(sums, chosen, done + 1)[estimator][:, -1].sum((-2, -1)))
+            if float(error.max()) <= tolerance * float(whole.abs().min()):
                 return sums, done + 1, True
         message = f"tolerance {tolerance} was not reached within max_samples = {max_samples}"
         warnings.warn(message, ConvergenceWarning, stacklevel=3)

@@ -5,7 +5,8 @@ With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² d�
 - ``standard``       iˢ(S) = h(∅) - h(S): the exact pointwise log-density ratio at the optimum; noisy.
 - ``orthogonal``     i°(S) = g(∅, S): low variance, ≥ 0, equal to iˢ only on average (Kong et al., 2023, eq. 3).
 - ``rao-blackwell``  iʳ(S) = g(F, ∅) - g(F, S): iˢ with the raw noise integrated out under F. Signed, obeys the chain
-  rule, nearly as quiet as i°. Derivation in docs: E[½(‖ε-ε̂_∅‖² - ‖ε-ε̂_S‖²) | x_λ, F] when ε̂_F = E[ε | x_λ, F].
+  rule, nearly as quiet as i°. If ε̂_F = E[ε | x_λ, F], the conditional variance of ε cancels in
+  E[½(‖ε-ε̂_∅‖² - ‖ε-ε̂_S‖²) | x_λ, F] = ½(‖ε̂_F-ε̂_∅‖² - ‖ε̂_F-ε̂_S‖²), so both have one mean over p(x | F).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
-from dpid.pid import decompose, jackknife, stderr
+from dpid.pid import decompose, mean_stderr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,12 +86,11 @@ def decomposition(f: Tensor, concepts: tuple[str, ...], measure: str) -> Decompo
     almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell the two
     things of a held-out scene apart less well with it than without.
     """
-    pixel, image = decompose(f, measure, corrected=False), decompose(f.sum((-2, -1)), measure)
+    totals = f.sum((-2, -1))
+    pixel, image = decompose(f, measure, corrected=False), decompose(totals, measure)
     subsets = subsets_of(concepts)[1:]
-    left_out, mean = jackknife(f)
-    error = stderr(left_out)
-    left_out_total, total = jackknife(f.sum((-2, -1)))
-    total_error = stderr(left_out_total)
+    mean, error = mean_stderr(f)
+    total, total_error = mean_stderr(totals)
 
     def estimate(value: Tensor, err: Tensor) -> Estimate:
         return Estimate(float(value), float(err), len(f) - 1)
@@ -203,10 +202,9 @@ class PIDResult:
                     f"{' + '.join(subset)!r} misleads about this picture: {estimate} nats, below zero beyond its error"
                 )
         difference = (self.replicates["rao-blackwell"] - self.replicates["standard"]).double().sum((-2, -1))
-        left_out, mean = jackknife(difference)
         gaps = {
-            " + ".join(subset): Estimate(float(mean[i]), float(stderr(left_out)[i]), len(difference) - 1)
-            for i, subset in enumerate(self.information)
+            " + ".join(subset): Estimate(float(value), float(error), len(difference) - 1)
+            for subset, value, error in zip(self.information, *mean_stderr(difference), strict=True)
         }
         beyond = [f"{name} by {gap}" for name, gap in gaps.items() if not _holds_zero(gap.interval(level))]
         if beyond:

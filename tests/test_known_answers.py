@@ -6,7 +6,7 @@ import torch
 import dpid
 from dpid.denoisers import GaussianDenoiser
 
-# y, x, standard, orthogonal: closed forms, see the table of theory in CONTRIBUTING.
+# y, x, standard (the exact log-density ratio), orthogonal (the integral of the squared gap, by quadrature).
 TOY = [
     (1.0, 1.0, 0.596574, 0.289721),
     (1.0, 0.0, -0.153426, 0.539721),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dpid.ops import _schemas, native, reference
-from dpid.ops.unet import condition_attention, geglu, group_norm_silu
+from dpid.ops.unet import condition_attention, geglu, group_norm_silu, load_triton
 
 __all__ = [
     "BACKENDS", "accumulate", "condition_attention", "geglu", "group_norm_silu", "noisy_channel", "normal",
@@ -65,15 +65,6 @@ def _implementation(backend: str | None, device: torch.device) -> ModuleType | A
     if backend == "triton":
         return load_triton()
     return reference if backend == "reference" else native
-
-
-def load_triton() -> ModuleType:
-    """The module of Triton kernels; ``RuntimeError`` where triton is not installed."""
-    try:
-        from dpid.ops import triton
-    except ImportError as error:
-        raise RuntimeError(f"backend: 'triton' is not installed ({error}); pip install triton") from error
-    return triton
 
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, backend: str | None = None) -> Tensor:

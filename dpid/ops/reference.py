@@ -31,8 +31,8 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     return torch.stack((c0, c1, c2, c3), -1)
 
 
-def normal(seed: int, sample_id: Tensor, images: int, elements: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """ε [N, images, elements] of ``sample_id`` int64 [N]: Philox words through Box–Muller.
+def normal(seed: int, sample_id: Tensor, images: int, elements: int) -> Tensor:
+    """ε [N, images, elements] float64 of ``sample_id`` int64 [N]: Philox words through Box–Muller.
 
     counter = (element // 4, image, id low, id high), key = (seed low, seed high), lane = element % 4; the words
     (0, 1) and (2, 3) of a block make a pair each. A negative id is the antithetic partner: ε(~id) = -ε(id).
@@ -50,7 +50,7 @@ def normal(seed: int, sample_id: Tensor, images: int, elements: int, dtype: torc
     radius = (-2 * u.log()).sqrt()
     eps = torch.stack((radius * angle.cos(), radius * angle.sin()), -1).flatten(2)[..., :elements]
     sign = torch.where(sample_id < 0, -1.0, 1.0).to(torch.float64).view(-1, 1, 1)
-    return (sign * eps).to(dtype)
+    return sign * eps
 
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:

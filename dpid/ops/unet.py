@@ -15,6 +15,15 @@ from dpid.ops import reference
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+def load_triton() -> ModuleType:
+    """The module of Triton kernels; ``RuntimeError`` where triton is not installed."""
+    try:
+        from dpid.ops import triton
+    except ImportError as error:
+        raise RuntimeError(f"backend: 'triton' is not installed ({error}); pip install triton") from error
+    return triton
+
+
 def _implementation(backend: str | None, *tensors: tuple[str, Tensor]) -> ModuleType:
     if backend not in (None, "reference", "triton"):
         raise ValueError(f"backend: found {backend!r}, allowed are None, reference, triton")
@@ -29,8 +38,6 @@ def _implementation(backend: str | None, *tensors: tuple[str, Tensor]) -> Module
     for name, tensor in tensors:
         if tensor.requires_grad:
             raise ValueError(f"{name}: requires_grad is set; the kernel has no gradient: pass {name}.detach()")
-    from dpid.ops import load_triton
-
     return load_triton()
 
 

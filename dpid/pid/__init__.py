@@ -42,6 +42,12 @@ def stderr(leave_one_out: Tensor) -> Tensor:
     return (spread * (g - 1) / g).sqrt()
 
 
+def mean_stderr(replicates: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [*] of ``replicates`` [G, *] and its standard error [*]."""
+    left_out, mean = jackknife(replicates)
+    return mean, stderr(left_out)
+
+
 def decompose(f: Tensor, measure: str = "min", corrected: bool = True) -> Atoms:
     """Atoms of ``f`` [G, 3, *]: replicates of f(1), f(2), f(12). The measure acts after averaging over replicates.
 

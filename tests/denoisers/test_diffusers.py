@@ -121,6 +121,14 @@ def test_nan_is_named_with_its_condition_and_sample(tiny):
         explainer.explain(latents=torch.zeros(4, 8, 8), prompt="cow giraffe", concepts=("cow", "giraffe"))
 
 
+def test_predictions_too_large_to_square_are_an_error(tiny):
+    explainer = dpid.Explainer(tiny())
+    whole = explainer.denoiser.eps_hat
+    explainer.denoiser.eps_hat = lambda *a: whole(*a).clone().fill_(1e30)
+    with pytest.raises(FloatingPointError, match="so large that their squares are not"):
+        explainer.explain(latents=torch.zeros(4, 8, 8), prompt="cow giraffe", concepts=("cow", "giraffe"))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (100, 50), (1, 3000), (517, 803)])
 def test_any_size_is_brought_to_what_the_unet_can_halve(tiny, size):
     width, height = from_pipeline(tiny()).size_for(*size)
