@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 import dpid
+from dpid.loading import load_pipeline
 from dpid.zoo import generate
 from dpid.zoo.emoji import scenes
 
@@ -43,13 +44,14 @@ def nearest(images: list[Image.Image]) -> list[str]:
     return found
 
 
-def generation(explainer: dpid.Explainer, rows: list[dict[str, object]]) -> None:
+def generation(model: str, rows: list[dict[str, object]]) -> None:
     """Every thing and every sense from its word, ``EACH`` pictures of each."""
+    pipe = load_pipeline(model)
     wanted = [(words[0], {name}) for name, (_, words) in scenes.THINGS.items()]
     wanted += [(p, {p}) for p in scenes.PICTURES if " " in p]
     hits: dict[str, list[bool]] = {}
     for i in range(EACH):
-        images = generate(explainer.denoiser.pipe, [f"a {word}" for word, _ in wanted], seed=1000 * i)
+        images = generate(pipe, [f"a {word}" for word, _ in wanted], seed=1000 * i)
         for (word, right), drawn in zip(wanted, nearest(images), strict=True):
             hits.setdefault(word, []).append(drawn in right)
     print("drawn wrong:", {w: f"{h.count(False)}/{EACH}" for w, h in hits.items() if not all(h)})
@@ -106,7 +108,7 @@ def main(
     explainer = dpid.Explainer.from_pretrained(model)
     rows: list[dict[str, object]] = []
     if draw:
-        generation(explainer, rows)
+        generation(model, rows)
     localisation(explainer, samples, rows)
     ledger.append("model", rows)
 

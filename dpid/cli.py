@@ -113,12 +113,13 @@ def demo(
 ) -> None:
     """Make a picture with the embedded model and explain it."""
     from dpid.explainer import Explainer, check_options
+    from dpid.loading import load_pipeline
     from dpid.zoo import generate
 
     check_options(seed=seed)
     with _writable(out):
         explainer = Explainer.from_pretrained("emoji")
-        picture = generate(explainer.denoiser.pipe, [DEMO_PROMPT], seed=seed)[0]  # type: ignore[attr-defined]
+        picture = generate(load_pipeline("emoji"), [DEMO_PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
         _explain(explainer, picture, DEMO_PROMPT, DEMO_CONCEPTS, out, seed=seed, samples=64)
 

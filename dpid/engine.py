@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor
 
 from dpid import ops
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.sampling import Samples
+
+_LOG = logging.getLogger("dpid")
 
 
 @dataclass
@@ -35,55 +40,118 @@ class Accumulator:
         return bool(self.residuals.isfinite().all())
 
 
-def _batches(samples: Samples, size: int) -> Iterator[slice]:
-    for start in range(0, len(samples.logsnr), size):
-        yield slice(start, start + size)
-
-
 def integrate(
     denoiser: Denoiser, x: Tensor, conditions: Conditions, samples: Samples, into: Accumulator, *,
-    seed: int, max_batch_size: int, on_batch: Callable[[], None] | None = None,
+    seed: int, max_batch_size: int | None = None, on_batch: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
     """Add ``samples`` to ``into``.
 
     Parameters
     ----------
     x : [B,C,H,W] latents
-    max_batch_size : denoiser evaluations (samples × conditions × images) in one call
+    max_batch_size : denoiser evaluations (samples × conditions × images) in one call; None: by the free memory. Where
+        memory runs out the batch is halved and evaluated again; nothing that was accumulated is lost.
     on_batch : called after each call of the denoiser
 
     Raises
     ------
     FloatingPointError
         The denoiser returned NaN or infinity; names the condition, the log-SNR and the sample.
+    RuntimeError
+        Not even one evaluation fits the memory.
     """
+    size = max_batch_size or fitting(denoiser, x, into.residuals.shape[1])
     # Only the CPU looks at every batch: elsewhere the host would wait for the device.
-    _integrate(denoiser, x, conditions, samples, into, seed, max_batch_size, on_batch, watch=x.device.type == "cpu")
+    _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
     if not into.is_finite():
         # Which sample it was is found by doing the same again, slowly.
         again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
-        _integrate(denoiser, x, conditions, samples, again, seed, max_batch_size, None, watch=True)
+        _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
         raise FloatingPointError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
 
 
-def _integrate(
-    denoiser: Denoiser, x: Tensor, conditions: Conditions, samples: Samples, into: Accumulator, seed: int,
-    max_batch_size: int, on_batch: Callable[[], None] | None, watch: bool,
-) -> None:  # fmt: skip
-    k, b = into.residuals.shape[1:3]
-    for batch in _batches(samples, max(1, max_batch_size // (k * b))):
-        logsnr, ids = samples.logsnr[batch].to(x.device), samples.sample_id[batch].to(x.device)
-        z = ops.noisy_channel(x, logsnr, ids, seed)
-        eps_hat = denoiser.eps_hat(z, logsnr, conditions)
+def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
+    """Denoiser evaluations a call for latents ``x`` [B,C,H,W]: as many as run fastest, and half the free memory holds.
+
+    A denoiser without ``evaluation_bytes`` needs next to nothing.
+    """
+    b, _, h, w = x.shape
+    # Larger batches are no faster: measured on two cores; on a GPU a batch of 64 such maps keeps every core busy.
+    fastest = max(conditions * b, (16_384 if x.device.type == "cpu" else 262_144) // (h * w))
+    need = getattr(denoiser, "evaluation_bytes", None)
+    if need is None:
+        return fastest
+    free = torch.cuda.mem_get_info(x.device)[0] if x.device.type == "cuda" else psutil.virtual_memory().available
+    return max(1, min(fastest, free // 2 // int(need(h, w))))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: of the GPU by this process's tensors, elsewhere of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return int(psutil.Process().memory_info().peak_wset)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # On the CPU it is a RuntimeError like any other: "[enforce fail at alloc_cpu.cpp] … can't allocate memory".
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+@dataclass
+class _Run:
+    """One pass over ``samples``."""
+
+    denoiser: Denoiser
+    x: Tensor
+    conditions: Conditions
+    samples: Samples
+    into: Accumulator
+    seed: int
+    on_batch: Callable[[], None] | None
+    watch: bool
+
+    def all(self, size: int) -> None:
+        """Every sample, ``size`` evaluations a call, fewer where memory runs out."""
+        self.samples = self.samples.to(self.x.device)  # once: inside the loop the host never waits for the device
+        k, b = self.into.residuals.shape[1:3]
+        start = 0
+        while start < len(self.samples.logsnr):
+            batch = slice(start, start + max(1, size // (k * b)))
+            try:
+                self._add(batch, max(1, size // b))
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if size <= b:
+                    raise RuntimeError(f"out of memory at one evaluation of {b} image(s): {error}") from error
+                size = min(size, k * b * (batch.stop - batch.start)) // 2
+                _LOG.info("out of memory: going on with %d evaluations a call", size)
+                continue
+            start = batch.stop
+
+    def _add(self, batch: slice, conditions: int) -> None:
+        """One batch of samples, ``conditions`` at a time."""
+        into, part = self.into, self.samples[batch]
+        z = ops.noisy_channel(self.x, part.logsnr, part.sample_id, self.seed)
+        names = len(self.conditions.names)
+        if conditions >= names:
+            eps_hat = self.denoiser.eps_hat(z, part.logsnr, self.conditions)
+        else:
+            chunks = [self.conditions[k : k + conditions] for k in range(0, names, conditions)]
+            eps_hat = torch.cat([self.denoiser.eps_hat(z, part.logsnr, chunk) for chunk in chunks], 1)
         ops.accumulate(
-            into.gaps, into.residuals, eps_hat, samples.weight[batch].to(x.device),
-            samples.replicate[batch].to(x.device), into.pairs, ids, seed,
+            into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )  # fmt: skip
-        if watch and not into.is_finite():
-            _refuse(eps_hat, conditions, logsnr, ids)
-        into.evaluations += eps_hat.shape[0] * k * b
-        if on_batch:
-            on_batch()
+        if self.watch and not into.is_finite():
+            _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
+        into.evaluations += eps_hat.shape[0] * eps_hat.shape[1] * eps_hat.shape[2]
+        if self.on_batch:
+            self.on_batch()
 
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:

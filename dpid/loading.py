@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 EMBEDDED = ("emoji",)
-_SUPPORTED = ("StableDiffusionPipeline",)
+_SUPPORTED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
 def embedded_path(name: str) -> Path:

@@ -119,7 +119,11 @@ def decomposition(f: Tensor, concepts: tuple[str, ...], measure: str) -> Decompo
 
 @dataclass(frozen=True)
 class Facts:
-    """How a result came about."""
+    """How a result came about.
+
+    ``rounding_bias``: {estimator: {"cow+giraffe": nats}}, how much more i(x; y_S) is in ``precision`` than in float32,
+    measured on the first picture that the explainer saw. ``peak_memory`` in bytes: of the GPU, else of the process.
+    """
 
     prompt: str
     concepts: tuple[str, ...]
@@ -136,6 +140,8 @@ class Facts:
     precision: str
     version: str
     converged: bool | None = None
+    rounding_bias: dict[str, dict[str, float]] | None = None
+    peak_memory: int | None = None
     unit: str = field(default="nats", init=False)
 
 
@@ -193,6 +199,11 @@ class PIDResult:
         """The same, per latent pixel."""
         return self.chosen.maps
 
+    def coarse(self) -> bool:
+        """Whether rounding biases some i(x; y_S) by more than half its standard error."""
+        bias = (self.facts.rounding_bias or {}).get(self.facts.estimator, {})
+        return any(abs(bias.get("+".join(s), 0.0)) > e.stderr / 2 for s, e in self.information.items())
+
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, and where two estimators disagree, beyond their errors."""
         lines = []
@@ -211,6 +222,10 @@ class PIDResult:
             lines.append(
                 f"rao-blackwell and standard disagree ({', '.join(beyond)} nats): all concepts together do not "
                 "describe this picture as the model would; trust the maps for where, and standard for how much"
+            )
+        if self.coarse():
+            lines.append(
+                f"rounding in {self.facts.precision} biases a number by more than half its standard error: use float32"
             )
         if self.facts.converged is False:
             lines.append("the tolerance was not reached: raise --samples, or accept the errors shown")

@@ -30,6 +30,13 @@ class Samples:
     replicate: Tensor
     sample_id: Tensor
 
+    def __getitem__(self, part: slice) -> Samples:
+        return Samples(self.logsnr[part], self.weight[part], self.replicate[part], self.sample_id[part])
+
+    def to(self, device: torch.device) -> Samples:
+        """The same samples on ``device``."""
+        return Samples(*(t.to(device) for t in (self.logsnr, self.weight, self.replicate, self.sample_id)))
+
 
 def cells(grid: Tensor) -> Tensor:
     """Trapezoid widths Δ_t [T] of ascending log-SNRs ``grid`` [T]; they sum to the range."""

@@ -58,31 +58,54 @@ def two_things(heldout):
     return DATA / scene["file"], scene["prompt"], tuple(scene["concepts"])
 
 
+UNETS = {
+    "sd1": {
+        "block_out_channels": (8, 16), "layers_per_block": 1, "attention_head_dim": 2, "cross_attention_dim": 16,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "norm_num_groups": 4,
+    },
+    # As Stable Diffusion 2: linear projections, heads by level, attention everywhere but at the coarsest level; 12 + 8
+    # channels in 4 groups, so that a group of the last block spans both what is and what is not shared.
+    "sd2": {
+        "block_out_channels": (8, 12, 16), "layers_per_block": 2, "attention_head_dim": (1, 2, 4),
+        "cross_attention_dim": 16, "use_linear_projection": True, "upcast_attention": True, "norm_num_groups": 4,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    },
+    "xl": {
+        "block_out_channels": (8, 16), "layers_per_block": 2, "attention_head_dim": (1, 2), "cross_attention_dim": 32,
+        "use_linear_projection": True, "transformer_layers_per_block": (1, 2), "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 16 + 6 * 8,
+    },
+}  # fmt: skip
+
+
 @pytest.fixture
 def tiny():
-    """Makes a StableDiffusionPipeline of a few thousand random weights, eps or v prediction."""
+    """Makes a pipeline of a few thousand random weights: SD 1.x, SD 2.x or XL in kind, eps or v prediction."""
 
-    def make(prediction="epsilon", dropout=0.0, scheduler=None):
-        from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-        from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+    def make(prediction="epsilon", dropout=0.0, scheduler=None, family="sd1"):
+        from diffusers import (
+            AutoencoderKL,
+            DDIMScheduler,
+            StableDiffusionPipeline,
+            StableDiffusionXLPipeline,
+            UNet2DConditionModel,
+        )
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
         from dpid.loading import embedded_path, quiet
 
         torch.manual_seed(0)
         with quiet():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(embedded_path("emoji") / "tokenizer")
-            text = CLIPTextModel(
-                CLIPTextConfig(
-                    vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                    num_attention_heads=2, max_position_embeddings=16, bos_token_id=1, eos_token_id=2,
-                )
+            text = CLIPTextConfig(
+                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                num_attention_heads=2, max_position_embeddings=16, bos_token_id=1, eos_token_id=2, projection_dim=16,
             )  # fmt: skip
-            unet = UNet2DConditionModel(
-                sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=2,
-                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=16, norm_num_groups=4,
-                dropout=dropout,
-            )  # fmt: skip
+            unet = UNet2DConditionModel(sample_size=8, in_channels=4, out_channels=4, dropout=dropout, **UNETS[family])
             vae = AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
                 block_out_channels=(8, 8), latent_channels=4, norm_num_groups=4, sample_size=16,
@@ -91,9 +114,11 @@ def tiny():
                 beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=prediction,
                 clip_sample=False, steps_offset=1, set_alpha_to_one=False,
             )  # fmt: skip
-            return StableDiffusionPipeline(
-                vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=schedule, safety_checker=None,
-                feature_extractor=None, requires_safety_checker=False,
-            )  # fmt: skip
+            shared = {"vae": vae, "text_encoder": CLIPTextModel(text), "tokenizer": tokenizer, "unet": unet,
+                      "scheduler": schedule, "feature_extractor": None}  # fmt: skip
+            if family == "xl":
+                second = CLIPTextModelWithProjection(text)
+                return StableDiffusionXLPipeline(**shared, text_encoder_2=second, tokenizer_2=tokenizer)
+            return StableDiffusionPipeline(**shared, safety_checker=None, requires_safety_checker=False)
 
     return make

@@ -1,47 +1,70 @@
-"""Stable Diffusion 1.x and 2.x pipelines of diffusers (eps and v prediction); nothing of a pipeline changes."""
+"""Stable Diffusion 1.x, 2.x and XL pipelines of diffusers; nothing of a pipeline changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dpid.denoisers.latent import PRECISIONS, LatentDenoiser, evaluating, refuse_text
 from dpid.denoisers.protocol import Conditions
+from dpid.denoisers.unet import unsupported
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LOG = logging.getLogger("dpid")
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+# Relative difference between the fused path and the pipeline's own UNet above which the fused path is not taken: the
+# contract in float32; in half precisions a few roundings (2⁻¹¹, 2⁻⁸) of a network of a hundred layers.
+_TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+# What a UNet that the fused path computes is made of. LoRA, IP-Adapter and their like bring modules of their own.
+_MODULES = {
+    "Attention", "BasicTransformerBlock", "Conv2d", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "DownBlock2D",
+    "Downsample2D", "Dropout", "FeedForward", "GEGLU", "GroupNorm", "LayerNorm", "Linear", "ModuleList",
+    "ResnetBlock2D", "SiLU", "TimestepEmbedding", "Timesteps", "Transformer2DModel", "UNet2DConditionModel",
+    "UNetMidBlock2DCrossAttn", "UpBlock2D", "Upsample2D",
+}  # fmt: skip
+_PROCESSORS = {"AttnProcessor", "AttnProcessor2_0"}
 
 
-def from_pipeline(pipe: Any, *, precision: str = "auto") -> DiffusersDenoiser:
-    """The denoiser of a diffusers StableDiffusionPipeline (see :class:`DiffusersDenoiser`)."""
-    return DiffusersDenoiser(pipe, precision=precision)
+def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto") -> DiffusersDenoiser:
+    """The denoiser of a diffusers pipeline (see :class:`DiffusersDenoiser`)."""
+    return DiffusersDenoiser(pipe, fused=fused, precision=precision)
 
 
-@contextmanager
-def _evaluating(*modules: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every training flag is put back."""
-    flags = [(m, m.training) for module in modules for m in module.modules() if m.training]
-    for module, _ in flags:
-        module.training = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
+def not_plain(unet: nn.Module) -> str | None:
+    """What makes ``unet`` compute something else than a plain Stable Diffusion UNet, or None."""
+    for name, module in unet.named_modules():
+        kind = type(module)
+        if kind.__name__ not in _MODULES or not kind.__module__.startswith(("diffusers.models.", "torch.nn.modules.")):
+            return f"{name or 'the UNet'} is a {kind.__module__.split('.')[0]} {kind.__name__}"
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            return f"{name or 'the UNet'} has a forward hook"
+        processor = getattr(module, "processor", None)
+        if processor is not None and type(processor).__name__ not in _PROCESSORS:
+            return f"{name} has a {type(processor).__name__}"
+        if any(getattr(module, factor, None) is not None for factor in ("s1", "s2", "b1", "b2")):
+            return "FreeU is on"
+    return unsupported(unet.config)  # type: ignore[arg-type]
 
 
-class DiffusersDenoiser:
-    """All conditions in one UNet call.
+def _signature(unet: nn.Module) -> tuple[object, ...]:
+    """Changes whenever a weight or a processor of ``unet`` is replaced, moved or written to."""
+    weights = [(id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in unet.parameters()]
+    processors = [id(m.processor) for m in unet.modules() if hasattr(m, "processor")]
+    return (*weights, *processors, not_plain(unet))
+
+
+class DiffusersDenoiser(LatentDenoiser):
+    """All conditions in one UNet call, by the fused path where it computes what the pipeline's own UNet computes.
 
     Parameters
     ----------
-    pipe : a StableDiffusionPipeline (SD 1.x or 2.x), on whatever device and in whatever dtype it is
-    precision : "float32", "bfloat16", "float16" (by autocast: the weights stay as they are), or "auto", the
-        pipeline's own
+    pipe : a StableDiffusionPipeline (SD 1.x, 2.x) or StableDiffusionXLPipeline, on any device and in any dtype
+    fused : False calls the pipeline's own UNet on a batch of repeated latents; so does, with one logged line, a UNet
+        that the fused path does not know (LoRA, IP-Adapter, custom attention, FreeU, …) or does not reproduce to 1e-5
+    precision : "float32", "bfloat16", "float16", or "auto": the pipeline's own, until an explainer settles it
 
     Raises
     ------
@@ -49,105 +72,126 @@ class DiffusersDenoiser:
         A part is missing, or the pipeline's kind, prediction or precision is not supported.
     """
 
-    def __init__(self, pipe: Any, *, precision: str = "auto") -> None:
+    def __init__(self, pipe: Any, *, fused: bool = True, precision: str = "auto") -> None:
         missing = [part for part in _PARTS if getattr(pipe, part, None) is None]
         if missing:
             raise ValueError(
                 f"pipe: {type(pipe).__name__} has no {', '.join(missing)}; expected a StableDiffusionPipeline"
             )
-        if getattr(pipe.unet.config, "addition_embed_type", None) is not None or pipe.unet.config.in_channels != 4:
-            raise ValueError(f"pipe: the UNet of {type(pipe).__name__} is not that of Stable Diffusion 1.x or 2.x")
+        config = pipe.unet.config
+        if config.in_channels != 4 or getattr(config, "addition_embed_type", None) not in (None, "text_time"):
+            raise ValueError(f"pipe: the UNet of {type(pipe).__name__} is not that of Stable Diffusion 1.x, 2.x or XL")
         if precision not in ("auto", *PRECISIONS):
             raise ValueError(f"precision: found {precision!r}, allowed are auto, {', '.join(PRECISIONS)}")
-        self.prediction = str(pipe.scheduler.config.prediction_type)
-        if self.prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(
-                f"pipe: prediction_type {self.prediction!r} is not supported; epsilon and v_prediction are"
-            )
+        super().__init__(
+            unet_config=dict(config), vae_config=dict(pipe.vae.config), alphas_cumprod=pipe.scheduler.alphas_cumprod,
+            prediction=str(pipe.scheduler.config.prediction_type),
+        )  # fmt: skip
         self.pipe, self.unet, self.vae = pipe, pipe.unet, pipe.vae
-        self.device: torch.device = pipe.unet.device
-        own = next(iter(k for k, v in PRECISIONS.items() if v == pipe.unet.dtype), "float32")
-        self.precision = own if precision == "auto" else precision
-        self._autocast = None if self.precision == own else PRECISIONS[self.precision]
+        self.device = pipe.unet.device
+        self.own_precision = next((k for k, v in PRECISIONS.items() if v == pipe.unet.dtype), "float32")
+        self.precision = self.own_precision if precision == "auto" else precision
         self.name = str(
             getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path", "") or type(pipe).__name__
         )
-        alphas = pipe.scheduler.alphas_cumprod.double()
-        alphas = alphas[alphas > 0]  # a schedule rescaled to zero terminal SNR ends at -infinity
-        self._grid: Tensor = (alphas.log() - (-alphas).log1p()).flip(0).cpu()
+        self._wanted = fused
+        self._seen: tuple[object, ...] | None = None
+        self._settle_path()
 
-    @property
-    def logsnr_grid(self) -> Tensor:
-        """Log-SNRs of the scheduler's training timesteps, ascending [T] (timestep T-1 first)."""
-        return self._grid
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.unet.named_parameters()}
 
-    def _timestep(self, logsnr: Tensor) -> Tensor:
-        grid = self._grid.to(logsnr.device)
-        level = (logsnr[:, None] - grid).abs().argmin(1)
-        # 1e-4 of log-SNR is a hundredth of the finest step of Stable Diffusion's grid.
-        if logsnr.device.type == "cpu" and (logsnr - grid[level]).abs().max() > 1e-4:
-            raise ValueError(f"logsnr: found values off the trained grid, {self._grid[0]:.3f}…{self._grid[-1]:.3f}")
-        timestep: Tensor = len(grid) - 1 - level
-        return timestep
-
-    def _check_text(self, text: str) -> None:
-        tokenizer = self.pipe.tokenizer
-        ids = tokenizer(text, verbose=False).input_ids  # a prompt too long is an error below, not a warning
-        limit = min(tokenizer.model_max_length, self.pipe.text_encoder.config.max_position_embeddings)
-        if len(ids) > limit:
-            cut = tokenizer.decode(ids[limit - 1 : -1]).strip()
-            raise ValueError(
-                f"prompt: {len(ids)} tokens, but the text encoder takes {limit}; {cut!r} would be cut: shorten it"
-            )
-        unknown = tokenizer.unk_token_id
-        if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id) or unknown not in ids:
+    def _settle_path(self) -> None:
+        """Fused or plain, decided again whenever the user has changed the UNet."""
+        if not self._wanted or (seen := _signature(self.unet)) == self._seen:
             return
-        words = [w for w in text.split() if unknown in tokenizer(w, add_special_tokens=False).input_ids]
-        known = sorted(w for w in tokenizer.get_vocab() if w.isalpha())
-        listed = ", ".join(known) if len(known) <= 200 else f"{len(known)} words"
-        raise ValueError(f"prompt: this model does not know {', '.join(map(repr, words))}; it knows {listed}")
+        self._seen = seen
+        self._unet = self._call = None
+        reason = not_plain(self.unet)
+        if reason is None:
+            own = self.at(self.own_precision)
+            own.fuse()
+            difference = own.check()
+            if difference <= _TOLERANCE[self.own_precision]:
+                self.fuse()
+                return
+            self._unet = self._call = None
+            reason = f"it differs from the pipeline's UNet by {difference:.1e}"
+        _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
+
+    def _check_text(self, tokenizer: Any, encoder: Any, text: str) -> None:
+        ids = tokenizer(text, verbose=False).input_ids  # a prompt too long is an error below, not a warning
+        limit = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        cut = tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else ""
+        unknown = tokenizer.unk_token_id
+        words = []
+        if unknown is not None and unknown not in (tokenizer.eos_token_id, tokenizer.pad_token_id) and unknown in ids:
+            words = [w for w in text.split() if unknown in tokenizer(w, add_special_tokens=False).input_ids]
+        refuse_text(len(ids), limit, cut, words, list(tokenizer.get_vocab()) if words else ())
 
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Texts to hidden states [K, L, D]; ``ValueError`` for one too long or with unknown words."""
+        """Texts to hidden states and every cross-attention's keys and values.
+
+        ``ValueError`` for a text too long or with unknown words, ``TypeError`` for what is no text.
+        """
+        self._settle_path()
+        encoders = [(self.pipe.tokenizer, self.pipe.text_encoder)]
+        if getattr(self.pipe, "text_encoder_2", None) is not None:
+            encoders.append((self.pipe.tokenizer_2, self.pipe.text_encoder_2))
         for text in conditions:
             if not isinstance(text, str):
                 raise TypeError(f"conditions: found {type(text).__name__}, expected texts")
-            self._check_text(text)
-        with _evaluating(self.pipe.text_encoder):
-            hidden = self.pipe.encode_prompt(list(conditions), self.device, 1, False)[0]
-        return Conditions(tuple(conditions), hidden)
-
-    def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """The model's native area at the picture's aspect ratio, in steps that the UNet can halve."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        native = self.unet.config.sample_size * factor
-        step = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        scale = native / (width * height) ** 0.5
-        return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
+            for tokenizer, encoder in encoders:
+                self._check_text(tokenizer, encoder, text)
+        with evaluating(*(encoder for _, encoder in encoders)):
+            parts = self.pipe.encode_prompt(
+                list(conditions), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+        return self._prepared(tuple(conditions), parts[0], parts[2] if len(parts) > 2 else None)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Pixels [B,3,H,W] in [-1,1] -> the mode of the VAE's posterior, scaled, fp32 [B,4,h,w]."""
-        with _evaluating(self.vae):
-            latents = self.vae.encode(image.to(self.device, self.vae.dtype)).latent_dist.mode()
-        scaled: Tensor = latents * self.vae.config.scaling_factor
+        """Pixels [B,3,H,W] in [-1,1] -> the mode of the VAE's posterior, scaled, fp32 [B,4,h,w].
+
+        In fp32 where the VAE's configuration asks for it (``force_upcast``: SDXL's overflows in fp16).
+        """
+        weights = {}
+        if self.vae.config.get("force_upcast") and self.vae.dtype == torch.float16:
+            weights = {name: p.float() for name, p in self.vae.named_parameters()}
+        image = image.to(self.device, torch.float32 if weights else self.vae.dtype)
+        with evaluating(self.vae):
+            moments = torch.func.functional_call(_Moments(self.vae), {f"vae.{k}": w for k, w in weights.items()}, image)
+        scaled: Tensor = moments * self.vae.config.scaling_factor
         return scaled.float()
 
-    def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """z [N,B,C,H,W], logsnr [N] -> ε̂ [N,K,B,C,H,W]; v prediction by ε̂ = √σ(λ) v + √σ(-λ) z."""
-        n, b, *shape = z.shape
-        hidden = conditions.encoded  # [K,L,D]
+    def _plain(self, z: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        hidden, m = conditions.encoded["hidden"], len(z)
         k = len(hidden)
-        batch = z[:, None].expand(n, k, b, *shape).reshape(-1, *shape)
-        text = hidden[None, :, None].expand(n, k, b, *hidden.shape[1:]).reshape(-1, *hidden.shape[1:])
-        t = self._timestep(logsnr).repeat_interleave(k * b)
-        with (
-            _evaluating(self.unet),
-            torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None),
-        ):
-            out = self.unet(batch.to(self.unet.dtype), t, encoder_hidden_states=text, return_dict=False)[0]
-        out = out.view(n, k, b, *shape)
-        if self.prediction == "epsilon":
-            return out  # type: ignore[no-any-return]
-        level = logsnr.double().view(-1, 1, 1, 1, 1, 1)
-        eps: Tensor = level.sigmoid().sqrt() * out + (-level).sigmoid().sqrt() * z[:, None]
-        return eps.float()
+        extra = {}
+        if "pooled" in conditions.encoded:
+            pooled = conditions.encoded["pooled"].repeat_interleave(m, 0)
+            extra = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": self._sizes(z, k * m)}}
+        dtype, weights = PRECISIONS[self.precision], {}
+        if dtype == torch.float32 != self.unet.dtype:
+            weights = {name: w.float() for name, w in self._weights().items()}
+        work = torch.float32 if weights else self.unet.dtype
+        lower = dtype not in (torch.float32, self.unet.dtype)
+        arguments = {
+            "sample": z.to(work).repeat(k, 1, 1, 1), "timestep": t.repeat(k),
+            "encoder_hidden_states": hidden.to(work).repeat_interleave(m, 0), "return_dict": False, **extra,
+        }  # fmt: skip
+        with evaluating(self.unet), torch.autocast(self.device.type, dtype, enabled=lower):
+            out: Tensor = torch.func.functional_call(self.unet, weights, kwargs=arguments)[0]
+        return out.view(k, m, *out.shape[1:])
+
+
+class _Moments(nn.Module):
+    """``vae`` as a function of its weights."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pixels [B,3,H,W] -> latents [B,4,h,w]."""
+        mode: Tensor = self.vae.encode(image).latent_dist.mode()
+        return mode

@@ -8,14 +8,18 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Encoded conditions: their K names, and whatever the denoiser made of them."""
+    """K encoded conditions: their names, and a tree (dict, tuple, …) of tensors with leading dimension K."""
 
     names: tuple[str, ...]
     encoded: Any
+
+    def __getitem__(self, part: slice) -> Conditions:
+        return Conditions(self.names[part], _pytree.tree_map(lambda tensor: tensor[part], self.encoded))
 
 
 class Denoiser(Protocol):

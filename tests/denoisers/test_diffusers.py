@@ -13,28 +13,141 @@ def latents(n=3, b=2):
     return torch.randn(n, b, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+def embedded(pipe, prompt):
+    """Hidden states and, for XL, pooled text and sizes of ``prompt``, straight from the text encoders."""
+    ids = pipe.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
+    if not hasattr(pipe, "text_encoder_2"):
+        return pipe.text_encoder(ids).last_hidden_state, {}
+    first = pipe.text_encoder(ids, output_hidden_states=True)
+    second = pipe.text_encoder_2(ids, output_hidden_states=True)
+    sizes = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]])
+    extra = {"added_cond_kwargs": {"text_embeds": second.text_embeds, "time_ids": sizes}}
+    return torch.cat((first.hidden_states[-2], second.hidden_states[-2]), -1), extra
+
+
 def one_by_one(pipe, z, t, prompts=PROMPTS):
-    """The user's way: one UNet call a sample and prompt, hidden states straight from the text encoder."""
+    """The user's way: one UNet call a sample, image and prompt."""
     out = torch.empty(z.shape[0], len(prompts), *z.shape[1:])
     pipe.unet.eval()
     with torch.no_grad():
         for k, prompt in enumerate(prompts):
-            ids = pipe.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
-            hidden = pipe.text_encoder(ids).last_hidden_state
+            hidden, extra = embedded(pipe, prompt)
             for n in range(len(z)):
-                out[n, k] = pipe.unet(z[n], t[n], hidden.expand(z.shape[1], -1, -1)).sample
+                for b in range(z.shape[1]):
+                    out[n, k, b] = pipe.unet(z[n, b : b + 1], t[n], hidden, **extra).sample[0]
     return out
 
 
-def test_equals_the_pipeline_prompt_by_prompt(tiny):
-    pipe = tiny()
-    denoiser = from_pipeline(pipe)
+@pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_equals_the_pipeline_prompt_by_prompt(tiny, family, fused):
+    pipe = tiny(family=family)
+    denoiser = from_pipeline(pipe, fused=fused)
+    assert denoiser.fused == fused
     z, t = latents(), torch.tensor([0, 500, 999])
     logsnr = denoiser.logsnr_grid.flip(0)[t]
-    got = denoiser.eps_hat(z, logsnr, denoiser.encode_conditions(PROMPTS))
+    conditions = denoiser.encode_conditions(PROMPTS)
+    got = denoiser.eps_hat(z, logsnr, conditions)
     assert got.shape == (3, 4, 2, 4, 8, 8)
     # The same fp32 arithmetic in another batch shape: 1e-5 relative is the contract of exactness.
     torch.testing.assert_close(got, one_by_one(pipe, z, t), rtol=1e-5, atol=1e-5)
+    some = denoiser.eps_hat(z, logsnr, conditions[1:3])
+    torch.testing.assert_close(some, got[:, 1:3], rtol=1e-5, atol=1e-5)
+
+
+class LoraLike(torch.nn.Linear):
+    """Stands for a layer of an adapter library: it computes something else than its class's name says."""
+
+    def forward(self, x):
+        return super().forward(x) + 0.1
+
+
+class OtherProcessor:
+    """A custom attention processor that halves what attention says."""
+
+    def __init__(self):
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        self.inner = AttnProcessor2_0()
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+        return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb) / 2
+
+
+def lora(pipe):
+    attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    adapted = LoraLike(attention.to_q.in_features, attention.to_q.out_features, bias=False)
+    adapted.load_state_dict(attention.to_q.state_dict())
+    attention.to_q = adapted
+
+
+CHANGES = {
+    "LoraLike": lora,
+    "OtherProcessor": lambda pipe: pipe.unet.set_attn_processor(OtherProcessor()),
+    "FreeU is on": lambda pipe: pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6),
+    "a forward hook": lambda pipe: pipe.unet.mid_block.register_forward_hook(lambda m, i, out: 2 * out),
+    "differs from the pipeline's UNet by": lambda pipe: setattr(
+        pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1, "rescale_output_factor", 2.0
+    ),
+}
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_the_fused_path_does_not_know_runs_as_a_plain_batch(tiny, caplog, change, late):
+    """Whether the user's change comes before or after the denoiser was made; never a wrong number, one logged line."""
+    pipe = tiny(family="sd2")
+    if not late:
+        CHANGES[change](pipe)
+    denoiser = from_pipeline(pipe)
+    if late:
+        assert denoiser.fused
+        if change.startswith("differs"):
+            pytest.skip("an attribute set later on a known module is not looked for")
+        CHANGES[change](pipe)
+    z, t = latents(2), torch.tensor([100, 900])
+    got = denoiser.eps_hat(z, denoiser.logsnr_grid.flip(0)[t], denoiser.encode_conditions(PROMPTS))
+    assert not denoiser.fused
+    denoiser.encode_conditions(PROMPTS)
+    lines = [r.getMessage() for r in caplog.records if r.name == "dpid"]
+    assert len(lines) == 1
+    assert change in lines[0]
+    torch.testing.assert_close(got, one_by_one(pipe, z, t), rtol=1e-5, atol=1e-5)  # as above
+
+
+def test_weights_changed_later_are_the_ones_used(tiny):
+    pipe = tiny()
+    denoiser = from_pipeline(pipe)
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.mul_(3)  # in place
+    pipe.unet.conv_in = torch.nn.Conv2d(4, 8, 3, padding=1)  # replaced
+    z, t = latents(2), torch.tensor([100, 900])
+    got = denoiser.eps_hat(z, denoiser.logsnr_grid.flip(0)[t], denoiser.encode_conditions(PROMPTS))
+    assert denoiser.fused
+    torch.testing.assert_close(got, one_by_one(pipe, z, t), rtol=1e-5, atol=1e-5)  # as above
+
+
+def test_half_precision_pipelines(tiny):
+    """An fp16 pipeline computed in fp32 is that of its own rounded weights; its VAE is upcast without being changed."""
+    pipe = tiny()
+    with torch.no_grad():
+        for p in pipe.unet.parameters():
+            p.copy_(p.half())
+    z, t = latents(2), torch.tensor([100, 900])
+    expected = one_by_one(pipe, z, t)
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    pipe.unet.half()
+    pipe.vae.half()
+    for fused in (True, False):
+        denoiser = from_pipeline(pipe, fused=fused, precision="float32")
+        assert denoiser.own_precision == "float16"
+        got = denoiser.eps_hat(z, denoiser.logsnr_grid.flip(0)[t], denoiser.encode_conditions(PROMPTS))
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)  # as above
+    before = denoiser.encode_image(image)
+    assert pipe.vae.dtype == pipe.unet.dtype == torch.float16
+    with torch.no_grad():
+        theirs = pipe.vae.float().encode(image).latent_dist.mode() * pipe.vae.config.scaling_factor
+    torch.testing.assert_close(before, theirs, rtol=1e-6, atol=1e-6)  # the same fp32 operations
 
 
 def test_v_prediction_gives_the_schedulers_own_picture(tiny):
@@ -51,6 +164,12 @@ def test_v_prediction_gives_the_schedulers_own_picture(tiny):
         theirs = pipe.scheduler.step(v[n, 1], int(t[n]), z[n]).pred_original_sample
         # fp32 rounding of ε̂, divided by a = 0.07 at the noisiest level.
         torch.testing.assert_close(ours.float(), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_shape_and_range(tiny):
+    denoiser = from_pipeline(tiny())
+    assert denoiser.latent_shape == (4, 8, 8)
+    assert denoiser.logsnr_range == pytest.approx((-5.364, 7.069), abs=1e-3)  # of Stable Diffusion's schedule
 
 
 def test_levels_are_those_of_the_scheduler(tiny):

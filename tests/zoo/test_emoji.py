@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
+from transformers import PreTrainedTokenizerFast
 
 from dpid.conditions import plan
 from dpid.loading import embedded_path, quiet
@@ -104,13 +105,17 @@ def test_model_loads_with_plain_diffusers_and_is_small():
     assert not [f for f in files if f.suffix in (".bin", ".pt", ".ckpt", ".pth")]
 
 
-def test_model_knows_exactly_the_words_of_the_world(emoji):
-    vocabulary = emoji.denoiser.pipe.tokenizer.get_vocab()
+@pytest.fixture(scope="module")
+def tokenizer():
+    return PreTrainedTokenizerFast.from_pretrained(embedded_path("emoji") / "tokenizer")
+
+
+def test_model_knows_exactly_the_words_of_the_world(tokenizer):
+    vocabulary = tokenizer.get_vocab()
     assert {w for w in vocabulary if w.isalpha()} == set(scenes.vocabulary())
 
 
-def test_an_reads_as_a_and_case_does_not_matter(emoji):
-    tokenizer = emoji.denoiser.pipe.tokenizer
+def test_an_reads_as_a_and_case_does_not_matter(tokenizer):
     assert tokenizer("An elephant, and a Cow.").input_ids == tokenizer("a elephant and a cow").input_ids
 
 

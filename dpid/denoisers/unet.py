@@ -1,0 +1,274 @@
+"""Stable Diffusion's UNet for K conditions at once, nothing computed twice.
+
+A pure function of the weights of a diffusers ``UNet2DConditionModel`` (SD 1.x, SD 2.x, SDXL): the noisy latents, the
+time embedding and all that comes before the first cross-attention, up to its queries, do not depend on the condition
+and run once a sample; keys and values of the cross-attentions depend on the condition alone and are computed once by
+:meth:`FusedUNet.encode`; a skip connection from the shared part is convolved once for all conditions.
+
+Activations are [k·M, C, H, W], condition-major, with k = 1 while they are shared and k = K afterwards, M = N·B samples
+times images; all samples of a condition are one long sequence of queries against its one set of keys and values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
+UP = ("UpBlock2D", "CrossAttnUpBlock2D")
+# Every other field of the configuration must have the value here: what it would change is not written below.
+_PLAIN: dict[str, Any] = {
+    "act_fn": "silu", "addition_embed_type_num_heads": 64, "attention_type": "default", "center_input_sample": False,
+    "class_embed_type": None, "class_embeddings_concat": False, "conv_in_kernel": 3, "conv_out_kernel": 3,
+    "cross_attention_norm": None, "downsample_padding": 1, "dual_cross_attention": False, "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None, "mid_block_only_cross_attention": None, "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DCrossAttn", "num_class_embeds": None, "only_cross_attention": False,
+    "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": False, "resnet_time_scale_shift": "default",
+    "time_cond_proj_dim": None, "time_embedding_act_fn": None, "time_embedding_type": "positional",
+    "timestep_post_act": None,
+}  # fmt: skip
+
+
+def unsupported(config: Mapping[str, Any]) -> str | None:
+    """The first field of a ``UNet2DConditionModel`` configuration that :class:`FusedUNet` does not know, or None."""
+    for name, value in _PLAIN.items():
+        if config.get(name, value) != value:
+            return f"{name} = {config[name]!r}"
+    for name, known in (("down_block_types", DOWN), ("up_block_types", UP)):
+        for kind in config[name]:
+            if kind not in known:
+                return f"{name} has {kind}"
+    if config.get("addition_embed_type") not in (None, "text_time"):
+        return f"addition_embed_type = {config['addition_embed_type']!r}"
+    return None
+
+
+def sinusoids(t: Tensor, width: int, flip_sin_to_cos: bool, freq_shift: float) -> Tensor:
+    """Sinusoidal embedding [*, width] fp32 of ``t`` [*] (Vaswani et al., 2017)."""
+    half = width // 2
+    rate = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / (half - freq_shift)
+    angle = t.float()[..., None] * rate.exp()
+    parts = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
+    return torch.cat(parts, -1)
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """x [k·M, …] + y [k'·M, …], of which one may be shared by all conditions of the other; ``x`` may be overwritten."""
+    if len(x) >= len(y):
+        x.view(-1, len(y), *x.shape[1:]).add_(y)
+        return x
+    return (y.view(-1, len(x), *y.shape[1:]) + x).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What every block of one call needs."""
+
+    samples: int  # M
+    emb: Tensor  # [M, E] or [K·M, E]
+    keys_values: Mapping[str, tuple[Tensor, Tensor]]
+
+
+class FusedUNet:
+    """eps or v of all conditions.
+
+    Parameters
+    ----------
+    config : of the ``UNet2DConditionModel``; see :func:`unsupported`
+    weights : its parameters by name, shared, never copied
+
+    Raises
+    ------
+    ValueError
+        The configuration is not supported.
+    """
+
+    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        reason = unsupported(config)
+        if reason:
+            raise ValueError(f"unet: {reason} is not supported by the fused path")
+        self.config, self.weights = config, weights
+        depth = len(config["block_out_channels"])
+        heads = config.get("num_attention_heads") or config["attention_head_dim"]
+        per_level = [heads] * depth if isinstance(heads, int) else list(heads)
+        self._heads = {f"down_blocks.{i}": h for i, h in enumerate(per_level)}
+        self._heads |= {f"up_blocks.{i}": h for i, h in enumerate(reversed(per_level))}
+        self._heads["mid_block"] = per_level[-1]
+        self._cross = [name.removesuffix(".to_k.weight") for name in weights if name.endswith("attn2.to_k.weight")]
+
+    def encode(self, hidden: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Keys and values [K, heads, L, D] of every cross-attention from hidden states [K, L, E]."""
+        return {
+            name: (self._split(self._linear(f"{name}.to_k", hidden), name),
+                   self._split(self._linear(f"{name}.to_v", hidden), name))
+            for name in self._cross
+        }  # fmt: skip
+
+    def __call__(
+        self, z: Tensor, t: Tensor, keys_values: Mapping[str, tuple[Tensor, Tensor]], added: Tensor | None = None
+    ) -> Tensor:
+        """z [M,C,H,W], timesteps t [M], ``keys_values`` of K conditions by :meth:`encode` -> [K,M,C,H,W].
+
+        ``added`` [K, E]: SDXL's pooled text and sizes, already embedded by :meth:`embed_added`.
+        """
+        call = _Call(len(z), self._time(t, added), keys_values)
+        h = self._conv("conv_in", z)
+        skips = [h]
+        for i in range(len(self.config["down_block_types"])):
+            h = self._down(f"down_blocks.{i}", h, call, skips)
+        h = self._resnet("mid_block.resnets.0", h, call)
+        h = self._transformer("mid_block.attentions.0", h, call)
+        h = self._resnet("mid_block.resnets.1", h, call)
+        for i in range(len(self.config["up_block_types"])):
+            h = self._up(f"up_blocks.{i}", h, call, skips)
+        h = h.to(self.weights["conv_out.weight"].dtype)  # may be kept in fp32
+        h = self._conv("conv_out", self._norm_silu("conv_norm_out", h))
+        return h.view(-1, *z.shape[:1], *h.shape[1:])
+
+    def embed_added(self, pooled: Tensor, sizes: Tensor) -> Tensor:
+        """SDXL: pooled text [K, D] and sizes [K, 6] (original, crop, target) -> [K, E]."""
+        c = self.config
+        waves = sinusoids(sizes, c["addition_time_embed_dim"], c["flip_sin_to_cos"], c["freq_shift"]).flatten(1)
+        x = torch.cat((pooled, waves.to(pooled.dtype)), -1)
+        return self._linear("add_embedding.linear_2", functional.silu(self._linear("add_embedding.linear_1", x)))
+
+    def _time(self, t: Tensor, added: Tensor | None) -> Tensor:
+        """SiLU of the time embedding, [M, E], or [K·M, E] with ``added``; every resnet projects it."""
+        c = self.config
+        waves = sinusoids(t, c["block_out_channels"][0], c["flip_sin_to_cos"], c["freq_shift"])
+        waves = waves.to(self.weights["conv_in.weight"].dtype)
+        emb = functional.silu(self._linear("time_embedding.linear_1", waves))
+        emb = self._linear("time_embedding.linear_2", emb)
+        if added is not None:
+            emb = (added[:, None] + emb).flatten(0, 1)
+        return functional.silu(emb)
+
+    def _has(self, name: str) -> bool:
+        return f"{name}.weight" in self.weights
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+
+    def _conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
+        weight = self.weights[f"{name}.weight"]
+        return functional.conv2d(x, weight, self.weights[f"{name}.bias"], stride, weight.shape[-1] // 2)
+
+    def _norm_silu(self, name: str, x: Tensor, channels: slice = slice(None), groups: int | None = None) -> Tensor:
+        weight, bias = self.weights[f"{name}.weight"][channels], self.weights[f"{name}.bias"][channels]
+        x = functional.group_norm(x, groups or self.config["norm_num_groups"], weight, bias, self.config["norm_eps"])
+        return functional.silu(x, inplace=True)
+
+    def _down(self, name: str, h: Tensor, call: _Call, skips: list[Tensor]) -> Tensor:
+        i = 0
+        while self._has(f"{name}.resnets.{i}.conv1"):
+            h = self._resnet(f"{name}.resnets.{i}", h, call)
+            if self._has(f"{name}.attentions.{i}.norm"):
+                h = self._transformer(f"{name}.attentions.{i}", h, call)
+            skips.append(h)
+            i += 1
+        if self._has(f"{name}.downsamplers.0.conv"):
+            h = self._conv(f"{name}.downsamplers.0.conv", h, stride=2)
+            skips.append(h)
+        return h
+
+    def _up(self, name: str, h: Tensor, call: _Call, skips: list[Tensor]) -> Tensor:
+        i = 0
+        while self._has(f"{name}.resnets.{i}.conv1"):
+            h = self._resnet(f"{name}.resnets.{i}", h, call, skips.pop())
+            if self._has(f"{name}.attentions.{i}.norm"):
+                h = self._transformer(f"{name}.attentions.{i}", h, call)
+            i += 1
+        if self._has(f"{name}.upsamplers.0.conv"):
+            h = functional.interpolate(h, skips[-1].shape[-2:], mode="nearest")
+            h = self._conv(f"{name}.upsamplers.0.conv", h)
+        return h
+
+    def _resnet(self, name: str, h: Tensor, call: _Call, skip: Tensor | None = None) -> Tensor:
+        """h [k·M,C,H,W], in the upward path with a ``skip`` connection of lead k·M or M."""
+        if skip is not None and len(skip) == len(h):
+            h, skip = torch.cat((h, skip), 1), None
+        x = (
+            self._conv(f"{name}.conv1", self._norm_silu(f"{name}.norm1", h))
+            if skip is None
+            else self._joined(name, h, skip)
+        )
+        x = _add(x, self._linear(f"{name}.time_emb_proj", call.emb)[:, :, None, None])
+        x = self._conv(f"{name}.conv2", self._norm_silu(f"{name}.norm2", x))
+        if not self._has(f"{name}.conv_shortcut"):
+            return _add(x, h)
+        if skip is None:
+            return _add(x, self._conv(f"{name}.conv_shortcut", h))
+        weight, bias = self.weights[f"{name}.conv_shortcut.weight"], self.weights[f"{name}.conv_shortcut.bias"]
+        x = _add(x, functional.conv2d(h, weight[:, : h.shape[1]], bias))
+        return _add(x, functional.conv2d(skip, weight[:, h.shape[1] :]))
+
+    def _joined(self, name: str, h: Tensor, skip: Tensor) -> Tensor:
+        """conv1(SiLU(norm1([h, skip]))) where ``skip`` [M,…] is shared by the conditions of h [K·M,…].
+
+        Channels of the skip whose group holds none of h are normalised and convolved once, not K times.
+        """
+        groups = self.config["norm_num_groups"]
+        size = (h.shape[1] + skip.shape[1]) // groups
+        own = -(-h.shape[1] // size)  # groups that hold a channel of h
+        cut, taken = own * size, own * size - h.shape[1]
+        if taken:
+            border = skip[:, :taken].repeat(len(h) // len(skip), 1, 1, 1)
+            h = torch.cat((h, border), 1)
+        weight, bias = self.weights[f"{name}.conv1.weight"], self.weights[f"{name}.conv1.bias"]
+        x = self._norm_silu(f"{name}.norm1", h, slice(cut), own)
+        x = functional.conv2d(x, weight[:, :cut], bias, padding=1)
+        if cut == weight.shape[1]:
+            return x
+        shared = self._norm_silu(f"{name}.norm1", skip[:, taken:], slice(cut, None), groups - own)
+        return _add(x, functional.conv2d(shared, weight[:, cut:], padding=1))
+
+    def _transformer(self, name: str, h: Tensor, call: _Call) -> Tensor:
+        """h [k·M,C,H,W] -> [K·M,C,H,W]."""
+        height, width = h.shape[-2:]
+        weight, bias = self.weights[f"{name}.norm.weight"], self.weights[f"{name}.norm.bias"]
+        x = functional.group_norm(h, self.config["norm_num_groups"], weight, bias, 1e-6)
+        linear = self.config.get("use_linear_projection", False)
+        x = x if linear else self._conv(f"{name}.proj_in", x)
+        x = x.flatten(2).transpose(1, 2).contiguous()  # [k·M, H·W, C]
+        x = self._linear(f"{name}.proj_in", x) if linear else x
+        i = 0
+        while self._has(f"{name}.transformer_blocks.{i}.norm1"):
+            x = self._block(f"{name}.transformer_blocks.{i}", x, call)
+            i += 1
+        x = self._linear(f"{name}.proj_out", x) if linear else x
+        x = x.transpose(1, 2).unflatten(2, (height, width))
+        x = x if linear else self._conv(f"{name}.proj_out", x)
+        return _add(x, h)
+
+    def _block(self, name: str, x: Tensor, call: _Call) -> Tensor:
+        """x [k·M, T, C] -> [K·M, T, C]: self-attention, cross-attention, feed-forward."""
+        n = self._layer_norm(f"{name}.norm1", x)
+        q, k, v = (self._split(self._linear(f"{name}.attn1.to_{p}", n), name) for p in "qkv")
+        y = self._merge(functional.scaled_dot_product_attention(q, k, v))
+        x = _add(self._linear(f"{name}.attn1.to_out.0", y), x)
+        k, v = call.keys_values[f"{name}.attn2"]  # [K, heads, L, D]
+        q = self._linear(f"{name}.attn2.to_q", self._layer_norm(f"{name}.norm2", x))
+        q = q.view(len(x) // call.samples, -1, q.shape[-1])  # all samples of a condition are one sequence
+        q = self._split(q, name).expand(len(k), -1, -1, -1)
+        y = self._merge(functional.scaled_dot_product_attention(q, k, v)).view(-1, *x.shape[1:])
+        x = _add(self._linear(f"{name}.attn2.to_out.0", y), x)
+        y, gate = self._linear(f"{name}.ff.net.0.proj", self._layer_norm(f"{name}.norm3", x)).chunk(2, -1)
+        return _add(self._linear(f"{name}.ff.net.2", functional.gelu(gate).mul_(y)), x)
+
+    def _layer_norm(self, name: str, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def _split(self, x: Tensor, name: str) -> Tensor:
+        """x [B, T, heads·D] -> [B, heads, T, D]."""
+        heads = next(h for prefix, h in self._heads.items() if name.startswith(prefix))
+        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+    @staticmethod
+    def _merge(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)

@@ -1,0 +1,62 @@
+"""The embedded model read from its files, against the same files as a diffusers pipeline."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dpid.denoisers import from_pipeline
+from dpid.denoisers.embedded import EmbeddedDenoiser
+from dpid.loading import embedded_path, load_pipeline
+
+PROMPTS = ("", "cow", "a giraffe and a sofa", "An elephant")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return EmbeddedDenoiser(embedded_path("emoji"), "cpu"), from_pipeline(load_pipeline("emoji", "cpu"), fused=False)
+
+
+def test_texts_pictures_and_predictions_are_the_pipelines(pair):
+    ours, theirs = pair
+    a, b = ours.encode_conditions(PROMPTS), theirs.encode_conditions(PROMPTS)
+    # fp32 operations in another order, two layers deep.
+    torch.testing.assert_close(a.encoded["hidden"], b.encoded["hidden"], rtol=1e-4, atol=1e-5)
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(ours.encode_image(image), theirs.encode_image(image), rtol=1e-4, atol=1e-5)
+    assert torch.equal(ours.logsnr_grid, theirs.logsnr_grid)
+    z, logsnr = (
+        torch.randn(3, 1, 4, 16, 16, generator=torch.Generator().manual_seed(1)),
+        ours.logsnr_grid[[3, 500, 990]],
+    )
+    mine, reference = ours.eps_hat(z, logsnr, a), theirs.eps_hat(z, logsnr, b)
+    assert float((mine - reference).norm() / reference.norm()) < 1e-5  # the contract of exactness
+    for size in ((64, 64), (100, 30), (517, 803)):
+        assert ours.size_for(*size) == theirs.size_for(*size)
+
+
+@pytest.mark.parametrize("text", ["a unicorn and a cow", "cow " * 16])
+def test_refuses_what_the_pipeline_refuses_in_the_same_words(pair, text):
+    messages = []
+    for denoiser in pair:
+        with pytest.raises(ValueError, match="prompt: ") as caught:
+            denoiser.encode_conditions([text])
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    with pytest.raises(TypeError, match="expected texts"):
+        pair[0].encode_conditions([3])
+
+
+def test_no_pipeline_library_is_imported():
+    code = (
+        "import dpid, sys; dpid.Explainer.from_pretrained('emoji', device='cpu'); "
+        "print([m for m in sys.modules if m in ('diffusers', 'transformers')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="device: 'cuda:99' cannot be used"):
+        EmbeddedDenoiser(embedded_path("emoji"), "cuda:99")

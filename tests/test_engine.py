@@ -1,0 +1,94 @@
+"""The loop: any batch size gives the same sums, memory that runs out loses nothing, memory does not grow with N."""
+
+import pytest
+import torch
+
+from dpid.denoisers import GaussianDenoiser
+from dpid.engine import Accumulator, fitting, integrate
+from dpid.sampling import shifted_grid
+
+K, PAIRS = 3, torch.tensor([[0, 1], [1, 2]])
+
+
+@pytest.fixture
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    model = GaussianDenoiser(
+        {name: (torch.randn(2, 4, 4, generator=generator), torch.rand(2, 4, 4, generator=generator) + 0.5)
+         for name in "abc"}, (-5.0, 7.0), 200,
+    )  # fmt: skip
+    x = torch.randn(2, 2, 4, 4, generator=generator)
+    return model, x, model.encode_conditions("abc"), shifted_grid(model.logsnr_grid, 8, 2, generator)
+
+
+def sums(problem, **options):
+    model, x, conditions, samples = problem
+    into = Accumulator.empty(x, 2, K, PAIRS)
+    integrate(model, x, conditions, samples, into, seed=1, **options)
+    return into
+
+
+def check_equal(one, other):
+    # fp32 sums of 16 terms in another order.
+    torch.testing.assert_close(one.gaps, other.gaps, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.residuals, other.residuals, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [None, 1, 2, 5, 6, 7, 1000])
+def test_any_batch_size_gives_the_same_sums(problem, size):
+    one = sums(problem, max_batch_size=size)
+    check_equal(one, sums(problem, max_batch_size=96))
+    assert one.evaluations == 16 * K * 2
+
+
+class Limited:
+    """A denoiser whose memory holds ``limit`` evaluations; remembers the sizes of its calls."""
+
+    def __init__(self, model, limit, error):
+        self.model, self.limit, self.error, self.calls = model, limit, error, []
+
+    def eps_hat(self, z, logsnr, conditions):
+        size = z.shape[0] * len(conditions.names) * z.shape[1]
+        self.calls.append(size)
+        if size > self.limit:
+            raise self.error
+        return self.model.eps_hat(z, logsnr, conditions)
+
+
+CUDA_LIKE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+CPU_LIKE = RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: can't allocate memory")
+
+
+@pytest.mark.parametrize("error", [CUDA_LIKE, CPU_LIKE])
+@pytest.mark.parametrize("limit", [50, 7, 5, 2])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(problem, limit, error):
+    model, *rest = problem
+    limited = Limited(model, limit, error)
+    got = sums((limited, *rest), max_batch_size=96)
+    check_equal(got, sums(problem, max_batch_size=96))
+    assert got.evaluations == 16 * K * 2
+    failed = [size for size in limited.calls if size > limit]
+    assert failed
+    assert limited.calls[: len(failed)] == failed  # it does not try the larger size again
+
+
+def test_memory_for_less_than_one_evaluation_is_an_error(problem):
+    model, *rest = problem
+    with pytest.raises(RuntimeError, match=r"out of memory at one evaluation of 2 image\(s\)"):
+        sums((Limited(model, 1, CUDA_LIKE), *rest))
+
+
+def test_other_errors_pass(problem):
+    model, *rest = problem
+    with pytest.raises(RuntimeError, match="something else"):
+        sums((Limited(model, 1, RuntimeError("something else")), *rest))
+
+
+def test_batches_fit_the_free_memory(problem, monkeypatch):
+    model, x, *_ = problem
+    assert fitting(model, x, K) == 16_384 // 16
+    model.evaluation_bytes = lambda h, w: h * w * 1000
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 20 * 16_000}))
+    assert fitting(model, x, K) == 10  # half of what is free
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 10}))
+    assert fitting(model, x, K) == 1
