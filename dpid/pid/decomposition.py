@@ -135,9 +135,9 @@ def read(information: Mapping[Subset, Any], axis: str | None = None) -> tuple[tu
     lead = 1 if axis == "candidates" else 0  # the subsets have different numbers of candidates
     if lead and any(not v.ndim for v in f.values()):
         raise ValueError("information: found a number, expected [V_S, *], one value for each candidate of y_S")
-    shapes = {tuple(v.shape[lead:]): None for v in f.values()}
-    if len(shapes) > 1:
-        raise ValueError(f"information: found shapes {', '.join(map(str, shapes))}; all subsets need one shape")
+    kinds = dict.fromkeys(f"{v.dtype} {tuple(v.shape[lead:])} on {v.device}" for v in f.values())
+    if len(kinds) > 1:
+        raise ValueError(f"information: found {', '.join(kinds)}; all subsets need one shape, dtype and device")
     return concepts, f
 
 
@@ -151,28 +151,23 @@ def _priors(
     if measure.priors == "candidates":
         return _candidate_priors(priors, concepts, f)
     whole = max(f)
-    given = resolve(priors, concepts, measure.priors, prompt)
-    found = by_mask(given, concepts, "priors", optional=whole if measure.priors == "subsets" else 0)
-    h = {s: _tensor("priors", value).to(f[whole]) for s, value in found.items()}
-    check_joint(h, concepts)
-    missing = whole not in h
-    if missing:
-        h[whole] = sum((h[1 << k] for k in range(len(concepts))), torch.zeros(()).to(f[whole]))  # it falls out
     shape = f[whole].shape
     if pixels is None:
         pixels = math.prod(shape[-2:]) if len(shape) > 1 else 1
     elif pixels < 1:
         raise ValueError(f"pixels: found {pixels}, expected a whole number of at least 1")
-    for s, value in h.items():
-        try:
-            value.expand(shape)
-        except RuntimeError:
-            raise ValueError(
-                f"priors: found shape {tuple(value.shape)}, expected one that fits {tuple(shape)}"
-            ) from None
-        h[s] = value / pixels
-    warn_beyond({s: v for s, v in f.items() if s != whole or not missing}, h, concepts)
-    return h
+    given = resolve(priors, concepts, measure.priors, prompt)
+    optional = whole if measure.priors == "subsets" and len(concepts) > 1 else 0
+    h = {}
+    for s, value in by_mask(given, concepts, "priors", optional).items():
+        h[s] = _tensor("priors", value).to(f[whole])
+        if h[s].ndim > len(shape) or any(a not in (1, b) for a, b in zip(h[s].shape[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"priors: found shape {tuple(h[s].shape)}, expected one that fits {tuple(shape)}")
+    check_joint(h, concepts)
+    warn_beyond({s: f[s] for s in h}, {s: value / pixels for s, value in h.items()}, concepts)
+    if whole not in h:  # it falls out, whatever it is
+        h[whole] = sum((h[1 << k] for k in range(len(concepts))), h[1].new_zeros(()))
+    return {s: value / pixels for s, value in h.items()}
 
 
 def _candidate_priors(priors: Priors | None, concepts: tuple[str, ...], f: Mapping[int, Tensor]) -> dict[int, Tensor]:

@@ -59,7 +59,8 @@ def discrete(
 
 def _distribution(joint: Any) -> Tensor:
     """``joint`` as a float64 tensor, checked."""
-    p = torch.from_numpy(np.array(joint, dtype=np.float64))
+    values = joint.cpu() if isinstance(joint, Tensor) else np.ascontiguousarray(joint, np.float64)
+    p = torch.as_tensor(values, dtype=torch.float64)
     if p.ndim < 2:
         raise ValueError(f"joint: found {p.ndim} dimension(s), expected one for every y and, last, one for x")
     check_count(p.ndim - 1)

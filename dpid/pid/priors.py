@@ -21,6 +21,8 @@ from dpid.pid.lattice import members
 VOCABULARY = 49_408  # tokens of CLIP, the text encoder of Stable Diffusion: what "uniform" draws a concept from
 
 Priors = Mapping[Subset, Any] | str
+Step = tuple[tuple[int, ...], int]
+"""Positions of a text that are open, and the one that is asked for."""
 
 
 class PriorWarning(UserWarning):
@@ -45,16 +47,7 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
     ValueError
         The model cannot be loaded or has no mask token; a concept is not in the prompt, or has no token of its own.
     """
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForMaskedLM.from_pretrained(model).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"priors: cannot load the masked language model {model!r} ({reason})") from error
-    if tokenizer.mask_token_id is None or not tokenizer.is_fast:
-        raise ValueError(f"priors: {model!r} needs a fast tokenizer with a mask token")
+    tokenizer, network = _load(model)
     encoded = tokenizer(prompt, return_offsets_mapping=True, return_tensors="pt")
     ids, offsets = encoded["input_ids"][0], encoded["offset_mapping"][0].tolist()
     at: dict[str, list[int]] = {}
@@ -64,11 +57,39 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
         if not at[concept]:
             raise ValueError(f"priors: {concept!r} has no token under {model!r}")
     paths = {s: sorted({i for c in s for i in at[c]}) for s in subsets_of(concepts)[1:]}
-    # A step: the position that is uncovered, and those that are open before it. Subsets share their first steps.
-    steps = list({(tuple(path[:k]), path[k]) for path in paths.values() for k in range(len(path))})
+    # Subsets share their first steps: each is asked for once.
+    steps = list(dict.fromkeys((tuple(path[:k]), path[k]) for path in paths.values() for k in range(len(path))))
     covered = ids.clone()
     covered[sorted({i for where in at.values() for i in where})] = tokenizer.mask_token_id
-    surprisal: dict[tuple[tuple[int, ...], int], float] = {}
+    surprisal = _surprisals(network, ids, covered, steps)
+    h: dict[Subset, float] = {}
+    for s, path in paths.items():
+        whole = sum(surprisal[tuple(path[:k]), path[k]] for k in range(len(path)))
+        h[s] = max([whole, *(h[part] for part in combinations(s, len(s) - 1) if part)])
+    return h
+
+
+def _load(model: str) -> tuple[Any, Any]:
+    """Tokenizer and network of a masked language model."""
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from dpid.loading import quiet
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(model)
+            network = AutoModelForMaskedLM.from_pretrained(model).eval()
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"priors: cannot load the masked language model {model!r} ({reason})") from error
+    if tokenizer.mask_token_id is None or not tokenizer.is_fast:
+        raise ValueError(f"priors: {model!r} needs a fast tokenizer with a mask token")
+    return tokenizer, network
+
+
+def _surprisals(network: Any, ids: Tensor, covered: Tensor, steps: list[Step]) -> dict[Step, float]:
+    """-log p of the token of ``ids`` [L] at each step's position, in ``covered`` [L] with the positions before it open."""
+    surprisal: dict[Step, float] = {}
     for first in range(0, len(steps), 64):
         batch = steps[first : first + 64]
         inputs = covered.repeat(len(batch), 1)
@@ -78,11 +99,7 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
             logits = network(input_ids=inputs, attention_mask=torch.ones_like(inputs)).logits
         for row, step in zip(logits.double().log_softmax(-1), batch, strict=True):
             surprisal[step] = -float(row[step[1], ids[step[1]]])
-    h: dict[Subset, float] = {}
-    for s, path in paths.items():
-        whole = sum(surprisal[tuple(path[:k]), path[k]] for k in range(len(path)))
-        h[s] = max([whole, *(h[part] for part in combinations(s, len(s) - 1) if part)])
-    return h
+    return surprisal
 
 
 def resolve(
@@ -116,8 +133,8 @@ def check_joint(h: Mapping[int, Tensor], concepts: Sequence[str]) -> None:
             raise ValueError(f"priors: h({name(s)}) is negative or not finite; expected -log of a probability")
         for k in members(s):
             part = s ^ (1 << k)
-            # 1e-9: the rounding of a logarithm that the caller took
-            if part in h and (h[part] > value + 1e-9).any():
+            slack = 64 * torch.finfo(value.dtype).eps * (1 + value)  # the rounding of what the caller computed
+            if part in h and (h[part] > value + slack).any():
                 raise ValueError(f"priors: p({name(s)}) is larger than p({name(part)}), which it is a part of")
     n = len(concepts)
     if len(h) < 2**n - 1:
@@ -137,7 +154,7 @@ def warn_beyond(f: Mapping[int, Tensor], h: Mapping[int, Tensor], concepts: Sequ
     slack = 64 * torch.finfo(next(iter(f.values())).dtype).eps
     beyond = []
     for s, value in f.items():
-        over = value - h[s]
+        over = (value - h[s]).detach()
         if bool((over > slack * h[s].abs()).any()):
             beyond.append(f"{' + '.join(concepts[k] for k in members(s))} by up to {float(over.max()):.3g}")
     if beyond:
