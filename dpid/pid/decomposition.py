@@ -46,7 +46,8 @@ def decompose(
     prompt : for "mlm:<model>", the text that holds the concepts
     pixels : h is divided by this, since a map shares the image's prior among its pixels. None: by h·w, the last two
         dimensions of values that have two or more, else 1
-    coarse : only R, U and S, no atoms; for up to 8 concepts with every measure
+    coarse : only R, U and S, no atoms; for up to 8 concepts with every measure, and for maps of more than 5 the quick
+        way: hundreds of thousands of atoms take a minute
 
     Returns
     -------

@@ -88,7 +88,7 @@ def _load(model: str) -> tuple[Any, Any]:
 
 
 def _surprisals(network: Any, ids: Tensor, covered: Tensor, steps: list[Step]) -> dict[Step, float]:
-    """-log p of the token of ``ids`` [L] at each step's position, in ``covered`` [L] with the positions before it open."""
+    """-log p of the token of ``ids`` [L] that each step asks for, in ``covered`` [L] with the step's positions open."""
     surprisal: dict[Step, float] = {}
     for first in range(0, len(steps), 64):
         batch = steps[first : first + 64]

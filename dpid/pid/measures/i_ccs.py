@@ -7,6 +7,8 @@ plug-in form takes the distribution that is there. They agree on AND, XOR and SU
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from dpid.pid.measures._unions import signed_unions
 @register("i_ccs")
 def i_ccs(given: Given) -> Redundancy:
     """Elementwise. A value within rounding of zero has no sign: the measure jumps there."""
-    largest = torch.stack([f.abs() for f in given.f.values()]).amax(0)
+    largest = reduce(torch.maximum, [f.abs() for f in given.f.values()])
     zero = 64 * torch.finfo(largest.dtype).eps * largest  # a few roundings of sums of up to 2^n terms
 
     def sign(value: Tensor) -> Tensor:

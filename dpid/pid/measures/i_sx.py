@@ -8,6 +8,7 @@ maximum.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -36,9 +37,9 @@ def i_sx(given: Given) -> Redundancy:
 
 def _log_union(log_p: Mapping[int, Tensor], sets: tuple[int, ...]) -> Tensor:
     """log p(∨ y_S) from log p(y_S), relative to the most probable set of ``sets``."""
-    members = torch.stack(torch.broadcast_tensors(*[log_p[s] for s in sets]))
-    largest = members.amax(0)
-    p = (members - largest).exp()
+    members = [log_p[s] for s in sets]
+    largest = reduce(torch.maximum, members)
+    most = reduce(torch.add, [(m - largest).exp() for m in members])
     # A conjunction is at most as probable as its parts: a larger one is held at theirs, and cannot overflow.
     total: Tensor = sum(count * (log_p[u] - largest).clamp(max=0).exp() for u, count in signed_unions(sets))  # type: ignore[assignment]
-    return largest + torch.minimum(total.clamp(min=1), p.sum(0)).log()
+    return largest + torch.minimum(total.clamp(min=1), most).log()
