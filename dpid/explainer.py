@@ -18,7 +18,7 @@ from dpid.denoisers.latent import PRECISIONS
 from dpid.engine import Accumulator, integrate, peak_memory
 from dpid.images import ImageLike, open_image, to_pixels
 from dpid.information import ESTIMATORS, needed_pairs, set_function
-from dpid.pid import MEASURES, mean_stderr
+from dpid.pid import mean_stderr, picture_measures
 from dpid.precision import Bias, candidates, rounding_bias
 from dpid.result import Facts, PIDResult
 from dpid.sampling import shifted_grid
@@ -251,7 +251,7 @@ def check_options(
     tolerance: float | None = None, max_samples: int = 1024, seed: int = 0, max_batch_size: int | None = None,
 ) -> None:  # fmt: skip
     """Raise ``ValueError`` for an option of :meth:`Explainer.explain` that is out of range."""
-    for name, value, allowed in (("estimator", estimator, ESTIMATORS), ("measure", measure, tuple(MEASURES))):
+    for name, value, allowed in (("estimator", estimator, ESTIMATORS), ("measure", measure, picture_measures())):
         if value not in allowed:
             raise ValueError(f"{name}: found {value!r}, allowed are {', '.join(allowed)}")
     for name, count, least in (

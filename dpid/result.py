@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
-from dpid.pid import decompose, mean_stderr
+from dpid.pid import decompose_replicates, mean_stderr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,8 +87,11 @@ def decomposition(f: Tensor, concepts: tuple[str, ...], measure: str) -> Decompo
     things of a held-out scene apart less well with it than without.
     """
     totals = f.sum((-2, -1))
-    pixel, image = decompose(f, measure, corrected=False), decompose(totals, measure)
     subsets = subsets_of(concepts)[1:]
+    pixel, pixel_error = decompose_replicates(
+        {s: f[:, i] for i, s in enumerate(subsets)}, measure, corrected=False, coarse=True
+    )
+    image, image_error = decompose_replicates({s: totals[:, i] for i, s in enumerate(subsets)}, measure)
     mean, error = mean_stderr(f)
     total, total_error = mean_stderr(totals)
 
@@ -97,22 +100,22 @@ def decomposition(f: Tensor, concepts: tuple[str, ...], measure: str) -> Decompo
 
     errors = Maps(
         {s: error[i].float() for i, s in enumerate(subsets)},
-        pixel.stderr_redundancy.float(),
-        {c: e.float() for c, e in zip(concepts, pixel.stderr_unique, strict=True)},
-        pixel.stderr_synergy.float(),
+        pixel_error.redundancy.float(),
+        {c: e.float() for c, e in pixel_error.unique.items()},
+        pixel_error.synergy.float(),
     )
     maps = Maps(
         {s: mean[i].float() for i, s in enumerate(subsets)},
         pixel.redundancy.float(),
-        {c: u.float() for c, u in zip(concepts, pixel.unique, strict=True)},
+        {c: u.float() for c, u in pixel.unique.items()},
         pixel.synergy.float(),
         errors,
     )
     return Decomposition(
         {s: estimate(total[i], total_error[i]) for i, s in enumerate(subsets)},
-        estimate(image.redundancy, image.stderr_redundancy),
-        {c: estimate(u, e) for c, u, e in zip(concepts, image.unique, image.stderr_unique, strict=True)},
-        estimate(image.synergy, image.stderr_synergy),
+        estimate(image.redundancy, image_error.redundancy),
+        {c: estimate(u, image_error.unique[c]) for c, u in image.unique.items()},
+        estimate(image.synergy, image_error.synergy),
         maps,
     )
 

@@ -1,0 +1,113 @@
+"""What a decomposition returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dpid.conditions import Subset
+from dpid.pid.lattice import Sets, members, ordered
+
+Antichain = tuple[Subset, ...]
+
+_SHOWN = 20  # rows of a printed table
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Atoms(Mapping[Antichain, Tensor]):
+    """The atoms of f([n]) = i(x; y_1, …, y_n), by antichain: ``atoms[("cow",), ("giraffe",)]``, each [*].
+
+    Attributes
+    ----------
+    concepts : names of the n concepts
+    nodes : the antichains as masks, bottom first, A of them. n ≤ 4: all; n > 4: those that are somewhere not zero;
+        none where only the coarse graining was asked for
+    flat : their values, [A, P], * flattened; sparse for n > 4
+    coarse : [n+2, *]; R, U of every concept, S
+    information : {S: f(S)}, [*], which the atoms add up to; averaged where the measure averages
+    residual : {S: Σ of the atoms below {S} - f(S)}, empty for n ≤ 4, where it is zero; see :mod:`dpid.pid.chain`
+    unit : "nats" or "bits"
+    """
+
+    concepts: tuple[str, ...]
+    nodes: Sequence[Sets]
+    flat: Tensor
+    coarse: Tensor
+    information: Mapping[Subset, Tensor]
+    residual: Mapping[Subset, Tensor]
+    unit: str = "nats"
+
+    @property
+    def redundancy(self) -> Tensor:
+        """What two or more concepts tell, each alone."""
+        return self.coarse[0]
+
+    @property
+    def unique(self) -> dict[str, Tensor]:
+        """What one concept tells alone and no other does."""
+        return dict(zip(self.concepts, self.coarse[1:-1], strict=True))
+
+    @property
+    def synergy(self) -> Tensor:
+        """What no concept tells alone."""
+        return self.coarse[-1]
+
+    @cached_property
+    def _at(self) -> dict[Sets, int]:
+        return {node: i for i, node in enumerate(self.nodes)}
+
+    def _name(self, node: Sets) -> Antichain:
+        return tuple(tuple(self.concepts[k] for k in members(mask)) for mask in node)
+
+    def __getitem__(self, antichain: Antichain) -> Tensor:
+        try:
+            masks = [sum(1 << self.concepts.index(c) for c in subset) for subset in antichain]
+            row = self._at[ordered(masks)]
+        except (KeyError, ValueError, TypeError):
+            raise KeyError(antichain) from None
+        return self.flat[row].to_dense().reshape(self.coarse.shape[1:])
+
+    def __iter__(self) -> Iterator[Antichain]:
+        return map(self._name, self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def average(self, weight: Tensor, scale: float, unit: str) -> Atoms:
+        """Over the one dimension there is, [P], with ``weight`` [P]; times ``scale``, in ``unit``."""
+
+        def mean(value: Tensor) -> Tensor:
+            return (value @ weight) * scale
+
+        return replace(
+            self,
+            flat=mean(self.flat).unsqueeze(1),
+            coarse=mean(self.coarse),
+            information={s: mean(f) for s, f in self.information.items()},
+            residual={s: mean(f) for s, f in self.residual.items()},
+            unit=unit,
+        )
+
+    def __repr__(self) -> str:
+        shape = tuple(self.coarse.shape[1:])
+        over = f", sums over {'×'.join(map(str, shape))} values" if shape else ""
+        whole = float(self.information[self.concepts].sum())
+        lines = [f"i(x; {', '.join(self.concepts)}) = {whole:.4f} {self.unit}{over}"]
+        coarse = self.coarse.reshape(len(self.coarse), -1).sum(1).tolist()
+        names = ["redundancy", *(f"unique {c}" for c in self.concepts), "synergy"]
+        width = max(map(len, names))
+        lines += [f"  {name:{width}} {value:10.4f}" for name, value in zip(names, coarse, strict=True)]
+        if len(self.concepts) == 2:
+            return "\n".join(lines)  # the four atoms
+        sums = torch.as_tensor(self.flat.sum(1).to_dense()) if self.nodes else torch.zeros(0)
+        shown = sorted(sums.abs().topk(min(_SHOWN, len(sums))).indices.tolist())
+        labels = ["".join("{" + ", ".join(subset) + "}" for subset in self._name(self.nodes[i])) for i in shown]
+        width = max(map(len, labels), default=0)
+        lines += [f"  {label:{width}} {float(sums[i]):10.4f}" for label, i in zip(labels, shown, strict=True)]
+        if len(sums) > len(shown):
+            lines.append(f"  and {len(sums) - len(shown)} smaller atoms")
+        return "\n".join(lines)

@@ -1,0 +1,234 @@
+"""From a set function f(S) = i(x; y_S) to the atoms of a measure (Williams & Beer, 2010).
+
+f(S) = Σ of the atoms π(α) with α ⪯ {S}; the measure gives r(α) = Σ_{β ⪯ α} π(β) with r({S}) = f(S), and the lattice is
+inverted. So all atoms sum to f([n]) whatever the measure; for two concepts r + u1 + u2 + s = f(12).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpid.conditions import Subset, subsets_of
+from dpid.pid import chain, lattice
+from dpid.pid.atoms import Atoms
+from dpid.pid.measures import MEASURES, Given, Measure, Minima
+from dpid.pid.priors import Priors, check_joint, resolve, warn_beyond
+
+MOST_CONCEPTS = 8
+
+
+def decompose(
+    information: Mapping[Subset, Tensor | float],
+    measure: str = "min",
+    priors: Priors | None = None,
+    *,
+    prompt: str | None = None,
+    pixels: int | None = None,
+    coarse: bool = False,
+) -> Atoms:
+    """The atoms of ``information``, elementwise: numbers, maps, any leading dimensions.
+
+    Parameters
+    ----------
+    information : {S: i(x; y_S)} in nats for every non-empty S of up to 8 concepts, fp32 or fp64 [*], or numbers. For
+        "mmi" [B, *], averaged over the B images (or numbers: averages). For "i_min" [V_S, *]: one value for each
+        candidate of y_S
+    measure : a name of ``MEASURES``
+    priors : for "ppid" and "i_sx", {S: h(y_S) = -log p(y_S)} in nats, numbers or tensors that broadcast to [*], for the
+        whole image; "ppid" does without the h of all concepts. Or "uniform" ("uniform:V"), see
+        :func:`dpid.pid.priors.uniform`, or "mlm:<model>", see :func:`dpid.pid.priors.masked_lm`. For "i_min",
+        {S: h [V_S] of its candidates}, Σ e^-h = 1, or "uniform"
+    prompt : for "mlm:<model>", the text that holds the concepts
+    pixels : h is divided by this, since a map shares the image's prior among its pixels. None: by h·w, the last two
+        dimensions of values that have two or more, else 1
+    coarse : only R, U and S, no atoms; for up to 8 concepts with every measure, and for maps of more than 5 the quick
+        way: hundreds of thousands of atoms take a minute
+
+    Returns
+    -------
+    Atoms, float64 for numbers, else of the values' dtype. Up to 4 concepts: all atoms, exact also where f is not
+    monotone. 5 to 8, measures made of minima ("min", "mmi", "i_min", "ppid"): the non-zero atoms of the monotone
+    closure, with what it changed as ``residual``; the sum of all, R, U and S are exact.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An unknown measure; a subset missing; shapes that differ; NaN or infinity; priors that are missing or no
+        probabilities; more than 8 concepts, or more than 4 with a measure that needs the lattice.
+    """
+    chosen = find(measure)
+    concepts, f = read(information, chosen.axis)
+    h = _priors(priors, concepts, f, chosen, prompt, pixels)
+    return solve(chosen, concepts, Given(f, h), coarse=coarse)
+
+
+def find(measure: str) -> Measure:
+    """The registered measure of that name; ``ValueError`` lists the names."""
+    if measure not in MEASURES:
+        raise ValueError(f"measure: found {measure!r}, allowed are {', '.join(sorted(MEASURES))}")
+    return MEASURES[measure]
+
+
+def picture_measures() -> tuple[str, ...]:
+    """The measures that need nothing but f(S) of one picture."""
+    return tuple(sorted(name for name, m in MEASURES.items() if m.priors is None and m.axis is None))
+
+
+def mask_of(subset: Subset, concepts: tuple[str, ...]) -> int:
+    """The bit mask of ``subset``."""
+    return sum(1 << concepts.index(c) for c in set(subset))
+
+
+def check_count(n: int) -> None:
+    """``ValueError`` unless 1 ≤ n ≤ 8."""
+    if not 1 <= n <= MOST_CONCEPTS:
+        raise ValueError(f"concepts: found {n}, allowed are 1…{MOST_CONCEPTS}")
+
+
+def by_mask(values: Mapping[Subset, Any], concepts: tuple[str, ...], name: str, optional: int = 0) -> dict[int, Any]:
+    """``values`` {subset: value} as {mask: value}; ``ValueError`` unless each non-empty subset is there once.
+
+    ``optional`` is a mask that may be missing.
+    """
+    found: dict[int, Any] = {}
+    for subset, value in values.items():
+        if not isinstance(subset, tuple) or not subset or not set(subset) <= set(concepts):
+            raise ValueError(f"{name}: found the key {subset!r}, expected a tuple of some of {concepts!r}")
+        found[mask_of(subset, concepts)] = value
+    missing = [s for s in subsets_of(concepts)[1:] if mask_of(s, concepts) not in {*found, optional}]
+    if missing:
+        raise ValueError(f"{name}: {missing[0]!r} is missing; all {2 ** len(concepts) - 1} subsets are needed")
+    if len(found) != len(values):
+        raise ValueError(f"{name}: found {len(values)} entries for {len(found)} subsets; each may be given once")
+    return found
+
+
+def concepts_of(values: Mapping[Subset, Any], name: str) -> tuple[str, ...]:
+    """The concepts that ``values`` names by its subsets of one; ``ValueError`` if there are none or too many."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name}: found {type(values).__name__}, expected a mapping of subsets to values")
+    concepts = tuple(s[0] for s in values if isinstance(s, tuple) and len(s) == 1)
+    if not concepts:
+        raise ValueError(f"{name}: no single concept is named; expected keys such as ('cow',), ('cow', 'giraffe')")
+    check_count(len(concepts))
+    return concepts
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """``value`` as a finite fp32 or fp64 tensor."""
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name}: found dtype {tensor.dtype}, expected torch.float32 or torch.float64")
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name}: found NaN or infinity")
+    return tensor
+
+
+def read(information: Mapping[Subset, Any], axis: str | None = None) -> tuple[tuple[str, ...], dict[int, Tensor]]:
+    """Names of the concepts, and {mask: checked tensor}."""
+    concepts = concepts_of(information, "information")
+    f = {s: _tensor("information", v) for s, v in by_mask(information, concepts, "information").items()}
+    lead = 1 if axis == "candidates" else 0  # the subsets have different numbers of candidates
+    if lead and any(not v.ndim for v in f.values()):
+        raise ValueError("information: found a number, expected [V_S, *], one value for each candidate of y_S")
+    kinds = dict.fromkeys(f"{v.dtype} {tuple(v.shape[lead:])} on {v.device}" for v in f.values())
+    if len(kinds) > 1:
+        raise ValueError(f"information: found {', '.join(kinds)}; all subsets need one shape, dtype and device")
+    return concepts, f
+
+
+def _priors(
+    priors: Priors | None, concepts: tuple[str, ...], f: Mapping[int, Tensor], measure: Measure, prompt: str | None,
+    pixels: int | None,
+) -> dict[int, Tensor]:  # fmt: skip
+    """{mask: h} as the measure wants it, checked; empty where it wants none."""
+    if measure.priors is None:
+        return {}
+    if measure.priors == "candidates":
+        return _candidate_priors(priors, concepts, f)
+    whole = max(f)
+    shape = f[whole].shape
+    if pixels is None:
+        pixels = math.prod(shape[-2:]) if len(shape) > 1 else 1
+    elif pixels < 1:
+        raise ValueError(f"pixels: found {pixels}, expected a whole number of at least 1")
+    given = resolve(priors, concepts, measure.priors, prompt)
+    optional = whole if measure.priors == "subsets" and len(concepts) > 1 else 0
+    h = {}
+    for s, value in by_mask(given, concepts, "priors", optional).items():
+        h[s] = _tensor("priors", value).to(f[whole])
+        if h[s].ndim > len(shape) or any(a not in (1, b) for a, b in zip(h[s].shape[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"priors: found shape {tuple(h[s].shape)}, expected one that fits {tuple(shape)}")
+    check_joint(h, concepts)
+    warn_beyond({s: f[s] for s in h}, {s: value / pixels for s, value in h.items()}, concepts)
+    if whole not in h:  # it falls out, whatever it is
+        h[whole] = sum((h[1 << k] for k in range(len(concepts))), h[1].new_zeros(()))
+    return {s: value / pixels for s, value in h.items()}
+
+
+def _candidate_priors(priors: Priors | None, concepts: tuple[str, ...], f: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """{mask: h [V_S, 1, …]}, each a distribution over the candidates of y_S."""
+    if priors == "uniform":
+        return {
+            s: torch.full_like(v[(slice(None), *[slice(1)] * (v.ndim - 1))], math.log(len(v))) for s, v in f.items()
+        }
+    h = {}
+    for s, value in by_mask(resolve(priors, concepts, "candidates"), concepts, "priors").items():
+        surprisal = _tensor("priors", value).to(f[s])
+        if surprisal.shape != f[s].shape[:1]:
+            raise ValueError(
+                f"priors: found shape {tuple(surprisal.shape)}, expected {tuple(f[s].shape[:1])}, the candidates"
+            )
+        total = float((-surprisal).exp().sum())
+        if abs(total - 1) > 1e-4:  # float32 sums over vocabularies of 10⁵ words stay below
+            raise ValueError(f"priors: the probabilities of the candidates sum to {total:.6g}, expected 1")
+        h[s] = surprisal.reshape(-1, *[1] * (f[s].ndim - 1))
+    return h
+
+
+def solve(
+    measure: Measure, concepts: tuple[str, ...], given: Given, *, coarse: bool = False, unit: str = "nats"
+) -> Atoms:
+    """Atoms of checked input; :func:`decompose` says which."""
+    n = len(concepts)
+    redundancy = measure.rule(given)
+    alone = {s: redundancy((s,)) for s in given.f}
+    information = {s: alone[mask_of(s, concepts)] for s in subsets_of(concepts)[1:]}
+    shape = alone[1].shape
+    nodes: Sequence[lattice.Sets] = ()
+    flat = alone[1].new_zeros(0, alone[1].numel())
+    residual: dict[Subset, Tensor] = {}
+    if not coarse and n <= lattice.FULL_LATTICE:
+        nodes = lattice.antichains(n)
+        flat = lattice.combine(lattice.mobius(n), [redundancy(a) for a in nodes]).reshape(len(nodes), -1)
+    elif not coarse and isinstance(redundancy, Minima):
+        nodes, flat, excess = _chains(n, redundancy)
+        residual = {s: excess[mask_of(s, concepts) - 1].reshape(shape) for s in information}
+    elif not coarse:
+        raise ValueError(
+            f"concepts: found {n}; this measure has all atoms of up to {lattice.FULL_LATTICE}, and with coarse=True "
+            f"redundancy, unique and synergy of up to {MOST_CONCEPTS}"
+        )
+    sets, signs = lattice.singles(n)
+    unique, union = lattice.combine(signs, [redundancy(a) for a in sets]).split((n, 1))
+    grouped = torch.cat((union - unique.sum(0, keepdim=True), unique, information[concepts] - union))
+    return Atoms(concepts, nodes, flat, grouped, information, residual, unit)
+
+
+def _chains(n: int, minima: Minima) -> tuple[list[lattice.Sets], Tensor, Tensor]:
+    """Nodes, sparse values [A, P] and residuals [2^n - 1, P] of a sum of minima."""
+    entries, excess = [], []
+    for sign, g in minima.terms:
+        rows = torch.stack([g[s] for s in range(1, 2**n)]).reshape(2**n - 1, -1)
+        part = chain.chain(rows)
+        entries.append(chain.Entries(part.code, part.pixel, sign * part.value))
+        excess.append(sign * (chain.closure(rows) - rows))
+    residual = torch.stack(excess).sum(0)
+    residual[-1] = 0  # taken off the top atom
+    nodes, values = chain.collect(entries, n, residual.shape[1])
+    return nodes, values, residual

@@ -1,0 +1,112 @@
+"""PID of a discrete joint distribution by the same pointwise code, averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dpid.pid.atoms import Atoms
+from dpid.pid.decomposition import check_count, find, solve
+from dpid.pid.measures import Given
+
+UNITS: Mapping[str, float] = {"nats": 1.0, "bits": 1 / math.log(2)}
+
+
+def discrete(
+    joint: Any,
+    measure: str = "min",
+    unit: str = "bits",
+    *,
+    concepts: Sequence[str] | None = None,
+    coarse: bool = False,
+) -> Atoms:
+    """The atoms of I(X; Y_1, …, Y_n): the mean over p(y, x) of the pointwise atoms, priors from ``joint`` itself.
+
+    Parameters
+    ----------
+    joint : probabilities p(y_1, …, y_n, x), an array with one axis a variable, the image x last
+    measure : a name of ``MEASURES``. "min" is the mean of pointwise minima; "mmi" takes the minimum of the means,
+        "i_min" of the means given x
+    unit : "bits" or "nats"
+    concepts : names of y_1 … y_n; "y1", "y2", … by default
+    coarse : as for :func:`dpid.pid.decompose`
+
+    Raises
+    ------
+    ValueError
+        ``joint`` is no probability distribution over at least one y and x, or has more than 8; an unknown measure or
+        unit; a wrong number of names.
+    """
+    chosen = find(measure)
+    if unit not in UNITS:
+        raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
+    p = _distribution(joint)
+    n = p.ndim - 1
+    names = tuple(concepts) if concepts is not None else tuple(f"y{k + 1}" for k in range(n))
+    if len(set(names)) != n:
+        raise ValueError(f"concepts: found {names!r}, expected {n} different names, one for every axis but the last")
+    given, weight = _candidates(p) if chosen.axis == "candidates" else _points(p)
+    if chosen.axis == "images":  # the measure itself averages: to one value
+        given = Given({s: f.unsqueeze(1) for s, f in given.f.items()}, {}, weight)
+        weight = torch.ones(1, dtype=torch.float64)
+    return solve(chosen, names, given, coarse=coarse).average(weight, UNITS[unit], unit)
+
+
+def _distribution(joint: Any) -> Tensor:
+    """``joint`` as a float64 tensor, checked."""
+    values = joint.cpu() if isinstance(joint, Tensor) else np.ascontiguousarray(joint, np.float64)
+    p = torch.as_tensor(values, dtype=torch.float64)
+    if p.ndim < 2:
+        raise ValueError(f"joint: found {p.ndim} dimension(s), expected one for every y and, last, one for x")
+    check_count(p.ndim - 1)
+    if not p.isfinite().all() or (p < 0).any():
+        raise ValueError("joint: found a negative probability, NaN or infinity")
+    if abs(float(p.sum()) - 1) > 1e-6:  # probabilities written with six digits
+        raise ValueError(f"joint: the probabilities sum to {float(p.sum()):.6g}, expected 1")
+    return p / p.sum()
+
+
+def _others(n: int, mask: int) -> list[int]:
+    """The axes of the y that are not in ``mask``."""
+    return [k for k in range(n) if not mask >> k & 1]
+
+
+def _marginal(p: Tensor, axes: list[int]) -> Tensor:
+    """``p`` summed over ``axes``, which stay as length 1."""
+    return p.sum(axes, keepdim=True) if axes else p  # torch takes no axes for all axes
+
+
+def _points(p: Tensor) -> tuple[Given, Tensor]:
+    """i(x; y_S) and h(y_S) at the M points (y, x) that occur, each [M], and their probabilities [M]."""
+    n = p.ndim - 1
+    support = p > 0
+
+    def log_at_support(marginal: Tensor) -> Tensor:
+        return marginal.expand(p.shape)[support].log()
+
+    log_x = log_at_support(_marginal(p, _others(n, 0)))
+    f, h = {}, {}
+    for s in range(1, 2**n):
+        with_x = _marginal(p, _others(n, s))
+        h[s] = -log_at_support(_marginal(with_x, [n]))
+        f[s] = log_at_support(with_x) + h[s] - log_x
+    return Given(f, h), p[support]
+
+
+def _candidates(p: Tensor) -> tuple[Given, Tensor]:
+    """i(x; y_S) [V_S, X] and h(y_S) [V_S, 1] of all values of y_S, and p(x) [X]."""
+    n = p.ndim - 1
+    p_x = p.sum(list(range(n)))
+    f, h = {}, {}
+    for s in range(1, 2**n):
+        table = _marginal(p, _others(n, s)).reshape(-1, len(p_x))[:, p_x > 0]
+        table = table[table.sum(1) > 0]
+        p_y = table.sum(1, keepdim=True)
+        h[s] = -p_y.log()
+        f[s] = table.log() + h[s] - p_x[p_x > 0].log()  # -inf where y and x never meet
+    return Given(f, h), p_x[p_x > 0]

@@ -1,0 +1,89 @@
+"""Priors from a masked language model, against the model asked by hand, offline."""
+
+import math
+
+import pytest
+import torch
+
+from dpid.pid import decompose
+from dpid.pid.priors import masked_lm, uniform
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cow", "and", "giraffe", "dog"]
+PROMPT = "a red cow and a giraffe"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A BERT of a few hundred random weights with a word-level tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("bert")
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, mask_token="[MASK]", pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(path)  # fmt: skip
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=16, initializer_range=1.0,
+    )  # fmt: skip
+    model = BertForMaskedLM(config)
+    model.save_pretrained(path)
+    return path, model.eval()
+
+
+def surprisal(model, text, position, word):
+    ids = torch.tensor([[WORDS.index(w) for w in text.split()]])
+    with torch.no_grad():
+        return -float(model(input_ids=ids).logits[0, position].double().log_softmax(-1)[WORDS.index(word)])
+
+
+def test_chain_rule_over_tokens_and_concepts(folder):
+    path, model = folder
+    h = masked_lm(str(path), PROMPT, ("giraffe", "red cow"))
+    covered = "[CLS] a [MASK] [MASK] and a [MASK] [SEP]"
+    red = surprisal(model, covered, 2, "red")
+    cow = surprisal(model, "[CLS] a red [MASK] and a [MASK] [SEP]", 3, "cow")
+    after = surprisal(model, "[CLS] a red cow and a [MASK] [SEP]", 6, "giraffe")
+    alone = surprisal(model, covered, 6, "giraffe")
+    # 1e-5: float32 forward passes, batched differently.
+    assert h["red cow",] == pytest.approx(red + cow, abs=1e-5)
+    assert h["giraffe",] == pytest.approx(alone, abs=1e-5)
+    assert h["giraffe", "red cow"] == pytest.approx(max(red + cow + after, alone), abs=1e-5)
+
+
+def test_a_pair_is_no_likelier_than_its_parts(folder):
+    """Every subset of three words, whatever the network says."""
+    h = masked_lm(str(folder[0]), PROMPT, ("red", "cow", "giraffe"))
+    assert len(h) == 7
+    for s, value in h.items():
+        assert all(value >= h[part] for part in h if set(part) < set(s))
+
+
+def test_in_a_decomposition(folder):
+    f = {("cow",): 0.1, ("giraffe",): 0.2, ("cow", "giraffe"): 0.3}
+    h = masked_lm(str(folder[0]), PROMPT, ("cow", "giraffe"))
+    by_name = decompose(f, "ppid", f"mlm:{folder[0]}", prompt=PROMPT)
+    assert float(by_name.redundancy) == float(decompose(f, "ppid", h).redundancy)
+    # The rarer word's information counts less by the difference: Finn & Lizier.
+    low, high = sorted((h[c,], f[c,]) for c in ("cow", "giraffe"))
+    assert float(by_name.redundancy) == pytest.approx(max(low[1], high[1] - (high[0] - low[0])), abs=1e-12)
+
+
+def test_uniform():
+    assert uniform(("a", "b"), 100) == pytest.approx(
+        {("a",): math.log(100), ("b",): math.log(100), ("a", "b"): 2 * math.log(100)}
+    )
+
+
+def test_refusals(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"priors: cannot load the masked language model '.*nowhere'"):
+        masked_lm(str(tmp_path / "nowhere"), PROMPT, ("cow",))
+    with pytest.raises(ValueError, match="concepts: 'dog' is not in the prompt"):
+        masked_lm(str(folder[0]), PROMPT, ("dog",))
+    with pytest.raises(ValueError, match="prompt: found None"):
+        decompose({("cow",): 1.0}, "ppid", f"mlm:{folder[0]}")
