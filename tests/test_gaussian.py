@@ -100,6 +100,17 @@ def test_exact_deficiency_of_one_gain_in_closed_form():
     assert gaussian.pid(cov, (2, 2, 2), "delta", "nats").unique[0] == pytest.approx(delta, abs=1e-8)  # the duality gap
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_deficiency_of_few_strong_directions(seed):
+    """X of rank two against strong Y of many: E has eigenvalues that vanish. Between the surrogate's and U of ~."""
+    rng = np.random.default_rng(seed)
+    dm, dx, dy = rng.integers(3, 9, 3)
+    gain = 10 ** rng.uniform(0, 1.5)
+    cov = covariance(gain * rng.normal(size=(dx, 2)) @ rng.normal(size=(2, dm)), 2 * gain * rng.normal(size=(dy, dm)))
+    r = {measure: gaussian.pid(cov, (dm, dx, dy), measure).redundancy for measure in gaussian.MEASURES}
+    assert max(r["tilde"], r["delta-surrogate"]) <= r["delta"] + 1e-7 * dm  # the largest duality gap that is accepted
+
+
 def scalar_deficiency(x, y):
     """δ (nats) of gains x > y: X' = t Y, where t² + x y t = 1 + x² makes the derivative of the KL zero."""
     if x <= y:

@@ -117,11 +117,14 @@ def minimise(g: Array, b: Array, tolerance: float) -> float:
     if not kept.any():
         return unseen
     problem = _Problem(g, singular[kept, None] * vt[kept])
-    e, mu, gap = 0.5 * np.eye(len(g)), max(1.0, g[0]), np.inf
+    e, mu = 0.5 * np.eye(len(g)), max(1.0, g[0])
+    best, gap = e, np.inf
     while gap > tolerance and mu > 1e-16 * g[0]:
         for _ in range(_NEWTON):
-            ahead, decrement, gap = _newton_step(problem, e, mu)
-            if gap <= 4 * mu * len(g) or decrement <= 0:  # on the central path the gap is at most mu D
+            ahead, decrement, found = _newton_step(problem, e, mu)
+            if found < gap:
+                best, gap = e, found
+            if found <= 4 * mu * len(g) or decrement <= 0:  # on the central path the gap is at most mu D
                 break
             e = ahead
         mu *= _SHRINK
@@ -129,4 +132,4 @@ def minimise(g: Array, b: Array, tolerance: float) -> float:
         raise RuntimeError(
             f"delta: float64 does not hold the minimum at gains this large; stopped at a duality gap of {gap:.2g} nats"
         )
-    return problem.value(e) + unseen
+    return problem.value(best) + unseen
