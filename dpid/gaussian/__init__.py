@@ -1,0 +1,170 @@
+"""Partial Information Decomposition of jointly Gaussian vectors M (target), X and Y (sources). Bits unless said.
+
+I(M; X) = R + U_X, I(M; Y) = R + U_Y, I(M; X, Y) = R + U_X + U_Y + S. Four measures:
+
+- ``tilde``            the ~ (BROJA) decomposition over Gaussian couplings, in closed form (:mod:`dpid.gaussian.tilde`).
+- ``delta``            deficiency, R = min(I_X - δ(X \\ Y), I_Y - δ(Y \\ X)), exact (:mod:`dpid.gaussian.deficiency`).
+- ``delta-surrogate``  the same with the convex surrogate of δ of Venkatesh & Schamberg (2022), an upper bound.
+- ``mmi``              R = min(I_X, I_Y) (Barrett, 2015): what all of them are when M is a scalar.
+
+>>> import numpy as np
+>>> from dpid import gaussian
+>>> gaussian.pid([[1, 1, 1], [1, 2, 2], [1, 2, 3]], dims=(1, 1, 1)).redundancy  # Y = X + noise: all that Y has
+0.2924812503605781
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import digamma
+
+from dpid.gaussian import deficiency, sdp, tilde
+from dpid.gaussian.channels import Array, Channels, as_matrix, check_dims, standardise
+
+__all__ = ["MEASURES", "GaussianPID", "fit", "information_bias", "pid"]
+
+UNITS = {"bits": float(np.log(2)), "nats": 1.0}
+Minimum = Callable[[Channels], float]
+
+
+def _from_union(union: Minimum) -> Minimum:
+    return lambda c: c.information[0] + c.information[1] - union(c)
+
+
+def _from_deficiency(delta: Minimum) -> Minimum:
+    return lambda c: min(c.information[0] - delta(c), c.information[1] - delta(c.swapped()))
+
+
+# Redundancy in nats: {measure: {solver: function}}.
+MEASURES: dict[str, dict[str, Minimum]] = {
+    "tilde": {"own": _from_union(tilde.union), "sdp": _from_union(sdp.union)},
+    "delta": {"own": _from_deficiency(deficiency.exact), "sdp": _from_deficiency(sdp.exact)},
+    "delta-surrogate": {"own": _from_deficiency(deficiency.surrogate)},
+    "mmi": {"own": lambda c: min(c.information[:2])},
+}
+
+
+@dataclass(frozen=True)
+class GaussianPID:
+    """A decomposition, in ``unit``.
+
+    Attributes
+    ----------
+    redundancy, synergy : R, S
+    unique : U_X, U_Y
+    information : I(M; X), I(M; Y), I(M; X, Y)
+    measure, unit : as asked for
+    """
+
+    redundancy: float
+    unique: tuple[float, float]
+    synergy: float
+    information: tuple[float, float, float]
+    measure: str
+    unit: str
+
+    def __str__(self) -> str:
+        i_x, i_y, i_xy = self.information
+        return (
+            f"{self.measure} ({self.unit}): redundancy {self.redundancy:.6f}, "
+            f"unique X {self.unique[0]:.6f}, unique Y {self.unique[1]:.6f}, synergy {self.synergy:.6f}; "
+            f"I(M; X) {i_x:.6f}, I(M; Y) {i_y:.6f}, I(M; X, Y) {i_xy:.6f}"
+        )
+
+
+def pid(
+    cov: ArrayLike, dims: Sequence[int], measure: str = "tilde", unit: str = "bits", solver: str = "own"
+) -> GaussianPID:
+    """Decompose I(M; X, Y) of the Gaussian with covariance ``cov``.
+
+    Parameters
+    ----------
+    cov : [d, d], the variables in the order M, X, Y; may be singular as long as no information is infinite
+    dims : (dm, dx, dy), d = dm + dx + dy
+    measure : ``tilde``, ``delta``, ``delta-surrogate`` or ``mmi``
+    unit : ``bits`` or ``nats``
+    solver : ``own``, or ``sdp``: an independent check through CVXPY, slow beyond ten dimensions (extra ``gaussian``)
+
+    R is kept within [max(0, I_X + I_Y - I_XY), min(I_X, I_Y)], its range in exact arithmetic for ``tilde`` and ``mmi``;
+    for the two of deficiency, which bound R from above alone, within [0, min(I_X, I_Y)]. The error is below 1e-7 bits
+    times d unless ``cov`` is so near to singular that its entries in float64 do not hold the answer.
+
+    Raises
+    ------
+    ValueError
+        An unknown name; ``cov`` or ``dims`` of the wrong kind or size; a covariance that is not finite, symmetric and
+        positive semi-definite; an infinite information (the message says between which variables).
+    RuntimeError
+        ``solver="sdp"`` without CVXPY, or a minimum that was not reached.
+    """
+    for name, found, allowed in (("measure", measure, list(MEASURES)), ("unit", unit, list(UNITS))):
+        if found not in allowed:
+            raise ValueError(f"{name}: found {found!r}, allowed are {', '.join(allowed)}")
+    if solver not in MEASURES[measure]:
+        raise ValueError(f"solver: found {solver!r}, {measure} allows {', '.join(MEASURES[measure])}")
+    c = standardise(cov, dims)
+    i_x, i_y, i_xy = c.information
+    least = max(0.0, i_x + i_y - i_xy) if measure in ("tilde", "mmi") else 0.0
+    r = float(np.clip(MEASURES[measure][solver](c), least, min(i_x, i_y)))
+    nats = UNITS[unit]
+    return GaussianPID(
+        r / nats,
+        ((i_x - r) / nats, (i_y - r) / nats),
+        (i_xy - i_x - i_y + r) / nats,
+        (i_x / nats, i_y / nats, i_xy / nats),
+        measure,
+        unit,
+    )
+
+
+def fit(samples: ArrayLike, dims: Sequence[int]) -> Array:
+    """Sample covariance [d, d] (divisor n - 1) of ``samples`` [n, d], columns in the order M, X, Y: what ``pid`` takes.
+
+    The informations of a sample covariance are too large by what :func:`information_bias` says, about dm dx / 2n nats
+    for I(M; X); unique information and synergy inherit that. The atoms themselves have no correction in closed form.
+
+    Raises
+    ------
+    ValueError
+        Not [n, d] with d the sum of ``dims``; NaN; fewer than d + 1 samples, whose covariance is singular and makes
+        every information infinite.
+    """
+    size = sum(check_dims(dims))
+    matrix = as_matrix("samples", samples, f"(n, {size})")
+    if matrix.shape[1] != size:
+        raise ValueError(f"samples: found {matrix.shape[1]} columns, expected {size}, the sum of dims")
+    if len(matrix) <= size:
+        raise ValueError(f"samples: found {len(matrix)}, {size} variables need at least {size + 1}")
+    centred = matrix - matrix.mean(0)
+    cov: Array = centred.T @ centred / (len(matrix) - 1)
+    return cov
+
+
+def information_bias(n: int, dims: Sequence[int], unit: str = "bits") -> tuple[float, float, float]:
+    """What to subtract from I(M; X), I(M; Y), I(M; X, Y) of :func:`fit`'s covariance of ``n`` samples; exact.
+
+    E log det S = log det Σ + Σ_{i≤d} ψ((n - i)/2) - d log((n - 1)/2) of a Wishart matrix (Misra et al., 2005), for the
+    three entropies of an information.
+
+    Raises
+    ------
+    ValueError
+        ``n`` of at most the sum of ``dims``, where the expectation is infinite; wrong ``dims``; an unknown unit.
+    """
+    dm, dx, dy = check_dims(dims)
+    if unit not in UNITS:
+        raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
+    if n <= dm + dx + dy:
+        raise ValueError(f"n: found {n}, {dm + dx + dy} variables need at least {dm + dx + dy + 1}")
+
+    def entropy(d: int) -> float:
+        return float(digamma((n - np.arange(1, d + 1)) / 2).sum() - d * np.log((n - 1) / 2)) / 2
+
+    def bias(d: int) -> float:
+        return (entropy(dm) + entropy(d) - entropy(dm + d)) / UNITS[unit]
+
+    return bias(dx), bias(dy), bias(dx + dy)

@@ -1,0 +1,254 @@
+"""Partial Information Rate Decomposition (PIRD) of vector autoregressive processes. Nats per sample unless said.
+
+Faes et al. (2025). X_t = Σ_k A_k X_{t-k} + U_t with U ~ N(0, Σ_U) has the spectrum S(f) = H(f) Σ_U H(f)*, with
+H(f) = (I - Σ_k A_k e^{-2πifk})⁻¹, f in cycles a sample. Target Y and sources X_S share the information rate
+
+    I(Y; X_S) = 2 ∫_0^½ i_S(f) df,    i_S(f) = ½ log |S_Y(f)| |S_S(f)| / |S_YS(f)|.
+
+The redundancy of the sources is the least of their informations at every frequency, r(α; f) = min_{S∈α} i_S(f). The
+atoms are its Möbius inversion over the lattice of antichains at every f, and their integrals: not the atoms of the
+integrals.
+
+>>> from dpid import rate
+>>> a = [[[0.8, 0, 0], [0, -0.8, 0], [1, 1, 0]]]  # the target listens to a slow and to a fast source
+>>> pird = rate.pird(a, [[1, 0, 0], [0, 1, 0], [0, 0, 1]], target=2, sources=(0, 1))
+>>> round(pird.redundancy, 4), round(pird.unique[0], 4), round(pird.synergy, 4)
+(0.0645, 0.2672, 0.1643)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_discrete_lyapunov
+
+Array = NDArray[np.float64]
+Spectrum = NDArray[np.complex128]
+Sources = tuple[int, ...]
+Antichain = tuple[Sources, ...]
+
+UNITS = {"nats": 1.0, "bits": float(np.log(2))}
+
+
+@dataclass(frozen=True)
+class RatePID:
+    """A decomposition of information rates, in ``unit`` per sample. Sources are numbered 1, 2, 3 as they were given.
+
+    Attributes
+    ----------
+    frequency : [F], cycles a sample, 0 to ½ with both ends
+    spectral : {antichain: [F]}, for example ``((1,), (2, 3))``; 4 atoms of two sources, 18 of three
+    atoms : {antichain: 2 ∫_0^½ of its spectrum}
+    spectral_information, information : the same of I(Y; X_S), {S: …}
+    redundancy : sum of the atoms of two or more single sources, {1}{2}{3} and {i}{j}
+    unique : for each source i, the sum of {i} and {i}{jk}
+    synergy : the rest
+    unit : as asked for
+    """
+
+    frequency: Array
+    spectral: dict[Antichain, Array]
+    atoms: dict[Antichain, float]
+    spectral_information: dict[Sources, Array]
+    information: dict[Sources, float]
+    redundancy: float
+    unique: tuple[float, ...]
+    synergy: float
+    unit: str
+
+    def __str__(self) -> str:
+        unique = ", ".join(f"unique {i} {value:.6f}" for i, value in enumerate(self.unique, 1))
+        whole = self.information[tuple(range(1, len(self.unique) + 1))]
+        return (
+            f"rates ({self.unit} per sample): redundancy {self.redundancy:.6f}, {unique}, "
+            f"synergy {self.synergy:.6f}; information {whole:.6f}"
+        )
+
+
+def _subsets(n: int) -> list[Sources]:
+    return [s for size in range(1, n + 1) for s in combinations(range(1, n + 1), size)]
+
+
+def minimum_atoms(f: dict[Sources, Array], n: int) -> dict[Antichain, Array]:
+    """Atoms of r(α) = min_{S∈α} f(S) over the lattice of ``n`` sources: Möbius inversion (Williams & Beer, 2010)."""
+
+    def below(a: Antichain, b: Antichain) -> bool:
+        return all(any(set(s) <= set(t) for s in a) for t in b)
+
+    collections = (c for size in range(1, 2**n) for c in combinations(_subsets(n), size))
+    lattice = [c for c in collections if not any(set(s) <= set(t) or set(t) <= set(s) for s, t in combinations(c, 2))]
+    order = np.array([[below(a, b) for a in lattice] for b in lattice], dtype=np.float64)
+    redundancies = np.stack([np.min([f[s] for s in alpha], axis=0) for alpha in lattice])
+    return dict(zip(lattice, np.linalg.inv(order).round() @ redundancies, strict=True))
+
+
+def _process(coefficients: ArrayLike, noise_cov: ArrayLike) -> tuple[Array, Array]:
+    """Checked coefficients [p, d, d] and noise covariance [d, d] of a stable process."""
+    try:
+        a, noise = np.array(coefficients, dtype=np.float64), np.array(noise_cov, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"coefficients, noise_cov: expected real numbers, {error}") from error
+    if a.ndim != 3 or a.shape[1] != a.shape[2] or 0 in a.shape:
+        raise ValueError(f"coefficients: found shape {a.shape}, expected [p, d, d]")
+    if noise.shape != a.shape[1:]:
+        raise ValueError(f"noise_cov: found shape {noise.shape}, expected {a.shape[1:]} as the coefficients have")
+    for name, value in (("coefficients", a), ("noise_cov", noise)):
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name}: found {int((~np.isfinite(value)).sum())} NaN or infinite entries, expected none")
+    if not np.allclose(noise, noise.T, rtol=1e-8, atol=1e-12 * np.abs(noise).max()):
+        raise ValueError(f"noise_cov: not symmetric, entries differ by up to {np.abs(noise - noise.T).max():.2g}")
+    smallest = float(np.linalg.eigvalsh(noise)[0])
+    if smallest <= 1e-14 * np.abs(noise).max():
+        raise ValueError(f"noise_cov: not positive definite, smallest eigenvalue {smallest:.6g}")
+    radius = float(np.abs(np.linalg.eigvals(_companion(a))).max())
+    if radius >= 1:
+        raise ValueError(f"coefficients: unstable, the companion matrix has spectral radius {radius:.6g}, expected < 1")
+    return a, noise
+
+
+def _companion(a: Array) -> Array:
+    p, d = a.shape[:2]
+    return np.vstack((np.concatenate(a, axis=1), np.eye((p - 1) * d, p * d)))
+
+
+def _indices(name: str, value: int | Sequence[int], d: int) -> tuple[int, ...]:
+    """``value``, an index or several, as a tuple."""
+    try:
+        found = tuple(map(operator.index, value if isinstance(value, Iterable) else (value,)))
+    except TypeError as error:
+        raise ValueError(f"{name}: found {value!r}, expected an index or a tuple of indices") from error
+    if not found or min(found) < 0 or max(found) >= d:
+        raise ValueError(f"{name}: found {value!r}, the process has indices 0 to {d - 1}")
+    return found
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise ValueError(f"{name}: found {value!r}, expected a whole number of at least {least}")
+    return found
+
+
+def spectrum(coefficients: ArrayLike, noise_cov: ArrayLike, frequency: ArrayLike) -> Spectrum:
+    """S(f) [F, d, d] at ``frequency`` [F], cycles a sample; ``ValueError`` as :func:`pird`."""
+    a, noise = _process(coefficients, noise_cov)
+    lags = np.arange(1, len(a) + 1)
+    phase = np.exp(-2j * np.pi * np.multiply.outer(np.asarray(frequency, dtype=np.float64), lags))
+    transfer = np.linalg.inv(np.eye(a.shape[1]) - np.tensordot(phase, a, axes=1))
+    return (transfer @ noise @ transfer.conj().swapaxes(1, 2)).astype(np.complex128)
+
+
+def stationary_covariance(coefficients: ArrayLike, noise_cov: ArrayLike) -> Array:
+    """Covariance [d, d] of X_t, what :func:`dpid.gaussian.pid` takes (target first); ``ValueError`` as :func:`pird`."""
+    a, noise = _process(coefficients, noise_cov)
+    p, d = a.shape[:2]
+    driven = np.zeros((p * d, p * d))
+    driven[:d, :d] = noise
+    cov: Array = solve_discrete_lyapunov(_companion(a), driven)[:d, :d]
+    return (cov + cov.T) / 2
+
+
+def pird(
+    coefficients: ArrayLike,
+    noise_cov: ArrayLike,
+    target: int | Sequence[int],
+    sources: Sequence[int | Sequence[int]],
+    unit: str = "nats",
+    n_freq: int = 4097,
+) -> RatePID:
+    """Decompose the information rate that two or three sources share with the target.
+
+    Parameters
+    ----------
+    coefficients : A_1 … A_p [p, d, d], of a stable process
+    noise_cov : Σ_U [d, d], positive definite
+    target : index of the target, or a tuple of indices
+    sources : two or three of the same, disjoint; what is in no tuple stays unobserved
+    unit : ``nats`` or ``bits``
+    n_freq : points from 0 to ½; the trapezoid rule over them is exact to ρ^(2 n_freq) for the informations, ρ the
+        spectral radius, and to n_freq⁻² for the atoms, whose spectra have kinks
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes; NaN; an unstable process (the message has the spectral radius); a noise covariance that is not
+        symmetric and positive definite; an index out of range or used twice; not two or three sources; an unknown unit.
+    """
+    a, noise = _process(coefficients, noise_cov)
+    if unit not in UNITS:
+        raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
+    n_freq = _whole("n_freq", n_freq, 2)
+    if not isinstance(sources, Iterable) or len(sources) not in (2, 3):
+        raise ValueError(f"sources: found {sources!r}, expected two or three, each an index or a tuple of indices")
+    y = _indices("target", target, len(noise))
+    groups = [_indices("sources", source, len(noise)) for source in sources]
+    used = [*y, *(i for group in groups for i in group)]
+    if len(set(used)) < len(used):
+        raise ValueError(f"target, sources: found {target!r}, {sources!r}, expected every index once")
+
+    frequency = np.linspace(0, 0.5, n_freq)
+    s = spectrum(a, noise, frequency)
+
+    def log_det(indices: tuple[int, ...]) -> Array:
+        logs: Array = np.linalg.slogdet(s[:, indices][:, :, indices])[1]
+        return logs
+
+    information = {}
+    for subset in _subsets(len(groups)):
+        x = tuple(i for k in subset for i in groups[k - 1])
+        information[subset] = (log_det(y) + log_det(x) - log_det(y + x)) / (2 * UNITS[unit])
+    spectral = minimum_atoms(information, len(groups))
+    atoms = {alpha: _rate(values, frequency) for alpha, values in spectral.items()}
+    rates = {subset: _rate(values, frequency) for subset, values in information.items()}
+    return RatePID(frequency, spectral, atoms, information, rates, *_coarse(atoms, len(groups)), unit)
+
+
+def _coarse(atoms: dict[Antichain, float], n: int) -> tuple[float, tuple[float, ...], float]:
+    """Redundancy, unique of every source, synergy: by how many single sources an antichain has."""
+    singles = {alpha: [s[0] for s in alpha if len(s) == 1] for alpha in atoms}
+    redundancy = sum(value for alpha, value in atoms.items() if len(singles[alpha]) > 1)
+    unique = tuple(sum(v for alpha, v in atoms.items() if singles[alpha] == [k]) for k in range(1, n + 1))
+    return redundancy, unique, sum(value for alpha, value in atoms.items() if not singles[alpha])
+
+
+def _rate(values: Array, frequency: Array) -> float:
+    """2 ∫_0^½ by the trapezoid rule."""
+    return float((values[1:] + values[:-1]) @ np.diff(frequency))
+
+
+def fit_var(data: ArrayLike, order: int) -> tuple[Array, Array]:
+    """Coefficients [p, d, d] and noise covariance [d, d] of ``data`` [n, d] by least squares, with a constant.
+
+    Needs the extra ``rate`` (statsmodels). The covariance has the divisor n - p - d p - 1.
+
+    Raises
+    ------
+    ValueError
+        Not [n, d]; NaN; an order below 1; fewer samples than the equations need.
+    RuntimeError
+        statsmodels is not installed.
+    """
+    series = np.array(data, dtype=np.float64)
+    if series.ndim != 2 or series.shape[1] < 1:
+        raise ValueError(f"data: found shape {series.shape}, expected [n, d]")
+    if not np.isfinite(series).all():
+        raise ValueError(f"data: found {int((~np.isfinite(series)).sum())} NaN or infinite entries, expected none")
+    order = _whole("order", order, 1)
+    n, d = series.shape
+    least = order * (d + 1) + d + 2  # one more than what leaves the covariance of the residuals singular
+    if n < least:
+        raise ValueError(f"data: found {n} samples, order {order} of {d} variables needs at least {least}")
+    try:
+        from statsmodels.tsa.api import VAR
+    except ImportError as error:
+        raise RuntimeError(f'fit_var needs statsmodels ({error}); pip install "dpid[rate]"') from error
+    fitted = VAR(series).fit(order, trend="c")
+    return np.asarray(fitted.coefs, dtype=np.float64), np.asarray(fitted.sigma_u, dtype=np.float64)
