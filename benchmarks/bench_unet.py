@@ -1,0 +1,158 @@
+"""All conditions of a picture: ITD's way, diffusers' batches, and the fused UNet, paired in one run.
+
+``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1] [--rounds 3]``. Stable Diffusion at true size with random
+weights: nothing is downloaded. (a) fp32, one log-SNR a step, conditions repeated in the batch, the host waits at each
+step; (b) the pipeline's UNet on a batch of the size that the engine chooses; (c) ours.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import ledger
+import torch
+import typer
+from torch.utils.flop_counter import FlopCounterMode
+
+from dpid.engine import Accumulator, fitting, integrate
+from dpid.sampling import shifted_grid
+
+K, PROMPTS = 4, ("", "cow", "giraffe", "cow giraffe")
+PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]])
+FULL = {
+    "sd1.5": {"attention_head_dim": 8, "cross_attention_dim": 768},
+    "sd2.1": {"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True},
+}
+
+
+def random_unet(config: dict[str, object]) -> torch.nn.Module:
+    """Weights that keep activations of order one, drawn where they lie."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, **config).eval()
+    unet = unet.to_empty(device="cuda" if torch.cuda.is_available() else "cpu")
+    with torch.no_grad():
+        for name, p in unet.named_parameters():
+            if p.ndim > 1:
+                p.normal_(std=p[0].numel() ** -0.5)
+            else:
+                p.fill_(float(name.endswith("weight")))
+    return unet
+
+
+def denoisers(model: str) -> tuple[object, object]:
+    """The plain and the fused denoiser of ``model``."""
+    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
+
+    from dpid.denoisers import from_pipeline
+    from dpid.loading import load_pipeline
+
+    pipe = load_pipeline("emoji")
+    if model in FULL:
+        # Only the UNet matters here: texts are random hidden states, pictures random latents.
+        vae = AutoencoderKL(block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
+                            up_block_types=("UpDecoderBlock2D",) * 4)  # fmt: skip
+        pipe = StableDiffusionPipeline(
+            vae=vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=random_unet(FULL[model]),
+            scheduler=DDPMScheduler.from_config(pipe.scheduler.config), safety_checker=None, feature_extractor=None,
+            requires_safety_checker=False,
+        )  # fmt: skip
+    return from_pipeline(pipe, fused=False), from_pipeline(pipe)
+
+
+def itd(denoiser, x, conditions, samples) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    """ITD's loop: one log-SNR a step, squares on the host."""
+    total = torch.zeros(K, *x.shape[2:])
+    for n in range(len(samples.logsnr)):
+        logsnr = samples.logsnr[n : n + 1].to(x.device)
+        noise = torch.randn_like(x)
+        z = logsnr.sigmoid().sqrt().float() * x + (-logsnr).sigmoid().sqrt().float() * noise
+        eps_hat = denoiser.eps_hat(z[None], logsnr, conditions)[0, :, 0]
+        total += float(samples.weight[n]) / 2 * (eps_hat - eps_hat[:1]).square().sum(1).cpu()
+    return total
+
+
+def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a large matrix product, the best of several."""
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    return max(2 * n**3 / seconds(lambda: a @ a, device) for _ in range(5))
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Wall time of ``call``, the device's work included."""
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main(
+    model: str = "emoji", rounds: int = 3, samples: Annotated[int, typer.Option(help="A condition; even.")] = 0
+) -> None:
+    """Measure and append to the ledger."""
+    plain, fused = denoisers(model)
+    count = samples or (32 if model == "emoji" else 2)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, *fused.latent_shape, generator=generator).to(fused.device)
+    drawn = shifted_grid(fused.logsnr_grid, count, 1, generator)
+    if model == "emoji":
+        encoded = {name: d.encode_conditions(PROMPTS) for name, d in (("plain", plain), ("fused", fused))}
+    else:
+        hidden = torch.randn(K, 77, fused.unet_config["cross_attention_dim"], generator=generator).to(x.device)
+        encoded = {name: d._prepared(PROMPTS, hidden) for name, d in (("plain", plain), ("fused", fused))}
+    inside = 0.0
+
+    def ours(denoiser, name: str, timed: bool = False) -> Accumulator:  # type: ignore[no-untyped-def]
+        nonlocal inside
+        into = Accumulator.empty(x, 1, K, PAIRS)
+        original = denoiser._predict
+        if timed:
+
+            def watched(*args: object) -> torch.Tensor:
+                nonlocal inside
+                began = time.perf_counter()
+                out = original(*args)
+                inside += time.perf_counter() - began
+                return out
+
+            denoiser._predict = watched
+        integrate(denoiser, x, encoded[name], drawn, into, seed=0)
+        denoiser._predict = original
+        return into
+
+    one, other = ours(plain, "plain").gaps, ours(fused, "fused").gaps
+    error = float((one - other).norm() / one.norm())
+    with FlopCounterMode(display=False) as counted:
+        ours(fused, "fused")
+    flops = counted.get_total_flops()
+    times: dict[str, list[float]] = {"ITD": [], "batched": [], "ours": []}
+    whole = 0.0
+    for _ in range(rounds):
+        times["ITD"].append(seconds(lambda: itd(plain, x, encoded["plain"], drawn), x.device))
+        times["batched"].append(seconds(lambda: ours(plain, "plain"), x.device))
+        times["ours"].append(seconds(lambda: ours(fused, "fused", True), x.device))
+        whole += times["ours"][-1]
+    peak = matmul_peak(torch.float32 if fused.precision == "float32" else torch.float16, x.device)
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    figures = {
+        **{f"{name}: evaluations a second": (count * K / m, "1/s") for name, m in medians.items()},
+        **{f"{name} / ours": (statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True)), "x")
+           for name in ("ITD", "batched")},
+        "ours: arithmetic": (flops / medians["ours"] / 1e12, "TFLOP/s"),
+        "ours: share of the matmul peak": (flops / medians["ours"] / peak, ""),
+        "ours: outside the UNet": (1 - inside / whole, ""),
+        "ours: evaluations a call": (float(fitting(fused, x, K)), ""),
+        "gaps: relative difference from diffusers": (error, ""),
+    }  # fmt: skip
+    case = f"{model} {'x'.join(map(str, fused.latent_shape))} K={K} {fused.precision}"
+    ledger.append(
+        "unet", [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in figures.items()]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    typer.run(main)
