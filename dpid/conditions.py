@@ -42,7 +42,7 @@ def _words(text: str) -> str:
     return ", ".join(dict.fromkeys(re.findall(r"\w[\w'-]*", text)))
 
 
-def _span(prompt: str, concept: str) -> tuple[int, int]:
+def span_of(prompt: str, concept: str) -> tuple[int, int]:
     """Where ``concept`` ("bowl", or "bowl#2" for its second occurrence) stands in ``prompt``."""
     if not isinstance(concept, str) or not concept.strip():
         raise ValueError(f"concepts: found {concept!r}, a concept is a phrase of the prompt")
@@ -84,7 +84,7 @@ def plan(prompt: str, concepts: Sequence[str], context: bool = False) -> Plan:
         raise ValueError("prompt: found an empty text; write what the picture shows, for example 'a cow and a giraffe'")
     if isinstance(concepts, str):
         raise TypeError(f"concepts: found the string {concepts!r}, expected a sequence such as ({concepts!r}, …)")
-    spans = {concept: _span(prompt, concept) for concept in concepts}
+    spans = {concept: span_of(prompt, concept) for concept in concepts}
     ordered = sorted(spans, key=lambda c: spans[c])
     for first, second in pairwise(ordered):
         if spans[first][1] > spans[second][0]:

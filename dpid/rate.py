@@ -21,11 +21,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_discrete_lyapunov
+
+from dpid.conditions import subsets_of
+from dpid.pid import decompose
 
 Array = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
@@ -68,23 +71,6 @@ class RatePID:
             f"rates ({self.unit} per sample): redundancy {self.redundancy:.6f}, {unique}, "
             f"synergy {self.synergy:.6f}; information {whole:.6f}"
         )
-
-
-def _subsets(n: int) -> list[Sources]:
-    return [s for size in range(1, n + 1) for s in combinations(range(1, n + 1), size)]
-
-
-def minimum_atoms(f: dict[Sources, Array], n: int) -> dict[Antichain, Array]:
-    """Atoms of r(α) = min_{S∈α} f(S) over the lattice of ``n`` sources: Möbius inversion (Williams & Beer, 2010)."""
-
-    def below(a: Antichain, b: Antichain) -> bool:
-        return all(any(set(s) <= set(t) for s in a) for t in b)
-
-    collections = (c for size in range(1, 2**n) for c in combinations(_subsets(n), size))
-    lattice = [c for c in collections if not any(set(s) <= set(t) or set(t) <= set(s) for s, t in combinations(c, 2))]
-    order = np.array([[below(a, b) for a in lattice] for b in lattice], dtype=np.float64)
-    redundancies = np.stack([np.min([f[s] for s in alpha], axis=0) for alpha in lattice])
-    return dict(zip(lattice, np.linalg.inv(order).round() @ redundancies, strict=True))
 
 
 def _process(coefficients: ArrayLike, noise_cov: ArrayLike) -> tuple[Array, Array]:
@@ -201,22 +187,28 @@ def pird(
         logs: Array = np.linalg.slogdet(s[:, indices][:, :, indices])[1]
         return logs
 
+    names = [str(i) for i in range(1, len(groups) + 1)]
     information = {}
-    for subset in _subsets(len(groups)):
-        x = tuple(i for k in subset for i in groups[k - 1])
-        information[subset] = (log_det(y) + log_det(x) - log_det(y + x)) / (2 * UNITS[unit])
-    spectral = minimum_atoms(information, len(groups))
-    atoms = {alpha: _rate(values, frequency) for alpha, values in spectral.items()}
-    rates = {subset: _rate(values, frequency) for subset, values in information.items()}
-    return RatePID(frequency, spectral, atoms, information, rates, *_coarse(atoms, len(groups)), unit)
+    for subset in subsets_of(names)[1:]:
+        x = tuple(i for name in subset for i in groups[int(name) - 1])
+        information[subset] = torch.from_numpy((log_det(y) + log_det(x) - log_det(y + x)) / (2 * UNITS[unit]))
+    found = decompose(information, "min")
+    spectral = {tuple(map(_numbers, alpha)): values.numpy() for alpha, values in found.items()}
+    return RatePID(
+        frequency,
+        spectral,
+        {alpha: _rate(values, frequency) for alpha, values in spectral.items()},
+        {_numbers(subset): values.numpy() for subset, values in information.items()},
+        {_numbers(subset): _rate(values.numpy(), frequency) for subset, values in information.items()},
+        _rate(found.redundancy.numpy(), frequency),
+        tuple(_rate(values.numpy(), frequency) for values in found.unique.values()),
+        _rate(found.synergy.numpy(), frequency),
+        unit,
+    )
 
 
-def _coarse(atoms: dict[Antichain, float], n: int) -> tuple[float, tuple[float, ...], float]:
-    """Redundancy, unique of every source, synergy: by how many single sources an antichain has."""
-    singles = {alpha: [s[0] for s in alpha if len(s) == 1] for alpha in atoms}
-    redundancy = sum(value for alpha, value in atoms.items() if len(singles[alpha]) > 1)
-    unique = tuple(sum(v for alpha, v in atoms.items() if singles[alpha] == [k]) for k in range(1, n + 1))
-    return redundancy, unique, sum(value for alpha, value in atoms.items() if not singles[alpha])
+def _numbers(names: Sequence[str]) -> Sources:
+    return tuple(map(int, names))
 
 
 def _rate(values: Array, frequency: Array) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
-from dpid.pid import decompose_replicates, mean_stderr
+from dpid.pid import Atoms, decompose_replicates, mean_stderr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,37 +86,34 @@ def decomposition(f: Tensor, concepts: tuple[str, ...], measure: str) -> Decompo
     almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell the two
     things of a held-out scene apart less well with it than without.
     """
-    totals = f.sum((-2, -1))
     subsets = subsets_of(concepts)[1:]
-    pixel, pixel_error = decompose_replicates(
-        {s: f[:, i] for i, s in enumerate(subsets)}, measure, corrected=False, coarse=True
-    )
-    image, image_error = decompose_replicates({s: totals[:, i] for i, s in enumerate(subsets)}, measure)
-    mean, error = mean_stderr(f)
-    total, total_error = mean_stderr(totals)
+
+    def atoms(replicates: Tensor, corrected: bool) -> tuple[Atoms, Atoms]:
+        by_subset = {s: replicates[:, i] for i, s in enumerate(subsets)}
+        return decompose_replicates(by_subset, measure, corrected=corrected, coarse=True)
+
+    pixel, pixel_error = atoms(f, False)
+    image, error = atoms(f.sum((-2, -1)), True)
 
     def estimate(value: Tensor, err: Tensor) -> Estimate:
         return Estimate(float(value), float(err), len(f) - 1)
 
-    errors = Maps(
-        {s: error[i].float() for i, s in enumerate(subsets)},
-        pixel_error.redundancy.float(),
-        {c: e.float() for c, e in pixel_error.unique.items()},
-        pixel_error.synergy.float(),
-    )
-    maps = Maps(
-        {s: mean[i].float() for i, s in enumerate(subsets)},
-        pixel.redundancy.float(),
-        {c: u.float() for c, u in pixel.unique.items()},
-        pixel.synergy.float(),
-        errors,
-    )
     return Decomposition(
-        {s: estimate(total[i], total_error[i]) for i, s in enumerate(subsets)},
-        estimate(image.redundancy, image_error.redundancy),
-        {c: estimate(u, image_error.unique[c]) for c, u in image.unique.items()},
-        estimate(image.synergy, image_error.synergy),
-        maps,
+        {s: estimate(value, error.information[s]) for s, value in image.information.items()},
+        estimate(image.redundancy, error.redundancy),
+        {c: estimate(value, error.unique[c]) for c, value in image.unique.items()},
+        estimate(image.synergy, error.synergy),
+        _maps(pixel, _maps(pixel_error)),
+    )
+
+
+def _maps(atoms: Atoms, errors: Maps | None = None) -> Maps:
+    return Maps(
+        {s: value.float() for s, value in atoms.information.items()},
+        atoms.redundancy.float(),
+        {c: value.float() for c, value in atoms.unique.items()},
+        atoms.synergy.float(),
+        errors,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Subset, _span, subsets_of
+from dpid.conditions import Subset, span_of, subsets_of
 from dpid.pid.lattice import members
 
 VOCABULARY = 49_408  # tokens of CLIP, the text encoder of Stable Diffusion: what "uniform" draws a concept from
@@ -52,7 +52,7 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
     ids, offsets = encoded["input_ids"][0], encoded["offset_mapping"][0].tolist()
     at: dict[str, list[int]] = {}
     for concept in concepts:
-        start, end = _span(prompt, concept)
+        start, end = span_of(prompt, concept)
         at[concept] = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
         if not at[concept]:
             raise ValueError(f"priors: {concept!r} has no token under {model!r}")
