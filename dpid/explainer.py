@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpid import __version__
 from dpid.conditions import Plan, Subset, from_mapping, plan
-from dpid.denoisers.latent import PRECISIONS
+from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, peak_memory
 from dpid.images import ImageLike, open_image, to_pixels
 from dpid.information import ESTIMATORS, needed_pairs, set_function
@@ -42,6 +42,7 @@ class Explainer:
     """
 
     def __init__(self, model: Any, *, precision: str = "auto") -> None:
+        check_precision(precision)
         if hasattr(model, "eps_hat"):
             self.denoiser: Any = model  # a Denoiser
         else:
@@ -50,8 +51,6 @@ class Explainer:
             self.denoiser = from_pipeline(model, precision=precision)
         self._finer: list[str] = []  # what "auto" falls back on
         self._rounding: dict[Any, Bias] = {}
-        if precision not in ("auto", *PRECISIONS):
-            raise ValueError(f"precision: found {precision!r}, allowed are auto, {', '.join(PRECISIONS)}")
         if hasattr(self.denoiser, "at"):
             fastest, *self._finer = candidates(self.denoiser.device) if precision == "auto" else (precision,)
             self.denoiser = self.denoiser.at(fastest)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpid.denoisers.latent import PRECISIONS, LatentDenoiser, evaluating, refuse_text
+from dpid.denoisers.latent import PRECISIONS, LatentDenoiser, check_precision, evaluating, refuse_text
 from dpid.denoisers.protocol import Conditions
 from dpid.denoisers.unet import unsupported
 
@@ -81,8 +81,7 @@ class DiffusersDenoiser(LatentDenoiser):
         config = pipe.unet.config
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) not in (None, "text_time"):
             raise ValueError(f"pipe: the UNet of {type(pipe).__name__} is not that of Stable Diffusion 1.x, 2.x or XL")
-        if precision not in ("auto", *PRECISIONS):
-            raise ValueError(f"precision: found {precision!r}, allowed are auto, {', '.join(PRECISIONS)}")
+        check_precision(precision)
         super().__init__(
             unet_config=dict(config), vae_config=dict(pipe.vae.config), alphas_cumprod=pipe.scheduler.alphas_cumprod,
             prediction=str(pipe.scheduler.config.prediction_type),
@@ -106,16 +105,14 @@ class DiffusersDenoiser(LatentDenoiser):
         if not self._wanted or (seen := _signature(self.unet)) == self._seen:
             return
         self._seen = seen
-        self._unet = self._call = None
+        self._fused = None
         reason = not_plain(self.unet)
         if reason is None:
-            own = self.at(self.own_precision)
-            own.fuse()
-            difference = own.check()
+            self.fuse()
+            difference = self.at(self.own_precision).check()
             if difference <= _TOLERANCE[self.own_precision]:
-                self.fuse()
                 return
-            self._unet = self._call = None
+            self._fused = None
             reason = f"it differs from the pipeline's UNet by {difference:.1e}"
         _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
 

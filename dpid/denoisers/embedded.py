@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid.denoisers.latent import LatentDenoiser, refuse_text
+from dpid.denoisers.layers import Layers
 from dpid.denoisers.protocol import Conditions
 
 
@@ -26,27 +27,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return json.loads((folder / "config.json").read_text()), {name: w.float() for name, w in weights.items()}
 
 
-class _Weights:
-    """Layers by name."""
-
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        self.weights = weights
-
-    def linear(self, name: str, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
-
-    def layer_norm(self, name: str, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
-
-    def conv(self, name: str, x: Tensor, stride: int = 1, padding: int = 1) -> Tensor:
-        return functional.conv2d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride, padding)
-
-    def norm_silu(self, name: str, x: Tensor, groups: int) -> Tensor:
-        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        return functional.silu(functional.group_norm(x, groups, weight, bias, 1e-6))
-
-
-def clip_text(w: _Weights, config: dict[str, Any], ids: Tensor) -> Tensor:
+def clip_text(w: Layers, config: dict[str, Any], ids: Tensor) -> Tensor:
     """Token ids [K,L] -> hidden states [K,L,D] of a CLIP text encoder (Radford et al., 2021)."""
     x = w.weights["embeddings.token_embedding.weight"][ids]
     x = x + w.weights["embeddings.position_embedding.weight"][: ids.shape[1]]
@@ -62,24 +43,27 @@ def clip_text(w: _Weights, config: dict[str, Any], ids: Tensor) -> Tensor:
     return w.layer_norm("final_layer_norm", x)
 
 
-def vae_mode(w: _Weights, config: dict[str, Any], x: Tensor) -> Tensor:
+def vae_mode(w: Layers, config: dict[str, Any], x: Tensor) -> Tensor:
     """Pixels [B,3,H,W] in [-1,1] -> the mode [B,4,h,w] of a VAE encoder's posterior, without attention blocks."""
-    groups = config["norm_num_groups"]
+
+    def norm_silu(name: str, x: Tensor) -> Tensor:
+        return functional.silu(w.group_norm(name, x, config["norm_num_groups"], 1e-6))
 
     def resnet(name: str, x: Tensor) -> Tensor:
-        y = w.conv(f"{name}.conv1", w.norm_silu(f"{name}.norm1", x, groups))
-        y = w.conv(f"{name}.conv2", w.norm_silu(f"{name}.norm2", y, groups))
-        return y + (w.conv(f"{name}.conv_shortcut", x, 1, 0) if f"{name}.conv_shortcut.weight" in w.weights else x)
+        y = w.conv(f"{name}.conv1", norm_silu(f"{name}.norm1", x))
+        y = w.conv(f"{name}.conv2", norm_silu(f"{name}.norm2", y))
+        return y + (w.conv(f"{name}.conv_shortcut", x) if w.has(f"{name}.conv_shortcut") else x)
 
     x = w.conv("encoder.conv_in", x)
     for i in range(len(config["block_out_channels"])):
         for j in range(config["layers_per_block"]):
             x = resnet(f"encoder.down_blocks.{i}.resnets.{j}", x)
-        if f"encoder.down_blocks.{i}.downsamplers.0.conv.weight" in w.weights:
-            x = w.conv(f"encoder.down_blocks.{i}.downsamplers.0.conv", functional.pad(x, (0, 1, 0, 1)), 2, 0)
+        if w.has(f"encoder.down_blocks.{i}.downsamplers.0.conv"):
+            padded = functional.pad(x, (0, 1, 0, 1))
+            x = w.conv(f"encoder.down_blocks.{i}.downsamplers.0.conv", padded, stride=2, padding=0)
     x = resnet("encoder.mid_block.resnets.1", resnet("encoder.mid_block.resnets.0", x))
-    x = w.conv("encoder.conv_out", w.norm_silu("encoder.conv_norm_out", x, groups))
-    return w.conv("quant_conv", x, 1, 0).chunk(2, 1)[0]
+    x = w.conv("encoder.conv_out", norm_silu("encoder.conv_norm_out", x))
+    return w.conv("quant_conv", x).chunk(2, 1)[0]
 
 
 class EmbeddedDenoiser(LatentDenoiser):
@@ -107,7 +91,7 @@ class EmbeddedDenoiser(LatentDenoiser):
                 weights.update({name: w.to(self.device) for name, w in weights.items()})
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device: {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-        self._vae, self._text = _Weights(vae), _Weights(text)
+        self._vae, self._text = Layers(vae), Layers(text)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
         self.fuse()
 

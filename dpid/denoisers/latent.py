@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,13 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 # fp32 kept where rounding costs most for next to no time: the last layers, whose output is what gets squared.
 LAST = ("conv_norm_out.", "conv_out.")
 Self = TypeVar("Self", bound="LatentDenoiser")
+
+
+def check_precision(precision: str, *allowed: str) -> None:
+    """``ValueError`` for a precision that is not ``allowed``; by default "auto" is, and every type."""
+    allowed = allowed or ("auto", *PRECISIONS)
+    if precision not in allowed:
+        raise ValueError(f"precision: found {precision!r}, allowed are {', '.join(allowed)}")
 
 
 @contextmanager
@@ -46,6 +54,12 @@ def refuse_text(tokens: int, limit: int, cut: str, unknown: Sequence[str], known
         raise ValueError(f"prompt: this model does not know {', '.join(map(repr, unknown))}; it knows {listed}")
 
 
+@lru_cache(maxsize=16)  # made once: inside the loop a copy from the host would wait for the device
+def _size_conditioning(height: int, width: int, device: torch.device) -> Tensor:
+    """SDXL's sizes [6]: original (height, width), crop (top, left), target (height, width)."""
+    return torch.tensor([height, width, 0, 0, height, width], device=device)
+
+
 class LatentDenoiser:
     """A latent diffusion model of Stable Diffusion's kind; subclasses read texts and pictures.
 
@@ -72,8 +86,7 @@ class LatentDenoiser:
         alphas = alphas[alphas > 0]  # a schedule rescaled to zero terminal SNR ends at -infinity
         self._grid: Tensor = (alphas.log() - (-alphas).log1p()).flip(0).cpu()
         self._levels = self._grid
-        self._unet: FusedUNet | None = None
-        self._call: Graphed | None = None
+        self._fused: Graphed | None = None
 
     # -- what subclasses answer
 
@@ -98,7 +111,7 @@ class LatentDenoiser:
     @property
     def fused(self) -> bool:
         """Whether the fused path is taken."""
-        return self._unet is not None
+        return self._fused is not None
 
     @property
     def logsnr_grid(self) -> Tensor:
@@ -123,8 +136,7 @@ class LatentDenoiser:
 
     def at(self: Self, precision: str) -> Self:
         """The same model computing in another precision; weights are shared where their type is already that."""
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision: found {precision!r}, allowed are {', '.join(PRECISIONS)}")
+        check_precision(precision, *PRECISIONS)
         if precision == self.precision:
             return self
         other = copy.copy(self)
@@ -137,8 +149,7 @@ class LatentDenoiser:
         """Take the fused path, in ``self.precision``."""
         dtype = PRECISIONS[self.precision]
         weights = {name: w.to(torch.float32 if name.startswith(LAST) else dtype) for name, w in self._weights().items()}
-        self._unet = FusedUNet(self.unet_config, weights)
-        self._call = Graphed(self._unet)
+        self._fused = Graphed(FusedUNet(self.unet_config, weights))
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
         """The model's native area at the picture's aspect ratio, in steps that the UNet can halve."""
@@ -147,7 +158,7 @@ class LatentDenoiser:
         return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
 
     def evaluation_bytes(self, height: int, width: int) -> int:
-        """Upper bound of the activations of one evaluation on latents [C, height, width].
+        """About what the activations of one evaluation on latents [C, height, width] take, on the safe side.
 
         At the finest level, in maps of the first block's width: about 8 for skips and their concatenation, and 16 for
         the widest feed-forward layer with its input; coarser levels need less at a time.
@@ -171,19 +182,19 @@ class LatentDenoiser:
         encoded: dict[str, Any] = {"hidden": hidden}
         if pooled is not None:
             encoded["pooled"] = pooled
-        if self._unet is not None:
+        if self._fused is not None:
             with torch.inference_mode():
-                encoded["keys_values"] = self._unet.encode(hidden.to(PRECISIONS[self.precision]))
+                encoded["keys_values"] = self._fused.unet.encode(hidden.to(PRECISIONS[self.precision]))
         return Conditions(names, encoded)
 
     def _sizes(self, z: Tensor, count: int) -> Tensor:
-        """SDXL's size conditioning [K, 6]: original (height, width), crop (top, left), target (height, width)."""
-        height, width = (side * self.factor for side in z.shape[-2:])
-        return torch.tensor([height, width, 0, 0, height, width], device=z.device).expand(count, -1)
+        """SDXL's size conditioning [K, 6]."""
+        height, width = z.shape[-2:]
+        return _size_conditioning(height * self.factor, width * self.factor, z.device).expand(count, -1)
 
     def _predict(self, z: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The UNet's output of all conditions: z [M,C,H,W], t [M] -> [K,M,C,H,W]."""
-        if self._unet is None or self._call is None:
+        if self._fused is None:
             return self._plain(z, t, conditions)
         dtype = PRECISIONS[self.precision]
         encoded = conditions.encoded
@@ -191,10 +202,10 @@ class LatentDenoiser:
             added = None
             if "pooled" in encoded:
                 pooled = encoded["pooled"].to(dtype)
-                added = self._unet.embed_added(pooled, self._sizes(z, len(pooled)))
-            # channels_last: pixels become tokens without a copy, and convolutions are faster on every device measured.
+                added = self._fused.unet.embed_added(pooled, self._sizes(z, len(pooled)))
+            # channels_last: pixels become tokens without a copy, and convolutions take no longer.
             z = z.to(dtype, memory_format=torch.channels_last)
-            out: Tensor = self._call(z, t, encoded["keys_values"], added)
+            out: Tensor = self._fused(z, t, encoded["keys_values"], added)
         return out
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dpid.denoisers.layers import Layers
+
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
 UP = ("UpBlock2D", "CrossAttnUpBlock2D")
 # Every other field of the configuration must have the value here: what it would change is not written below.
@@ -75,7 +77,7 @@ class _Call:
     keys_values: Mapping[str, tuple[Tensor, Tensor]]
 
 
-class FusedUNet:
+class FusedUNet(Layers):
     """eps or v of all conditions.
 
     Parameters
@@ -93,7 +95,8 @@ class FusedUNet:
         reason = unsupported(config)
         if reason:
             raise ValueError(f"unet: {reason} is not supported by the fused path")
-        self.config, self.weights = config, weights
+        super().__init__(weights)
+        self.config = config
         depth = len(config["block_out_channels"])
         heads = config.get("num_attention_heads") or config["attention_head_dim"]
         per_level = [heads] * depth if isinstance(heads, int) else list(heads)
@@ -105,8 +108,8 @@ class FusedUNet:
     def encode(self, hidden: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values [K, heads, L, D] of every cross-attention from hidden states [K, L, E]."""
         return {
-            name: (self._split(self._linear(f"{name}.to_k", hidden), name),
-                   self._split(self._linear(f"{name}.to_v", hidden), name))
+            name: (self._split(self.linear(f"{name}.to_k", hidden), name),
+                   self._split(self.linear(f"{name}.to_v", hidden), name))
             for name in self._cross
         }  # fmt: skip
 
@@ -118,7 +121,7 @@ class FusedUNet:
         ``added`` [K, E]: SDXL's pooled text and sizes, already embedded by :meth:`embed_added`.
         """
         call = _Call(len(z), self._time(t, added), keys_values)
-        h = self._conv("conv_in", z)
+        h = self.conv("conv_in", z)
         skips = [h]
         for i in range(len(self.config["down_block_types"])):
             h = self._down(f"down_blocks.{i}", h, call, skips)
@@ -128,7 +131,7 @@ class FusedUNet:
         for i in range(len(self.config["up_block_types"])):
             h = self._up(f"up_blocks.{i}", h, call, skips)
         h = h.to(self.weights["conv_out.weight"].dtype)  # may be kept in fp32
-        h = self._conv("conv_out", self._norm_silu("conv_norm_out", h))
+        h = self.conv("conv_out", self._norm_silu("conv_norm_out", h))
         return h.view(-1, *z.shape[:1], *h.shape[1:])
 
     def embed_added(self, pooled: Tensor, sizes: Tensor) -> Tensor:
@@ -136,57 +139,46 @@ class FusedUNet:
         c = self.config
         waves = sinusoids(sizes, c["addition_time_embed_dim"], c["flip_sin_to_cos"], c["freq_shift"]).flatten(1)
         x = torch.cat((pooled, waves.to(pooled.dtype)), -1)
-        return self._linear("add_embedding.linear_2", functional.silu(self._linear("add_embedding.linear_1", x)))
+        return self.linear("add_embedding.linear_2", functional.silu(self.linear("add_embedding.linear_1", x)))
 
     def _time(self, t: Tensor, added: Tensor | None) -> Tensor:
         """SiLU of the time embedding, [M, E], or [K·M, E] with ``added``; every resnet projects it."""
         c = self.config
         waves = sinusoids(t, c["block_out_channels"][0], c["flip_sin_to_cos"], c["freq_shift"])
         waves = waves.to(self.weights["conv_in.weight"].dtype)
-        emb = functional.silu(self._linear("time_embedding.linear_1", waves))
-        emb = self._linear("time_embedding.linear_2", emb)
+        emb = functional.silu(self.linear("time_embedding.linear_1", waves))
+        emb = self.linear("time_embedding.linear_2", emb)
         if added is not None:
             emb = (added[:, None] + emb).flatten(0, 1)
         return functional.silu(emb)
 
-    def _has(self, name: str) -> bool:
-        return f"{name}.weight" in self.weights
-
-    def _linear(self, name: str, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
-
-    def _conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
-        weight = self.weights[f"{name}.weight"]
-        return functional.conv2d(x, weight, self.weights[f"{name}.bias"], stride, weight.shape[-1] // 2)
-
     def _norm_silu(self, name: str, x: Tensor, channels: slice = slice(None), groups: int | None = None) -> Tensor:
-        weight, bias = self.weights[f"{name}.weight"][channels], self.weights[f"{name}.bias"][channels]
-        x = functional.group_norm(x, groups or self.config["norm_num_groups"], weight, bias, self.config["norm_eps"])
-        return functional.silu(x, inplace=True)
+        groups = groups or self.config["norm_num_groups"]
+        return functional.silu(self.group_norm(name, x, groups, self.config["norm_eps"], channels), inplace=True)
 
     def _down(self, name: str, h: Tensor, call: _Call, skips: list[Tensor]) -> Tensor:
         i = 0
-        while self._has(f"{name}.resnets.{i}.conv1"):
+        while self.has(f"{name}.resnets.{i}.conv1"):
             h = self._resnet(f"{name}.resnets.{i}", h, call)
-            if self._has(f"{name}.attentions.{i}.norm"):
+            if self.has(f"{name}.attentions.{i}.norm"):
                 h = self._transformer(f"{name}.attentions.{i}", h, call)
             skips.append(h)
             i += 1
-        if self._has(f"{name}.downsamplers.0.conv"):
-            h = self._conv(f"{name}.downsamplers.0.conv", h, stride=2)
+        if self.has(f"{name}.downsamplers.0.conv"):
+            h = self.conv(f"{name}.downsamplers.0.conv", h, stride=2)
             skips.append(h)
         return h
 
     def _up(self, name: str, h: Tensor, call: _Call, skips: list[Tensor]) -> Tensor:
         i = 0
-        while self._has(f"{name}.resnets.{i}.conv1"):
+        while self.has(f"{name}.resnets.{i}.conv1"):
             h = self._resnet(f"{name}.resnets.{i}", h, call, skips.pop())
-            if self._has(f"{name}.attentions.{i}.norm"):
+            if self.has(f"{name}.attentions.{i}.norm"):
                 h = self._transformer(f"{name}.attentions.{i}", h, call)
             i += 1
-        if self._has(f"{name}.upsamplers.0.conv"):
+        if self.has(f"{name}.upsamplers.0.conv"):
             h = functional.interpolate(h, skips[-1].shape[-2:], mode="nearest")
-            h = self._conv(f"{name}.upsamplers.0.conv", h)
+            h = self.conv(f"{name}.upsamplers.0.conv", h)
         return h
 
     def _resnet(self, name: str, h: Tensor, call: _Call, skip: Tensor | None = None) -> Tensor:
@@ -194,16 +186,16 @@ class FusedUNet:
         if skip is not None and len(skip) == len(h):
             h, skip = torch.cat((h, skip), 1), None
         x = (
-            self._conv(f"{name}.conv1", self._norm_silu(f"{name}.norm1", h))
+            self.conv(f"{name}.conv1", self._norm_silu(f"{name}.norm1", h))
             if skip is None
             else self._joined(name, h, skip)
         )
-        x = _add(x, self._linear(f"{name}.time_emb_proj", call.emb)[:, :, None, None])
-        x = self._conv(f"{name}.conv2", self._norm_silu(f"{name}.norm2", x))
-        if not self._has(f"{name}.conv_shortcut"):
+        x = _add(x, self.linear(f"{name}.time_emb_proj", call.emb)[:, :, None, None])
+        x = self.conv(f"{name}.conv2", self._norm_silu(f"{name}.norm2", x))
+        if not self.has(f"{name}.conv_shortcut"):
             return _add(x, h)
         if skip is None:
-            return _add(x, self._conv(f"{name}.conv_shortcut", h))
+            return _add(x, self.conv(f"{name}.conv_shortcut", h))
         weight, bias = self.weights[f"{name}.conv_shortcut.weight"], self.weights[f"{name}.conv_shortcut.bias"]
         x = _add(x, functional.conv2d(h, weight[:, : h.shape[1]], bias))
         return _add(x, functional.conv2d(skip, weight[:, h.shape[1] :]))
@@ -231,38 +223,34 @@ class FusedUNet:
     def _transformer(self, name: str, h: Tensor, call: _Call) -> Tensor:
         """h [k·M,C,H,W] -> [K·M,C,H,W]."""
         height, width = h.shape[-2:]
-        weight, bias = self.weights[f"{name}.norm.weight"], self.weights[f"{name}.norm.bias"]
-        x = functional.group_norm(h, self.config["norm_num_groups"], weight, bias, 1e-6)
+        x = self.group_norm(f"{name}.norm", h, self.config["norm_num_groups"], 1e-6)
         linear = self.config.get("use_linear_projection", False)
-        x = x if linear else self._conv(f"{name}.proj_in", x)
+        x = x if linear else self.conv(f"{name}.proj_in", x)
         x = x.flatten(2).transpose(1, 2).contiguous()  # [k·M, H·W, C]
-        x = self._linear(f"{name}.proj_in", x) if linear else x
+        x = self.linear(f"{name}.proj_in", x) if linear else x
         i = 0
-        while self._has(f"{name}.transformer_blocks.{i}.norm1"):
+        while self.has(f"{name}.transformer_blocks.{i}.norm1"):
             x = self._block(f"{name}.transformer_blocks.{i}", x, call)
             i += 1
-        x = self._linear(f"{name}.proj_out", x) if linear else x
+        x = self.linear(f"{name}.proj_out", x) if linear else x
         x = x.transpose(1, 2).unflatten(2, (height, width))
-        x = x if linear else self._conv(f"{name}.proj_out", x)
+        x = x if linear else self.conv(f"{name}.proj_out", x)
         return _add(x, h)
 
     def _block(self, name: str, x: Tensor, call: _Call) -> Tensor:
         """x [k·M, T, C] -> [K·M, T, C]: self-attention, cross-attention, feed-forward."""
-        n = self._layer_norm(f"{name}.norm1", x)
-        q, k, v = (self._split(self._linear(f"{name}.attn1.to_{p}", n), name) for p in "qkv")
+        n = self.layer_norm(f"{name}.norm1", x)
+        q, k, v = (self._split(self.linear(f"{name}.attn1.to_{p}", n), name) for p in "qkv")
         y = self._merge(functional.scaled_dot_product_attention(q, k, v))
-        x = _add(self._linear(f"{name}.attn1.to_out.0", y), x)
+        x = _add(self.linear(f"{name}.attn1.to_out.0", y), x)
         k, v = call.keys_values[f"{name}.attn2"]  # [K, heads, L, D]
-        q = self._linear(f"{name}.attn2.to_q", self._layer_norm(f"{name}.norm2", x))
+        q = self.linear(f"{name}.attn2.to_q", self.layer_norm(f"{name}.norm2", x))
         q = q.view(len(x) // call.samples, -1, q.shape[-1])  # all samples of a condition are one sequence
         q = self._split(q, name).expand(len(k), -1, -1, -1)
         y = self._merge(functional.scaled_dot_product_attention(q, k, v)).view(-1, *x.shape[1:])
-        x = _add(self._linear(f"{name}.attn2.to_out.0", y), x)
-        y, gate = self._linear(f"{name}.ff.net.0.proj", self._layer_norm(f"{name}.norm3", x)).chunk(2, -1)
-        return _add(self._linear(f"{name}.ff.net.2", functional.gelu(gate).mul_(y)), x)
-
-    def _layer_norm(self, name: str, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+        x = _add(self.linear(f"{name}.attn2.to_out.0", y), x)
+        y, gate = self.linear(f"{name}.ff.net.0.proj", self.layer_norm(f"{name}.norm3", x)).chunk(2, -1)
+        return _add(self.linear(f"{name}.ff.net.2", functional.gelu(gate).mul_(y)), x)
 
     def _split(self, x: Tensor, name: str) -> Tensor:
         """x [B, T, heads·D] -> [B, heads, T, D]."""
