@@ -90,6 +90,48 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
+class Inside:
+    """Times what ``denoiser`` spends in its UNet, as long as the context lasts."""
+
+    def __init__(self, denoiser: object) -> None:
+        self.denoiser, self.predict, self.seconds = denoiser, denoiser._predict, 0.0  # type: ignore[attr-defined]
+
+    def __enter__(self) -> "Inside":
+        self.denoiser._predict = self.timed  # type: ignore[attr-defined]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.denoiser._predict = self.predict  # type: ignore[attr-defined]
+
+    def timed(self, *args: object) -> torch.Tensor:
+        """The UNet's call, and how long the host waited for it."""
+        began = time.perf_counter()
+        out = self.predict(*args)
+        self.seconds += time.perf_counter() - began
+        return out
+
+
+def encode(denoiser, generator: torch.Generator):  # type: ignore[no-untyped-def]
+    """Conditions: texts for the embedded model; random hidden states for the others, which have no text encoder."""
+    width = denoiser.unet_config["cross_attention_dim"]
+    if denoiser.latent_shape[-1] == 16:
+        return denoiser.encode_conditions(PROMPTS)
+    return denoiser._prepared(PROMPTS, torch.randn(K, 77, width, generator=generator).to(denoiser.device))
+
+
+def figures(times: dict[str, list[float]], inside: float, evaluations: int, flops: int, peak: float):  # type: ignore[no-untyped-def]
+    """{metric: (value, unit)} from the wall times of every way, round by round."""
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    return {
+        **{f"{name}: evaluations a second": (evaluations / m, "1/s") for name, m in medians.items()},
+        **{f"{name} / ours": (statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True)), "x")
+           for name in ("ITD", "batched")},
+        "ours: arithmetic": (flops / medians["ours"] / 1e12, "TFLOP/s"),
+        "ours: share of the matmul peak": (flops / medians["ours"] / peak, ""),
+        "ours: outside the UNet": (1 - inside / sum(times["ours"]), ""),
+    }  # fmt: skip
+
+
 def main(
     model: str = "emoji", rounds: int = 3, samples: Annotated[int, typer.Option(help="A condition; even.")] = 0
 ) -> None:
@@ -99,59 +141,29 @@ def main(
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, *fused.latent_shape, generator=generator).to(fused.device)
     drawn = shifted_grid(fused.logsnr_grid, count, 1, generator)
-    if model == "emoji":
-        encoded = {name: d.encode_conditions(PROMPTS) for name, d in (("plain", plain), ("fused", fused))}
-    else:
-        hidden = torch.randn(K, 77, fused.unet_config["cross_attention_dim"], generator=generator).to(x.device)
-        encoded = {name: d._prepared(PROMPTS, hidden) for name, d in (("plain", plain), ("fused", fused))}
-    inside = 0.0
+    encoded = {d: encode(d, torch.Generator().manual_seed(1)) for d in (plain, fused)}
 
-    def ours(denoiser, name: str, timed: bool = False) -> Accumulator:  # type: ignore[no-untyped-def]
-        nonlocal inside
+    def run(denoiser) -> torch.Tensor:  # type: ignore[no-untyped-def]
         into = Accumulator.empty(x, 1, K, PAIRS)
-        original = denoiser._predict
-        if timed:
+        integrate(denoiser, x, encoded[denoiser], drawn, into, seed=0)
+        return into.gaps
 
-            def watched(*args: object) -> torch.Tensor:
-                nonlocal inside
-                began = time.perf_counter()
-                out = original(*args)
-                inside += time.perf_counter() - began
-                return out
-
-            denoiser._predict = watched
-        integrate(denoiser, x, encoded[name], drawn, into, seed=0)
-        denoiser._predict = original
-        return into
-
-    one, other = ours(plain, "plain").gaps, ours(fused, "fused").gaps
-    error = float((one - other).norm() / one.norm())
+    reference = run(plain)
     with FlopCounterMode(display=False) as counted:
-        ours(fused, "fused")
-    flops = counted.get_total_flops()
+        error = float((run(fused) - reference).norm() / reference.norm())
     times: dict[str, list[float]] = {"ITD": [], "batched": [], "ours": []}
-    whole = 0.0
-    for _ in range(rounds):
-        times["ITD"].append(seconds(lambda: itd(plain, x, encoded["plain"], drawn), x.device))
-        times["batched"].append(seconds(lambda: ours(plain, "plain"), x.device))
-        times["ours"].append(seconds(lambda: ours(fused, "fused", True), x.device))
-        whole += times["ours"][-1]
+    with Inside(fused) as inside:
+        for _ in range(rounds):
+            times["ITD"].append(seconds(lambda: itd(plain, x, encoded[plain], drawn), x.device))
+            times["batched"].append(seconds(lambda: run(plain), x.device))
+            times["ours"].append(seconds(lambda: run(fused), x.device))
     peak = matmul_peak(torch.float32 if fused.precision == "float32" else torch.float16, x.device)
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    figures = {
-        **{f"{name}: evaluations a second": (count * K / m, "1/s") for name, m in medians.items()},
-        **{f"{name} / ours": (statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True)), "x")
-           for name in ("ITD", "batched")},
-        "ours: arithmetic": (flops / medians["ours"] / 1e12, "TFLOP/s"),
-        "ours: share of the matmul peak": (flops / medians["ours"] / peak, ""),
-        "ours: outside the UNet": (1 - inside / whole, ""),
-        "ours: evaluations a call": (float(fitting(fused, x, K)), ""),
-        "gaps: relative difference from diffusers": (error, ""),
-    }  # fmt: skip
+    found = figures(times, inside.seconds, count * K, counted.get_total_flops(), peak)
+    found["ours: evaluations a call"] = (float(fitting(fused, x, K)), "")
+    found["gaps: relative difference from diffusers"] = (error, "")
     case = f"{model} {'x'.join(map(str, fused.latent_shape))} K={K} {fused.precision}"
-    ledger.append(
-        "unet", [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in figures.items()]
-    )  # fmt: skip
+    rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]
+    ledger.append("unet", rows)
 
 
 if __name__ == "__main__":
