@@ -89,27 +89,28 @@ def normal(nodes, weights):
     return nodes, weights / weights.sum()
 
 
-# μ(y1, y2) and, over p(x, y): E i1, E i2, E i12, E min(iˢ), E min(i°). All but the last column are entropies of the gate
-# (ln 2 and its like); E min(i°) by nested quadrature in another program, the same to six digits on a finer one.
+# μ(y1, y2) and, over p(x, y): E i1, E i2, E i12, E min(iˢ), E min(i°). All but the last column are entropies of the
+# gate (ln 2 and its like); E min(i°) by nested quadrature in another program, the same to six digits on a finer grid.
 GATES = {
     "XOR": (lambda p, q: 2 * (p ^ q) - 1, 0, 0, 0.69315, 0, 0),
     "AND": (lambda p, q: 2 * (p & q) - 1, 0.21576, 0.21576, 0.56234, 0.04247, 0.17329),
     "UNQ1": (lambda p, q: 2 * p - 1, 0.69315, 0, 0.69315, 0, 0),
+    "RDN": (lambda p, q: 2 * p - 1, 0.69315, 0.69315, 0.69315, 0.69315, 0.69315),
     "SUM": (lambda p, q: 2 * (p + q - 1), 0.34657, 0.34657, 1.03972, 0.34657, 0.31147),
 }
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_gates(gate):
-    """x = μ(y1, y2) + 0.1 n, y uniform bits; standard and orthogonal estimates and their minima."""
+    """x = μ(y1, y2) + 0.1 n, y uniform bits, or one bit twice; standard and orthogonal estimates and their minima."""
     mean, *expected = GATES[gate]
-    bits = list(product((0, 1), repeat=2))
-    means = torch.tensor([float(mean(*y)) for y in bits], dtype=torch.float64).view(4, 1, 1, 1)
-    conditions = {"": torch.full((4,), 0.25)}
+    bits = [(0, 0), (1, 1)] if gate == "RDN" else list(product((0, 1), repeat=2))
+    means = torch.tensor([float(mean(*y)) for y in bits], dtype=torch.float64).view(-1, 1, 1, 1)
+    conditions = {"": torch.full((len(bits),), 1 / len(bits))}
     for position, value in product((0, 1), repeat=2):
-        conditions[f"y{position + 1}={value}"] = torch.tensor([0.5 * (y[position] == value) for y in bits])
+        conditions[f"y{position + 1}={value}"] = torch.tensor([2 / len(bits) * (y[position] == value) for y in bits])
     for i, y in enumerate(bits):
-        conditions[f"{y}"] = torch.eye(4)[i]
+        conditions[f"{y}"] = torch.eye(len(bits))[i]
     model = MixtureDenoiser(means, 0.1, conditions, (-14.0, 16.0), 301)
     names = tuple(conditions)
     # Trapezoid in ε; Gauss-Legendre in n, either side of zero, where the minimum of i° has a kink.
@@ -127,7 +128,7 @@ def test_gates(gate):
     # The identity holds at every x. Tails of λ and steps of the quadratures: below 1e-4, against finer ones.
     torch.testing.assert_close(standard, ratios.gather(0, index), rtol=0, atol=1e-4)
     rows = torch.stack((*standard, standard[:2].amin(0), orthogonal[:2].amin(0)))
-    weight = density.repeat(4) / 4
+    weight = density.repeat(len(bits)) / len(bits)
     torch.testing.assert_close(rows @ weight, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-4)
     torch.testing.assert_close(orthogonal @ weight, standard @ weight, rtol=0, atol=1e-4)  # equal on average
 
