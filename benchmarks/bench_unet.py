@@ -16,7 +16,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpid.engine import Accumulator, fitting, integrate
-from dpid.sampling import shifted_grid
+from dpid.sampling import draw
 
 K, PROMPTS = 4, ("", "cow", "giraffe", "cow giraffe")
 PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]])
@@ -140,7 +140,7 @@ def main(
     count = samples or (32 if model == "emoji" else 2)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, *fused.latent_shape, generator=generator).to(fused.device)
-    drawn = shifted_grid(fused.logsnr_grid, count, 1, generator)
+    drawn = draw("shifted-grid", fused.logsnr_grid, count, 1, generator)
     encoded = {d: encode(d, torch.Generator().manual_seed(1)) for d in (plain, fused)}
 
     def run(denoiser) -> torch.Tensor:  # type: ignore[no-untyped-def]

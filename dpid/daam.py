@@ -28,7 +28,7 @@ from dpid.denoisers.diffusers import DiffusersDenoiser
 from dpid.denoisers.latent import evaluating
 from dpid.engine import fitting
 from dpid.images import ImageLike, open_image, to_pixels
-from dpid.sampling import shifted_grid
+from dpid.sampling import draw
 from dpid.zoo import generate
 
 
@@ -147,7 +147,7 @@ def _look(
     picture = to_pixels(opened, denoiser.size_for(*opened.size))
     x = denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
     recorder.size = (x.shape[-2], x.shape[-1])
-    points = shifted_grid(denoiser.logsnr_grid, 2 * -(-samples // 2), 1, torch.Generator().manual_seed(seed))
+    points = draw("shifted-grid", denoiser.logsnr_grid, 2 * -(-samples // 2), 1, torch.Generator().manual_seed(seed))
     points, size = points.to(x.device), fitting(denoiser, x, 1)
     condition = denoiser.encode_conditions((prompt,))
     with _recording(denoiser.unet, recorder):
@@ -169,7 +169,7 @@ def attention_maps(
     pipe : a StableDiffusionPipeline (SD 1.x, 2.x) or StableDiffusionXLPipeline; nothing of it changes
     prompt, concepts : a text and phrases of it ("bowl#2": the second "bowl")
     image : None makes a picture and records while it is made, as the paper does; a picture (see
-        :meth:`dpid.Explainer.explain`) is noised at log-SNRs of :func:`dpid.sampling.shifted_grid`, those that our
+        :meth:`dpid.Explainer.explain`) is noised at log-SNRs of :func:`dpid.sampling.draw`, those that our
         estimators use, and denoised under ``prompt``
     samples : steps of generation, or evaluations of the UNet for a given image, rounded up to an even number
     seed : of the noise; the global random state is neither read nor changed

@@ -21,7 +21,7 @@ from dpid.information import ESTIMATORS, needed_pairs, set_function
 from dpid.pid import mean_stderr, picture_measures
 from dpid.precision import Bias, candidates, rounding_bias
 from dpid.result import Facts, PIDResult
-from dpid.sampling import shifted_grid
+from dpid.sampling import draw
 
 _LOG = logging.getLogger("dpid")
 Progress = Callable[[int, int], None]
@@ -182,8 +182,8 @@ class Explainer:
         sums = Accumulator.empty(x, budget.replicates, len(chosen.texts), needed_pairs(chosen))
         planned = budget.each * len(chosen.texts) * budget.rounds
         for done in range(budget.rounds):
-            samples = shifted_grid(
-                self.denoiser.logsnr_grid, budget.per_replicate, budget.replicates, generator,
+            samples = draw(
+                "shifted-grid", self.denoiser.logsnr_grid, budget.per_replicate, budget.replicates, generator,
                 first_id=done * budget.each // 2,
             )  # fmt: skip
             integrate(

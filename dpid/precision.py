@@ -15,7 +15,7 @@ from torch import Tensor
 from dpid.conditions import Plan
 from dpid.engine import Accumulator, integrate
 from dpid.information import needed_pairs, set_function
-from dpid.sampling import shifted_grid
+from dpid.sampling import draw
 
 Bias = dict[str, Tensor]  # estimator -> [S, h, w] nats
 PILOT = 8  # samples a condition, spread over the log-SNRs
@@ -36,7 +36,7 @@ def rounding_bias(denoiser: Any, x: Tensor, chosen: Plan, samples: int = PILOT, 
     ``x`` [1,C,h,w]; ``denoiser`` is a :class:`dpid.denoisers.latent.LatentDenoiser`.
     """
     grid = denoiser.logsnr_grid
-    drawn = shifted_grid(grid, samples, 1, torch.Generator().manual_seed(seed))
+    drawn = draw("shifted-grid", grid, samples, 1, torch.Generator().manual_seed(seed))
     found = []
     for model in (denoiser, denoiser.at("float32")):
         sums = Accumulator.empty(x, 1, len(chosen.texts), needed_pairs(chosen))

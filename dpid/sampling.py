@@ -1,8 +1,14 @@
 """Which log-SNRs, which noise, which weights.
 
 The integral over log-SNR λ becomes a sum over the levels that the network was trained at, Σ_t Δ_t g(λ_t) with
-trapezoid widths Δ_t: the noise level and the timestep given to the network then agree exactly. A replicate is one
-randomly shifted grid over that sum, an unbiased estimate of it; both signs of each noise are used (antithetic).
+trapezoid widths Δ_t: the noise level and the timestep given to the network then agree exactly. A rule draws level t
+with probability q_t and weighs it by Δ_t / q_t, so that every replicate is an unbiased estimate of that sum:
+
+- ``logistic``      independent levels from a logistic density, ITD's rule (Kong et al., 2023: location 1, scale 2)
+- ``uniform``       independent levels, q_t ∝ Δ_t
+- ``stratified``    one level in each of n equal strata, q_t ∝ Δ_t
+- ``shifted-grid``  n equal steps with one random shift, q_t ∝ Δ_t
+- ``adaptive``      a shifted grid in a density that a pilot, or the caller, found
 """
 
 from __future__ import annotations
@@ -45,27 +51,67 @@ def cells(grid: Tensor) -> Tensor:
     return torch.cat((zero, half)) + torch.cat((half, zero))
 
 
-def shifted_grid(
-    grid: Tensor, per_replicate: int, replicates: int, generator: torch.Generator, first_id: int = 0
-) -> Samples:
-    """Independent, randomly shifted, antithetic grids: equal steps of log-SNR, snapped to the trained levels.
+RULES = ("shifted-grid", "stratified", "uniform", "logistic", "adaptive")
+_LOCATION, _SCALE = 1.0, 2.0  # of the logistic density, as ITD publishes it
+
+
+def logistic_density(grid: Tensor) -> Tensor:
+    """Probability [T] of the levels of ``grid`` under ITD's logistic density, cut off at the ends of the grid."""
+    edges = torch.cat((grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]))
+    mass = ((edges - _LOCATION) / _SCALE).sigmoid().diff()
+    return mass / mass.sum()
+
+
+def draw(
+    rule: str, grid: Tensor, per_replicate: int, replicates: int, generator: torch.Generator, *,
+    antithetic: bool = True, density: Tensor | None = None, first_id: int = 0,
+) -> Samples:  # fmt: skip
+    """Independent replicates of one rule, each an unbiased estimate of the integral.
 
     Parameters
     ----------
+    rule : one of ``RULES``
     grid : [T] float64, ascending log-SNRs
-    per_replicate : samples of one replicate; even, since each noise is used with both signs
-    replicates : G, each with its own shift and its own noise
+    per_replicate : samples of one replicate; even if ``antithetic``
+    replicates : G, each with its own levels and its own noise
+    antithetic : use each noise with both signs, at the same level
+    density : [T], with which "adaptive" draws levels, up to a factor; positive where the integrand is not zero
     first_id : the noise of the call is numbered from here on
+
+    Raises
+    ------
+    ValueError
+        An unknown rule, an odd number of antithetic samples, a density missing, not positive, or of the wrong length.
     """
-    points = per_replicate // 2
-    shift = torch.rand(replicates, 1, generator=generator, dtype=torch.float64)
-    u = (torch.arange(points, dtype=torch.float64) + shift) / points  # [G, points]
+    if rule not in RULES:
+        raise ValueError(f"rule: found {rule!r}, allowed are {', '.join(RULES)}")
+    if per_replicate < 1 or (antithetic and per_replicate % 2):
+        raise ValueError(f"per_replicate: found {per_replicate}, expected a positive {'even ' * antithetic}number")
+    points = per_replicate // 2 if antithetic else per_replicate
     widths = cells(grid)
-    edges = widths.cumsum(0)
-    level = torch.searchsorted(edges, u.flatten() * edges[-1]).clamp(max=len(grid) - 1)
-    # Level t is drawn with probability Δ_t / Σ Δ, so every sample carries the same weight.
-    weight = torch.full((replicates * points * 2,), float(edges[-1]) / per_replicate)
+    q = _proposal(rule, grid, widths, density)
+    u = torch.rand(replicates, 1 if rule in ("shifted-grid", "adaptive") else points, generator=generator,
+                   dtype=torch.float64)  # fmt: skip
+    if rule not in ("uniform", "logistic"):
+        u = (torch.arange(points, dtype=torch.float64) + u) / points
+    level = torch.searchsorted(q.cumsum(0), u.flatten()).clamp(max=len(grid) - 1)
+    weight = (widths[level] / q[level] / per_replicate).float()
     noise = torch.arange(first_id, first_id + replicates * points)
     replicate = torch.arange(replicates).repeat_interleave(points)
+    if not antithetic:
+        return Samples(grid[level], weight, replicate, noise)
     pair = torch.stack((noise, ~noise), -1).flatten()
-    return Samples(grid[level].repeat_interleave(2), weight, replicate.repeat_interleave(2), pair)
+    return Samples(*(t.repeat_interleave(2) for t in (grid[level], weight, replicate)), pair)
+
+
+def _proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) -> Tensor:
+    """Probability [T] of every level."""
+    if rule == "logistic":
+        return logistic_density(grid)
+    if rule != "adaptive":
+        return widths / widths.sum()
+    if density is None or density.shape != grid.shape or not (density > 0).all() or not density.isfinite().all():
+        found = None if density is None else tuple(density.shape)
+        raise ValueError(f"density: found {found}, expected {len(grid)} positive numbers, one a level")
+    q = density.double() * widths
+    return q / q.sum()

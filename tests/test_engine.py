@@ -5,7 +5,7 @@ import torch
 
 from dpid.denoisers import GaussianDenoiser
 from dpid.engine import Accumulator, fitting, integrate
-from dpid.sampling import shifted_grid
+from dpid.sampling import draw
 
 K, PAIRS = 3, torch.tensor([[0, 1], [1, 2]])
 
@@ -18,7 +18,7 @@ def problem():
          for name in "abc"}, (-5.0, 7.0), 200,
     )  # fmt: skip
     x = torch.randn(2, 2, 4, 4, generator=generator)
-    return model, x, model.encode_conditions("abc"), shifted_grid(model.logsnr_grid, 8, 2, generator)
+    return model, x, model.encode_conditions("abc"), draw("shifted-grid", model.logsnr_grid, 8, 2, generator)
 
 
 def sums(problem, **options):
