@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -25,12 +25,32 @@ class Plan:
     subsets : every subset of ``concepts``, smallest first, the null ``()`` at the start, all concepts at the end
     texts : the distinct conditions, K of them
     index : position in ``texts`` of each subset's condition
+    full : position in ``texts`` of F, the condition that describes the picture best (theory: Rao–Blackwellised
+        estimator); that of all concepts, unless :func:`with_reference` chose another
     """
 
     concepts: tuple[str, ...]
     subsets: tuple[Subset, ...]
     texts: tuple[Any, ...]
     index: tuple[int, ...]
+    full: int
+
+
+def with_reference(plan: Plan, text: Any) -> Plan:
+    """``plan`` with ``text`` as its F; a condition more where it is none of ``plan.texts``."""
+    texts = tuple(dict.fromkeys((*plan.texts, text)))
+    return replace(plan, texts=texts, full=texts.index(text))
+
+
+def merge(plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    """The same plans over one list of texts: what occurs in several is evaluated once."""
+    texts = tuple(dict.fromkeys(text for p in plans for text in p.texts))
+    return tuple(
+        replace(
+            p, texts=texts, index=tuple(texts.index(p.texts[k]) for k in p.index), full=texts.index(p.texts[p.full])
+        )
+        for p in plans
+    )
 
 
 def subsets_of(concepts: Sequence[str]) -> tuple[Subset, ...]:
@@ -69,7 +89,8 @@ def _without(prompt: str, spans: Sequence[tuple[int, int]]) -> str:
 def _from_texts(concepts: tuple[str, ...], texts: Mapping[Subset, Any]) -> Plan:
     subsets = subsets_of(concepts)
     distinct = tuple(dict.fromkeys(texts[s] for s in subsets))
-    return Plan(concepts, subsets, distinct, tuple(distinct.index(texts[s]) for s in subsets))
+    index = tuple(distinct.index(texts[s]) for s in subsets)
+    return Plan(concepts, subsets, distinct, index, index[-1])
 
 
 def plan(prompt: str, concepts: Sequence[str], context: bool = False) -> Plan:

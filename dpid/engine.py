@@ -20,20 +20,56 @@ _LOG = logging.getLogger("dpid")
 
 @dataclass
 class Accumulator:
-    """Sums over samples, in nats per latent pixel: ``gaps`` [G,P,B,H,W], ``residuals`` [G,K,B,H,W], ``pairs`` [P,2]."""
+    """Sums over samples, in nats.
+
+    Attributes
+    ----------
+    gaps, residuals : per latent pixel, [G,P,B,H,W] and [G,K,B,H,W]
+    pairs : conditions of the gaps, [P,2]
+    edges : of L bins of log-SNR, [L+1] float64 ascending
+    gap_profile, residual_profile : of the whole image in every bin, [G,L,P,B] and [G,L,K,B]
+    evaluations : of the denoiser
+    """
 
     gaps: Tensor
     residuals: Tensor
     pairs: Tensor
+    edges: Tensor
+    gap_profile: Tensor
+    residual_profile: Tensor
     evaluations: int = 0
 
     @classmethod
-    def empty(cls, x: Tensor, replicates: int, conditions: int, pairs: Tensor) -> Accumulator:
-        """Zeros for latents ``x`` [B,C,H,W]."""
+    def empty(
+        cls, x: Tensor, replicates: int, conditions: int, pairs: Tensor, edges: Tensor | None = None
+    ) -> Accumulator:
+        """Zeros for latents ``x`` [B,C,H,W]; without ``edges`` there is no profile, L = 0."""
         b, _, h, w = x.shape
-        gaps = torch.zeros(replicates, len(pairs), b, h, w, device=x.device)
-        residuals = torch.zeros(replicates, conditions, b, h, w, device=x.device)
-        return cls(gaps, residuals, pairs.to(x.device))
+        bins = 0 if edges is None else len(edges) - 1
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, device=x.device)
+
+        return cls(
+            zeros(replicates, len(pairs), b, h, w), zeros(replicates, conditions, b, h, w), pairs.to(x.device),
+            x.new_zeros(1, dtype=torch.float64) if edges is None else edges.to(x.device),
+            zeros(replicates, bins, len(pairs), b), zeros(replicates, bins, conditions, b),
+        )  # fmt: skip
+
+    def add_profile(self, eps_hat: Tensor, noise: Tensor, part: Samples) -> None:
+        """Add ½ w ‖·‖² of every pair and residual: eps_hat [N,K,B,C,H,W], noise [N,B,C,H,W]."""
+        bins = self.gap_profile.shape[1]
+        row = part.replicate * bins + torch.bucketize(part.logsnr, self.edges[1:-1])
+        half = (part.weight / 2)[:, None, None]
+        first, second = self.pairs.unbind(1)
+        # A pair at a time: all differences at once would take more memory than the UNet's output itself.
+        gaps = [
+            (eps_hat.index_select(1, first[p]) - eps_hat.index_select(1, second[p])).float().square().flatten(3).sum(-1)
+            for p in range(len(first))
+        ]
+        self.gap_profile.flatten(0, 1).index_add_(0, row, half * torch.cat(gaps, 1))
+        residuals = [(noise - e).float().square().flatten(2).sum(-1) for e in eps_hat.unbind(1)]
+        self.residual_profile.flatten(0, 1).index_add_(0, row, half * torch.stack(residuals, 1))
 
     def is_finite(self) -> bool:
         """Whether no sum is NaN or infinite."""
@@ -65,7 +101,7 @@ def integrate(
     _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
     if not into.is_finite():
         # Which sample it was is found by doing the same again, slowly.
-        again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
+        again = Accumulator.empty(x, *into.residuals.shape[:2], into.pairs)
         _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
         raise FloatingPointError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
 
@@ -147,6 +183,10 @@ class _Run:
         ops.accumulate(
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )  # fmt: skip
+        if into.gap_profile.shape[1]:
+            # σ(-200) is 1 and σ(200) nothing: the channel gives the noise itself.
+            silent = torch.full_like(part.logsnr, -200.0)
+            into.add_profile(eps_hat, ops.noisy_channel(self.x, silent, part.sample_id, self.seed), part)
         if self.watch and not into.is_finite():
             _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
         into.evaluations += eps_hat.shape[0] * eps_hat.shape[1] * eps_hat.shape[2]

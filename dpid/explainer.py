@@ -1,30 +1,36 @@
-"""From a picture, a prompt and two concepts to their PID."""
+"""From a picture, a prompt and its concepts to their PID."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dpid import __version__
-from dpid.conditions import Plan, Subset, from_mapping, plan
+from dpid.conditions import Plan, Subset, from_mapping, merge, plan, with_reference
 from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, peak_memory
 from dpid.images import ImageLike, open_image, to_pixels
-from dpid.information import ESTIMATORS, needed_pairs, set_function
-from dpid.pid import mean_stderr, picture_measures
+from dpid.information import needed_pairs, set_function, set_profile
+from dpid.likelihood import Likelihood, likelihood
+from dpid.options import Options
+from dpid.pid.priors import resolve
+from dpid.pid.decomposition import find
+from dpid.pid import mean_stderr
 from dpid.precision import Bias, candidates, rounding_bias
 from dpid.result import Facts, PIDResult
-from dpid.sampling import draw
+from dpid.sampling import Samples, cells, draw
 
 _LOG = logging.getLogger("dpid")
 Progress = Callable[[int, int], None]
+_MOST_BINS = 64  # of the profile over log-SNR
 
 
 class ConvergenceWarning(UserWarning):
@@ -39,12 +45,19 @@ class Explainer:
     model : a diffusers StableDiffusionPipeline, or any :class:`dpid.denoisers.Denoiser`
     precision : what a pipeline's UNet computes in: "float32", "bfloat16", "float16", or "auto", the fastest type whose
         rounding bias is under half the standard error of every i(x; y_S); a result shows which, and its bias
+
+    Raises
+    ------
+    ValueError
+        The model cannot be used, or is a denoiser in training mode.
     """
 
     def __init__(self, model: Any, *, precision: str = "auto") -> None:
         check_precision(precision)
         if hasattr(model, "eps_hat"):
             self.denoiser: Any = model  # a Denoiser
+            if getattr(model, "training", False):
+                raise ValueError("model: is in train() mode, where dropout makes every answer another; call .eval()")
         else:
             from dpid.denoisers.diffusers import from_pipeline
 
@@ -78,34 +91,19 @@ class Explainer:
         *,
         latents: Tensor | None = None,
         conditions: Mapping[Subset, Any] | None = None,
-        context: bool = False,
-        estimator: str = "rao-blackwell",
-        measure: str = "min",
-        samples: int = 32,
-        replicates: int = 4,
-        tolerance: float | None = None,
-        max_samples: int = 1024,
-        seed: int = 0,
-        max_batch_size: int | None = None,
         progress: Progress | None = None,
+        **options: Any,
     ) -> PIDResult:
-        """Split i(x; y1, y2) into redundancy, uniqueness of each concept, and synergy.
+        """Split i(x; y1, …, yn) into redundancy, uniqueness of each concept, and synergy.
 
         Parameters
         ----------
         image : path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; or ``latents`` [C,h,w] instead
-        prompt, concepts : a text and two phrases of it ("bowl#2": the second "bowl"); or ``conditions`` instead,
-            {(): null, (c1,): …, (c2,): …, (c1, c2): …}
-        context : False, PID: words against the empty prompt. True, CPID: given the rest of the prompt
-        estimator : whose numbers stand at the top: "rao-blackwell", "standard", "orthogonal"; all are computed
-        measure : redundancy measure, "min"
-        samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates``
-        replicates : independent repeats, from whose spread the errors come
-        tolerance : add samples until the standard error of i(x; y1, y2) is below this fraction of it
-        max_samples : where ``tolerance`` gives up, with a warning
-        seed : of noise and grid shifts, in [0, 2⁶³); the global random state is neither read nor changed
-        max_batch_size : UNet evaluations in one call; None: as many as run fastest and fit the free memory
+        prompt, concepts : a text and two to eight phrases of it ("bowl#2": the second "bowl"); all 2ⁿ subsets are
+            evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}
         progress : told (evaluations done, evaluations planned)
+        options : fields of :class:`dpid.options.Options`: context, reference, estimator, measure, priors, level, smooth,
+            samples, replicates, rule, antithetic, tolerance, max_samples, seed, max_batch_size
 
         Raises
         ------
@@ -114,31 +112,99 @@ class Explainer:
         FloatingPointError
             The model returned NaN or infinity.
         """
-        check_options(
-            estimator=estimator, measure=measure, samples=samples, replicates=replicates, tolerance=tolerance,
-            max_samples=max_samples, seed=seed, max_batch_size=max_batch_size,
-        )  # fmt: skip
-        chosen = plan_pair(prompt, concepts, conditions, context)
+        chosen = Options(**options)
+        question = self._question(prompt, concepts, conditions, chosen)
+        return self._last(image, latents, (question,), chosen, prompt, progress)[0]
+
+    def stream(
+        self,
+        image: ImageLike | None = None,
+        prompt: str | None = None,
+        concepts: Sequence[str] | None = None,
+        *,
+        latents: Tensor | None = None,
+        conditions: Mapping[Subset, Any] | None = None,
+        **options: Any,
+    ) -> Iterator[PIDResult]:
+        """Growing results, one after every ``samples`` more evaluations of each condition, up to ``max_samples``.
+
+        Stops when ``tolerance`` is met, where there is one. Arguments and errors are those of :meth:`explain`.
+        """
+        chosen = Options(**options)
+        question = self._question(prompt, concepts, conditions, chosen)
         picture, x = self._latents(image, latents)
-        budget = _Budget(samples, replicates, tolerance, max_samples, seed, max_batch_size)
-        grid = self.denoiser.logsnr_grid
-        texts = {"+".join(s): str(chosen.texts[i]) for s, i in zip(chosen.subsets, chosen.index, strict=True)}
+        return (results[0] for results in self._rounds(picture, x, (question,), chosen, prompt, None))
+
+    def explain_pairs(
+        self,
+        image: ImageLike | None = None,
+        prompt: str | None = None,
+        concepts: Sequence[str] | None = None,
+        *,
+        latents: Tensor | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> dict[tuple[str, str], PIDResult]:
+        """The PID of every pair of ``concepts``, from one run in which each distinct condition is evaluated once.
+
+        Eight concepts make 28 pairs but 37 conditions. Arguments and errors as for :meth:`explain`; see
+        :func:`dpid.result.ranked`.
+        """
+        chosen = Options(**options)
+        if concepts is None or len(concepts) < 2:
+            raise ValueError(f"concepts: found {0 if concepts is None else len(concepts)}, expected at least 2")
+        pairs = list(combinations(concepts, 2))
+        questions = merge([self._question(prompt, pair, None, chosen) for pair in pairs])
+        results = self._last(image, latents, questions, chosen, prompt, progress)
+        return dict(zip(pairs, results, strict=True))
+
+    def log_likelihood(
+        self,
+        image: ImageLike | None = None,
+        condition: Any = "",
+        *,
+        latents: Tensor | None = None,
+        **options: Any,
+    ) -> Likelihood:
+        """log p(x | condition) of the latents; ``options`` as for :meth:`explain`. See :mod:`dpid.likelihood`."""
+        chosen = Options(**options)
+        _, x = self._latents(image, latents)
+        encoded = self.denoiser.encode_conditions((condition,))
+        sums = Accumulator.empty(x, chosen.replicates, 1, torch.tensor([[0, 0]]))
+        samples, _ = self._draw(chosen, 0, torch.Generator().manual_seed(chosen.seed), sums, None)
+        integrate(self.denoiser, x, encoded, samples, sums, seed=chosen.seed, max_batch_size=chosen.max_batch_size)
+        return likelihood(sums.residuals[:, 0, 0], x[0].numel(), self.denoiser.logsnr_grid)
+
+    def _question(
+        self, prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None,
+        options: Options,
+    ) -> Plan:  # fmt: skip
+        """The conditions that answer it; ``ValueError`` if they cannot be made."""
+        chosen = plan_concepts(prompt, concepts, conditions, options.context)
+        if options.reference == "concepts":
+            return chosen
+        if options.reference == "prompt" and not prompt:
+            raise ValueError("reference: 'prompt' needs a prompt")
+        return with_reference(chosen, prompt if options.reference == "prompt" else options.reference)
+
+    def _last(
+        self, image: ImageLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
+        prompt: str | None, progress: Progress | None,
+    ) -> list[PIDResult]:  # fmt: skip
+        """The results of one round, or with a tolerance of as many as it takes; in a finer type where one rounds."""
+        picture, x = self._latents(image, latents)
         while True:
-            bias = self._rounding_bias(x, chosen)
-            sums, rounds, converged = self._integrate(x, chosen, budget, estimator, progress)
-            f = {name: values[:, :, 0].float().cpu() for name, values in set_function(sums, chosen, rounds).items()}
-            facts = Facts(
-                prompt=prompt or "", concepts=chosen.concepts, context=context, conditions=texts,
-                estimator=estimator, measure=measure, samples=budget.each * rounds, replicates=replicates,
-                unet_evaluations=sums.evaluations, logsnr_range=(float(grid[0]), float(grid[-1])), seed=seed,
-                model=self.denoiser.name, precision=self.denoiser.precision, version=__version__, converged=converged,
-                rounding_bias=bias, peak_memory=peak_memory(x.device),
-            )  # fmt: skip
-            result = PIDResult(facts, f, picture)
-            if not (self._finer and result.coarse()):
-                return result
+            for results in self._rounds(picture, x, questions, options, prompt, progress):
+                if options.tolerance is None:
+                    break
+            if not (self._finer and any(result.coarse() for result in results)):
+                break
             _LOG.info("precision: %s rounds too coarsely, going on with %s", self.denoiser.precision, self._finer[0])
             self.denoiser = self.denoiser.at(self._finer.pop(0))
+        if options.tolerance is not None and not all(result.facts.converged for result in results):
+            message = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        return results
 
     def _rounding_bias(self, x: Tensor, chosen: Plan) -> dict[str, dict[str, float]] | None:
         """Of every i(x; y_S) by every estimator in nats; None where nothing rounds more coarsely than float32."""
@@ -173,65 +239,108 @@ class Explainer:
             raise ValueError("latents: found NaN or infinity")
         return picture, x.detach()
 
-    def _integrate(
-        self, x: Tensor, chosen: Plan, budget: _Budget, estimator: str, progress: Progress | None
-    ) -> tuple[Accumulator, int, bool | None]:
-        """Rounds of samples until the tolerance is met: the sums, the rounds, whether it was met."""
-        encoded = self.denoiser.encode_conditions(chosen.texts)
-        generator = torch.Generator().manual_seed(budget.seed)
-        sums = Accumulator.empty(x, budget.replicates, len(chosen.texts), needed_pairs(chosen))
-        planned = budget.each * len(chosen.texts) * budget.rounds
-        for done in range(budget.rounds):
-            samples = draw(
-                "shifted-grid", self.denoiser.logsnr_grid, budget.per_replicate, budget.replicates, generator,
-                first_id=done * budget.each // 2,
-            )  # fmt: skip
-            integrate(
-                self.denoiser, x, encoded, samples, sums, seed=budget.seed, max_batch_size=budget.max_batch_size,
-                on_batch=progress and (lambda: progress(sums.evaluations, planned)),
-            )  # fmt: skip
-            if budget.tolerance is None:
-                return sums, 1, None
-            whole, error = mean_stderr(set_function(sums, chosen, done + 1)[estimator][:, -1].sum((-2, -1)))
-            if float(error.max()) <= budget.tolerance * float(whole.abs().min()):
-                return sums, done + 1, True
-        message = f"tolerance {budget.tolerance} was not reached within max_samples = {budget.max_samples}"
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
-        return sums, budget.rounds, False
+    def _rounds(
+        self, picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
+        progress: Progress | None,
+    ) -> Iterator[list[PIDResult]]:  # fmt: skip
+        """The results after every round of samples; all questions share one list of texts."""
+        texts = questions[0].texts
+        encoded = self.denoiser.encode_conditions(texts)
+        generator = torch.Generator().manual_seed(options.seed)
+        edges = _edges(self.denoiser.logsnr_grid, min(options.points, _MOST_BINS))
+        sums = Accumulator.empty(x, options.replicates, len(texts), needed_pairs(questions), edges)
+        planned = options.each * len(texts) * (1 if options.tolerance is None else options.rounds)
+        tell = progress and (lambda: progress(sums.evaluations, planned))
+        done = 0
+        for turn in range(options.rounds):
+            while done < (turn + 1) * options.each:
+                density = _density(sums, questions[0], self.denoiser.logsnr_grid) if done else None
+                samples, count = self._draw(options, done, generator, sums, density)
+                integrate(
+                    self.denoiser, x, encoded, samples, sums, seed=options.seed, on_batch=tell,
+                    max_batch_size=options.max_batch_size,
+                )  # fmt: skip
+                done += count
+            results = [self._result(picture, x, q, options, prompt, sums, turn + 1) for q in questions]
+            if options.tolerance is not None:
+                met = [_relative_error(result) <= options.tolerance for result in results]
+                results = [
+                    replace(result, facts=replace(result.facts, converged=ok))
+                    for result, ok in zip(results, met, strict=True)
+                ]
+            yield results
+            if options.tolerance is not None and all(met):
+                return
+
+    def _draw(
+        self, options: Options, done: int, generator: torch.Generator, sums: Accumulator, density: Tensor | None
+    ) -> tuple[Samples, int]:
+        """The next samples, and how many a condition: a round, or for "adaptive" half of one at first, its pilot."""
+        rule, count = options.rule, options.per_replicate
+        if rule == "adaptive" and density is None and sums.gap_profile.shape[1]:
+            rule, count = "shifted-grid", count // 2
+        elif rule == "adaptive" and done < options.each:
+            rule, count = ("adaptive" if density is not None else "shifted-grid"), count // 2
+        samples = draw(
+            rule, self.denoiser.logsnr_grid, count, options.replicates, generator, antithetic=options.antithetic,
+            density=density, first_id=done,
+        )  # fmt: skip
+        # Every draw estimates the whole integral; two that make up one round count by their samples.
+        return replace(samples, weight=samples.weight * (count / options.per_replicate)), count * options.replicates
+
+    def _result(
+        self, picture: Tensor | None, x: Tensor, question: Plan, options: Options, prompt: str | None,
+        sums: Accumulator, rounds: int,
+    ) -> PIDResult:  # fmt: skip
+        grid = self.denoiser.logsnr_grid
+        texts = {"+".join(s): str(question.texts[i]) for s, i in zip(question.subsets, question.index, strict=True)}
+        priors = options.priors
+        kind = find(options.measure).priors
+        facts = Facts(
+            prompt=prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
+            reference=str(question.texts[question.full]), estimator=options.estimator, measure=options.measure,
+            level=options.level, smooth=options.smooth, rule=options.rule, antithetic=options.antithetic,
+            priors=None if kind is None else {
+                "+".join(s): float(h) for s, h in resolve(priors, question.concepts, kind, prompt).items()
+            },
+            samples=options.each * rounds, replicates=options.replicates, unet_evaluations=sums.evaluations,
+            logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=self.denoiser.name,
+            precision=self.denoiser.precision, version=__version__,
+            rounding_bias=self._rounding_bias(x, question), peak_memory=peak_memory(x.device),
+        )  # fmt: skip
+        f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
+        profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}
+        return PIDResult(facts, f, profiles, sums.edges.cpu(), picture)
 
 
-@dataclass(frozen=True)
-class _Budget:
-    """How much to evaluate."""
-
-    samples: int
-    replicates: int
-    tolerance: float | None
-    max_samples: int
-    seed: int
-    max_batch_size: int | None
-
-    @property
-    def per_replicate(self) -> int:
-        """Samples of a replicate in a round: even, since every noise is used with both signs."""
-        return 2 * -(-self.samples // (2 * self.replicates))
-
-    @property
-    def each(self) -> int:
-        """Samples of a round."""
-        return self.per_replicate * self.replicates
-
-    @property
-    def rounds(self) -> int:
-        """The most rounds."""
-        return 1 if self.tolerance is None else max(1, self.max_samples // self.each)
+def _edges(grid: Tensor, bins: int) -> Tensor:
+    """Ends [L+1] of ``bins`` equal parts of the range of log-SNRs; a shifted grid has one point in each."""
+    return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 
-def plan_pair(
+def _density(sums: Accumulator, question: Plan, grid: Tensor) -> Tensor:
+    """Where to sample next, [T] at the levels of ``grid``: √E f² of the standard integrand of all concepts, by bin.
+
+    That is the proposal of least variance. A third is left even: a pilot of few samples may have missed a peak.
+    """
+    f = set_profile(sums, question)["standard"][:, -1, 0].cpu()  # [G, L]
+    size = f.square().mean(0).sqrt() + 1e-12
+    at = torch.bucketize(grid, sums.edges.cpu()[1:-1])
+    density = (size / size.mean())[at]
+    return cast(Tensor, 2 * density / (density * cells(grid)).sum() + 1 / (grid[-1] - grid[0]))
+
+
+def _relative_error(result: PIDResult) -> float:
+    """Standard error of i(x; all concepts) over it, by the chosen estimator."""
+    whole, error = mean_stderr(result.replicates[result.facts.estimator][:, -1].double().sum((-2, -1)))
+    return float(error / whole.abs())
+
+
+def plan_concepts(
     prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None = None,
     context: bool = False,
 ) -> Plan:  # fmt: skip
-    """The conditions of a pair of concepts, from a prompt or given; ``ValueError`` if they make no pair."""
+    """The conditions of two to eight concepts, from a prompt or given; ``ValueError`` if they make no plan."""
     if conditions is not None:
         if concepts is not None or context:
             raise ValueError("conditions: they name the concepts and hold the context; leave out concepts and context")
@@ -239,27 +348,9 @@ def plan_pair(
     else:
         if prompt is None or concepts is None:
             raise ValueError("prompt, concepts: both are needed, or conditions instead")
+        if not isinstance(concepts, str) and not 2 <= len(concepts) <= 8:
+            raise ValueError(f"concepts: found {len(concepts)}, allowed are 2…8")
         chosen = plan(prompt, concepts, context)
-    if len(chosen.concepts) != 2:
-        raise ValueError(f"concepts: found {len(chosen.concepts)}, expected 2")
+    if not 2 <= len(chosen.concepts) <= 8:
+        raise ValueError(f"concepts: found {len(chosen.concepts)}, allowed are 2…8")
     return chosen
-
-
-def check_options(
-    *, estimator: str = ESTIMATORS[0], measure: str = "min", samples: int = 32, replicates: int = 4,
-    tolerance: float | None = None, max_samples: int = 1024, seed: int = 0, max_batch_size: int | None = None,
-) -> None:  # fmt: skip
-    """Raise ``ValueError`` for an option of :meth:`Explainer.explain` that is out of range."""
-    for name, value, allowed in (("estimator", estimator, ESTIMATORS), ("measure", measure, picture_measures())):
-        if value not in allowed:
-            raise ValueError(f"{name}: found {value!r}, allowed are {', '.join(allowed)}")
-    for name, count, least in (
-        ("samples", samples, 1), ("replicates", replicates, 2), ("max_samples", max_samples, 1),
-        ("max_batch_size", 1 if max_batch_size is None else max_batch_size, 1), ("seed", seed, 0),
-    ):  # fmt: skip
-        if not isinstance(count, int) or count < least:
-            raise ValueError(f"{name}: found {count!r}, expected a whole number of at least {least}")
-    if seed >= 2**63:
-        raise ValueError(f"seed: found {seed}, allowed are 0…2⁶³ - 1")
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance: found {tolerance}, expected a positive fraction such as 0.05")

@@ -1,6 +1,6 @@
 """From accumulated squares to the set function f(S) = i(x; y_S), by three estimators (nats per latent pixel).
 
-With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² dλ, ∅ the null and F the condition of all concepts:
+With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² dλ, ∅ the null and F the reference, by default the condition of all concepts:
 
 - ``standard``       iˢ(S) = h(∅) - h(S): the exact pointwise log-density ratio at the optimum; noisy.
 - ``orthogonal``     i°(S) = g(∅, S): low variance, ≥ 0, equal to iˢ only on average (Kong et al., 2023, eq. 3).
@@ -11,6 +11,8 @@ With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² d�
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,11 +22,12 @@ from dpid.engine import Accumulator
 ESTIMATORS = ("rao-blackwell", "standard", "orthogonal")
 
 
-def needed_pairs(plan: Plan) -> Tensor:
-    """Pairs of condition indices [P,2] whose gaps the estimators need: (∅, S) and (F, S), each once."""
-    null, full = plan.index[0], plan.index[-1]
-    wanted = {tuple(sorted((end, k))) for end in (null, full) for k in plan.index if k != end}
-    return torch.tensor(sorted(wanted) or [(null, full)])
+def needed_pairs(plans: Sequence[Plan]) -> Tensor:
+    """Pairs of condition indices [P,2] whose gaps the estimators need: (∅, S) and (F, S) of every plan, each once."""
+    wanted = {
+        tuple(sorted((end, k))) for p in plans for end in (p.index[0], p.full) for k in p.index if k != end
+    }  # fmt: skip
+    return torch.tensor(sorted(wanted) or [(0, 0)])
 
 
 def set_function(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:
@@ -32,13 +35,23 @@ def set_function(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Te
 
     ``rounds`` divides the sums: how many times every replicate was sampled.
     """
-    gaps, residuals = sums.gaps.double() / rounds, sums.residuals.double() / rounds
-    at = {tuple(pair): p for p, pair in enumerate(sums.pairs.tolist())}
+    return _estimators(sums.gaps.double() / rounds, sums.residuals.double() / rounds, sums.pairs, plan)
+
+
+def set_profile(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:
+    """f(S) of the image in every bin of log-SNR, by every estimator: float64 [G, S, B, L]; its sum over L is f(S)."""
+    gaps, residuals = (t.double().permute(0, 2, 3, 1) / rounds for t in (sums.gap_profile, sums.residual_profile))
+    return _estimators(gaps, residuals, sums.pairs, plan)
+
+
+def _estimators(gaps: Tensor, residuals: Tensor, pairs: Tensor, plan: Plan) -> dict[str, Tensor]:
+    """``gaps`` [G, P, *] and ``residuals`` [G, K, *] -> {estimator: [G, S, *]}."""
+    at = {tuple(pair): p for p, pair in enumerate(pairs.tolist())}
 
     def gap(i: int, j: int) -> Tensor:
         return torch.zeros_like(gaps[:, 0]) if i == j else gaps[:, at[min(i, j), max(i, j)]]
 
-    null, full = plan.index[0], plan.index[-1]
+    null, full = plan.index[0], plan.full
     rows = {
         "rao-blackwell": [gap(full, null) - gap(full, k) for k in plan.index[1:]],
         "standard": [residuals[:, null] - residuals[:, k] for k in plan.index[1:]],

@@ -75,8 +75,8 @@ def find(measure: str) -> Measure:
 
 
 def picture_measures() -> tuple[str, ...]:
-    """The measures that need nothing but f(S) of one picture."""
-    return tuple(sorted(name for name, m in MEASURES.items() if m.priors is None and m.axis is None))
+    """The measures of one picture; those of ``priors`` need them beside f(S)."""
+    return tuple(sorted(name for name, m in MEASURES.items() if m.axis is None))
 
 
 def mask_of(subset: Subset, concepts: tuple[str, ...]) -> int:

@@ -46,6 +46,7 @@ def decompose_replicates(
     prompt: str | None = None,
     pixels: int | None = None,
     coarse: bool = False,
+    total: bool = False,
 ) -> tuple[Atoms, Atoms]:
     """The atoms of G replicates of f(S), and their standard errors in the same form.
 
@@ -55,6 +56,7 @@ def decompose_replicates(
         mean over replicates
     corrected : atoms T are corrected for the bias that a nonlinear measure has on noisy inputs, by the jackknife:
         G T - (G-1) mean of leave-one-out T. They sum to f([n]) either way
+    total : the measure acts on every value, and what is returned is their sum, with its error
     measure, priors, prompt, pixels, coarse : as for :func:`dpid.pid.decompose`
 
     Returns
@@ -80,11 +82,23 @@ def decompose_replicates(
 
     def at(g: int | None) -> Atoms:
         f = {s: mean if g is None else left_out[g] for s, (left_out, mean) in parts.items()}
-        return decompose(f, measure, priors, pixels=pixels, coarse=coarse)
+        atoms = decompose(f, measure, priors, pixels=pixels, coarse=coarse)
+        return _summed(atoms) if total else atoms
 
     whole, left_out = at(None), [at(g) for g in range(counts[0])]
     nodes = whole.nodes if len(concepts) <= 4 else _union([whole, *left_out])
     return _with_errors(whole, left_out, nodes, corrected)
+
+
+def _summed(atoms: Atoms) -> Atoms:
+    """Every number of ``atoms`` summed over [*]."""
+    return replace(
+        atoms,
+        flat=atoms.flat.to_dense().sum(1, keepdim=True),
+        coarse=atoms.coarse.flatten(1).sum(1),
+        information={s: f.sum() for s, f in atoms.information.items()},
+        residual={s: f.sum() for s, f in atoms.residual.items()},
+    )
 
 
 def _union(atoms: list[Atoms]) -> list[Sets]:

@@ -1,0 +1,110 @@
+"""What :meth:`dpid.Explainer.explain` may be asked for, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpid.conditions import Subset
+from dpid.information import ESTIMATORS
+from dpid.pid import picture_measures
+from dpid.pid.decomposition import find
+from dpid.sampling import RULES
+
+LEVELS = ("image", "pixel", "logsnr")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of an explanation; ``ValueError`` names one that is out of range.
+
+    Attributes
+    ----------
+    context : False, PID: words against the empty prompt. True, CPID: given the rest of the prompt
+    reference : F of the Rao–Blackwellised estimator: "concepts" (all of them), "prompt", or a text
+    estimator : whose numbers stand at the top: "rao-blackwell", "standard", "orthogonal"; all are computed
+    measure : redundancy measure; see :func:`dpid.pid.decompose`
+    priors : for measures that need them ("ppid", "i_sx"): {S: h(y_S) in nats}, "uniform", or "mlm:<model>"
+    level : what the measure acts on for the numbers of the whole image: "image", the totals; "pixel", every latent
+        pixel of the maps, whose sums the numbers then are; "logsnr", the image in every bin of log-SNR. A minimum is
+        concave, so the redundancy of a finer level is the smaller one. Maps are always by pixel
+    smooth : maps are means over smooth × smooth pixels, taken of i(x; y_S) before the measure acts; 1 for none
+    samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` ("adaptive": of 4 · …)
+    replicates : independent repeats, from whose spread the errors come
+    rule : which log-SNRs, one of :data:`dpid.sampling.RULES`
+    antithetic : use each noise with both signs
+    tolerance : add samples until the standard error of i(x; all concepts) is below this fraction of it
+    max_samples : where ``tolerance`` and :meth:`dpid.Explainer.stream` stop
+    seed : of noise and log-SNRs, in [0, 2⁶³); the global random state is neither read nor changed
+    max_batch_size : UNet evaluations in one call; None: as many as run fastest and fit the free memory
+    """
+
+    context: bool = False
+    reference: str = "concepts"
+    estimator: str = "rao-blackwell"
+    measure: str = "min"
+    priors: Mapping[Subset, Any] | str | None = None
+    level: str = "image"
+    smooth: int = 3
+    samples: int = 32
+    replicates: int = 4
+    rule: str = "shifted-grid"
+    antithetic: bool = True
+    tolerance: float | None = None
+    max_samples: int = 1024
+    seed: int = 0
+    max_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("estimator", ESTIMATORS), ("level", LEVELS), ("rule", RULES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}, allowed are {', '.join(allowed)}")
+        for name, least in (
+            ("samples", 1), ("replicates", 2), ("max_samples", 1), ("max_batch_size", 1), ("seed", 0), ("smooth", 1),
+        ):  # fmt: skip
+            count = getattr(self, name)
+            if name == "max_batch_size" and count is None:
+                continue
+            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+                raise ValueError(f"{name}: found {count!r}, expected a whole number of at least {least}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed: found {self.seed}, allowed are 0…2⁶³ - 1")
+        if self.smooth % 2 == 0:
+            raise ValueError(f"smooth: found {self.smooth}, expected an odd number of pixels")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance: found {self.tolerance}, expected a positive fraction such as 0.05")
+        if not isinstance(self.reference, str):
+            raise TypeError(f"reference: found {type(self.reference).__name__}, expected a text")
+        self._check_measure()
+
+    def _check_measure(self) -> None:
+        if self.measure not in picture_measures():
+            allowed = ", ".join(picture_measures())
+            raise ValueError(f"measure: found {self.measure!r}, allowed for one picture are {allowed}")
+        needs = find(self.measure).priors
+        if needs and self.priors is None:
+            raise ValueError(f"priors: {self.measure!r} needs them: 'uniform', 'mlm:<model>', or {{subset: nats}}")
+        if self.priors is not None and not needs:
+            raise ValueError(f"priors: the measure {self.measure!r} takes none")
+
+    @property
+    def points(self) -> int:
+        """Log-SNRs of a replicate in a round."""
+        return self.per_replicate // 2 if self.antithetic else self.per_replicate
+
+    @property
+    def per_replicate(self) -> int:
+        """Samples of a replicate in a round."""
+        step = (2 if self.antithetic else 1) * (2 if self.rule == "adaptive" else 1)
+        return step * -(-self.samples // (step * self.replicates))
+
+    @property
+    def each(self) -> int:
+        """Samples of a round."""
+        return self.per_replicate * self.replicates
+
+    @property
+    def rounds(self) -> int:
+        """The most rounds."""
+        return max(1, self.max_samples // self.each)
