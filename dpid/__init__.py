@@ -13,8 +13,9 @@ __version__ = _version("dpid")
 __all__ = ["Estimate", "Explainer", "PIDResult", "__version__"]
 
 if TYPE_CHECKING:
+    from dpid.estimates import Estimate
     from dpid.explainer import Explainer
-    from dpid.result import Estimate, PIDResult
+    from dpid.result import PIDResult
 
 
 def __getattr__(name: str) -> Any:
@@ -22,8 +23,12 @@ def __getattr__(name: str) -> Any:
         from dpid.explainer import Explainer
 
         return Explainer
-    if name in ("Estimate", "PIDResult"):
-        from dpid import result
+    if name == "Estimate":
+        from dpid.estimates import Estimate
 
-        return getattr(result, name)
+        return Estimate
+    if name == "PIDResult":
+        from dpid.result import PIDResult
+
+        return PIDResult
     raise AttributeError(f"module 'dpid' has no attribute {name!r}")

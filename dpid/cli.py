@@ -27,6 +27,7 @@ app = typer.Typer(
 SYMBOLS = {"rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.
 _UsageError: Any = typer.BadParameter.__mro__[2]
+_ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
 DEMO_PROMPT, DEMO_CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
 
 
@@ -60,11 +61,12 @@ def _bar() -> Iterator[Any]:
 
 
 def _write(result: PIDResult, out: Path) -> None:
-    """result.safetensors, result.json and maps.png, each moved into place when it is whole."""
+    """result.safetensors, result.json, maps.png and profile.png, each moved into place when it is whole."""
     result.save(out / "result.safetensors")
     for name, write in (
         ("result.json", lambda p: p.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")),
         ("maps.png", lambda p: result.plot().savefig(p, format="png")),
+        ("profile.png", lambda p: result.plot_profile().savefig(p, format="png")),
     ):
         partial = out / f".{name}.partial"
         write(partial)
@@ -73,6 +75,8 @@ def _write(result: PIDResult, out: Path) -> None:
 
 def _show(result: PIDResult, out: Path) -> None:
     """The numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
+    from dpid.estimates import antichain_name
+
     console = Console()
     names = list(dict.fromkeys([result.facts.estimator, "rao-blackwell", "standard"]))
     given = " (given the rest of the prompt)" if result.facts.context else ""
@@ -81,18 +85,25 @@ def _show(result: PIDResult, out: Path) -> None:
     for name in names:
         table.add_column(f"{SYMBOLS[name]} {name}", justify="right")
     shown = [result.estimates[name] for name in names]
-    for subset in result.information:
+    few = len(result.facts.concepts) <= 3
+    for subset in [s for s in result.information if few or len(s) in (1, len(result.facts.concepts))]:
         table.add_row(f"i(x; {', '.join(subset)})", *(str(d.information[subset]) for d in shown))
     table.add_section()
     table.add_row("redundancy", *(str(d.redundancy) for d in shown))
     for concept in result.facts.concepts:
         table.add_row(f"unique: {concept}", *(str(d.unique[concept]) for d in shown))
     table.add_row("synergy", *(str(d.synergy) for d in shown))
+    if len(result.facts.concepts) > 2:
+        table.add_section()
+        largest = sorted(result.chosen.atoms, key=lambda a: -abs(result.chosen.atoms[a].value))[:_ATOMS]
+        for atom in largest:
+            table.add_row(antichain_name(atom), *(str(d.atoms.get(atom, "")) for d in shown))
     console.print(table)
     for line in result.remarks():
         console.print(f"note: {line}", style="yellow", highlight=False)
     console.print(
-        f"{result.facts.unet_evaluations} UNet evaluations; written: {out}/maps.png, result.json, result.safetensors"
+        f"{result.facts.unet_evaluations} UNet evaluations; written: {out}/maps.png, profile.png, result.json, "
+        "result.safetensors"
     )
 
 
@@ -106,17 +117,45 @@ def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...],
     _show(result, out)
 
 
+def _explain_pairs(
+    explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
+) -> None:
+    """A folder a pair, and a table of all, the most redundant first."""
+    from dpid.explainer import ConvergenceWarning
+    from dpid.result import ranked
+
+    with _bar() as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
+    table = Table(title=f"“{prompt}”, every pair, nats ± standard error", title_justify="left")
+    for column in ("pair", "redundancy", "unique, first", "unique, second", "synergy"):
+        table.add_column(column, justify="left" if column == "pair" else "right")
+    for pair in ranked(results):
+        result = results[pair]
+        folder = out / "+".join(pair)
+        folder.mkdir(exist_ok=True)
+        _write(result, folder)
+        numbers = (result.redundancy, *result.unique.values(), result.synergy)
+        table.add_row(" + ".join(pair), *map(str, numbers))
+    console = Console()
+    console.print(table)
+    first = next(iter(results.values()))
+    synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
+    console.print(f"most synergy: {synergy}; {first.facts.unet_evaluations} UNet evaluations; folders: {out}/")
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the picture and the results.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 6,
 ) -> None:
     """Make a picture with the embedded model and explain it."""
-    from dpid.explainer import Explainer, check_options
+    from dpid.explainer import Explainer
     from dpid.loading import load_pipeline
+    from dpid.options import Options
     from dpid.zoo import generate
 
-    check_options(seed=seed)
+    Options(seed=seed)
     with _writable(out):
         explainer = Explainer.from_pretrained("emoji")
         picture = generate(load_pipeline("emoji"), [DEMO_PROMPT], seed=seed)[0]
@@ -128,10 +167,17 @@ def demo(
 def explain(
     image: Annotated[str, typer.Argument(help="PNG, JPEG or WebP of any size.")],
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
-    concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two.")],
+    concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
     model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
     context: Annotated[bool, typer.Option(help="Condition on the rest of the prompt (CPID).")] = False,
-    measure: Annotated[str, typer.Option(help="Redundancy measure.")] = "min",
+    pairs: Annotated[bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run.")] = False,
+    measure: Annotated[str, typer.Option(help="Redundancy measure: min, i_ccs, ppid, i_sx.")] = "min",
+    priors: Annotated[str | None, typer.Option(help="For ppid and i_sx: uniform, or mlm:<model>.")] = None,
+    level: Annotated[str, typer.Option(help="What it acts on: image, pixel or logsnr.")] = "image",
+    reference: Annotated[
+        str, typer.Option(help="What describes the picture best: concepts, prompt, or a text.")
+    ] = "concepts",
+    smooth: Annotated[int, typer.Option(help="Maps are means over this many pixels a side; 1 for none.")] = 3,
     estimator: Annotated[str, typer.Option(help="rao-blackwell, standard or orthogonal.")] = "rao-blackwell",
     samples: Annotated[
         int | None, typer.Option(help="Evaluations of every condition: 32, or with --tolerance at most 1024.")
@@ -142,24 +188,26 @@ def explain(
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("explained"),
 ) -> None:
-    """Explain a picture: what each of two concepts of its prompt, alone and together, tells about it."""
-    from dpid.explainer import Explainer, check_options, plan_pair
+    """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
+    from dpid.explainer import Explainer, plan_concepts
     from dpid.images import open_image
+    from dpid.options import Options
 
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
     if samples is None:
         samples = 32 if tolerance is None else 1024
-    check_options(estimator=estimator, measure=measure, samples=samples, tolerance=tolerance, seed=seed)
-    plan_pair(prompt, concept, context=context)
-    picture = open_image(image)
     # With a tolerance, --samples is the limit and the steps towards it are of the default size.
     budget = {"samples": samples} if tolerance is None else {"samples": min(samples, 32), "max_samples": samples}
+    options: dict[str, Any] = {
+        "context": context, "measure": measure, "priors": priors, "level": level, "reference": reference,
+        "smooth": smooth, "estimator": estimator, "tolerance": tolerance, "seed": seed, **budget,
+    }  # fmt: skip
+    Options(**options)
+    plan_concepts(prompt, concept, context=context)
+    picture = open_image(image)
     with _writable(out):
         explainer = Explainer.from_pretrained(model, device=device, precision=precision)
-        _explain(
-            explainer, picture, prompt, tuple(concept), out, context=context, measure=measure, estimator=estimator,
-            tolerance=tolerance, seed=seed, **budget,
-        )  # fmt: skip
+        (_explain_pairs if pairs else _explain)(explainer, picture, prompt, tuple(concept), out, **options)
 
 
 @app.command()

@@ -101,7 +101,7 @@ def integrate(
     _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
     if not into.is_finite():
         # Which sample it was is found by doing the same again, slowly.
-        again = Accumulator.empty(x, *into.residuals.shape[:2], into.pairs)
+        again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
         _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
         raise FloatingPointError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
 

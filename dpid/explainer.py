@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +21,12 @@ from dpid.images import ImageLike, open_image, to_pixels
 from dpid.information import needed_pairs, set_function, set_profile
 from dpid.likelihood import Likelihood, likelihood
 from dpid.options import Options
-from dpid.pid.priors import resolve
-from dpid.pid.decomposition import find
 from dpid.pid import mean_stderr
+from dpid.pid.decomposition import find
+from dpid.pid.priors import resolve
 from dpid.precision import Bias, candidates, rounding_bias
 from dpid.result import Facts, PIDResult
-from dpid.sampling import Samples, cells, draw
+from dpid.sampling import cells, draw
 
 _LOG = logging.getLogger("dpid")
 Progress = Callable[[int, int], None]
@@ -102,8 +102,8 @@ class Explainer:
         prompt, concepts : a text and two to eight phrases of it ("bowl#2": the second "bowl"); all 2ⁿ subsets are
             evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}
         progress : told (evaluations done, evaluations planned)
-        options : fields of :class:`dpid.options.Options`: context, reference, estimator, measure, priors, level, smooth,
-            samples, replicates, rule, antithetic, tolerance, max_samples, seed, max_batch_size
+        options : fields of :class:`dpid.options.Options`: context, reference, estimator, measure, priors, level,
+            smooth, samples, replicates, rule, antithetic, tolerance, max_samples, seed, max_batch_size
 
         Raises
         ------
@@ -171,7 +171,11 @@ class Explainer:
         _, x = self._latents(image, latents)
         encoded = self.denoiser.encode_conditions((condition,))
         sums = Accumulator.empty(x, chosen.replicates, 1, torch.tensor([[0, 0]]))
-        samples, _ = self._draw(chosen, 0, torch.Generator().manual_seed(chosen.seed), sums, None)
+        rule = "shifted-grid" if chosen.rule == "adaptive" else chosen.rule  # there is no gap to adapt to
+        samples = draw(
+            rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.replicates,
+            torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,
+        )  # fmt: skip
         integrate(self.denoiser, x, encoded, samples, sums, seed=chosen.seed, max_batch_size=chosen.max_batch_size)
         return likelihood(sums.residuals[:, 0, 0], x[0].numel(), self.denoiser.logsnr_grid)
 
@@ -194,9 +198,10 @@ class Explainer:
         """The results of one round, or with a tolerance of as many as it takes; in a finer type where one rounds."""
         picture, x = self._latents(image, latents)
         while True:
-            for results in self._rounds(picture, x, questions, options, prompt, progress):
-                if options.tolerance is None:
-                    break
+            rounds = self._rounds(picture, x, questions, options, prompt, progress)
+            results = next(rounds)
+            if options.tolerance is not None:
+                *_, results = (results, *rounds)
             if not (self._finer and any(result.coarse() for result in results)):
                 break
             _LOG.info("precision: %s rounds too coarsely, going on with %s", self.denoiser.precision, self._finer[0])
@@ -250,17 +255,26 @@ class Explainer:
         edges = _edges(self.denoiser.logsnr_grid, min(options.points, _MOST_BINS))
         sums = Accumulator.empty(x, options.replicates, len(texts), needed_pairs(questions), edges)
         planned = options.each * len(texts) * (1 if options.tolerance is None else options.rounds)
-        tell = progress and (lambda: progress(sums.evaluations, planned))
+
+        def tell() -> None:
+            if progress:
+                progress(sums.evaluations, planned)
+
         done = 0
         for turn in range(options.rounds):
-            while done < (turn + 1) * options.each:
-                density = _density(sums, questions[0], self.denoiser.logsnr_grid) if done else None
-                samples, count = self._draw(options, done, generator, sums, density)
+            for rule, count in options.draws(turn):
+                samples = draw(
+                    rule, self.denoiser.logsnr_grid, count, options.replicates, generator, first_id=done,
+                    antithetic=options.antithetic,
+                    density=_density(sums, questions[0], self.denoiser.logsnr_grid) if rule == "adaptive" else None,
+                )  # fmt: skip
+                # Every draw estimates the whole integral; two that make up one round count by their samples.
+                samples = replace(samples, weight=samples.weight * (count / options.per_replicate))
                 integrate(
                     self.denoiser, x, encoded, samples, sums, seed=options.seed, on_batch=tell,
                     max_batch_size=options.max_batch_size,
                 )  # fmt: skip
-                done += count
+                done += count * options.replicates
             results = [self._result(picture, x, q, options, prompt, sums, turn + 1) for q in questions]
             if options.tolerance is not None:
                 met = [_relative_error(result) <= options.tolerance for result in results]
@@ -271,22 +285,6 @@ class Explainer:
             yield results
             if options.tolerance is not None and all(met):
                 return
-
-    def _draw(
-        self, options: Options, done: int, generator: torch.Generator, sums: Accumulator, density: Tensor | None
-    ) -> tuple[Samples, int]:
-        """The next samples, and how many a condition: a round, or for "adaptive" half of one at first, its pilot."""
-        rule, count = options.rule, options.per_replicate
-        if rule == "adaptive" and density is None and sums.gap_profile.shape[1]:
-            rule, count = "shifted-grid", count // 2
-        elif rule == "adaptive" and done < options.each:
-            rule, count = ("adaptive" if density is not None else "shifted-grid"), count // 2
-        samples = draw(
-            rule, self.denoiser.logsnr_grid, count, options.replicates, generator, antithetic=options.antithetic,
-            density=density, first_id=done,
-        )  # fmt: skip
-        # Every draw estimates the whole integral; two that make up one round count by their samples.
-        return replace(samples, weight=samples.weight * (count / options.per_replicate)), count * options.replicates
 
     def _result(
         self, picture: Tensor | None, x: Tensor, question: Plan, options: Options, prompt: str | None,
@@ -327,7 +325,7 @@ def _density(sums: Accumulator, question: Plan, grid: Tensor) -> Tensor:
     size = f.square().mean(0).sqrt() + 1e-12
     at = torch.bucketize(grid, sums.edges.cpu()[1:-1])
     density = (size / size.mean())[at]
-    return cast(Tensor, 2 * density / (density * cells(grid)).sum() + 1 / (grid[-1] - grid[0]))
+    return 2 * density / (density * cells(grid)).sum() + 1 / (grid[-1] - grid[0])
 
 
 def _relative_error(result: PIDResult) -> float:

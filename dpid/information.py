@@ -1,6 +1,7 @@
 """From accumulated squares to the set function f(S) = i(x; y_S), by three estimators (nats per latent pixel).
 
-With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² dλ, ∅ the null and F the reference, by default the condition of all concepts:
+With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² dλ, ∅ the null and F the reference
+(by default the condition of all concepts):
 
 - ``standard``       iˢ(S) = h(∅) - h(S): the exact pointwise log-density ratio at the optimum; noisy.
 - ``orthogonal``     i°(S) = g(∅, S): low variance, ≥ 0, equal to iˢ only on average (Kong et al., 2023, eq. 3).

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dpid.estimates import Estimate
 from dpid.pid import mean_stderr
-from dpid.result import Estimate
 from dpid.sampling import cells
 
 

@@ -104,6 +104,12 @@ class Options:
         """Samples of a round."""
         return self.per_replicate * self.replicates
 
+    def draws(self, turn: int) -> tuple[tuple[str, int], ...]:
+        """(rule, samples of a replicate) of what round ``turn`` draws; "adaptive" begins with a pilot."""
+        if self.rule == "adaptive" and turn == 0:
+            return ("shifted-grid", self.per_replicate // 2), ("adaptive", self.per_replicate // 2)
+        return ((self.rule, self.per_replicate),)
+
     @property
     def rounds(self) -> int:
         """The most rounds."""

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from dpid.result import PIDResult
 
 
+_COLUMNS = 5
+
+
 def plot_maps(result: PIDResult) -> Figure:
-    """Picture, redundancy, both uniqueness maps and synergy on one diverging scale, white at zero."""
+    """Picture, redundancy, all uniqueness maps and synergy on one diverging scale, white at zero."""
     maps = result.maps
     panels = [("redundancy", result.redundancy, maps.redundancy)]
     panels += [(f"unique: {c}", result.unique[c], maps.unique[c]) for c in result.facts.concepts]
@@ -20,25 +23,63 @@ def plot_maps(result: PIDResult) -> Figure:
     values = [m.cpu().numpy() for _, _, m in panels]
     # A few extreme pixels must not wash out the rest; they are drawn in the end colour.
     limit = max(float(np.quantile(np.abs(np.stack(values)), 0.995)), 1e-9)
-    columns = len(panels) + (result.picture is not None)
-    figure = Figure(figsize=(2.5 * columns + 0.6, 3.3), dpi=150, layout="constrained")
-    axes = figure.subplots(1, columns)
-    if result.picture is not None:
-        axes[0].imshow(result.picture.numpy(), interpolation="lanczos")
-        axes[0].set_title("picture", fontsize=10)
-    for ax, (name, estimate, _), value in zip(axes[columns - len(panels) :], panels, values, strict=True):
-        drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        ax.set_title(f"{name}\nimage {estimate}, map sum {value.sum():.1f}", fontsize=9)
+    count = len(panels) + (result.picture is not None)
+    columns = min(count, _COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.5 * columns + 0.6, 2.6 * rows + 0.7), dpi=150, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
         ax.spines[:].set_color("0.8")
-    figure.colorbar(drawn, ax=list(axes), shrink=0.7, pad=0.01, label="nats per latent pixel", extend="both")
-    given = " | rest of the prompt" if result.facts.context else ""
-    figure.suptitle(f"“{result.facts.prompt}”{given}", fontsize=11, fontweight="bold")
-    figure.supxlabel(
-        f"{result.facts.estimator}, {result.facts.measure}; {result.facts.unet_evaluations} UNet evaluations; "
-        f"{result.facts.model}",
-        fontsize=7, color="0.4",
-    )  # fmt: skip
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    if result.picture is not None:
+        axes[0].imshow(result.picture.numpy(), interpolation="lanczos")
+        axes[0].set_title("picture", fontsize=10)
+    for ax, (name, estimate, _), value in zip(axes[count - len(panels) : count], panels, values, strict=True):
+        drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set_title(f"{name}\nimage {estimate}, map sum {value.sum():.1f}", fontsize=9)
+    figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, label="nats per latent pixel", extend="both")
+    _frame(figure, result)
     return figure
+
+
+def plot_profile(result: PIDResult) -> Figure:
+    """Left i(x; y_S), right the atoms, over log-SNR, with bands of one standard error."""
+    profile = result.profile
+    errors = profile.stderr
+    assert errors is not None
+    shown = {", ".join(s): (f, errors.information[s]) for s, f in profile.information.items()}
+    if len(result.facts.concepts) > 3:  # 2ⁿ lines are none
+        shown = {k: v for k, v in shown.items() if k in result.facts.concepts} | {"all": list(shown.values())[-1]}
+    atoms = {"redundancy": (profile.redundancy, errors.redundancy)}
+    atoms |= {f"unique: {c}": (f, errors.unique[c]) for c, f in profile.unique.items()}
+    atoms |= {"synergy": (profile.synergy, errors.synergy)}
+    figure = Figure(figsize=(10, 4.0), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    x = profile.logsnr.numpy()
+    for ax, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
+        for name, (value, error) in lines.items():
+            v, e = value.numpy(), error.numpy()
+            ax.plot(x, v, label=name, marker="o", markersize=3)
+            ax.fill_between(x, v - e, v + e, alpha=0.2)
+        ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("log-SNR (noise on the left)")
+        ax.legend(fontsize=8, frameon=False)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("nats per unit of log-SNR")
+    _frame(figure, result)
+    return figure
+
+
+def _frame(figure: Figure, result: PIDResult) -> None:
+    """Title and how it was made."""
+    facts = result.facts
+    given = " | rest of the prompt" if facts.context else ""
+    figure.suptitle(f"“{facts.prompt}”{given}", fontsize=11, fontweight="bold")
+    figure.supxlabel(
+        f"{facts.estimator}, {facts.measure} by {facts.level}; {facts.unet_evaluations} UNet evaluations; "
+        f"{facts.model}", fontsize=7, color="0.4",
+    )  # fmt: skip

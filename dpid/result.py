@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,114 +14,24 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
-from dpid.pid import Atoms, decompose_replicates, mean_stderr
+from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, decomposition
+from dpid.pid import mean_stderr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT = "1"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its standard error, both in nats; ``dof`` = replicates - 1."""
-
-    value: float
-    stderr: float
-    dof: int
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Confidence interval by Student's t with ``dof`` degrees of freedom."""
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.dof, 0.5 + level / 2)) * self.stderr
-        return self.value - half, self.value + half
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.stderr:.2f}"
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Nats per latent pixel, float32 [h, w] each; ``stderr`` holds the standard errors in the same shape."""
-
-    information: dict[Subset, Tensor]
-    redundancy: Tensor
-    unique: dict[str, Tensor]
-    synergy: Tensor
-    stderr: Maps | None = None
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """PID by one estimator, whole image and per pixel."""
-
-    information: dict[Subset, Estimate]
-    redundancy: Estimate
-    unique: dict[str, Estimate]
-    synergy: Estimate
-    maps: Maps
-
-    def to_dict(self) -> dict[str, Any]:
-        """The image-level numbers, ready for JSON; subsets are written "cow+giraffe"."""
-
-        def number(e: Estimate) -> dict[str, float]:
-            return {"value": e.value, "stderr": e.stderr}
-
-        return {
-            "redundancy": number(self.redundancy),
-            "unique": {c: number(e) for c, e in self.unique.items()},
-            "synergy": number(self.synergy),
-            "information": {"+".join(s): number(e) for s, e in self.information.items()},
-        }
+FORMAT = "2"
 
 
 def _holds_zero(interval: tuple[float, float]) -> bool:
     return interval[0] <= 0 <= interval[1]
 
 
-def decomposition(f: Tensor, concepts: tuple[str, ...], measure: str) -> Decomposition:
-    """Decompose replicates ``f`` [G, 3, h, w]; the measure acts on pixels for maps, on totals for the image.
-
-    Only the image is corrected for the bias of the minimum. A pixel's two values lie within their noise of each other
-    almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell the two
-    things of a held-out scene apart less well with it than without.
-    """
-    subsets = subsets_of(concepts)[1:]
-
-    def atoms(replicates: Tensor, corrected: bool) -> tuple[Atoms, Atoms]:
-        by_subset = {s: replicates[:, i] for i, s in enumerate(subsets)}
-        return decompose_replicates(by_subset, measure, corrected=corrected, coarse=True)
-
-    pixel, pixel_error = atoms(f, False)
-    image, error = atoms(f.sum((-2, -1)), True)
-
-    def estimate(value: Tensor, err: Tensor) -> Estimate:
-        return Estimate(float(value), float(err), len(f) - 1)
-
-    return Decomposition(
-        {s: estimate(value, error.information[s]) for s, value in image.information.items()},
-        estimate(image.redundancy, error.redundancy),
-        {c: estimate(value, error.unique[c]) for c, value in image.unique.items()},
-        estimate(image.synergy, error.synergy),
-        _maps(pixel, _maps(pixel_error)),
-    )
-
-
-def _maps(atoms: Atoms, errors: Maps | None = None) -> Maps:
-    return Maps(
-        {s: value.float() for s, value in atoms.information.items()},
-        atoms.redundancy.float(),
-        {c: value.float() for c, value in atoms.unique.items()},
-        atoms.synergy.float(),
-        errors,
-    )
-
-
 @dataclass(frozen=True)
 class Facts:
-    """How a result came about.
+    """How a result came about; see :class:`dpid.options.Options` for what was asked.
 
+    ``conditions``: {"": null, "cow": …, "cow+giraffe": …}; ``reference``: the condition F; ``priors``: {"cow": nats}.
     ``rounding_bias``: {estimator: {"cow+giraffe": nats}}, how much more i(x; y_S) is in ``precision`` than in float32,
     measured on the first picture that the explainer saw. ``peak_memory`` in bytes: of the GPU, else of the process.
     """
@@ -129,8 +40,14 @@ class Facts:
     concepts: tuple[str, ...]
     context: bool
     conditions: dict[str, str]
+    reference: str
     estimator: str
     measure: str
+    level: str
+    smooth: int
+    rule: str
+    antithetic: bool
+    priors: dict[str, float] | None
     samples: int
     replicates: int
     unet_evaluations: int
@@ -152,20 +69,27 @@ class PIDResult:
     Attributes
     ----------
     facts : prompt, concepts, conditions, seed, model, UNet evaluations, …
-    replicates : {estimator: float32 [G, 3, h, w]}, f(S) of (c1,), (c2,), (c1, c2) in nats per latent pixel; every
-        number and map below is computed from these
+    replicates : {estimator: float32 [G, S, h, w]}, f(S) of the non-empty subsets, smallest first, in nats per latent
+        pixel; every number and map below is computed from these
+    profiles : {estimator: float32 [G, S, L]}, the same of the whole image in L bins of log-SNR, nats
+    edges : of the bins, float64 [L+1]
     picture : uint8 [H, W, 3], or None when latents were explained
     """
 
     facts: Facts
     replicates: Mapping[str, Tensor]
+    profiles: Mapping[str, Tensor]
+    edges: Tensor
     picture: Tensor | None = None
 
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
         """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal"."""
+        facts = self.facts
+        priors = None if facts.priors is None else {tuple(s.split("+")): h for s, h in facts.priors.items()}
+        how = How(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
         return {
-            name: decomposition(f.double(), self.facts.concepts, self.facts.measure)
+            name: decomposition(f.double(), self.profiles[name].double(), self.edges, how)
             for name, f in self.replicates.items()
         }
 
@@ -176,17 +100,17 @@ class PIDResult:
 
     @property
     def redundancy(self) -> Estimate:
-        """What both concepts tell."""
+        """What two or more concepts tell, each alone."""
         return self.chosen.redundancy
 
     @property
     def unique(self) -> dict[str, Estimate]:
-        """What each concept alone tells."""
+        """What one concept tells and no other does."""
         return self.chosen.unique
 
     @property
     def synergy(self) -> Estimate:
-        """What only both together tell."""
+        """What no concept tells alone."""
         return self.chosen.synergy
 
     @property
@@ -198,6 +122,28 @@ class PIDResult:
     def maps(self) -> Maps:
         """The same, per latent pixel."""
         return self.chosen.maps
+
+    @property
+    def profile(self) -> Profile:
+        """The same, over log-SNR."""
+        return self.chosen.profile
+
+    @property
+    def cross_term(self) -> dict[Subset, Estimate]:
+        """iˢ - i° = ∫E[(ε - ε̂_S)·(ε̂_S - ε̂_∅)] dλ of every subset, nats.
+
+        Zero on average where the network is optimal and y_S describes the picture (theory: ε - ε̂_S is then orthogonal
+        to every function of x_λ and y_S); far from it, i° is not what the words tell about this picture.
+        """
+        return self._differences("standard", "orthogonal")
+
+    def _differences(self, first: str, second: str) -> dict[Subset, Estimate]:
+        difference = (self.replicates[first] - self.replicates[second]).double().sum((-2, -1))
+        mean, error = mean_stderr(difference)
+        return {
+            s: Estimate(float(m), float(e), len(difference) - 1)
+            for s, m, e in zip(subsets_of(self.facts.concepts)[1:], mean, error, strict=True)
+        }
 
     def coarse(self) -> bool:
         """Whether rounding biases some i(x; y_S) by more than half its standard error."""
@@ -212,16 +158,21 @@ class PIDResult:
                 lines.append(
                     f"{' + '.join(subset)!r} misleads about this picture: {estimate} nats, below zero beyond its error"
                 )
-        difference = (self.replicates["rao-blackwell"] - self.replicates["standard"]).double().sum((-2, -1))
-        gaps = {
-            " + ".join(subset): Estimate(float(value), float(error), len(difference) - 1)
-            for subset, value, error in zip(self.information, *mean_stderr(difference), strict=True)
-        }
-        beyond = [f"{name} by {gap}" for name, gap in gaps.items() if not _holds_zero(gap.interval(level))]
+        gaps = self._differences("rao-blackwell", "standard")
+        beyond = [f"{' + '.join(s)} by {gap}" for s, gap in gaps.items() if not _holds_zero(gap.interval(level))]
         if beyond:
             lines.append(
-                f"rao-blackwell and standard disagree ({', '.join(beyond)} nats): all concepts together do not "
-                "describe this picture as the model would; trust the maps for where, and standard for how much"
+                f"rao-blackwell and standard disagree ({', '.join(beyond[:4])} nats): {self.facts.reference!r} does "
+                "not describe this picture as the model would; trust the maps for where, and standard for how much"
+            )
+        above = [
+            "+".join(s) for s, e in self.information.items()
+            if e.interval(level)[0] > (self.facts.priors or {}).get("+".join(s), math.inf)
+        ]  # fmt: skip
+        if above:
+            lines.append(
+                f"i(x; y) exceeds the prior h(y) of {', '.join(above)}: words cannot tell that much, and the atoms of "
+                f"{self.facts.measure} mean less there"
             )
         if self.coarse():
             lines.append(
@@ -237,6 +188,8 @@ class PIDResult:
         return (
             {k: facts.pop(k) for k in ("prompt", "concepts", "context", "unit", "estimator", "measure")}
             | self.chosen.to_dict()
+            | {"profile": self.profile.to_dict()}
+            | {"cross_term": {"+".join(s): {"value": e.value, "stderr": e.stderr} for s, e in self.cross_term.items()}}
             | {"estimators": {name: d.to_dict() for name, d in self.estimates.items()}}
             | facts
             | {"remarks": self.remarks()}
@@ -247,6 +200,8 @@ class PIDResult:
         from safetensors.torch import save_file
 
         tensors = {f"replicates/{name}": f.float().cpu().contiguous() for name, f in self.replicates.items()}
+        tensors |= {f"profiles/{name}": f.float().cpu().contiguous() for name, f in self.profiles.items()}
+        tensors["edges"] = self.edges.cpu().contiguous()
         if self.picture is not None:
             tensors["picture"] = self.picture.contiguous()
         for prefix, maps in (("maps", self.maps), ("maps/stderr", self.maps.stderr)):
@@ -280,14 +235,24 @@ class PIDResult:
         stored = json.loads(metadata["facts"])
         stored.pop("unit")
         stored |= {k: tuple(stored[k]) for k in ("concepts", "logsnr_range")}
-        replicates = {k.removeprefix("replicates/"): t for k, t in tensors.items() if k.startswith("replicates/")}
-        return cls(Facts(**stored), replicates, tensors.get("picture"))
+
+        def by_estimator(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+        replicates, profiles = by_estimator("replicates/"), by_estimator("profiles/")
+        return cls(Facts(**stored), replicates, profiles, tensors["edges"], tensors.get("picture"))
 
     def plot(self) -> Figure:
-        """The picture, R, U1, U2 and S side by side on one colour scale."""
+        """The picture, R, every U and S side by side on one colour scale."""
         from dpid.plot import plot_maps
 
         return plot_maps(self)
+
+    def plot_profile(self) -> Figure:
+        """f(S) and the atoms over log-SNR, with bands of one standard error."""
+        from dpid.plot import plot_profile
+
+        return plot_profile(self)
 
     def __repr__(self) -> str:
         unique = ", ".join(f"unique[{c!r}] {e}" for c, e in self.unique.items())
@@ -296,3 +261,10 @@ class PIDResult:
             f"redundancy {self.redundancy}, {unique}, synergy {self.synergy}; "
             f"{self.facts.unet_evaluations} UNet evaluations)"
         )
+
+
+def ranked(pairs: Mapping[tuple[str, str], PIDResult], by: str = "redundancy") -> list[tuple[str, str]]:
+    """Pairs of :meth:`dpid.Explainer.explain_pairs`, the largest ``by`` ("redundancy" or "synergy") first."""
+    if by not in ("redundancy", "synergy"):
+        raise ValueError(f"by: found {by!r}, allowed are redundancy, synergy")
+    return sorted(pairs, key=lambda pair: -getattr(pairs[pair], by).value)

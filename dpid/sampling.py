@@ -101,7 +101,7 @@ def draw(
     if not antithetic:
         return Samples(grid[level], weight, replicate, noise)
     pair = torch.stack((noise, ~noise), -1).flatten()
-    return Samples(*(t.repeat_interleave(2) for t in (grid[level], weight, replicate)), pair)
+    return Samples(grid[level].repeat_interleave(2), weight.repeat_interleave(2), replicate.repeat_interleave(2), pair)
 
 
 def _proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) -> Tensor:

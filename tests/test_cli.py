@@ -26,7 +26,7 @@ def test_demo_makes_a_picture_and_explains_it(tmp_path):
     done = dpid("demo", "--out", "made", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / "made").iterdir()} == {
-        "picture.png", "maps.png", "result.json", "result.safetensors",
+        "picture.png", "maps.png", "profile.png", "result.json", "result.safetensors",
     }  # fmt: skip
     with Image.open(tmp_path / "made/picture.png") as picture:
         assert picture.size == (64, 64)
@@ -81,7 +81,7 @@ def bad(tmp_path_factory):
         ("good.png", PROMPT, ("cow", "dog"), (), "'dog' is not in the prompt; its words are a, cow, and, giraffe"),
         ("good.png", PROMPT, ("cow", "cow"), (), "each may be given once"),
         ("good.png", PROMPT, ("a cow", "cow"), (), "overlap"),
-        ("good.png", PROMPT, ("cow",), (), "expected 2"),
+        ("good.png", PROMPT, ("cow",), (), "found 1, allowed are 2…8"),
         ("good.png", "", ("cow", "dog"), (), "prompt: found an empty text"),
         ("good.png", "cow " * 20 + "dog", ("cow", "dog"), ("--context",), "would be cut: shorten it"),
         ("good.png", "a cow and a unicorn", ("cow", "unicorn"), (), "does not know 'unicorn'"),

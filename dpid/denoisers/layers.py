@@ -37,8 +37,8 @@ class Layers:
                 if w.ndim == 2:
                     packed = torch.ops.mkldnn._reorder_linear_weight(w, None)
                 else:
-                    pad = (w.shape[-1] // 2,) * 2
-                    packed = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), pad, (1, 1), (1, 1), 1, None)
+                    pad = [w.shape[-1] // 2] * 2
+                    packed = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), pad, [1, 1], [1, 1], 1)
             self._packed[name.removesuffix(".weight")] = packed
 
     def has(self, name: str) -> bool:

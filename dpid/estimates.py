@@ -1,0 +1,206 @@
+"""The numbers of one estimator: atoms with errors of the whole image, of every pixel, and over log-SNR."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from dpid.conditions import Subset, subsets_of
+from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error, both in nats; ``dof`` = replicates - 1."""
+
+    value: float
+    stderr: float
+    dof: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Confidence interval by Student's t with ``dof`` degrees of freedom."""
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(self.dof, 0.5 + level / 2)) * self.stderr
+        return self.value - half, self.value + half
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.stderr:.2f}"
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Nats per latent pixel, float32 [h, w] each; ``stderr`` holds the standard errors in the same shape."""
+
+    information: dict[Subset, Tensor]
+    redundancy: Tensor
+    unique: dict[str, Tensor]
+    synergy: Tensor
+    stderr: Maps | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where over log-SNR the information lies: nats per unit of log-SNR, of the whole image, float32 [L] each.
+
+    Attributes
+    ----------
+    edges : of the L bins, [L+1]
+    information, redundancy, unique, synergy : as of :class:`Maps`, the measure acting on every bin
+    stderr : the standard errors in the same form
+    """
+
+    edges: Tensor
+    information: dict[Subset, Tensor]
+    redundancy: Tensor
+    unique: dict[str, Tensor]
+    synergy: Tensor
+    stderr: Profile | None = None
+
+    @property
+    def logsnr(self) -> Tensor:
+        """Middles of the bins, [L]."""
+        return (self.edges[1:] + self.edges[:-1]) / 2
+
+    def tails(self, subset: Subset) -> tuple[float, float]:
+        """About how much of i(x; y_S) lies below and above the trained log-SNRs, nats.
+
+        Far out the integrand goes as e^λ below and e^-λ above (theory: the posterior mean is then linear in the
+        signal, the score in the noise), so the part outside is the integrand at the end; it is taken from the outermost
+        bins, where that decay may not have begun: an order of magnitude, not added to any number.
+        """
+        width = float(self.edges[1] - self.edges[0])
+        share = width / math.expm1(width)
+        return float(self.information[subset][0]) * share, float(self.information[subset][-1]) * share
+
+    def to_dict(self) -> dict[str, Any]:
+        """i(x; y_S) over log-SNR, ready for JSON."""
+        assert self.stderr is not None
+        return {
+            "logsnr": self.logsnr.tolist(),
+            "unit": "nats per unit of log-SNR",
+            "information": {
+                "+".join(s): {"value": f.tolist(), "stderr": self.stderr.information[s].tolist()}
+                for s, f in self.information.items()
+            },
+            "tails": {"+".join(s): self.tails(s) for s in self.information},
+        }
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """PID by one estimator, whole image, per pixel, and over log-SNR.
+
+    ``atoms``: every atom of the lattice by antichain; for two concepts the four that have names of their own.
+    """
+
+    information: dict[Subset, Estimate]
+    redundancy: Estimate
+    unique: dict[str, Estimate]
+    synergy: Estimate
+    atoms: dict[Antichain, Estimate]
+    maps: Maps
+    profile: Profile
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image-level numbers, ready for JSON; subsets are "cow+giraffe", antichains "{cow}{giraffe}"."""
+
+        def number(e: Estimate) -> dict[str, float]:
+            return {"value": e.value, "stderr": e.stderr}
+
+        return {
+            "redundancy": number(self.redundancy),
+            "unique": {c: number(e) for c, e in self.unique.items()},
+            "synergy": number(self.synergy),
+            "information": {"+".join(s): number(e) for s, e in self.information.items()},
+            "atoms": {antichain_name(a): number(e) for a, e in self.atoms.items()},
+        }
+
+
+def antichain_name(antichain: Antichain) -> str:
+    """(("cow",), ("giraffe", "tree")) -> "{cow}{giraffe+tree}"."""
+    return "".join("{" + "+".join(subset) + "}" for subset in antichain)
+
+
+def smoothed(f: Tensor, size: int) -> Tensor:
+    """Maps [*, h, w] whose every pixel is shared evenly among its size × size neighbours; sums stay as they are."""
+    if size == 1:
+        return f
+    ones = f.new_ones(1, 1, size, size)
+    count = functional.conv2d(f.new_ones(1, 1, *f.shape[-2:]), ones, padding=size // 2)
+    shared = functional.conv2d(f.reshape(-1, 1, *f.shape[-2:]) / count, ones, padding=size // 2)
+    return shared.reshape(f.shape)
+
+
+@dataclass(frozen=True)
+class How:
+    """What to decompose, and how; see :class:`dpid.options.Options`. ``priors``: {S: h(y_S) in nats}."""
+
+    concepts: tuple[str, ...]
+    measure: str
+    level: str
+    smooth: int
+    priors: Mapping[Subset, float] | None
+
+
+def decomposition(f: Tensor, profile: Tensor, edges: Tensor, how: How) -> Decomposition:
+    """Decompose replicates ``f`` [G, S, h, w] and ``profile`` [G, S, L]; ``how.level`` says where the measure acts.
+
+    Only sums over the image are corrected for the bias of the minimum. A pixel's two values lie within their noise of
+    each other almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell
+    the two things of a held-out scene apart less well with it than without.
+    """
+    subsets = subsets_of(how.concepts)[1:]
+
+    def atoms(
+        replicates: Tensor, parts: int, *, corrected: bool, coarse: bool = True, total: bool = False
+    ) -> tuple[Atoms, Atoms]:
+        by_subset = {s: replicates[:, i] for i, s in enumerate(subsets)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PriorWarning)  # single pixels often do; the result's remarks say it once
+            return decompose_replicates(
+                by_subset, how.measure, how.priors, pixels=parts, corrected=corrected, coarse=coarse, total=total
+            )
+
+    smooth = smoothed(f, how.smooth)
+    pixels, bins = f.shape[-2] * f.shape[-1], profile.shape[-1]
+    pixel, pixel_error = atoms(smooth, pixels, corrected=False)
+    binned, binned_error = atoms(profile, bins, corrected=False)
+    # All atoms of five concepts and more: only where the measure is made of minima is there an algorithm for them.
+    coarse = len(how.concepts) > 4 and (how.level != "image" or how.measure not in ("min", "ppid"))
+    if how.level == "pixel":
+        image, error = atoms(smooth, pixels, corrected=False, coarse=coarse, total=True)
+    elif how.level == "logsnr":
+        image, error = atoms(profile, bins, corrected=True, coarse=coarse, total=True)
+    else:
+        image, error = atoms(f.sum((-2, -1)), 1, corrected=True, coarse=coarse)
+
+    def estimate(value: Tensor, err: Tensor) -> Estimate:
+        return Estimate(float(value), float(err), len(f) - 1)
+
+    width = (edges[1:] - edges[:-1]).to(profile)
+    return Decomposition(
+        {s: estimate(value, error.information[s]) for s, value in image.information.items()},
+        estimate(image.redundancy, error.redundancy),
+        {c: estimate(value, error.unique[c]) for c, value in image.unique.items()},
+        estimate(image.synergy, error.synergy),
+        {a: estimate(value, error[a]) for a, value in image.items()},
+        Maps(*_parts(pixel), stderr=Maps(*_parts(pixel_error))),
+        Profile(edges, *_parts(binned, width), stderr=Profile(edges, *_parts(binned_error, width))),
+    )
+
+
+def _parts(atoms: Atoms, unit: Tensor | float = 1.0) -> tuple[dict[Subset, Tensor], Tensor, dict[str, Tensor], Tensor]:
+    """Information, redundancy, unique, synergy, float32, in multiples of ``unit``."""
+    return (
+        {s: (value / unit).float() for s, value in atoms.information.items()},
+        (atoms.redundancy / unit).float(),
+        {c: (value / unit).float() for c, value in atoms.unique.items()},
+        (atoms.synergy / unit).float(),
+    )
