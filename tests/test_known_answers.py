@@ -90,7 +90,7 @@ def test_standard_obeys_the_exact_log_ratio_at_every_pixel():
     )
     conditions = {(): "null", ("y1",): "one", ("y2",): "two", ("y1", "y2"): "both"}
     result = dpid.Explainer(denoiser).explain(
-        latents=x, conditions=conditions, samples=16384, replicates=16, max_batch_size=8192
+        latents=x, conditions=conditions, samples=16384, replicates=16, max_batch_size=8192, smooth=1
     )
     maps = result.estimates["standard"].maps
     for subset, mean in ((("y1",), 1.0), (("y2",), 0.0), (("y1", "y2"), 2.0)):

@@ -1,0 +1,163 @@
+"""Levels, smoothing, the profile over log-SNR and many concepts, on the embedded model and against closed forms."""
+
+import math
+
+import pytest
+import torch
+
+import dpid
+from dpid.denoisers import GaussianDenoiser
+from dpid.estimates import smoothed
+from dpid.result import ranked
+
+SHAPE = (1, 2, 3)
+
+
+def gaussian(mean, variance):
+    return torch.full(SHAPE, mean), torch.full(SHAPE, variance)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """x | y ~ N(y, 1), y ~ N(0, 1), at y = 0, 1, 2 (theory: the table of i^s and -log p)."""
+    return dpid.Explainer(
+        GaussianDenoiser(
+            {"": gaussian(0.0, 2.0), "0": gaussian(0.0, 1.0), "1": gaussian(1.0, 1.0), "2": gaussian(2.0, 1.0)}
+        )
+    )
+
+
+CONDITIONS = {(): "", ("a",): "1", ("b",): "2", ("a", "b"): "2"}
+
+
+def test_smoothing_keeps_sums_and_flat_inner_parts():
+    f = torch.rand(4, 3, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(smoothed(f, 3).sum((-2, -1)), f.sum((-2, -1)))
+    assert torch.equal(smoothed(f, 1), f)
+    flat = torch.ones(1, 1, 7, 7, dtype=torch.float64)
+    # Two pixels from the border every neighbour shares with nine.
+    torch.testing.assert_close(smoothed(flat, 3)[..., 2:-2, 2:-2], flat[..., 2:-2, 2:-2])
+
+
+@pytest.mark.parametrize("rule", ["shifted-grid", "adaptive", "logistic"])
+def test_profile_sums_to_the_image(toy, rule):
+    result = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=512, rule=rule)
+    width = float(result.edges.diff()[0])
+    for d in result.estimates.values():
+        for subset, estimate in d.information.items():
+            total = float(d.profile.information[subset].double().sum()) * width
+            # fp32 sums of 6 × 512 squares of up to 1e2.
+            assert total == pytest.approx(estimate.value, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["shifted-grid", "stratified", "uniform", "logistic", "adaptive"])
+def test_known_answers_under_every_rule(toy, rule):
+    result = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=8192, replicates=16, rule=rule)
+    # theory: i^s(x = 1; y = 1) = .596574, i^o = .289721, for each of 6 pixels
+    for name, truth in (("standard", 0.596574), ("orthogonal", 0.289721)):
+        estimate = result.estimates[name].information[("a",)]
+        # 4 standard errors with 15 degrees of freedom (one in 850), 1e-3 for the grid of 4001 levels and its ends
+        assert abs(estimate.value - 6 * truth) < 4 * estimate.stderr + 1e-3
+
+
+def test_log_likelihood_is_the_closed_form(toy):
+    found = toy.log_likelihood(latents=torch.ones(SHAPE), condition="", samples=8192, replicates=16)
+    exact = -6 * 1.515512  # theory: -ln p(x = 1) = 1.515512
+    assert abs(found.nats.value - exact) < 4 * found.nats.stderr + 1e-3  # as above
+    assert found.bits_per_dimension.value == pytest.approx(-found.nats.value / 6 / math.log(2))
+
+
+def test_levels_are_ordered(emoji, two_things):
+    """A minimum is concave: the finer the level, the smaller the redundancy of the very same samples."""
+    path, prompt, concepts = two_things
+    by = {
+        level: emoji.explain(path, prompt, concepts, samples=16, level=level, estimator="orthogonal", smooth=1)
+        for level in ("image", "pixel", "logsnr")
+    }
+    assert by["pixel"].redundancy.value <= by["image"].redundancy.value
+    pixel = by["pixel"]
+    # The sums of fp32 maps of 256 pixels.
+    assert float(pixel.maps.redundancy.double().sum()) == pytest.approx(pixel.redundancy.value, abs=1e-3)
+    for result in by.values():
+        total = result.redundancy.value + sum(u.value for u in result.unique.values()) + result.synergy.value
+        assert total == pytest.approx(result.information[tuple(result.facts.concepts)].value, abs=1e-6)
+
+
+def test_two_concepts_on_two_pixels():
+    """theory: on two coordinates of their own, the image's redundancy is positive and the pixels' zero."""
+
+    def condition(first, second):
+        return torch.tensor([[[first, second]]]), torch.ones(1, 1, 2)
+
+    model = GaussianDenoiser(
+        {"": condition(0.0, 0.0), "a": condition(1.0, 0.0), "b": condition(0.0, 1.0), "ab": condition(1.0, 1.0)}
+    )
+    conditions = {(): "", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
+    x = torch.ones(1, 1, 2)
+    by = {
+        level: dpid.Explainer(model).explain(
+            latents=x, conditions=conditions, samples=1024, level=level, estimator="orthogonal", smooth=1
+        )
+        for level in ("image", "pixel")
+    }
+    assert by["image"].redundancy.value > 0.1
+    assert abs(by["pixel"].redundancy.value) < 1e-6  # zero times zero, to fp32 rounding
+
+
+def test_three_concepts(emoji, two_things):
+    path, _, _ = two_things
+    result = emoji.explain(path, "a cow and a giraffe", ("a", "cow", "giraffe"), samples=8)
+    assert result.facts.unet_evaluations == 8 * 8
+    assert len(result.chosen.atoms) == 18
+    total = sum(e.value for e in result.chosen.atoms.values())
+    assert total == pytest.approx(result.information[("a", "cow", "giraffe")].value, abs=1e-6)
+    assert "{a}{cow+giraffe}" in result.to_dict()["atoms"]
+    assert len([ax for ax in result.plot().axes if ax.get_visible()]) == 7  # picture, R, 3 U, S and the colour bar
+
+
+def test_pairs_share_their_conditions(emoji, two_things):
+    path, prompt, concepts = two_things
+    three = ("a", *concepts)
+    pairs = emoji.explain_pairs(path, prompt, three, samples=8)
+    assert list(pairs) == [(three[0], three[1]), (three[0], three[2]), (three[1], three[2])]
+    # null, three concepts, three pairs
+    assert pairs[three[:2]].facts.unet_evaluations == 8 * 7
+    alone = emoji.explain(path, prompt, concepts, samples=8)
+    # Another batch of conditions changes the order of sums inside the UNet's convolutions.
+    assert pairs[concepts].redundancy.value == pytest.approx(alone.redundancy.value, rel=1e-3, abs=1e-3)
+    assert ranked(pairs)[0] == max(pairs, key=lambda p: pairs[p].redundancy.value)
+
+
+def test_stream_grows_to_what_explain_gives(emoji, two_things):
+    path, prompt, concepts = two_things
+    growing = list(emoji.stream(path, prompt, concepts, samples=8, max_samples=24))
+    assert [r.facts.samples for r in growing] == [8, 16, 24]
+    assert growing[0].redundancy == emoji.explain(path, prompt, concepts, samples=8).redundancy
+
+
+def test_reference(emoji, two_things):
+    path, prompt, concepts = two_things
+    result = emoji.explain(path, prompt, concepts, samples=8, reference="prompt")
+    assert result.facts.reference == prompt
+    assert result.facts.unet_evaluations == 8 * 5
+    same = emoji.explain(path, prompt, concepts, samples=8, reference=" ".join(concepts))
+    assert same.facts.unet_evaluations in (8 * 4, 8 * 5)  # the concepts stand in the prompt's order
+
+
+def test_priors_are_kept_and_judged(emoji, two_things, tmp_path):
+    path, prompt, (a, b) = two_things
+    tiny = {(a,): 0.01, (b,): 0.01, (a, b): 0.02}
+    result = emoji.explain(path, prompt, (a, b), samples=8, measure="ppid", priors=tiny)
+    assert result.facts.priors[a] == 0.01
+    result.save(tmp_path / "r.safetensors")
+    assert dpid.PIDResult.load(tmp_path / "r.safetensors").redundancy == result.redundancy
+    sure = emoji.explain(path, prompt, (a, b), samples=8, measure="ppid", priors="uniform")
+    assert not any("exceeds the prior" in line for line in sure.remarks())
+
+
+def test_a_model_in_training_is_refused():
+    class Training(GaussianDenoiser):
+        training = True
+
+    with pytest.raises(ValueError, match="train\\(\\) mode"):
+        dpid.Explainer(Training({"": gaussian(0.0, 1.0)}))
