@@ -2,6 +2,7 @@
 
 from dpid.denoisers.diffusers import DiffusersDenoiser, from_pipeline
 from dpid.denoisers.gaussian import GaussianDenoiser
+from dpid.denoisers.mixture import MixtureDenoiser
 from dpid.denoisers.protocol import Conditions, Denoiser
 
-__all__ = ["Conditions", "Denoiser", "DiffusersDenoiser", "GaussianDenoiser", "from_pipeline"]
+__all__ = ["Conditions", "Denoiser", "DiffusersDenoiser", "GaussianDenoiser", "MixtureDenoiser", "from_pipeline"]

@@ -1,30 +1,41 @@
-"""A denoiser whose answers are known: under every condition x is Gaussian with independent coordinates."""
+"""A denoiser whose answers are known: under every condition x is Gaussian."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, combinations
+from math import log, pi
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dpid.denoisers.exact import ExactDenoiser, channel
 from dpid.denoisers.protocol import Conditions
 
+# Asymmetry of a covariance, and its smallest eigenvalue, over its largest: what rounding of float32 input can explain.
+_ASYMMETRY, _SINGULAR = 1e-6, 1e-12
 
-class GaussianDenoiser:
-    """x | y ~ N(mean_y, variance_y), coordinate by coordinate.
+
+class GaussianDenoiser(ExactDenoiser):
+    """x | y ~ N(mean_y, Σ_y), with independent coordinates or any covariance.
 
     Parameters
     ----------
-    conditions : {name: (mean [C,H,W], variance [C,H,W])}, variance > 0
+    conditions : {name: (mean [C,H,W], spread)}; spread is the variance [C,H,W] of independent coordinates, > 0, or a
+        positive definite covariance [D,D] over the D = C·H·W coordinates in the order of ``mean.flatten()``
     logsnr_range : ends of the integral; wide enough, since nothing was trained
     levels : grid points over it
 
-    The posterior mean gives ε̂ = b (z - a m) / (a² v + b²) with a² = σ(λ), b² = σ(-λ).
+    The posterior mean gives ε̂ = b (a² Σ + b² I)⁻¹ (z - a m) with a² = σ(λ), b² = σ(-λ), through the eigenvectors of Σ.
+
+    Raises
+    ------
+    ValueError
+        No condition; shapes that do not fit; a variance or a covariance that is not positive.
     """
 
     name = "gaussian"
-    precision = "float32"
 
     def __init__(
         self,
@@ -32,44 +43,122 @@ class GaussianDenoiser:
         logsnr_range: tuple[float, float] = (-16.0, 22.0),
         levels: int = 4001,
     ) -> None:
-        for name, (mean, variance) in conditions.items():
-            if mean.ndim != 3 or mean.shape != variance.shape:
+        if not conditions:
+            raise ValueError("conditions: found none, expected {name: (mean, variance or covariance)}")
+        first = next(iter(conditions.values()))[0]
+        for name, (mean, spread) in conditions.items():
+            size = mean.numel()
+            if mean.ndim != 3 or mean.shape != first.shape or spread.shape not in (mean.shape, (size, size)):
                 raise ValueError(
-                    f"conditions: {name!r} has shapes {tuple(mean.shape)}, {tuple(variance.shape)}, "
-                    "expected equal [C,H,W]"
+                    f"conditions: {name!r} has shapes {tuple(mean.shape)}, {tuple(spread.shape)}, expected one [C,H,W] "
+                    "for all, and as spread [C,H,W] or [C·H·W, C·H·W]"
                 )
-            if not (variance > 0).all():
-                raise ValueError(f"conditions: the variance of {name!r} must be positive everywhere")
-        self.conditions = dict(conditions)
-        self.device = next(iter(conditions.values()))[0].device
-        self._grid = torch.linspace(*logsnr_range, levels, dtype=torch.float64)
+            if not (mean.isfinite().all() and spread.isfinite().all()):
+                raise ValueError(f"conditions: {name!r} has NaN or infinity")
+        super().__init__(tuple(first.shape), conditions, first.device, logsnr_range, levels)
+        self._spectra = {name: _spectrum(name, spread) for name, (_, spread) in conditions.items()}
 
-    @property
-    def logsnr_grid(self) -> Tensor:
-        """Evenly spaced log-SNRs [levels]."""
-        return self._grid
+    @classmethod
+    def joint(
+        cls,
+        covariance: Tensor,
+        shape: tuple[int, int, int],
+        observed: Mapping[str, float | Tensor],
+        logsnr_range: tuple[float, float] = (-16.0, 22.0),
+        levels: int = 4001,
+    ) -> GaussianDenoiser:
+        """x given every subset of what was observed, where all are jointly Gaussian with mean zero.
+
+        Parameters
+        ----------
+        covariance : [D+n, D+n] of x (of shape ``shape``) and then the sources, in the order of ``observed``
+        shape : (C, H, W) of x, D = C·H·W
+        observed : {source: its value, a number or a vector}, n numbers in all
+
+        The conditions are named by the sources, joined by ``+`` in the order of ``observed``; ``""`` is x alone:
+        x | y_S ~ N(Σ_xS Σ_SS⁻¹ y_S, Σ_xx - Σ_xS Σ_SS⁻¹ Σ_Sx).
+
+        Raises
+        ------
+        ValueError
+            ``covariance`` is not positive definite or its size does not fit.
+        """
+        covariance = covariance.double()
+        values = {
+            k: torch.as_tensor(v, dtype=torch.float64).to(covariance.device).view(-1) for k, v in observed.items()
+        }
+        size, total = torch.Size(shape).numel(), torch.Size(shape).numel() + sum(map(len, values.values()))
+        if covariance.shape != (total, total):
+            raise ValueError(f"covariance: found shape {tuple(covariance.shape)}, expected [{total}, {total}]")
+        _spectrum("covariance", covariance)
+        places, start = {}, size
+        for source, value in values.items():
+            places[source], start = range(start, start + len(value)), start + len(value)
+        conditions = {}
+        for subset in chain.from_iterable(combinations(values, r) for r in range(len(values) + 1)):
+            at = [i for source in subset for i in places[source]]
+            y = torch.cat([covariance.new_zeros(0), *(values[source] for source in subset)])
+            gain = torch.linalg.solve(covariance[at][:, at], covariance[at, :size]).mT  # Σ_xS Σ_SS⁻¹ [D, |S|]
+            spread = covariance[:size, :size] - gain @ covariance[at, :size]
+            conditions["+".join(subset)] = ((gain @ y).view(shape), (spread + spread.mT) / 2)
+        return cls(conditions, logsnr_range, levels)
 
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Stack means and variances [K,C,H,W] of the named conditions; ``ValueError`` for an unknown name."""
-        for name in conditions:
-            if name not in self.conditions:
-                raise ValueError(f"conditions: {name!r} is unknown; this model has {', '.join(self.conditions)}")
-        chosen = [self.conditions[name] for name in conditions]
-        means, variances = (torch.stack(parts) for parts in zip(*chosen, strict=True))
-        return Conditions(tuple(conditions), (means, variances))
+        """Means and variances [K,D] along the axes of each condition, and, if one is not independent, the axes [K,D,D].
 
-    def encode_image(self, image: Tensor) -> Tensor:
-        """There is no image encoder: pass ``latents=``."""
-        raise ValueError("image: an exact denoiser has no image encoder; pass latents= instead")
-
-    def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pictures are not resized."""
-        return width, height
+        ``ValueError`` for an unknown name.
+        """
+        means = torch.stack([self._known(name)[0].double().flatten() for name in conditions])
+        spectra = [self._spectra[name] for name in conditions]
+        variances = torch.stack([variance for variance, _ in spectra])
+        if all(axes is None for _, axes in spectra):
+            return Conditions(tuple(conditions), (means, variances))
+        identity = torch.eye(means.shape[1], dtype=torch.float64, device=self.device)
+        axes = torch.stack([identity if axes is None else axes for _, axes in spectra])
+        return Conditions(tuple(conditions), (means, variances, axes))
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
         """z [N,B,C,H,W], logsnr [N] -> ε̂ [N,K,B,C,H,W], exact."""
-        mean, variance = (part[None, :, None] for part in conditions.encoded)  # [1,K,1,C,H,W]
-        logsnr = logsnr.view(-1, 1, 1, 1, 1, 1).double()
-        a2, b2 = logsnr.sigmoid(), (-logsnr).sigmoid()
-        eps: Tensor = b2.sqrt() * (z[:, None] - a2.sqrt() * mean) / (a2 * variance + b2)
+        means, variances, *axes = conditions.encoded
+        a, b = channel(logsnr, 3)
+        rest = z.double().flatten(2)[:, None] - a * means[:, None]  # [N,K,B,D]
+        rest = rest @ axes[0] if axes else rest
+        rest = b * rest / (a.square() * variances[:, None] + b.square())
+        rest = rest @ axes[0].mT if axes else rest
+        eps: Tensor = rest.view(*rest.shape[:3], *self.shape)
         return eps.to(z.dtype)
+
+    def log_density(self, x: Tensor, condition: Any) -> Tensor:
+        """x [B,C,H,W] -> log p(x | condition) [B], float64, nats; ``ValueError`` for an unknown name or a bad x."""
+        mean = self._known(condition)[0].double().flatten()
+        variance, axes = self._spectra[condition]
+        rest = self._flat(x) - mean
+        rest = rest if axes is None else rest @ axes
+        density: Tensor = -0.5 * (rest.square() / variance + variance.log() + log(2 * pi)).sum(1)
+        return density
+
+    def sample(self, condition: Any, count: int, generator: torch.Generator) -> Tensor:
+        """x ~ p(x | condition), float32 [count,C,H,W]; ``ValueError`` for an unknown name."""
+        mean = self._known(condition)[0].double().flatten()
+        variance, axes = self._spectra[condition]
+        noise = variance.sqrt() * self._noise(count, generator)
+        x: Tensor = mean + (noise if axes is None else noise @ axes.mT)
+        return x.view(count, *self.shape).float()
+
+
+def _spectrum(name: str, spread: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Variances [D] along the axes, and the axes [D,D], in columns; None where they are the coordinates."""
+    spread = spread.double()
+    if spread.ndim == 3:
+        if not (spread > 0).all():
+            raise ValueError(f"conditions: the variance of {name!r} must be positive everywhere")
+        return spread.flatten(), None
+    if not spread.isfinite().all() or (spread - spread.mT).abs().max() > _ASYMMETRY * spread.abs().max():
+        raise ValueError(f"conditions: the covariance of {name!r} must be finite and symmetric")
+    variances, axes = torch.linalg.eigh((spread + spread.mT) / 2)
+    if not variances[0] > _SINGULAR * variances[-1].abs():
+        raise ValueError(
+            f"conditions: the covariance of {name!r} must be positive definite; "
+            f"its eigenvalues reach from {float(variances[0]):.3g} to {float(variances[-1]):.3g}"
+        )
+    return variances, axes
