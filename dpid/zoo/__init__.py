@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from PIL import Image
@@ -17,12 +18,10 @@ def generate(pipe: Any, prompts: list[str], seed: int = 0, steps: int = 25, guid
     from dpid.loading import quiet
 
     with quiet():
-        from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+        from diffusers import DPMSolverMultistepScheduler
 
-        scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, timestep_spacing="linspace")
-        sampler = StableDiffusionPipeline(
-            **{**pipe.components, "scheduler": scheduler}, requires_safety_checker=False
-        )  # fmt: skip
+        sampler = copy.copy(pipe)  # of any kind, with its modules and offloading hooks
+        sampler.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, timestep_spacing="linspace")
     sampler.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
     images: list[Image.Image] = sampler(

@@ -1,0 +1,204 @@
+"""DAAM, diffusion attentive attribution maps (Tang et al., 2023), the baseline that our maps are compared with.
+
+The map of a word is the probability with which a place of the picture attends to the word's tokens in the UNet's
+cross-attentions, softmax(QKᵀ/√d), over heads, layers and steps of denoising; layers are brought to the latents' size
+by bicubic interpolation, and what it undershoots is cut at zero, as in the authors' code. Heads, layers and steps are
+averaged where the paper adds them up, so that a map stays a probability; tokens of a phrase are added.
+
+>>> from dpid.daam import attention_maps
+>>> from dpid.loading import load_pipeline
+>>> found = attention_maps(load_pipeline("emoji"), "a cow and a giraffe", ("cow", "giraffe"))
+>>> found.picture, found.maps["cow"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpid import ops
+from dpid.conditions import span_of
+from dpid.denoisers.diffusers import DiffusersDenoiser
+from dpid.denoisers.latent import evaluating
+from dpid.engine import fitting
+from dpid.images import ImageLike, open_image, to_pixels
+from dpid.sampling import shifted_grid
+from dpid.zoo import generate
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """What :func:`attention_maps` returns.
+
+    Attributes
+    ----------
+    picture : uint8 [H,W,3], the one made, or the one given as the model sees it
+    maps : {word: float32 [h,w]}, probability of attending to the word, on the CPU
+    unet_evaluations : of the UNet, one for each picture, noise level and condition
+    """
+
+    picture: Tensor
+    maps: dict[str, Tensor]
+    unet_evaluations: int
+
+
+def token_positions(tokenizer: Any, prompt: str, concept: str) -> range:
+    """Positions, in what ``tokenizer`` makes of ``prompt``, of the phrase ``concept`` ("bowl#2": its second "bowl").
+
+    Raises
+    ------
+    ValueError
+        The phrase is not in the prompt, or has no tokens to itself.
+    """
+    start, end = span_of(prompt, concept)
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, verbose=False).input_ids[:-1])  # without the end of the text
+
+    whole, before, through = ids(prompt), ids(prompt[:start]), ids(prompt[:end])
+    # Tokens do not cross the ends of words, so that the text up to one begins with the same tokens as the whole.
+    if not (whole[: len(before)] == before and whole[: len(through)] == through and len(before) < len(through)):
+        raise ValueError(f"concepts: {concept!r} has no tokens of its own in the prompt")
+    return range(len(before), len(through))
+
+
+@dataclass
+class _Recorder:
+    """Adds up attention probabilities, per layer, of ``tokens``, of batch entries ``rows``, on latents of ``size``."""
+
+    tokens: list[int]
+    rows: slice
+    size: tuple[int, int]
+    sums: dict[str, Tensor] = field(default_factory=dict)  # [tokens, queries] of a layer, over heads and rows averaged
+    counts: dict[str, int] = field(default_factory=dict)
+    evaluations: dict[str, int] = field(default_factory=dict)
+
+    def add(self, layer: str, attention: Any, hidden: Tensor, text: Tensor, mask: Tensor | None) -> None:
+        """hidden [B, queries, C], text [B, L, E]: what ``layer`` is about to compute."""
+        query, key = (attention.head_to_batch_dim(x) for x in (attention.to_q(hidden), attention.to_k(text)))
+        scores = attention.get_attention_scores(query, key, mask)  # [B·heads, queries, L]
+        scores = scores.unflatten(0, (len(hidden), -1))[self.rows, ..., self.tokens].float()
+        self.sums[layer] = self.sums.get(layer, 0) + scores.mean(1).sum(0).T
+        self.counts[layer] = self.counts.get(layer, 0) + len(scores)
+        self.evaluations[layer] = self.evaluations.get(layer, 0) + len(hidden)
+
+    def _shape(self, queries: int) -> tuple[int, int]:
+        """Height and width of a layer: strided convolutions halve both, rounding up."""
+        h, w = self.size
+        while h * w > queries:
+            h, w = -(-h // 2), -(-w // 2)
+        return h, w
+
+    def maps(self) -> Tensor:
+        """Probabilities [tokens, h, w] float32 at the size of the latents."""
+        total = torch.zeros(len(self.tokens), *self.size)
+        for layer, values in self.sums.items():
+            at = (values / self.counts[layer]).unflatten(1, self._shape(values.shape[1])).cpu()
+            total += functional.interpolate(at[None], self.size, mode="bicubic")[0].clamp(min=0)
+        return total / len(self.sums)
+
+
+class _Recording:
+    """An attention processor that records and then does what the one in its place does."""
+
+    def __init__(self, inner: Any, layer: str, recorder: _Recorder) -> None:
+        self._inner, self._layer, self._recorder = inner, layer, recorder
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None, **others: Any,
+    ) -> Any:  # fmt: skip
+        """As diffusers calls a processor."""
+        self._recorder.add(self._layer, attn, hidden_states, encoder_hidden_states, attention_mask)
+        return self._inner(attn, hidden_states, encoder_hidden_states, attention_mask, **others)
+
+
+@contextmanager
+def _recording(unet: Any, recorder: _Recorder) -> Iterator[None]:
+    """Every cross-attention of ``unet`` tells ``recorder``; its own processors are put back."""
+    own = dict(unet.attn_processors)
+    cross = {name: _Recording(p, name, recorder) for name, p in own.items() if name.endswith("attn2.processor")}
+    try:
+        unet.set_attn_processor({**own, **cross})
+        yield
+    finally:
+        unet.set_attn_processor(dict(own))  # a copy, since diffusers empties what it is given
+
+
+def _generate(pipe: Any, prompt: str, recorder: _Recorder, samples: int, seed: int, guidance: float) -> Tensor:
+    """The picture that ``pipe`` makes, uint8 [H,W,3]."""
+    parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    with evaluating(*parts), _recording(pipe.unet, recorder):
+        (made,) = generate(pipe, [prompt], seed=seed, steps=samples, guidance=guidance)
+    return to_pixels(made, made.size)
+
+
+def _look(
+    denoiser: DiffusersDenoiser, prompt: str, image: ImageLike, recorder: _Recorder, samples: int, seed: int
+) -> Tensor:
+    """Noise ``image`` at many levels and run the UNet on them; the picture as the model sees it, uint8 [H,W,3]."""
+    opened = open_image(image)
+    picture = to_pixels(opened, denoiser.size_for(*opened.size))
+    x = denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
+    recorder.size = (x.shape[-2], x.shape[-1])
+    points = shifted_grid(denoiser.logsnr_grid, 2 * -(-samples // 2), 1, torch.Generator().manual_seed(seed))
+    points, size = points.to(x.device), fitting(denoiser, x, 1)
+    condition = denoiser.encode_conditions((prompt,))
+    with _recording(denoiser.unet, recorder):
+        for start in range(0, len(points.logsnr), size):
+            part = points[start : start + size]
+            z = ops.noisy_channel(x, part.logsnr, part.sample_id, seed)
+            denoiser.eps_hat(z, part.logsnr, condition)
+    return picture
+
+
+def attention_maps(
+    pipe: Any, prompt: str, concepts: Sequence[str], *, image: ImageLike | None = None, samples: int = 32,
+    seed: int = 0, guidance: float = 3.0,
+) -> AttentionMaps:  # fmt: skip
+    """Where the picture of ``prompt`` attends to each of ``concepts``.
+
+    Parameters
+    ----------
+    pipe : a StableDiffusionPipeline (SD 1.x, 2.x) or StableDiffusionXLPipeline; nothing of it changes
+    prompt, concepts : a text and phrases of it ("bowl#2": the second "bowl")
+    image : None makes a picture and records while it is made, as the paper does; a picture (see
+        :meth:`dpid.Explainer.explain`) is noised at log-SNRs of :func:`dpid.sampling.shifted_grid`, those that our
+        estimators use, and denoised under ``prompt``
+    samples : steps of generation, or evaluations of the UNet for a given image, rounded up to an even number
+    seed : of the noise; the global random state is neither read nor changed
+    guidance : classifier-free guidance's scale, of generation alone; the maps are those of the conditional half
+
+    Raises
+    ------
+    ValueError, TypeError
+        A phrase is not in the prompt; the prompt, image or pipeline cannot be used; the message names the argument.
+    FloatingPointError
+        An attention is NaN or infinite.
+    """
+    if isinstance(concepts, str) or not concepts:
+        raise TypeError(f"concepts: found {concepts!r}, expected a sequence of phrases of the prompt")
+    for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}: found {value!r}, expected a whole number of at least {least}")
+    denoiser = DiffusersDenoiser(pipe, fused=False)
+    denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
+    tokens = {concept: token_positions(pipe.tokenizer, prompt, concept) for concept in concepts}
+    every = sorted({t for positions in tokens.values() for t in positions})
+    # Guidance puts the unconditional half first.
+    recorder = _Recorder(every, slice(None) if image is not None else slice(-1, None), denoiser.latent_shape[1:])
+    if image is None:
+        picture = _generate(pipe, prompt, recorder, samples, seed, guidance)
+    else:
+        picture = _look(denoiser, prompt, image, recorder, samples, seed)
+    probability = recorder.maps()
+    if not probability.isfinite().all():
+        raise FloatingPointError("pipe: an attention is NaN or infinite; try float32")
+    maps = {c: probability[[every.index(t) for t in positions]].sum(0) for c, positions in tokens.items()}
+    return AttentionMaps(picture, maps, next(iter(recorder.evaluations.values())))

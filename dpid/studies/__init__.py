@@ -1,0 +1,1 @@
+"""Studies of many pictures: data in, tables and figures out."""

@@ -1,0 +1,294 @@
+"""Pictures for studies: a folder with a CSV, or ARO-style pairs of captions; :mod:`dpid.studies.coco` reads COCO's.
+
+A row that cannot be used is left out and reported with its number and column; a file that cannot be read at all raises.
+
+>>> from dpid.studies.data import read_scenes
+>>> data = read_scenes("pictures/index.csv")
+>>> for problem in data.problems: print(problem)
+row 7, column mask: masks/x.png does not exist
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dpid.conditions import plan
+from dpid.images import open_image
+
+Masks = dict[str, NDArray[np.bool_]]
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a row is left out. ``row`` counts as a spreadsheet does, the header being row 1; without a header from 1."""
+
+    row: int
+    column: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, column {self.column}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Data(Generic[Row]):
+    """The rows that can be used, and what is wrong with the others."""
+
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture, its prompt, and the concepts of the prompt.
+
+    Attributes
+    ----------
+    masks : reads {concept: bool [H,W]}, where the concept's thing is, in pixels of the picture; of no concept, some or
+        all
+    """
+
+    image: Path
+    prompt: str
+    concepts: tuple[str, ...]
+    masks: Callable[[], Masks] = dict
+
+
+@dataclass(frozen=True)
+class CaptionPair:
+    """A picture with a true and a false caption; ``box`` (left, top, right, bottom) is the part they speak of."""
+
+    image: Path
+    true: str
+    false: str
+    box: tuple[int, int, int, int] | None = None
+
+    def open(self) -> Image.Image:
+        """The picture, RGB, cut to ``box``."""
+        opened = open_image(self.image)
+        return opened if self.box is None else opened.crop(self.box)
+
+
+@dataclass
+class Reader(Generic[Row]):
+    """Collects rows and problems."""
+
+    rows: list[Row] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    number: int = 0
+
+    @contextmanager
+    def column(self, name: str) -> Iterator[None]:
+        """A ``ValueError`` inside is a problem of this column of row ``number``."""
+        try:
+            yield
+        except ValueError as error:
+            message = str(error)
+            for argument in ("image", "prompt", "concepts"):  # that names the column a second time
+                message = message.removeprefix(f"{argument}: ")
+            self.problems.append(Problem(self.number, name, message))
+
+    @property
+    def good(self) -> bool:
+        """Whether row ``number`` has no problem so far."""
+        return not self.problems or self.problems[-1].row != self.number
+
+    def done(self) -> Data[Row]:
+        """All that was collected."""
+        return Data(tuple(self.rows), tuple(self.problems))
+
+
+# -- files
+
+
+def _read(argument: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{argument}: {path} cannot be read ({error})") from error
+
+
+def read_json(argument: str, path: Path, kind: type) -> Any:
+    """The content of a JSON file, a ``kind``; ``ValueError`` names the argument."""
+    try:
+        content = json.loads(_read(argument, path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{argument}: {path} is not JSON ({error})") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{argument}: {path} holds a {type(content).__name__}, expected a {kind.__name__}")
+    return content
+
+
+def _read_csv(argument: str, path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """(number, {column: cell without surrounding spaces}) of every row that is not blank."""
+    try:
+        lines = list(csv.reader(io.StringIO(_read(argument, path), newline=""), skipinitialspace=True))
+    except csv.Error as error:
+        raise ValueError(f"{argument}: {path} is not CSV ({error})") from error
+    header = [name.strip() for name in lines[0]] if lines else []
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise ValueError(
+            f"{argument}: {path} has no column {', '.join(missing)}; its first row is {', '.join(header) or 'empty'}"
+        )
+    cells = ((n, [cell.strip() for cell in line]) for n, line in enumerate(lines[1:], 2))
+    return [(n, dict(zip(header, line, strict=False))) for n, line in cells if any(line)]
+
+
+def text_of(row: Mapping[str, Any], *names: str) -> str:
+    """The text of the first of ``names`` that the row has."""
+    value = next((row[name] for name in names if row.get(name)), None)
+    if not isinstance(value, str):
+        raise ValueError("is empty" if value is None else f"found {value!r}, expected a text")
+    return value
+
+
+def open_picture(folder: Path, cell: str) -> tuple[Path, tuple[int, int]]:
+    """Path and (width, height) of a picture that can be opened."""
+    path = folder / cell
+    if not path.is_file():
+        raise ValueError(f"{cell} does not exist")
+    return path, open_image(path).size
+
+
+# -- a folder with a CSV
+
+
+def _labels(path: Path) -> NDArray[Any]:
+    try:
+        with Image.open(path) as opened:
+            labels = np.asarray(opened)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"cannot be read as a picture ({error})") from error
+    if labels.ndim != 2:
+        raise ValueError(f"found {labels.shape[-1]} channels, expected one: labels, or zero and non-zero")
+    return labels
+
+
+def _masks_from_labels(path: Path, concepts: tuple[str, ...]) -> Masks:
+    """Labels 1…n are the concepts in order; any other single value is the first concept's thing."""
+    labels = _labels(path)
+    values = [int(v) for v in np.unique(labels) if v]
+    if not values:
+        raise ValueError("is zero everywhere")
+    if len(concepts) == 1 or (len(values) == 1 and values[0] > len(concepts)):
+        return {concepts[0]: labels != 0}
+    if values[-1] > len(concepts):
+        shown = ", ".join(map(str, values[:5])) + ("…" if len(values) > 5 else "")
+        raise ValueError(f"found the labels {shown}, expected 1…{len(concepts)}, in the order of the concepts")
+    return {concepts[v - 1]: labels == v for v in values}
+
+
+def _scene_masks(folder: Path, cell: str, concepts: tuple[str, ...], size: tuple[int, int]) -> Callable[[], Masks]:
+    path = folder / cell
+    if not path.is_file():
+        raise ValueError(f"{cell} does not exist")
+    height, width = next(iter(_masks_from_labels(path, concepts).values())).shape
+    if (width, height) != size:
+        raise ValueError(f"{cell} has {width}×{height} pixels, but the picture has {size[0]}×{size[1]}")
+    return partial(_masks_from_labels, path, concepts)
+
+
+def read_scenes(path: str | Path) -> Data[Scene]:
+    """Pictures listed in a CSV with the columns image, prompt, concepts and, if wanted, mask.
+
+    Paths are relative to the CSV's folder. Concepts are phrases of the prompt, separated by ";". A mask is a PNG of one
+    channel and of the picture's size: pixels 1…n show the thing of the first…n-th concept, or, with one concept or one
+    value greater than n, all that is not zero shows the first concept's.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or lacks a column.
+    """
+    path = Path(path)
+    reader: Reader[Scene] = Reader()
+    for reader.number, row in _read_csv("path", path, ("image", "prompt", "concepts")):
+        masks: Callable[[], Masks] = dict
+        with reader.column("image"):
+            image, size = open_picture(path.parent, text_of(row, "image"))
+        with reader.column("prompt"):
+            prompt = text_of(row, "prompt")
+        with reader.column("concepts"):
+            concepts = tuple(c.strip() for c in text_of(row, "concepts").split(";") if c.strip())
+            if row.get("prompt"):
+                plan(row["prompt"], concepts)  # refuses concepts that are not phrases of the prompt
+        if reader.good and row.get("mask"):
+            with reader.column("mask"):
+                masks = _scene_masks(path.parent, row["mask"], concepts, size)
+        if reader.good:
+            reader.rows.append(Scene(image, prompt, concepts, masks))
+    return reader.done()
+
+
+# -- pairs of captions
+
+
+def _box(row: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    names = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+    if not any(name in row for name in names):
+        return None
+    try:
+        x, y, w, h = (int(row[name]) for name in names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"expected whole numbers {', '.join(names)} ({error!r})") from error
+    box = (max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1]))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError(f"found ({x}, {y}, {w}, {h}), outside a picture of {size[0]}×{size[1]} pixels")
+    return box
+
+
+def read_pairs(path: str | Path, pictures: str | Path | None = None) -> Data[CaptionPair]:
+    """Pictures with a true and a false caption, as in ARO (Yuksekgonul et al., 2023).
+
+    Parameters
+    ----------
+    path : JSON, a list of {"image_path", "true_caption", "false_caption"}, where present with "bbox_x", "bbox_y",
+        "bbox_w" and "bbox_h" in pixels; or CSV with the columns image, true, false. Short names do in JSON too.
+    pictures : folder of the pictures; by default that of ``path``
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, is no list, or lacks a column.
+    """
+    path = Path(path)
+    folder = path.parent if pictures is None else Path(pictures)
+    table: Sequence[tuple[int, Any]]
+    if path.suffix.lower() == ".csv":
+        table = _read_csv("path", path, ("image", "true", "false"))
+    else:
+        table = list(enumerate(read_json("path", path, list), 1))
+    reader: Reader[CaptionPair] = Reader()
+    for reader.number, row in table:
+        if not isinstance(row, dict):
+            reader.problems.append(Problem(reader.number, "image", f"found {row!r}, expected an object"))
+            continue
+        box = None
+        with reader.column("image"):
+            image, size = open_picture(folder, text_of(row, "image", "image_path"))
+        with reader.column("true"):
+            true = text_of(row, "true", "true_caption")
+        with reader.column("false"):
+            false = text_of(row, "false", "false_caption")
+            if false == row.get("true", row.get("true_caption")):
+                raise ValueError("is the true caption")
+        if reader.good:
+            with reader.column("bbox"):
+                box = _box(row, size)
+        if reader.good:
+            reader.rows.append(CaptionPair(image, true, false, box))
+    return reader.done()

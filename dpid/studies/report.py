@@ -1,0 +1,194 @@
+"""What a study leaves behind: tables as CSV and Parquet, figures as PNG, numbers as JSON, and one page of all studies.
+
+A folder of studies holds ``report.html``, which needs nothing else to be looked at, and one folder a study. A number
+with its standard error is written {"value": …, "stderr": …} in a summary (or is a :class:`dpid.Estimate`), and as two
+columns "auc" and "auc_stderr" in a table; the page shows both as "0.93 ± 0.02".
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import pyarrow
+    from matplotlib.figure import Figure
+
+ROWS = 100  # of a table on the page; all are in its CSV
+_ERROR = "_stderr"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def number(value: Any, stderr: float | None = None) -> str:
+    """ "0.93 ± 0.02": to the error's first digit, to its second where the first is 1; without one four digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str) or (isinstance(value, int) and stderr is None):
+        return str(value)
+    if not isinstance(value, (int, float)):
+        return json.dumps(value, ensure_ascii=False)
+    if not stderr:
+        return f"{value:.4g}" + ("" if stderr is None else " ± 0")
+    exponent = math.floor(math.log10(stderr))
+    digits = max(0, int(stderr / 10**exponent < 2) - exponent)
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
+
+
+def _atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Nobody finds half a file at ``path``."""
+    unfinished = path.with_name(f".{path.name}.partial")
+    with unfinished.open("wb") as file:
+        write(file)
+    os.replace(unfinished, path)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """``value`` as JSON has it; ``ValueError`` for NaN and infinity, ``TypeError`` for what JSON has not."""
+    if hasattr(value, "stderr") and hasattr(value, "value"):
+        value = {"value": value.value, "stderr": value.stderr}
+    if hasattr(value, "item") and getattr(value, "size", None) == 1:
+        value = value.item()  # NumPy's numbers
+    if isinstance(value, Mapping):
+        return {str(key): _plain(v, f"{where}.{key}") for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: found {value}; a number that does not exist is None")
+    if value is not None and not isinstance(value, (str, int, float, bool)):
+        raise TypeError(f"{where}: found {type(value).__name__}, expected a number, text, list or dict")
+    return value
+
+
+def _table(name: str, table: Any) -> pyarrow.Table:
+    """``table`` with every column that a row has, in their order."""
+    import pyarrow
+
+    if not isinstance(table, pyarrow.Table):
+        columns = dict.fromkeys(key for row in table for key in row)
+        table = pyarrow.Table.from_pydict(
+            {c: [_plain(row.get(c), f"tables: {name}[{i}].{c}") for i, row in enumerate(table)] for c in columns}
+        )
+    for column in table.column_names:
+        _plain(table[column].to_pylist(), f"tables: {name}.{column}")
+    return table
+
+
+def _cells(table: pyarrow.Table) -> tuple[list[tuple[str, bool]], list[list[str]]]:
+    """Columns (name, whether it holds numbers) and rows as the page shows them: a column and its error become one."""
+    errors = {c for c in table.column_names if c.endswith(_ERROR) and c.removesuffix(_ERROR) in table.column_names}
+    shown = [c for c in table.column_names if c not in errors]
+    rows = table.slice(0, ROWS).to_pylist()
+    header = [(c, any(isinstance(r[c], (int, float)) and not isinstance(r[c], bool) for r in rows)) for c in shown]
+    return header, [[number(row[c], row.get(c + _ERROR)) for c in shown] for row in rows]
+
+
+def _lines(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """(name, number with its error) of every leaf of ``summary``."""
+    lines: list[tuple[str, str]] = []
+    for key, value in summary.items():
+        if isinstance(value, dict) and not {"value", "stderr"} <= value.keys():
+            lines += _lines(value, f"{prefix}{key} · ")
+        elif isinstance(value, dict):
+            lines.append((prefix + key, number(value["value"], value["stderr"])))
+        else:
+            lines.append((prefix + key, number(value)))
+    return lines
+
+
+def _section(folder: Path) -> dict[str, Any]:
+    """What the page shows of a study, from its files."""
+    import pyarrow.parquet
+
+    content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    tables = []
+    for name in content["tables"]:
+        table = pyarrow.parquet.read_table(folder / f"{name}.parquet")
+        header, rows = _cells(table)
+        tables.append({"name": name, "header": header, "rows": rows, "count": table.num_rows})
+    figures = [
+        {"caption": f["caption"], "data": base64.b64encode((folder / f["file"]).read_bytes()).decode()}
+        for f in content["figures"]
+    ]
+    return {**content, "tables": tables, "figures": figures, "lines": _lines(content["summary"])}
+
+
+def _page(out: Path) -> None:
+    """``report.html`` of every study in ``out``, in the order in which they were first written."""
+    import jinja2
+
+    sections = sorted((_section(p.parent) for p in out.glob("*/summary.json")), key=lambda s: (s["order"], s["study"]))
+    source = files("dpid.studies").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(source).render(sections=sections, shown=ROWS)
+    _atomically(out / "report.html", lambda file: file.write(page.encode()))
+
+
+def write_study(
+    out: str | Path, study: str, *, title: str, about: str, summary: Mapping[str, Any],
+    tables: Mapping[str, pyarrow.Table | Sequence[Mapping[str, Any]]], figures: Mapping[str, Figure],
+) -> Path:  # fmt: skip
+    """Write a study into ``out``/``study`` and all studies of ``out`` into ``out``/report.html, which is returned.
+
+    Each file is complete or not there. A study written again keeps its place on the page.
+
+    Parameters
+    ----------
+    study : name of the folder: small letters, digits, "-" and "_"
+    title, about : heading and, in a few sentences, what was done; blank lines separate paragraphs
+    summary : the main numbers, nested as wanted; ``summary.json`` holds them under "summary"
+    tables : {name: table or rows} -> ``name.csv`` and ``name.parquet``
+    figures : {caption: figure} -> ``figure-1.png``, …
+
+    Raises
+    ------
+    ValueError
+        A name that makes no file name; a number that is NaN or infinite.
+    TypeError
+        A value that is neither number nor text, list or dict of them.
+    RuntimeError
+        pyarrow or jinja2 is not installed.
+    """
+    try:
+        import jinja2  # noqa: F401
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError as error:
+        raise RuntimeError(f'a report needs pyarrow and jinja2 ({error}); pip install "dpid[studies]"') from error
+    for argument, name in (("study", study), *(("tables", table) for table in tables)):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{argument}: found {name!r}, expected small letters, digits, '-' and '_'")
+    plain, typed = _plain(summary, "summary"), {name: _table(name, table) for name, table in tables.items()}
+    folder = Path(out) / study
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in typed.items():
+        _atomically(folder / f"{name}.csv", partial(pyarrow.csv.write_csv, table))
+        _atomically(folder / f"{name}.parquet", partial(pyarrow.parquet.write_table, table))
+    drawn = []
+    for i, (caption, figure) in enumerate(figures.items(), 1):
+        drawn.append({"file": f"figure-{i}.png", "caption": caption})
+        _atomically(folder / drawn[-1]["file"], partial(figure.savefig, format="png"))
+    content = {
+        "study": study, "order": _order(Path(out), study), "title": title, "about": about, "summary": plain,
+        "tables": list(typed), "figures": drawn,
+    }  # fmt: skip
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _atomically(folder / "summary.json", lambda file: file.write(text.encode()))
+    _page(Path(out))
+    return Path(out) / "report.html"
+
+
+def _order(out: Path, study: str) -> int:
+    """The place of ``study`` on the page: the one it has, else the last."""
+    orders = {p.parent.name: json.loads(p.read_text(encoding="utf-8"))["order"] for p in out.glob("*/summary.json")}
+    place: int = orders.get(study, max(orders.values(), default=0) + 1)
+    return place

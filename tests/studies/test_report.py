@@ -1,0 +1,211 @@
+"""Files of a study, and the page of all, parsed again."""
+
+import base64
+import csv
+import io
+import json
+import os
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dpid import Estimate
+from dpid.studies.report import ROWS, number, write_study
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Texts by tag, attributes by tag; fails where tags do not close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.attributes = [], {}, {}
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes.setdefault(tag, []).append(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and data.strip():
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+
+def figure():
+    drawn = Figure(figsize=(2, 1))
+    drawn.subplots().plot([0, 1], [1, 0])
+    return drawn
+
+
+def page_of(out):
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a study with what a test changes of it."""
+
+    def call(study="one", **changes):
+        what = {"title": study, "about": "Why.", "summary": {}, "tables": {}, "figures": {}, **changes}
+        assert write_study(tmp_path, study, **what) == tmp_path / "report.html"
+        return tmp_path
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (0.93412, 0.0212, "0.93 ± 0.02"), (0.93412, 0.0123, "0.934 ± 0.012"), (-3.14159, 0.5, "-3.1 ± 0.5"),
+        (1234.5, 33.0, "1234 ± 33"), (7, 1.0, "7.0 ± 1.0"), (2.0, 1e-5, "2.000000 ± 0.000010"), (1.0, 0.0, "1 ± 0"),
+        (0.123456, None, "0.1235"), (12, None, "12"), (None, None, "–"), (None, 0.1, "–"), (True, None, "yes"),
+        ("cow", None, "cow"), (["cow", 1], None, '["cow", 1]'),
+    ],
+)  # fmt: skip
+def test_numbers(value, stderr, text):
+    assert number(value, stderr) == text
+
+
+def test_tables_come_back_from_both_formats(write):
+    rows = [{"picture": "a.png", "n": 3, "auc": 0.1 + 0.2}, {"picture": 'b,"c".png', "auc": None, "late": True}]
+    table = pyarrow.table({"x": np.arange(3.0), "y": ["a", "b", None]})
+    out = write(tables={"rows": rows, "arrow": table})
+    read = pyarrow.parquet.read_table(out / "one" / "rows.parquet").to_pylist()
+    assert read == [{"picture": "a.png", "n": 3, "auc": 0.1 + 0.2, "late": None},
+                    {"picture": 'b,"c".png', "n": None, "auc": None, "late": True}]  # fmt: skip
+    with (out / "one" / "rows.csv").open(newline="") as file:
+        cells = list(csv.reader(file))
+    assert cells[0] == ["picture", "n", "auc", "late"]
+    assert cells[1][0] == "a.png"
+    assert float(cells[1][2]) == 0.1 + 0.2  # every digit
+    assert cells[2][0] == 'b,"c".png'
+    assert pyarrow.parquet.read_table(out / "one" / "arrow.parquet").equals(table)
+
+
+def test_summary(write):
+    summary = {"auc": {"ours": Estimate(0.9, 0.02, 3), "DAAM": {"value": np.float64(0.8), "stderr": np.float32(0.5)}},
+               "pictures": np.int64(3), "words": ("cow", "dog"), "missing": None}  # fmt: skip
+    out = write(title="Title", about="One.\n\nTwo.", summary=summary)
+    content = json.loads((out / "one" / "summary.json").read_text())
+    assert content["summary"] == {
+        "auc": {"ours": {"value": 0.9, "stderr": 0.02}, "DAAM": {"value": 0.8, "stderr": 0.5}},
+        "pictures": 3, "words": ["cow", "dog"], "missing": None,
+    }  # fmt: skip
+    page = page_of(out)
+    assert dict(zip(page.texts["dt"], page.texts["dd"], strict=True)) == {
+        "auc · ours": "0.90 ± 0.02", "auc · DAAM": "0.8 ± 0.5", "pictures": "3", "words": '["cow", "dog"]',
+        "missing": "–",
+    }  # fmt: skip
+    assert page.texts["p"][:2] == ["One.", "Two."]
+
+
+def test_the_page_shows_numbers_with_errors_and_the_first_rows(write):
+    rows = [
+        {"word": f"w{i}", "auc": None if i == 0 else 0.5, "auc_stderr": 0.02, "lone_stderr": 1.5} for i in range(150)
+    ]
+    out = write(tables={"scores": rows})
+    page = page_of(out)
+    assert page.texts["th"] == ["word", "auc", "lone_stderr"]
+    assert len(page.texts["td"]) == 3 * ROWS
+    assert page.texts["td"][:6] == ["w0", "–", "1.5", "w1", "0.50 ± 0.02", "1.5"]
+    assert [a.get("class") for a in page.attributes["td"][:3]] == [None, "n", "n"]
+    assert "The first 100 of 150 rows" in page.texts["p"][1]
+    links = [a["href"] for a in page.attributes["a"] if not a["href"].startswith("#")]
+    assert links == ["one/scores.csv", "one/scores.parquet"]
+    assert all((out / link).is_file() for link in links)
+
+
+def test_figures_are_in_the_page_itself(write):
+    out = write(figures={"A line": figure(), "Another": figure()})
+    page = page_of(out)
+    assert [i["alt"] for i in page.attributes["img"]] == page.texts["figcaption"] == ["A line", "Another"]
+    for i, image in enumerate(page.attributes["img"], 1):
+        kind, data = image["src"].split(",")
+        assert kind == "data:image/png;base64"
+        raw = base64.b64decode(data)
+        assert raw == (out / "one" / f"figure-{i}.png").read_bytes()
+        assert Image.open(io.BytesIO(raw)).size == (200, 100)
+
+
+def test_the_page_is_for_phones_and_needs_nothing_else(write):
+    out = write(tables={"t": [{"a": 1}]}, figures={"f": figure()})
+    text, page = (out / "report.html").read_text(), page_of(out)
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.attributes["meta"]
+    assert "prefers-color-scheme: dark" in text
+    assert {a.get("class") for a in page.attributes["div"]} >= {"scroll"}
+    assert "http" not in text
+    assert not {"script", "link", "iframe"} & page.attributes.keys()
+
+
+def test_one_page_of_all_studies_in_their_order(write):
+    write("zebra", title="Zebras")
+    write("ant", title="Ants")
+    write("zebra", title="Zebras again")
+    out = write("bee", title="Bees & <b>co</b>")
+    page = page_of(out)
+    assert page.texts["h2"] == ["Zebras again", "Ants", "Bees & <b>co</b>"]
+    assert [a["href"] for a in page.attributes["a"]] == ["#zebra", "#ant", "#bee"]
+    assert [a["id"] for a in page.attributes["section"]] == ["zebra", "ant", "bee"]
+    assert page.texts["a"] == page.texts["h2"]
+
+
+def test_markup_in_names_is_text(write):
+    evil = "<script>alert(1)</script>"
+    out = write(about=evil, summary={evil: evil}, tables={"t": [{evil: evil}]}, figures={evil + '"': figure()})
+    page = page_of(out)
+    assert "script" not in page.attributes
+    assert page.texts["td"] == page.texts["th"] == page.texts["dt"] == [evil]
+
+
+def test_nothing_is_half_written(write, monkeypatch):
+    out = write(summary={"n": 1}, figures={"f": figure()})
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    broken = figure()
+
+    def fail(file, **_):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(broken, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(summary={"n": 2}, figures={"f": broken})
+    assert {p: p.read_bytes() for p in before} == before
+    write(summary={"n": 2}, figures={"f": figure()})
+    assert not [p for p in out.rglob("*") if "partial" in p.name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"study": "../x"}, ValueError, r"study: found '\.\./x'"),
+        ({"tables": {"a/b": []}}, ValueError, "tables: found 'a/b'"),
+        ({"summary": {"a": {"b": float("nan")}}}, ValueError, r"summary\.a\.b: found nan"),
+        ({"summary": {"a": Estimate(1.0, float("inf"), 3)}}, ValueError, r"summary\.a\.stderr: found inf"),
+        ({"summary": {"a": object()}}, TypeError, r"summary\.a: found object"),
+        ({"tables": {"t": [{"a": 1.0}, {"a": float("nan")}]}}, ValueError, r"tables: t\[1\]\.a: found nan"),
+        ({"tables": {"t": pyarrow.table({"a": [float("inf")]})}}, ValueError, r"tables: t\.a\[0\]: found inf"),
+    ],
+)
+def test_refusals_write_nothing(write, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        write(**changes)
+    assert os.listdir(tmp_path) == []
+
+
+def test_needs_its_extra(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(RuntimeError, match=r"pip install \"dpid\[studies\]\""):
+        write()
