@@ -1,4 +1,4 @@
-"""The command line: ``dpid demo``, ``dpid explain``, ``dpid info``. Bad input is one line on stderr and exit code 2."""
+"""The command line: ``dpid demo``, ``explain``, ``study``, ``info``. Bad input: one line on stderr, exit code 2."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dpid.studies.command import study
+
 if TYPE_CHECKING:
     from dpid.result import PIDResult
 
@@ -31,7 +33,7 @@ DEMO_PROMPT, DEMO_CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
 
 
 @contextmanager
-def _writable(out: Path) -> Iterator[None]:
+def writable(out: Path) -> Iterator[None]:
     """Make sure that ``out`` can be written before anything is computed; a failure inside leaves no folder behind."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
@@ -117,7 +119,7 @@ def demo(
     from dpid.zoo import generate
 
     check_options(seed=seed)
-    with _writable(out):
+    with writable(out):
         explainer = Explainer.from_pretrained("emoji")
         picture = generate(load_pipeline("emoji"), [DEMO_PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
@@ -154,12 +156,15 @@ def explain(
     picture = open_image(image)
     # With a tolerance, --samples is the limit and the steps towards it are of the default size.
     budget = {"samples": samples} if tolerance is None else {"samples": min(samples, 32), "max_samples": samples}
-    with _writable(out):
+    with writable(out):
         explainer = Explainer.from_pretrained(model, device=device, precision=precision)
         _explain(
             explainer, picture, prompt, tuple(concept), out, context=context, measure=measure, estimator=estimator,
             tolerance=tolerance, seed=seed, **budget,
         )  # fmt: skip
+
+
+app.command()(study)
 
 
 @app.command()

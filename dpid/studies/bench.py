@@ -20,6 +20,8 @@ from dpid.result import PIDResult
 from dpid.studies.data import CaptionPair, Masks, Scene
 from dpid.studies.study import Row
 
+KEPT = "rows.jsonl.partial"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -56,7 +58,6 @@ class Workbench:
     seed : of pictures and noise
     scenes : pictures of the user in place of the study's own
     pairs : pictures of the user with captions, for "retrieval"
-    kept : a JSON-lines file: measured rows are added to it, and those of an earlier run with the same arguments reused
     explainer : for a model that is loaded already; it cannot make pictures unless ``pipe`` is given too
     progress : told (pictures done, pictures in all)
 
@@ -68,7 +69,7 @@ class Workbench:
 
     def __init__(
         self, model: str = "emoji", *, samples: int = 32, replicates: int = 4, pictures: int | None = None,
-        seed: int = 0, scenes: Sequence[Scene] = (), pairs: Sequence[CaptionPair] = (), kept: Path | None = None,
+        seed: int = 0, scenes: Sequence[Scene] = (), pairs: Sequence[CaptionPair] = (),
         explainer: Explainer | None = None, pipe: Any = None, progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
         check_options(samples=samples, replicates=replicates, seed=seed)
@@ -78,7 +79,21 @@ class Workbench:
         self.pictures, self.scenes, self.pairs = pictures, tuple(scenes), tuple(pairs)
         self._given = (explainer, pipe)
         self._progress = progress
-        self._kept = Kept(kept, {"model": self.model, "samples": samples, "replicates": replicates, "seed": seed})
+        self._kept = Kept(None, "")
+
+    def arguments(self) -> str:
+        """Everything that the rows depend on."""
+        data = json.dumps([[str(s.image), s.prompt, s.concepts] for s in self.scenes]
+                          + [[str(p.image), p.true, p.false, p.box] for p in self.pairs])  # fmt: skip
+        given = f"{zlib.crc32(data.encode()):08x}" if self.scenes or self.pairs else "own"
+        return (
+            f"model {self.model}, samples {self.samples}, replicates {self.replicates}, "
+            f"pictures {self.pictures or 'default'}, seed {self.seed}, data {given}"
+        )
+
+    def keep(self, path: Path) -> None:
+        """Add measured rows to a JSON-lines file, and take from it what a run with the same arguments has measured."""
+        self._kept = Kept(path, self.arguments())
 
     @property
     def embedded(self) -> bool:
@@ -137,32 +152,36 @@ class Workbench:
 
 
 class Kept:
-    """Rows by key, in a JSON-lines file whose first line is the arguments that they were measured with."""
+    """Rows by key, in a JSON-lines file whose first line is what they were measured with."""
 
-    def __init__(self, path: Path | None, arguments: Row) -> None:
-        self._path, self._known = path, {}  # type: ignore[var-annotated]
-        if path is None:
-            return
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        read = [_parsed(line) for line in lines]
-        if not read or read[0] != arguments:
-            path.write_text(json.dumps(arguments) + "\n", encoding="utf-8")
-        else:
-            # The last line may be half of one, where a run was killed.
-            self._known = {entry["key"]: entry["rows"] for entry in read[1:] if entry}
-            whole = [line for line, entry in zip(lines, read, strict=True) if entry is not None]
-            path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+    def __init__(self, path: Path | None, arguments: str) -> None:
+        self._path = path
+        self._lines = [json.dumps(arguments)]
+        self._known: dict[str, list[Row]] = {}
+        if path is not None and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            if lines[:1] == self._lines:
+                # The last line may be half of one, where a run was killed.
+                self._lines = [line for line in lines if _parsed(line) is not None]
+                self._known = {entry["key"]: entry["rows"] for entry in map(_parsed, self._lines[1:])}
 
     def rows(self, key: str, measure: Callable[[], list[Row]]) -> list[Row]:
         """The rows of ``key``, measured if they are not known."""
         if key not in self._known:
             # Through JSON in any case, so that a run that was stopped and one that was not give the same rows.
             line = json.dumps({"key": key, "rows": measure()}, allow_nan=False)
-            if self._path:
-                with self._path.open("a", encoding="utf-8") as f:
-                    f.write(line + "\n")
+            self._add(line)
             self._known[key] = json.loads(line)["rows"]
-        return list(self._known[key])
+        return [dict(row) for row in self._known[key]]
+
+    def _add(self, line: str) -> None:
+        if self._path is None:
+            return
+        if self._lines:  # what was read, without what was broken or made with other arguments
+            self._path.write_text("".join(f"{kept}\n" for kept in self._lines), encoding="utf-8")
+            self._lines = []
+        with self._path.open("a", encoding="utf-8") as f:
+            f.write(line + "\n")
 
 
 def _parsed(line: str) -> Any:

@@ -6,6 +6,7 @@ more usual in the occupation than elsewhere, i.e. where either word already tell
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from itertools import product
@@ -32,20 +33,25 @@ def occupations() -> list[str]:
 def _cases(bench: Workbench) -> list[Case]:
     if bench.scenes:
         return [
-            Case(c.picture, c.image, c.prompt, c.concepts, facts={"attribute": c.concepts[0], "occupation": c.concepts[1]})
-            for c in bench.own_cases()
-        ]  # fmt: skip
+            replace(c, facts=dict(zip(("attribute", "occupation"), c.concepts, strict=True))) for c in bench.own_cases()
+        ]
     attributes = tuple(world.ATTRIBUTES) if bench.embedded else ATTRIBUTES
     names = list(OCCUPATIONS) if bench.embedded else occupations()
     cases = []
-    for occupation, attribute, i in product(names, attributes, range(bench.pictures or (_EACH if bench.embedded else 1))):
+    for occupation, attribute, i in product(
+        names, attributes, range(bench.pictures or (_EACH if bench.embedded else 1))
+    ):
         prompt = f"a {attribute} {occupation}"
         picture = f"{prompt} {i}"
         cases.append(
             Case(
-                picture, partial(bench.generate, prompt, picture), prompt, (attribute, occupation),
-                world.captions(attribute, occupation), facts={"attribute": attribute, "occupation": occupation},
-            )  # fmt: skip
+                picture,
+                partial(bench.generate, prompt, picture),
+                prompt,
+                (attribute, occupation),
+                world.captions(attribute, occupation),
+                facts={"attribute": attribute, "occupation": occupation},
+            )
         )
     return cases
 
@@ -86,7 +92,7 @@ def bias(bench: Workbench) -> Study:
         for row in same:
             row["redundancy_normalised"] = (row["redundancy"] - low) / (high - low) if high > low else 0.0
     cells = _cells(rows)
-    return Study("bias", {"bias.csv": rows, "bias_cells.csv": cells}, _figures(cells), _summary(cells))
+    return Study("bias", {"bias": rows, "bias_cells": cells}, _figures(cells), _summary(cells))
 
 
 def _cells(rows: list[Row]) -> list[Row]:

@@ -90,4 +90,4 @@ def features(bench: Workbench) -> Study:
             {case.prompt: bench.explain(case) for case in list(reversed(shown.values()))[:6]}
         )
     }
-    return Study("features", {"features.csv": rows}, figure, summary)
+    return Study("features", {"features": rows}, figure, summary)

@@ -35,7 +35,9 @@ def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[flo
         spread = np.linspace(-0.25, 0.25, len(shown)) if len(shown) > 1 else np.zeros(len(shown))
         ax.plot(i + spread, shown, ".", color="C0", alpha=0.6)
         if len(shown):
-            ax.hlines(np.clip(np.median(values), *limits) if limits else np.median(values), i - 0.35, i + 0.35, color="k")
+            ax.hlines(
+                np.clip(np.median(values), *limits) if limits else np.median(values), i - 0.35, i + 0.35, color="k"
+            )
     ax.axhline(0, color="0.6", lw=0.5)
     ax.set_xticks(range(len(groups)), list(groups), rotation=20 if len(groups) > 3 else 0)
     ax.set_ylabel(ylabel)

@@ -94,7 +94,7 @@ def homonyms(bench: Workbench) -> Study:
         ]  # fmt: skip
 
     rows = bench.measure(cases, measure)
-    return Study("homonyms", {"homonyms.csv": rows}, _figures(bench, cases, rows), _summary(rows))
+    return Study("homonyms", {"homonyms": rows}, _figures(bench, cases, rows), _summary(rows))
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:

@@ -1,7 +1,7 @@
 """Synonyms and co-hyponyms: is what two words tell the same, and at the same places?
 
-The redundancy share Σ_pixels min(i1, i2) / min(Σ i1, Σ i2) is one where the words tell the same at every pixel, and at or
-below zero where each tells about its own thing and misleads about the other's.
+The redundancy share Σ_pixels min(i1, i2) / min(Σ i1, Σ i2) is one where the words tell the same at every pixel, and at
+or below zero where each tells about its own thing and misleads about the other's.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def _own(bench: Workbench, relation: str) -> Iterator[Case]:
 def pairs(bench: Workbench, name: str, relation: str) -> Study:
     """Redundancy of pairs of words in a ``relation`` against that of unrelated control pairs.
 
-    ``pairs.csv`` has a row a picture and estimator. ``redundancy_share`` is empty where the lesser of the two words tells
-    nothing about the picture.
+    ``pairs.csv`` has a row a picture and estimator. ``redundancy_share`` is empty where the lesser of the two words
+    tells nothing about the picture.
     """
     source = _own if bench.scenes else (_embedded if bench.embedded else _real)
     cases = [case for kind in (relation, "unrelated") for case in source(bench, kind)]
@@ -98,7 +98,7 @@ def pairs(bench: Workbench, name: str, relation: str) -> Study:
         return rows
 
     rows = bench.measure(cases, measure)
-    return Study(name, {"pairs.csv": rows}, _figures(bench, cases, rows), _summary(rows))
+    return Study(name, {"pairs": rows}, _figures(bench, cases, rows), _summary(rows))
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:

@@ -28,10 +28,11 @@ class Study:
     Attributes
     ----------
     name : of the study
-    tables : {file name: rows}, a row is {column: value}, one measurement each; nats unless the column says otherwise
+    tables : {file name without its ending: rows}, a row is {column: value}, one measurement each, in nats unless the
+        column says otherwise
     figures : {caption: Figure}
-    summary : {figure: {"value", "interval", "n", "asked"}}: a number, its 95 % interval [low, high], how many values it is
-        made of, and what was asked of it; None for what there is not
+    summary : {figure: {"value", "stderr", "interval", "n", "asked"}}: a number, its standard error and 95 % interval
+        [low, high], how many values it is made of, and what was asked of it; None for what there is not
     """
 
     name: str
@@ -48,20 +49,23 @@ def estimate(result: PIDResult, estimator: str, of: Callable[[Tensor], Tensor]) 
 
 
 def figure(
-    value: float | None, interval: Sequence[float] | None = None, n: int | None = None, asked: str | None = None
-) -> Row:
+    value: float | None, stderr: float | None = None, interval: Sequence[float] | None = None, n: int | None = None,
+    asked: str | None = None,
+) -> Row:  # fmt: skip
     """An entry of a summary; a value that is not finite is none."""
     if value is None or not np.isfinite(value):
-        return {"value": None, "interval": None, "n": n, "asked": asked}
-    return {"value": float(value), "interval": interval and [float(v) for v in interval], "n": n, "asked": asked}
+        return {"value": None, "stderr": None, "interval": None, "n": n, "asked": asked}
+    ends = None if interval is None else [float(v) for v in interval]
+    return {"value": float(value), "stderr": stderr, "interval": ends, "n": n, "asked": asked}
 
 
 def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:
     """The share of ``hits`` with its exact binomial (Clopper–Pearson) interval."""
-    if not hits:
+    n = len(hits)
+    if not n:
         return figure(None, n=0, asked=asked)
-    test = stats.binomtest(sum(hits), len(hits))
-    return figure(sum(hits) / len(hits), test.proportion_ci(), len(hits), asked)
+    p = sum(hits) / n
+    return figure(p, (p * (1 - p) / n) ** 0.5, stats.binomtest(sum(hits), n).proportion_ci(), n, asked)
 
 
 def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked: str | None = None) -> Row:
@@ -77,8 +81,11 @@ def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked:
     drawn = (rng.integers(n, size=n) for _ in range(_RESAMPLES))
     repeats = np.array([statistic(*(c[i] for c in columns)) for i in drawn])
     repeats = repeats[np.isfinite(repeats)]
-    interval = np.quantile(repeats, (0.025, 0.975)).tolist() if len(repeats) else None
-    return figure(statistic(*columns), interval, n, asked)
+    if len(repeats) < 2:
+        return figure(statistic(*columns), n=n, asked=asked)
+    return figure(
+        statistic(*columns), float(repeats.std(ddof=1)), np.quantile(repeats, (0.025, 0.975)).tolist(), n, asked
+    )
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:

@@ -29,8 +29,8 @@ COMPLEX = (
         ("fisherman", "yellow coat", "boat", "lantern", "dog", "lighthouse"),
     ),
     (
-        "A kitchen table with a blue vase of sunflowers, a bowl of red apples and a loaf of bread, in front of a window "
-        "through which snowy mountains are seen",
+        "A kitchen table with a blue vase of sunflowers, a bowl of red apples and a loaf of bread, in front of a "
+        "window through which snowy mountains are seen",
         ("table", "vase", "sunflowers", "apples", "bread", "mountains"),
     ),
 )

@@ -76,7 +76,7 @@ def log_ratio(layout: tuple[str, ...], conditions: Mapping[Subset, str]) -> floa
     With p(x | c) ∝ P(layout | c) it is log P(l | a) P(l | o) / P(l | ∅) P(l | a, o). Captions never lie and name what
     they name with odds that are the same for all people, so that Bayes' rule makes it log P(a | o) / P(a), P(a) taken
     over the whole world: log P(a | o) / P(a | person) and -log P(person), 2.23 nats, which is the same for every
-    occupation and attribute (a person beside something else counts with the odds that a caption names the person alone).
+    occupation and attribute (a person beside something else counts by the odds that a caption names the person alone).
     """
     null, first, second, both = (conditions[s] for s in sorted(conditions, key=len))
     return information(layout, first, null) + information(layout, second, null) - information(layout, both, null)
