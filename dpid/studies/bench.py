@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from dpid.conditions import Subset
 from dpid.explainer import Explainer, check_options
-from dpid.images import ImageLike
+from dpid.images import ImageLike, open_image
 from dpid.loading import EMBEDDED, load_pipeline
 from dpid.result import PIDResult
 from dpid.studies.data import CaptionPair, Masks, Scene
@@ -30,7 +30,7 @@ class Case:
     Attributes
     ----------
     picture : its name in the tables; the noise is drawn by it
-    image : makes or opens the picture
+    image : the picture, or what makes it when it is needed
     prompt, concepts : as for :meth:`dpid.Explainer.explain`
     conditions : the text of every subset of ``concepts``, in place of those of the prompt
     masks : reads {concept: bool [H,W]}
@@ -38,12 +38,16 @@ class Case:
     """
 
     picture: str
-    image: Callable[[], ImageLike]
+    image: ImageLike | Callable[[], ImageLike]
     prompt: str
     concepts: tuple[str, ...]
     conditions: dict[Subset, str] | None = None
     masks: Callable[[], Masks] = dict
     facts: Row = field(default_factory=dict)
+
+    def open(self) -> Image.Image:
+        """The picture, RGB."""
+        return open_image(self.image() if callable(self.image) else self.image)
 
 
 class Workbench:
@@ -80,6 +84,7 @@ class Workbench:
         self._given = (explainer, pipe)
         self._progress = progress
         self._kept = Kept(None, "")
+        self._last: tuple[tuple[str, str] | None, Image.Image | None] = (None, None)
 
     def arguments(self) -> str:
         """Everything that the rows depend on."""
@@ -120,14 +125,19 @@ class Workbench:
         """The picture of ``prompt`` with the seed of ``name``; guided by 3 where the model is embedded, else by 7.5."""
         from dpid.zoo import generate
 
-        return generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=3.0 if self.embedded else 7.5)[0]
+        if self._last[0] != (prompt, name):  # cases of one picture follow each other
+            made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=3.0 if self.embedded else 7.5)
+            self._last = (prompt, name), made[0]
+        assert self._last[1] is not None
+        return self._last[1]
 
-    def explain(self, case: Case, **options: Any) -> PIDResult:
-        """The PID of a case; ``options`` of :meth:`dpid.Explainer.explain`."""
+    def explain(self, case: Case, by: Explainer | None = None, **options: Any) -> PIDResult:
+        """The PID of a case, ``by`` another explainer if given; ``options`` of :meth:`dpid.Explainer.explain`."""
+        explain = (by or self.explainer).explain
         chosen = {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture), **options}
         if case.conditions is not None:
-            return self.explainer.explain(case.image(), conditions=case.conditions, **chosen)
-        return self.explainer.explain(case.image(), case.prompt, case.concepts, **chosen)
+            return explain(case.open(), conditions=case.conditions, **chosen)
+        return explain(case.open(), case.prompt, case.concepts, **chosen)
 
     def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:
         """The rows of all cases, each with its picture, prompt and facts; ``ValueError`` where there is no case."""
@@ -137,7 +147,7 @@ class Workbench:
         for done, case in enumerate(cases, 1):
             known = {"picture": case.picture, **case.facts}
             key = json.dumps([case.picture, case.prompt, case.concepts])
-            rows += self._kept.rows(key, lambda known=known, case=case: [known | row for row in measure(case)])
+            rows += self._kept.rows(key, partial(_measured, measure, case, known))
             if self._progress:
                 self._progress(done, len(cases))
         return rows
@@ -145,10 +155,15 @@ class Workbench:
     def own_cases(self, concepts: int = 2) -> list[Case]:
         """The user's pictures that have at least so many concepts, of which the first so many are taken."""
         return [
-            Case(f"{i:05d} {s.image.name}", lambda s=s: s.image, s.prompt, s.concepts[:concepts], masks=s.masks)  # type: ignore[misc]
+            Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:concepts], masks=s.masks)
             for i, s in enumerate(self.scenes, 1)
             if len(s.concepts) >= concepts
         ][: self.pictures]
+
+
+def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, known: Row) -> list[Row]:
+    """Rows of a case whose picture is made once."""
+    return [known | row for row in measure(replace(case, image=case.open()))]
 
 
 class Kept:

@@ -6,8 +6,10 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from dpid.information import ESTIMATORS
 from dpid.studies import figures, words, world
@@ -29,13 +31,14 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    pictures: list[tuple[str, str, tuple[str, ...], Any]]
     if bench.scenes:
-        pictures = [(f"{i:05d} {s.image.name}", s.prompt, s.concepts, partial(_path, s.image))
+        pictures = [(f"{i:05d} {s.image.name}", s.prompt, s.concepts, s.image)
                     for i, s in enumerate(bench.scenes, 1) if len(s.concepts) > 1][: bench.pictures]  # fmt: skip
     elif bench.embedded:
-        pictures = [(name, p, c, partial(_drawn, p, name)) for name, p, c in _embedded(bench)]  # type: ignore[misc]
+        pictures = [(name, p, c, partial(_drawn, p, name)) for name, p, c in _embedded(bench)]
     else:
-        pictures = [(f"{p} {i}", p, c, partial(bench.generate, p, f"{p} {i}"))  # type: ignore[misc]
+        pictures = [(f"{p} {i}", p, c, partial(bench.generate, p, f"{p} {i}"))
                     for p, c in words.COMPLEX for i in range(bench.pictures or 1)]  # fmt: skip
     return [
         Case(name, image, prompt, pair, facts={"a": pair[0], "b": pair[1]})
@@ -44,15 +47,11 @@ def _cases(bench: Workbench) -> list[Case]:
     ]
 
 
-def _path(path: object) -> object:
-    return path
-
-
-def _drawn(prompt: str, picture: str) -> object:
+def _drawn(prompt: str, picture: str) -> Image.Image:
     """The scene of an embedded prompt: the person on the left."""
     _, tone, _, gender, occupation, _, _, thing = prompt.split()
     person = next(name for name, (_, adjective) in scenes.GENDERS.items() if adjective == gender)
-    return world.draw((f"{occupation}/{person}/{tone}", thing), picture)[0]
+    return world.picture((f"{occupation}/{person}/{tone}", thing), picture)
 
 
 def complex_prompts(bench: Workbench) -> Study:

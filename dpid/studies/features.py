@@ -11,6 +11,7 @@ from torch import Tensor
 from dpid.information import ESTIMATORS
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
+from dpid.studies.data import Masks
 from dpid.studies.masks import cover
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean
 
@@ -37,11 +38,11 @@ def _cases(bench: Workbench) -> list[Case]:
 def world_case(a: str, b: str, picture: str) -> Case:
     """A drawn scene of two things, the first on the left, with the masks of both."""
 
-    def masks() -> dict[str, object]:
+    def masks() -> Masks:
         return dict(zip((a, b), world.draw((a, b), picture)[1], strict=True))
 
     texts = world.natural(a, b)
-    return Case(picture, lambda: world.draw((a, b), picture)[0], texts[a, b], (a, b), texts, masks)  # type: ignore[arg-type]
+    return Case(picture, partial(world.picture, (a, b), picture), texts[a, b], (a, b), texts, masks)
 
 
 def inside(unique: Tensor, mask: Tensor) -> float | None:

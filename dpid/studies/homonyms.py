@@ -38,7 +38,7 @@ def _embedded(each: int) -> Iterator[Case]:
                 picture = f"{shown} {i}"
                 for role, modifier in (("right", right), ("wrong", wrong), ("neutral", _NEUTRAL)):
                     yield Case(
-                        picture, lambda shown=shown, picture=picture: world.draw((shown,), picture)[0],  # type: ignore[misc]
+                        picture, partial(world.picture, (shown,), picture),
                         shown, (word, modifier), _texts(word, modifier, after and role != "neutral"),
                         facts={"word": word, "modifier": modifier, "role": role},
                     )  # fmt: skip

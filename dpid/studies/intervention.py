@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from dpid.conditions import plan
 from dpid.daam import attention_maps
-from dpid.images import open_image, to_pixels
+from dpid.images import to_pixels
 from dpid.information import ESTIMATORS
 from dpid.result import PIDResult
 from dpid.studies import figures, words, world
@@ -53,19 +55,13 @@ def _cases(bench: Workbench) -> list[Case]:
         found = list(_embedded(bench))
     else:
         found = [("own", prompt, word, _beside(prompt, word)) for prompt, word in words.INTERVENTIONS]
-    cases = []
-    for i, (kind, prompt, word, other) in enumerate(found):
-        picture = f"{prompt} {i}"
-        cases.append(
-            Case(
-                picture,
-                lambda prompt=prompt, picture=picture: bench.generate(prompt, picture),
-                prompt,
-                (word, other),  # type: ignore[misc]
-                facts={"prompt": prompt, "word": word, "kind": kind},
-            )
+    return [
+        Case(
+            f"{prompt} {i}", partial(bench.generate, prompt, f"{prompt} {i}"), prompt, (word, other),
+            facts={"prompt": prompt, "word": word, "kind": kind},
         )
-    return cases
+        for i, (kind, prompt, word, other) in enumerate(found)
+    ]  # fmt: skip
 
 
 def _beside(prompt: str, word: str) -> str:
@@ -87,7 +83,7 @@ def intervention(bench: Workbench) -> Study:
     cases = _cases(bench)
 
     def measure(case: Case) -> list[Row]:
-        before = open_image(case.image())
+        before = case.open()
         word = case.concepts[0]
         shorter = str(plan(case.prompt, (word,), context=True).texts[0])  # the prompt without the word
         after = bench.generate(shorter, case.picture)
@@ -97,8 +93,7 @@ def intervention(bench: Workbench) -> Study:
             "change_pixel": float(np.sqrt((moved**2).mean()) / 255),
             "change_latent": float(change.square().mean().sqrt()),
         }
-        made = Case(case.picture, lambda: before, case.prompt, case.concepts)
-        pid, cpid = bench.explain(made), _given_the_rest(bench, made, shorter)
+        pid, cpid = bench.explain(case), _given_the_rest(bench, case, shorter)
         attention = attention_maps(
             bench.pipe, case.prompt, (word,), image=before, samples=bench.samples, seed=bench.seed_of(case.picture)
         )
@@ -118,11 +113,10 @@ def intervention(bench: Workbench) -> Study:
     }, _summary(rows))  # fmt: skip
 
 
-def _latents(bench: Workbench, image: object) -> Tensor:
+def _latents(bench: Workbench, image: Image.Image) -> Tensor:
     """[C,h,w] on the CPU."""
-    opened = open_image(image)  # type: ignore[arg-type]
     denoiser = bench.explainer.denoiser
-    pixels = to_pixels(opened, denoiser.size_for(*opened.size))
+    pixels = to_pixels(image, denoiser.size_for(*image.size))
     x: Tensor = denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)[0]
     return x.cpu()
 

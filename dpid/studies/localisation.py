@@ -81,7 +81,7 @@ def localisation(bench: Workbench) -> Study:
                              for kind, m in _maps(result, concept, name).items()]  # fmt: skip
         concepts = [c for c in bench_concepts(case) if c in masks]
         attention = attention_maps(
-            bench.pipe, case.prompt, concepts, image=case.image(), samples=bench.samples,
+            bench.pipe, case.prompt, concepts, image=case.open(), samples=bench.samples,
             seed=bench.seed_of(case.picture),
         )  # fmt: skip
         facts = {"estimator": "", "evaluations": attention.unet_evaluations, "map": "daam"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import rankdata
 from torch import Tensor
@@ -10,9 +12,9 @@ from torch.nn import functional
 THRESHOLDS = np.linspace(0.025, 0.975, 39)
 
 
-def cover(mask: Tensor, size: tuple[int, ...]) -> Tensor:
+def cover(mask: Tensor, size: Sequence[int]) -> Tensor:
     """Which of ``size`` latent pixels a mask bool [H,W] covers by more than half: bool [h,w]."""
-    covered: Tensor = functional.adaptive_avg_pool2d(mask[None].float(), size)[0] > 0.5
+    covered: Tensor = functional.adaptive_avg_pool2d(mask[None].float(), (size[0], size[1]))[0] > 0.5
     return covered
 
 

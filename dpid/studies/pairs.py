@@ -36,12 +36,8 @@ def _embedded(bench: Workbench, relation: str) -> Iterator[Case]:
         one = relation == "synonym"
         texts = _beside(a, b) if one else world.natural(a, b)
         shown, picture = (a,) if one else (a, b), f"{texts[a, b]} {i}"
-        image = partial(_drawn, shown, picture)
+        image = partial(world.picture, shown, picture)
         yield Case(picture, image, texts[a, b], (a, b), texts, facts={"a": a, "b": b, "relation": relation})
-
-
-def _drawn(shown: tuple[str, ...], picture: str) -> object:
-    return world.draw(shown, picture)[0]
 
 
 def _beside(a: str, b: str) -> dict[Subset, str]:

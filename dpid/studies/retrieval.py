@@ -87,12 +87,8 @@ def _cases(bench: Workbench) -> list[Case]:
         kind = ("thing", "thing", "sense", "gender")[i % 4]
         shown, true, false = _swapped(rng, kind)
         picture = f"{true} {i}"
-        cases.append(Case(picture, partial(_drawn, shown, picture), true, (false,), facts={"kind": kind}))
+        cases.append(Case(picture, partial(world.picture, shown, picture), true, (false,), facts={"kind": kind}))
     return cases
-
-
-def _drawn(shown: tuple[str, ...], picture: str) -> ImageLike:
-    return world.draw(shown, picture)[0]
 
 
 def retrieval(bench: Workbench) -> Study:
@@ -105,7 +101,7 @@ def retrieval(bench: Workbench) -> Study:
     def measure(case: Case) -> list[Row]:
         (false,) = case.concepts
         found = caption_information(
-            bench.explainer, case.image(), (case.prompt, false), samples=bench.samples, replicates=bench.replicates,
+            bench.explainer, case.open(), (case.prompt, false), samples=bench.samples, replicates=bench.replicates,
             seed=bench.seed_of(case.picture),
         )  # fmt: skip
         rows = []

@@ -35,6 +35,11 @@ def draw(pictures: Sequence[str], seed: str) -> tuple[Image.Image, np.ndarray]:
     return Image.fromarray(pixels), masks
 
 
+def picture(shown: Sequence[str], seed: str) -> Image.Image:
+    """A scene of ``shown``, left to right."""
+    return draw(shown, seed)[0]
+
+
 @cache
 def drawings() -> Mapping[str, Image.Image]:
     """The drawing of every picture."""
@@ -73,10 +78,11 @@ def information(layout: tuple[str, ...], caption: str, null: str = "") -> float:
 def log_ratio(layout: tuple[str, ...], conditions: Mapping[Subset, str]) -> float:
     """i(x; a) + i(x; o) - i(x; a, o) in nats, exact, for a picture of ``layout``, over four captions.
 
-    With p(x | c) ∝ P(layout | c) it is log P(l | a) P(l | o) / P(l | ∅) P(l | a, o). Captions never lie and name what
-    they name with odds that are the same for all people, so that Bayes' rule makes it log P(a | o) / P(a), P(a) taken
-    over the whole world: log P(a | o) / P(a | person) and -log P(person), 2.23 nats, which is the same for every
-    occupation and attribute (a person beside something else counts by the odds that a caption names the person alone).
+    With p(x | c) ∝ P(layout | c) it is log P(l | a) P(l | o) / P(l | ∅) P(l | a, o). Captions never lie, and name what
+    they name with odds that are the same for all people, so that by Bayes' rule it is log P(a | o) / P(a), P(a) taken
+    among people where the null is "person". Where it is "", P(a) is taken over the whole world, which subtracts
+    log P(person), the same 2.23 nats for every occupation and attribute (a person beside something else counts by the
+    odds that a caption names the person alone).
     """
     null, first, second, both = (conditions[s] for s in sorted(conditions, key=len))
     return information(layout, first, null) + information(layout, second, null) - information(layout, both, null)
@@ -85,7 +91,7 @@ def log_ratio(layout: tuple[str, ...], conditions: Mapping[Subset, str]) -> floa
 def pairs(relation: str, count: int, seed: int) -> list[tuple[str, str]]:
     """``count`` pairs of words: "synonym", "co-hyponym" (one kind), or "unrelated" (kinds that differ)."""
     if relation == "synonym":
-        return [SYNONYMS[i % len(SYNONYMS)] for i in range(count)]  # type: ignore[misc]
+        return [SYNONYMS[i % len(SYNONYMS)] for i in range(count)]
     rng = random.Random(f"{relation} {seed}")
     chosen: list[tuple[str, str]] = []
     while len(chosen) < count:
