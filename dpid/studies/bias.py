@@ -28,9 +28,9 @@ from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, s
 from dpid.zoo.emoji.scenes import OCCUPATIONS
 
 ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # of other models than the embedded
-_EACH = 3  # pictures of an occupation and attribute of the embedded model
-# Log-SNR up to which a picture is also looked at. Who is shown is seen through that much noise, so that a perfect model
-# would have nothing to add from there on; what the embedded one adds is error, most of its error.
+_EACH = 2  # pictures of an occupation and attribute of the embedded model
+# Log-SNR up to which a picture is also looked at. Who is shown can be told through that much noise, so that a perfect
+# model has little to add from there on; what the embedded one adds is most of its error.
 SEEN_THROUGH = -1.0
 
 

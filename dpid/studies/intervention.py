@@ -26,7 +26,7 @@ from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion
 from dpid.zoo.emoji import scenes
 
-_EACH = 8  # prompts of each kind of the embedded model
+_EACH = 12  # prompts of each kind of the embedded model
 PREDICTORS = ("unique", "cmi", "mi", "redundancy", "daam")
 
 

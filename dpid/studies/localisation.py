@@ -143,6 +143,8 @@ def _curves(rows: list[Row]) -> Figure:
             ax.plot(ends, [float(np.mean(points[n])) for n in ends], style, marker=".", color=colour,
                     label=f"{kind} {estimator}".strip())  # fmt: skip
         ax.set_xscale("log", base=2)
+        every = sorted({r["evaluations"] for r in rows})
+        ax.set_xticks(every, every)
         ax.set_xlabel("evaluations of a condition")
         ax.set_title({"auc": "AUC, all pixels", "auc_own_other": "AUC, own against other thing"}[value])
     axes[1].legend(fontsize=7, ncols=2)
