@@ -2,8 +2,8 @@
 
 Synergy is high where the modifier picks the sense that the picture shows, about zero for a word that picks none, and
 below zero for the modifier of the other sense ("computer mouse" of a picture that shows the animal: the failure that
-the study looks for in generated pictures). The last needs the standard estimator: Rao–Blackwell's takes the text of both
-words for what describes the picture, and a wrong one does not.
+the study looks for in generated pictures). The last needs the standard estimator: Rao–Blackwell's takes the text of
+both words for what describes the picture, and a wrong one does not.
 """
 
 from __future__ import annotations

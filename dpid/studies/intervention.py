@@ -97,19 +97,18 @@ def intervention(bench: Workbench) -> Study:
         attention = attention_maps(
             bench.pipe, case.prompt, (word,), image=before, samples=bench.samples, seed=bench.seed_of(case.picture)
         )
-        found = {
-            name: _predictors(pid, cpid, word, name, attention.maps[word], change.square().sum(0))
+        maps = attention.maps[word], change.square().sum(0)
+        return [
+            {"estimator": name, "without": shorter} | changed | _predictors(pid, cpid, word, name, *maps)
             for name in ESTIMATORS
-        }
-        return [{"estimator": name, "without": shorter} | changed | values for name, values in found.items()]
+        ]
 
     rows = bench.measure(cases, measure)
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
+    kinds = {kind: column(of, "change_latent") for (kind,), of in grouped(default, "kind").items()}
     return Study("intervention", {"intervention": rows}, {
         "Change of the latents (root mean square) against what the deleted word told": _scatter(default),
-        "Change of the latents by the kind of the deleted word": figures.strips(
-            {kind: column(of, "change_latent") for (kind,), of in grouped(default, "kind").items()}, "change"
-        ),
+        "Change of the latents by the kind of the deleted word": figures.strips(kinds, "change"),
     }, _summary(rows))  # fmt: skip
 
 
