@@ -1,4 +1,4 @@
-"""The command line: ``dpid demo``, ``dpid explain``, ``dpid info``. Bad input is one line on stderr and exit code 2."""
+"""The command line: ``dpid demo``, ``explain``, ``study``, ``info``. Bad input: one line on stderr, exit code 2."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dpid.studies.command import study
+
 if TYPE_CHECKING:
     from dpid.result import PIDResult
 
@@ -32,7 +34,7 @@ DEMO_PROMPT, DEMO_CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
 
 
 @contextmanager
-def _writable(out: Path) -> Iterator[None]:
+def writable(out: Path) -> Iterator[None]:
     """Make sure that ``out`` can be written before anything is computed; a failure inside leaves no folder behind."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
@@ -156,7 +158,7 @@ def demo(
     from dpid.zoo import generate
 
     Options(seed=seed)
-    with _writable(out):
+    with writable(out):
         explainer = Explainer.from_pretrained("emoji")
         picture = generate(load_pipeline("emoji"), [DEMO_PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
@@ -205,9 +207,12 @@ def explain(
     Options(**options)
     plan_concepts(prompt, concept, context=context)
     picture = open_image(image)
-    with _writable(out):
+    with writable(out):
         explainer = Explainer.from_pretrained(model, device=device, precision=precision)
         (_explain_pairs if pairs else _explain)(explainer, picture, prompt, tuple(concept), out, **options)
+
+
+app.command()(study)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
@@ -301,12 +301,15 @@ def sprite(picture: str) -> Image.Image:
     return square
 
 
-def draw(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 [64, 64, 3] and the exact masks bool [pictures, 64, 64] of a scene."""
+def draw(scene: Scene, drawings: Mapping[str, Image.Image] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels uint8 [64, 64, 3] and the exact masks bool [pictures, 64, 64] of a scene.
+
+    ``drawings``: of every picture, in place of :func:`sprite`, which needs the font.
+    """
     image = Image.new("RGB", (SIZE, SIZE), scene.background)
     masks = np.zeros((len(scene.pictures), SIZE, SIZE), dtype=bool)
     for mask, picture, (x, y) in zip(masks, scene.pictures, scene.corners, strict=True):
-        drawing = sprite(picture)
+        drawing = sprite(picture) if drawings is None else drawings[picture]
         image.paste(drawing, (x, y), drawing)
         mask[y : y + SPRITE, x : x + SPRITE] = np.asarray(drawing)[..., 3] > 127
     return np.asarray(image), masks

@@ -1,0 +1,207 @@
+"""What all studies work with: a model, how much to evaluate, and the rows that an earlier run has already measured."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dpid.conditions import Subset
+from dpid.explainer import Explainer
+from dpid.options import Options
+from dpid.images import ImageLike, open_image
+from dpid.loading import EMBEDDED, load_pipeline
+from dpid.result import PIDResult
+from dpid.studies.data import CaptionPair, Masks, Scene
+from dpid.studies.study import Row
+
+KEPT = "rows.jsonl.partial"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture and two concepts to explain it by.
+
+    Attributes
+    ----------
+    picture : its name in the tables; the noise is drawn by it
+    image : the picture, or what makes it when it is needed
+    prompt, concepts : as for :meth:`dpid.Explainer.explain`
+    conditions : the text of every subset of ``concepts``, in place of those of the prompt
+    masks : reads {concept: bool [H,W]}
+    facts : further columns of its rows
+    """
+
+    picture: str
+    image: ImageLike | Callable[[], ImageLike]
+    prompt: str
+    concepts: tuple[str, ...]
+    conditions: dict[Subset, str] | None = None
+    masks: Callable[[], Masks] = dict
+    facts: Row = field(default_factory=dict)
+
+    def open(self) -> Image.Image:
+        """The picture, RGB."""
+        return open_image(self.image() if callable(self.image) else self.image)
+
+
+class Workbench:
+    """A model and what to do with it.
+
+    Parameters
+    ----------
+    model : "emoji", a pipeline folder or a hub id
+    samples : evaluations of every condition
+    replicates : independent repeats, from whose spread the errors come
+    pictures : of every case (each study says what its cases are); None: the study's own number
+    seed : of pictures and noise
+    scenes : pictures of the user in place of the study's own
+    pairs : pictures of the user with captions, for "retrieval"
+    explainer : for a model that is loaded already; it cannot make pictures unless ``pipe`` is given too
+    progress : told (pictures done, pictures in all)
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+    """
+
+    def __init__(
+        self, model: str = "emoji", *, samples: int = 32, replicates: int = 4, pictures: int | None = None,
+        seed: int = 0, scenes: Sequence[Scene] = (), pairs: Sequence[CaptionPair] = (),
+        explainer: Explainer | None = None, pipe: Any = None, progress: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
+        Options(samples=samples, replicates=replicates, seed=seed)
+        if pictures is not None and (not isinstance(pictures, int) or pictures < 1):
+            raise ValueError(f"pictures: found {pictures!r}, expected a whole number of at least 1")
+        self.model, self.samples, self.replicates, self.seed = str(model), samples, replicates, seed
+        self.pictures, self.scenes, self.pairs = pictures, tuple(scenes), tuple(pairs)
+        self._given = (explainer, pipe)
+        self._progress = progress
+        self._kept = Kept(None, "")
+        self._last: tuple[tuple[str, str] | None, Image.Image | None] = (None, None)
+
+    def arguments(self) -> str:
+        """Everything that the rows depend on."""
+        data = json.dumps([[str(s.image), s.prompt, s.concepts] for s in self.scenes]
+                          + [[str(p.image), p.true, p.false, p.box] for p in self.pairs])  # fmt: skip
+        given = f"{zlib.crc32(data.encode()):08x}" if self.scenes or self.pairs else "own"
+        return (
+            f"model {self.model}, samples {self.samples}, replicates {self.replicates}, "
+            f"pictures {self.pictures or 'default'}, seed {self.seed}, data {given}"
+        )
+
+    def keep(self, path: Path) -> None:
+        """Add measured rows to a JSON-lines file, and take from it what a run with the same arguments has measured."""
+        self._kept = Kept(path, self.arguments())
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the model is an embedded one, whose world is known."""
+        return self.model in EMBEDDED
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """The explainer of the model; it shares the weights of ``pipe`` unless the model is embedded."""
+        if self._given[0] is not None:
+            return self._given[0]
+        return Explainer.from_pretrained(self.model) if self.embedded else Explainer(self.pipe)
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The diffusers pipeline of the model."""
+        return self._given[1] if self._given[1] is not None else load_pipeline(self.model)
+
+    def seed_of(self, name: str) -> int:
+        """A seed of 31 bits for what is called ``name``."""
+        return zlib.crc32(f"{self.seed} {name}".encode()) >> 1
+
+    def generate(self, prompt: str, name: str) -> Image.Image:
+        """The picture of ``prompt`` with the seed of ``name``; guided by 3 where the model is embedded, else by 7.5."""
+        from dpid.zoo import generate
+
+        if self._last[0] != (prompt, name):  # cases of one picture follow each other
+            made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=3.0 if self.embedded else 7.5)
+            self._last = (prompt, name), made[0]
+        assert self._last[1] is not None
+        return self._last[1]
+
+    def explain(self, case: Case, by: Explainer | None = None, **options: Any) -> PIDResult:
+        """The PID of a case, ``by`` another explainer if given; ``options`` of :meth:`dpid.Explainer.explain`."""
+        explain = (by or self.explainer).explain
+        chosen = {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture), **options}
+        if case.conditions is not None:
+            return explain(case.open(), conditions=case.conditions, **chosen)
+        return explain(case.open(), case.prompt, case.concepts, **chosen)
+
+    def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:
+        """The rows of all cases, each with its picture, prompt and facts; ``ValueError`` where there is no case."""
+        if not cases:
+            raise ValueError("data: no picture has what this study needs (two concepts; masks for localisation)")
+        rows: list[Row] = []
+        for done, case in enumerate(cases, 1):
+            known = {"picture": case.picture, **case.facts}
+            key = json.dumps([case.picture, case.prompt, case.concepts])
+            rows += self._kept.rows(key, partial(_measured, measure, case, known))
+            if self._progress:
+                self._progress(done, len(cases))
+        return rows
+
+    def own_cases(self, concepts: int = 2) -> list[Case]:
+        """The user's pictures that have at least so many concepts, of which the first so many are taken."""
+        return [
+            Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:concepts], masks=s.masks)
+            for i, s in enumerate(self.scenes, 1)
+            if len(s.concepts) >= concepts
+        ][: self.pictures]
+
+
+def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, known: Row) -> list[Row]:
+    """Rows of a case whose picture is made once."""
+    return [known | row for row in measure(replace(case, image=case.open()))]
+
+
+class Kept:
+    """Rows by key, in a JSON-lines file whose first line is what they were measured with."""
+
+    def __init__(self, path: Path | None, arguments: str) -> None:
+        self._path = path
+        self._lines = [json.dumps(arguments)]
+        self._known: dict[str, list[Row]] = {}
+        if path is not None and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            if lines[:1] == self._lines:
+                # The last line may be half of one, where a run was killed.
+                self._lines = [line for line in lines if _parsed(line) is not None]
+                self._known = {entry["key"]: entry["rows"] for entry in map(_parsed, self._lines[1:])}
+
+    def rows(self, key: str, measure: Callable[[], list[Row]]) -> list[Row]:
+        """The rows of ``key``, measured if they are not known."""
+        if key not in self._known:
+            # Through JSON in any case, so that a run that was stopped and one that was not give the same rows.
+            line = json.dumps({"key": key, "rows": measure()}, allow_nan=False)
+            self._add(line)
+            self._known[key] = json.loads(line)["rows"]
+        return [dict(row) for row in self._known[key]]
+
+    def _add(self, line: str) -> None:
+        if self._path is None:
+            return
+        if self._lines:  # what was read, without what was broken or made with other arguments
+            self._path.write_text("".join(f"{kept}\n" for kept in self._lines), encoding="utf-8")
+            self._lines = []
+        with self._path.open("a", encoding="utf-8") as f:
+            f.write(line + "\n")
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,201 @@
+"""Gender and ethnicity over occupations: what an attribute and an occupation tell twice about a person's picture.
+
+Co-information i(x; a) + i(x; o) - i(x; a, o) = log P(a | o) / P(a) at the optimum: above zero where the attribute is
+more usual in the occupation than elsewhere, i.e. where either word already tells what the other does. All four texts
+are about a person ("person", "female", "doctor", "female doctor"), so that P(a) is that among people and no term is
+about whether the picture shows one.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import partial
+from importlib.resources import files
+from itertools import product
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dpid.conditions import Subset
+from dpid.explainer import Explainer
+from dpid.information import ESTIMATORS
+from dpid.studies import figures, world
+from dpid.studies.bench import Case, Workbench
+from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman
+from dpid.zoo.emoji.scenes import OCCUPATIONS
+
+ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # of other models than the embedded
+_EACH = 2  # pictures of an occupation and attribute of the embedded model
+# Log-SNR up to which a picture is also looked at. Who is shown can be told through that much noise, so that a perfect
+# model has little to add from there on; what the embedded one adds is most of its error.
+SEEN_THROUGH = -1.0
+
+
+class Noisy:
+    """A denoiser that is never asked above a log-SNR: i(x; y) is then that of the picture seen through this noise."""
+
+    def __init__(self, denoiser: Any, highest: float) -> None:
+        self._denoiser = denoiser
+        self.logsnr_grid = denoiser.logsnr_grid[denoiser.logsnr_grid <= highest]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "at":  # its precision stays what it is
+            raise AttributeError(name)
+        return getattr(self._denoiser, name)
+
+
+def occupations() -> list[str]:
+    """188 common occupations, from the titles of the Standard Occupational Classification 2018; see the file."""
+    text = (files("dpid.studies") / "occupations.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def people(attribute: str, occupation: str, article: str = "") -> dict[Subset, str]:
+    """The texts of a person: "person", "female", "doctor", "female doctor"; with an article, "a female person"."""
+    one = f"{article}{attribute}" + (" person" if article else "")
+    return {
+        (): f"{article}person", (attribute,): one, (occupation,): f"{article}{occupation}",
+        (attribute, occupation): f"{article}{attribute} {occupation}",
+    }  # fmt: skip
+
+
+def _drawn(attribute: str, occupation: str, picture: str) -> Image.Image:
+    """A person of the embedded world; what the two words leave open is drawn by its odds."""
+    odds = world.people(occupation, attribute)
+    (shown,) = random.Random(picture).choices(list(odds), list(odds.values()))
+    return world.picture(shown, picture)
+
+
+def _cases(bench: Workbench) -> list[Case]:
+    if bench.scenes:
+        return [
+            replace(c, facts=dict(zip(("attribute", "occupation"), c.concepts, strict=True))) for c in bench.own_cases()
+        ]
+    attributes = tuple(world.ATTRIBUTES) if bench.embedded else ATTRIBUTES
+    names = list(OCCUPATIONS) if bench.embedded else occupations()
+    each = bench.pictures or (_EACH if bench.embedded else 1)
+    cases = []
+    for occupation, attribute, i in product(names, attributes, range(each)):
+        prompt = f"a {attribute} {occupation}"
+        picture = f"{prompt} {i}"
+        if bench.embedded:
+            image, texts = partial(_drawn, attribute, occupation, picture), people(attribute, occupation)
+        else:
+            image, texts = partial(bench.generate, prompt, picture), people(attribute, occupation, "a ")
+        facts = {"attribute": attribute, "occupation": occupation}
+        cases.append(Case(picture, image, prompt, (attribute, occupation), texts, facts=facts))
+    return cases
+
+
+def truth(occupation: str, attribute: str) -> float:
+    """The co-information of any picture of the embedded world that shows them, in nats, exact."""
+    layout = next(iter(world.people(occupation, attribute)))
+    return world.log_ratio(layout, people(attribute, occupation))
+
+
+def bias(bench: Workbench) -> Study:
+    """For each occupation and attribute, pictures of "a male doctor" and the PID of the two words given a person.
+
+    The embedded model's pictures are drawn, not generated: it is known what they show. The user's: the first concept of
+    each is the attribute, the second the occupation.
+
+    ``bias.csv`` has a row a picture, estimator and end of the range of log-SNR: the whole range, and the picture as it
+    is seen through noise. ``redundancy_normalised`` is scaled to [0, 1] over the run, as in DiffusionPID.
+    ``log_ratio_true`` is the exact log P(a | o) / P(a) of the embedded world. ``bias_cells.csv`` has pictures averaged.
+    """
+    denoiser = bench.explainer.denoiser
+    whole = float(denoiser.logsnr_grid[-1])
+    ranges = {whole: bench.explainer, SEEN_THROUGH: Explainer(Noisy(denoiser, SEEN_THROUGH))}
+
+    def measure(case: Case) -> list[Row]:
+        rows = []
+        for end, explainer in ranges.items():
+            result = bench.explain(case, explainer)
+            for name in ESTIMATORS:
+                co = estimate(result, name, lambda f: (f[0] + f[1] - f[2]).sum())
+                chosen = result.estimates[name]
+                rows.append(
+                    {
+                        "estimator": name, "logsnr_to": round(end, 2),
+                        "co_information": co.value, "co_information_stderr": co.stderr,
+                        "redundancy": chosen.redundancy.value, "redundancy_stderr": chosen.redundancy.stderr,
+                        "synergy": chosen.synergy.value, "synergy_stderr": chosen.synergy.stderr,
+                    }
+                )  # fmt: skip
+        return rows
+
+    rows = bench.measure(_cases(bench), measure)
+    known = bench.embedded and not bench.scenes
+    for row in rows:
+        row["log_ratio_true"] = truth(row["occupation"], row["attribute"]) if known else None
+    for same in grouped(rows, "estimator", "logsnr_to").values():
+        low, high = (end(r["redundancy"] for r in same) for end in (min, max))
+        for row in same:
+            row["redundancy_normalised"] = (row["redundancy"] - low) / (high - low) if high > low else 0.0
+    cells = _cells(rows)
+    return Study("bias", {"bias": rows, "bias_cells": cells}, _figures(cells), _summary(cells))
+
+
+def _cells(rows: list[Row]) -> list[Row]:
+    """Means over the pictures of an occupation and attribute, with the standard error of their spread."""
+    cells = []
+    keys = ("estimator", "logsnr_to", "occupation", "attribute")
+    for (name, end, occupation, attribute), same in grouped(rows, *keys).items():
+        values = [r["co_information"] for r in same]
+        n = len(values)
+        # The errors of the pictures themselves, where there is but one.
+        spread = np.std(values, ddof=1) / n**0.5 if n > 1 else same[0]["co_information_stderr"]
+        cells.append(
+            {
+                "occupation": occupation, "attribute": attribute, "estimator": name, "logsnr_to": end, "pictures": n,
+                "co_information": mean(np.array(values)), "co_information_stderr": float(spread),
+                "log_ratio_true": same[0]["log_ratio_true"],
+                "redundancy_normalised": mean(np.array([r["redundancy_normalised"] for r in same])),
+            }
+        )  # fmt: skip
+    return cells
+
+
+def _summary(cells: list[Row]) -> dict[str, Row]:
+    summary = {}
+    for (name, end), same in grouped(cells, "estimator", "logsnr_to").items():
+        of = f"{name}, log-SNR to {end}"
+        co = [c["co_information"] for c in same]
+        if any(c["log_ratio_true"] is None for c in same):
+            summary[f"co-information in nats, mean, {of}"] = bootstrap(mean, co)
+            continue
+        true = [c["log_ratio_true"] for c in same]
+        asked = "≥ 0.85" if name == ESTIMATORS[0] else None
+        summary[f"Spearman, co-information and log P(a|o)/P(a), {of}"] = bootstrap(spearman, co, true, asked=asked)
+        redundancy = [c["redundancy_normalised"] for c in same]
+        summary[f"Spearman, redundancy and log P(a|o)/P(a), {of}"] = bootstrap(spearman, redundancy, true)
+        errors = [a - b for a, b in zip(co, true, strict=True)]
+        summary[f"absolute error in nats, {of}"] = bootstrap(mean, [abs(e) for e in errors])
+        summary[f"mean error in nats, {of}"] = bootstrap(mean, errors)
+    return summary
+
+
+def _figures(cells: list[Row]) -> dict[str, Figure]:
+    """The default estimator's through noise, a panel an attribute, occupations sorted."""
+    chosen = [c for c in cells if c["estimator"] == ESTIMATORS[0] and c["logsnr_to"] == SEEN_THROUGH]
+    shown = grouped(chosen, "attribute")
+    made = {}
+    for value, caption in (
+        ("co_information", "Co-information of occupation and attribute, nats; error bars are standard errors, "
+         "rings the exact log P(a | o) / P(a)"),
+        ("redundancy_normalised", "Redundancy of occupation and attribute, scaled to [0, 1] over the run"),
+    ):  # fmt: skip
+        most = max(len(rows) for rows in shown.values())
+        figure = Figure(figsize=(3.2 * len(shown), 1 + 0.16 * min(most, 60)), dpi=120, layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, len(shown)))
+        for ax, ((attribute,), rows) in zip(axes, shown.items(), strict=True):
+            ranked = sorted(rows, key=lambda c: float(c[value]))
+            if len(ranked) > 60:  # both ends, where there are more than can be read
+                ranked = ranked[:30] + ranked[-30:]
+            figures.bars(ax, ranked, "occupation", value)
+            ax.set_title(attribute)
+        made[caption] = figure
+    return made

@@ -1,0 +1,86 @@
+"""``dpid study NAME``: a study, or all of them, into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from dpid.studies.data import CaptionPair, Scene
+
+_NEEDS_DATA = {"localisation", "retrieval"}  # of models other than the embedded one
+
+
+def _data(path: Path | None, name: str, console: Console) -> dict[str, tuple[Scene, ...] | tuple[CaptionPair, ...]]:
+    """The user's pictures; rows that cannot be used are named and left out."""
+    if path is None:
+        return {}
+    from dpid.studies.data import read_pairs, read_scenes
+
+    read: Any = read_pairs(path) if name == "retrieval" else read_scenes(path)
+    for problem in read.problems:
+        console.print(f"note: {path.name}: {problem}", style="yellow", highlight=False)
+    if not read.rows:
+        raise ValueError(f"data: {path} has no row that can be used")
+    return {"pairs" if name == "retrieval" else "scenes": read.rows}
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[tuple[Progress, Any]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress, progress.add_task("", total=None)
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="A study, or all.")],
+    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Your pictures: CSV with image, prompt, concepts and mask; for retrieval, CSV or JSON with "
+                     "image, true and false."),
+    ] = None,
+    pictures: Annotated[
+        int | None, typer.Option(help="Pictures of every case; the study's own number if left out.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Evaluations of every condition.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of pictures and noise.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder; what is finished in it is not done again.")] = Path("report"),
+) -> None:  # fmt: skip
+    """Run a study: bias, homonyms, synonyms, co-hyponyms, features, complex-prompts, intervention, localisation or
+    retrieval.
+
+    On the embedded model they need nothing; on others, localisation and retrieval need --data.
+    """
+    from dpid.cli import writable
+    from dpid.studies.bench import Workbench
+    from dpid.studies.runner import STUDIES, write
+
+    if name not in (*STUDIES, "all"):
+        raise ValueError(f"name: found {name!r}, allowed are all, {', '.join(STUDIES)}")
+    if name == "all" and data is not None:
+        raise ValueError("data: found with all, but studies need different data; run them one by one")
+    names = [n for n in STUDIES if name in (n, "all")]
+    err, console = Console(stderr=True), Console()
+    given = _data(data, name, err)
+    with writable(out), _bar(err) as (progress, task):
+
+        def tell(done: int, planned: int) -> None:
+            progress.update(task, completed=done, total=planned)
+
+        bench = Workbench(model, samples=samples, pictures=pictures, seed=seed, progress=tell, **given)  # type: ignore[arg-type]
+        if name == "all" and not bench.embedded:
+            names = [n for n in names if n not in _NEEDS_DATA]
+        for each in names:
+            progress.update(task, description=each, completed=0, total=None)
+            done = write(each, bench, out)
+            console.print(
+                f"{each}: {'written' if done else 'was there already'}: {out / each}", highlight=False, soft_wrap=True
+            )
+    console.print(f"{out}/report.html", highlight=False, soft_wrap=True)

@@ -1,0 +1,120 @@
+"""Complex prompts: PID beside CPID for all pairs of words of a long prompt, ranked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dpid.information import ESTIMATORS
+from dpid.studies import figures, words, world
+from dpid.studies.bench import Case, Workbench
+from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, spearman
+from dpid.zoo.emoji import scenes
+
+_EACH = 8  # pictures of the embedded model, each of its own prompt
+
+
+def _embedded(bench: Workbench) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Prompts as long as the world has them: "a dark skinned female doctor and a bus"."""
+    rng = random.Random(f"complex {bench.seed}")
+    for i in range(bench.pictures or _EACH):
+        occupation, thing = rng.choice(list(scenes.OCCUPATIONS)), rng.choice(list(scenes.THINGS))
+        tone, (_, gender) = rng.choice(list(scenes.TONES)), rng.choice(list(scenes.GENDERS.values()))
+        prompt = f"a {tone} skinned {gender} {occupation} and a {thing}"
+        yield f"{prompt} {i}", prompt, (f"{tone} skinned", gender, occupation, thing)
+
+
+def _cases(bench: Workbench) -> list[Case]:
+    pictures: list[tuple[str, str, tuple[str, ...], Any]]
+    if bench.scenes:
+        pictures = [(f"{i:05d} {s.image.name}", s.prompt, s.concepts, s.image)
+                    for i, s in enumerate(bench.scenes, 1) if len(s.concepts) > 1][: bench.pictures]  # fmt: skip
+    elif bench.embedded:
+        pictures = [(name, p, c, partial(_drawn, p, name)) for name, p, c in _embedded(bench)]
+    else:
+        pictures = [(f"{p} {i}", p, c, partial(bench.generate, p, f"{p} {i}"))
+                    for p, c in words.COMPLEX for i in range(bench.pictures or 1)]  # fmt: skip
+    return [
+        Case(name, image, prompt, pair, facts={"a": pair[0], "b": pair[1]})
+        for name, prompt, concepts, image in pictures
+        for pair in combinations(concepts, 2)
+    ]
+
+
+def _drawn(prompt: str, picture: str) -> Image.Image:
+    """The scene of an embedded prompt: the person on the left."""
+    _, tone, _, gender, occupation, _, _, thing = prompt.split()
+    person = next(name for name, (_, adjective) in scenes.GENDERS.items() if adjective == gender)
+    return world.picture((f"{occupation}/{person}/{tone}", thing), picture)
+
+
+def complex_prompts(bench: Workbench) -> Study:
+    """All pairs of words of long prompts, against the empty prompt (PID) and given the rest of the prompt (CPID).
+
+    ``complex.csv`` has a row a picture, pair, kind and estimator. ``rank_redundancy`` and ``rank_synergy`` order the
+    pairs of a picture from the highest down.
+    """
+    cases = _cases(bench)
+
+    def measure(case: Case) -> list[Row]:
+        rows = []
+        for kind, context in (("PID", False), ("CPID", True)):
+            for name, d in bench.explain(case, context=context).estimates.items():
+                a, b = case.concepts
+                rows.append(
+                    {
+                        "kind": kind, "estimator": name,
+                        "redundancy": d.redundancy.value, "redundancy_stderr": d.redundancy.stderr,
+                        "synergy": d.synergy.value, "synergy_stderr": d.synergy.stderr,
+                        "unique_a": d.unique[a].value, "unique_a_stderr": d.unique[a].stderr,
+                        "unique_b": d.unique[b].value, "unique_b_stderr": d.unique[b].stderr,
+                    }
+                )  # fmt: skip
+        return rows
+
+    rows = bench.measure(cases, measure)
+    for same in grouped(rows, "picture", "kind", "estimator").values():
+        for value in ("redundancy", "synergy"):
+            for rank, row in enumerate(sorted(same, key=lambda r: -float(r[value])), 1):
+                row[f"rank_{value}"] = rank
+    first = cases[0]
+    both = {
+        "PID": bench.explain(first), "CPID, given the rest": bench.explain(first, context=True),
+    }  # fmt: skip
+    made = {
+        "Redundancy and synergy of all pairs of the first prompt, nats": _ranked(rows),
+        f"“{first.prompt}”": figures.maps(both),
+    }
+    return Study("complex-prompts", {"complex": rows}, made, _summary(rows))
+
+
+def _summary(rows: list[Row]) -> dict[str, Row]:
+    summary = {}
+    for (name,), same in grouped(rows, "estimator").items():
+        kinds = grouped(same, "kind")
+        for value in ("redundancy", "synergy"):
+            for (kind,), of in kinds.items():
+                summary[f"{value} in nats, mean, {kind}, {name}"] = bootstrap(mean, column(of, value))
+            pid, cpid = (column(kinds[(kind,)], value) for kind in ("PID", "CPID"))
+            summary[f"Spearman, {value} of PID and of CPID, {name}"] = bootstrap(spearman, pid, cpid)
+    return summary
+
+
+def _ranked(rows: list[Row]) -> Figure:
+    """Pairs of the first picture by the default estimator, sorted, PID beside CPID."""
+    same = [r for r in rows if r["estimator"] == ESTIMATORS[0] and r["picture"] == rows[0]["picture"]]
+    kinds = grouped(same, "kind")
+    figure = Figure(figsize=(11, 1.2 + 0.22 * len(same)), dpi=120, layout="constrained")
+    axes = figure.subplots(len(kinds), 2)
+    for line, ((kind,), of) in zip(axes, kinds.items(), strict=True):
+        named = [{**r, "pair": f"{r['a']} + {r['b']}"} for r in of]
+        for ax, value in zip(line, ("redundancy", "synergy"), strict=True):
+            figures.bars(ax, sorted(named, key=lambda r: float(r[value])), "pair", value)
+            ax.set_title(f"{kind}: {value}", fontsize=9)
+    return figure

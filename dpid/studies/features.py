@@ -1,0 +1,94 @@
+"""Representative features: where a word tells what another does not, the stripes of a zebra beside a horse."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dpid.information import ESTIMATORS
+from dpid.studies import figures, words, world
+from dpid.studies.bench import Case, Workbench
+from dpid.studies.data import Masks
+from dpid.studies.masks import cover
+from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean
+
+_EACH = 6  # pictures of each pair
+_PAIRS = (("zebra", "horse"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon"), ("car", "bus"), ("bear", "cow"))
+
+
+def _cases(bench: Workbench) -> list[Case]:
+    if bench.scenes:
+        return bench.own_cases()
+    cases = []
+    for a, b in _PAIRS if bench.embedded else words.FEATURES:
+        for i in range(bench.pictures or (_EACH if bench.embedded else 1)):
+            texts = world.natural(a, b)
+            picture = f"{texts[a, b]} {i}"
+            if bench.embedded:
+                cases.append(world_case(a, b, picture))
+            else:
+                image = partial(bench.generate, texts[a, b], picture)
+                cases.append(Case(picture, image, texts[a, b], (a, b), texts))
+    return cases
+
+
+def world_case(a: str, b: str, picture: str) -> Case:
+    """A drawn scene of two things, the first on the left, with the masks of both."""
+
+    def masks() -> Masks:
+        return dict(zip((a, b), world.draw((a, b), picture)[1], strict=True))
+
+    texts = world.natural(a, b)
+    return Case(picture, partial(world.picture, (a, b), picture), texts[a, b], (a, b), texts, masks)
+
+
+def inside(unique: Tensor, mask: Tensor) -> float | None:
+    """The share of a map's positive nats [h,w] that lies on a mask [h,w]; None where it has none."""
+    positive = unique.clamp(min=0)
+    return float(positive[mask].sum() / positive.sum()) if positive.sum() > 0 else None
+
+
+def features(bench: Workbench) -> Study:
+    """Uniqueness maps of like things in one picture.
+
+    ``features.csv`` has a row a picture, concept and estimator: the unique information, where its map is highest (as
+    fractions of width and height), and, where masks are known, which share of it lies on the concept's own thing.
+    """
+    cases = _cases(bench)
+
+    def measure(case: Case) -> list[Row]:
+        result = bench.explain(case)
+        masks = case.masks()
+        rows = []
+        for name, d in result.estimates.items():
+            for concept, other in zip(case.concepts, reversed(case.concepts), strict=True):
+                unique = d.maps.unique[concept]
+                y, x = divmod(int(unique.argmax()), unique.shape[1])
+                mask = cover(torch.from_numpy(masks[concept]), unique.shape) if concept in masks else None
+                rows.append(
+                    {
+                        "concept": concept, "against": other, "estimator": name,
+                        "unique": d.unique[concept].value, "unique_stderr": d.unique[concept].stderr,
+                        "highest_x": (x + 0.5) / unique.shape[1], "highest_y": (y + 0.5) / unique.shape[0],
+                        "inside": None if mask is None else inside(unique, mask),
+                    }
+                )  # fmt: skip
+        return rows
+
+    rows = bench.measure(cases, measure)
+    summary = {}
+    for (name,), same in grouped(rows, "estimator").items():
+        if column(same, "inside"):
+            found = bootstrap(mean, column(same, "inside"))
+            summary[f"share of the unique information on the concept's own thing, {name}"] = found
+        summary[f"unique information in nats, mean, {name}"] = bootstrap(mean, column(same, "unique"))
+    shown = {case.concepts: case for case in reversed(cases)}
+    figure: dict[str, Figure] = {
+        f"Uniqueness maps of like things ({ESTIMATORS[0]})": figures.maps(
+            {case.prompt: bench.explain(case) for case in list(reversed(shown.values()))[:6]}
+        )
+    }
+    return Study("features", {"features": rows}, figure, summary)

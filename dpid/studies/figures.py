@@ -1,0 +1,72 @@
+"""Figures that several studies draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dpid.result import PIDResult
+from dpid.studies.study import Row
+
+
+def bars(ax: Any, rows: Sequence[Row], label: str, value: str) -> None:
+    """Horizontal bars of a column, with its standard errors and its true values as far as the rows have them."""
+    errors = [r.get(f"{value}_stderr") for r in rows]
+    given = None if any(e is None for e in errors) else errors
+    at = range(len(rows))
+    ax.barh(at, [r[value] for r in rows], xerr=given, color="C0", alpha=0.7, error_kw={"elinewidth": 0.7})
+    true = [r.get("log_ratio_true") for r in rows]
+    if value == "co_information" and all(t is not None for t in true):
+        ax.plot(true, at, "o", mfc="none", color="k", ms=4)
+    ax.axvline(0, color="0.5", lw=0.5)
+    ax.set_yticks(at, [r[label] for r in rows], fontsize=7)
+
+
+def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[float, float] | None = None) -> Figure:
+    """Every value as a dot, a line at the median, a column a group; ``limits`` cut the axis, dots beyond lie on it."""
+    figure = Figure(figsize=(1.2 + 1.1 * len(groups), 3.2), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    for i, values in enumerate(groups.values()):
+        shown = np.clip(values, *limits) if limits else np.asarray(values)
+        spread = np.linspace(-0.25, 0.25, len(shown)) if len(shown) > 1 else np.zeros(len(shown))
+        ax.plot(i + spread, shown, ".", color="C0", alpha=0.6)
+        if len(shown):
+            ax.hlines(
+                np.clip(np.median(values), *limits) if limits else np.median(values), i - 0.35, i + 0.35, color="k"
+            )
+    ax.axhline(0, color="0.6", lw=0.5)
+    ax.set_xticks(range(len(groups)), list(groups), rotation=20 if len(groups) > 3 else 0)
+    ax.set_ylabel(ylabel)
+    return figure
+
+
+def maps(results: Mapping[str, PIDResult]) -> Figure:
+    """A row a result: its picture and its redundancy, uniqueness and synergy maps, one scale a row."""
+    figure = Figure(figsize=(11, 2.4 * len(results)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(results), 5, squeeze=False)
+    for line, (name, result) in zip(axes, results.items(), strict=True):
+        panels: list[tuple[str, Tensor]] = [(f"redundancy {result.redundancy}", result.maps.redundancy)]
+        panels += [(f"unique {c!r} {result.unique[c]}", result.maps.unique[c]) for c in result.facts.concepts]
+        panels += [(f"synergy {result.synergy}", result.maps.synergy)]
+        row_of_maps(figure, line, name, result.picture, panels)
+    return figure
+
+
+def row_of_maps(figure: Figure, axes: Any, name: str, picture: Any, panels: Sequence[tuple[str, Tensor]]) -> None:
+    """A picture and maps [h,w] in nats on one diverging scale, white at zero."""
+    values = [m.cpu().numpy() for _, m in panels]
+    limit = max(float(np.quantile(np.abs(np.stack(values)), 0.995)), 1e-9)
+    if picture is not None:
+        axes[0].imshow(picture.numpy(), interpolation="lanczos")
+    axes[0].set_title(name, fontsize=8)
+    for ax, (title, _), value in zip(axes[1:], panels, values, strict=True):
+        drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set_title(title, fontsize=8)
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8, pad=0.01, label="nats", extend="both")

@@ -1,0 +1,125 @@
+"""Homonyms: what a modifier and a homonym tell only together, "computer mouse".
+
+Synergy is high where the modifier picks the sense that the picture shows, about zero for a word that picks none, and
+below zero for the modifier of the other sense ("computer mouse" of a picture that shows the animal: the failure that
+the study looks for in generated pictures). The last needs the standard estimator: Rao–Blackwell's takes the text of
+both words for what describes the picture, and a wrong one does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from dpid.information import ESTIMATORS
+from dpid.result import PIDResult
+from dpid.studies import figures, words, world
+from dpid.studies.bench import Case, Workbench
+from dpid.studies.study import Row, Study, bootstrap, column, grouped, median, proportion
+from dpid.zoo.emoji import scenes
+
+_EACH = 6  # pictures of a sense
+_NEUTRAL = "a"  # the one word of the embedded world that names nothing
+
+
+def _texts(word: str, modifier: str, after: bool) -> dict[tuple[str, ...], str]:
+    both = f"{word} {modifier}" if after else f"{modifier} {word}"
+    return {(): "", (word,): word, (modifier,): modifier, (word, modifier): both}
+
+
+def _embedded(each: int) -> Iterator[Case]:
+    """Drawn pictures of every sense, so that it is known which sense they show."""
+    for word, senses in scenes.HOMONYMS.items():
+        for (right, _, _), (wrong, _, _) in (senses, senses[::-1]):
+            after = not scenes.BEFORE.get(word, True)
+            shown = _texts(word, right, after)[word, right]
+            for i in range(each):
+                picture = f"{shown} {i}"
+                for role, modifier in (("right", right), ("wrong", wrong), ("neutral", _NEUTRAL)):
+                    yield Case(
+                        picture, partial(world.picture, (shown,), picture),
+                        shown, (word, modifier), _texts(word, modifier, after and role != "neutral"),
+                        facts={"word": word, "modifier": modifier, "role": role},
+                    )  # fmt: skip
+
+
+def _real(bench: Workbench) -> Iterator[Case]:
+    """Generated pictures of every sense; only a reader of the figure can say which sense they show."""
+    for word, *senses in words.HOMONYMS:
+        for right, wrong in (senses, senses[::-1]):
+            for i in range(bench.pictures or 1):
+                prompt = f"a {right} {word}"
+                picture = f"{prompt} {i}"
+                for role, modifier in (("right", right), ("wrong", wrong), ("neutral", words.NEUTRAL)):
+                    yield Case(
+                        picture, partial(bench.generate, prompt, picture), prompt, (word, modifier),
+                        _texts(word, modifier, False), facts={"word": word, "modifier": modifier, "role": role},
+                    )  # fmt: skip
+
+
+def _own(bench: Workbench) -> Iterator[Case]:
+    """The user's pictures: the first concept is the homonym, the second its modifier."""
+    for case in bench.own_cases():
+        word, modifier = case.concepts
+        for role, other in (("right", modifier), ("neutral", words.NEUTRAL)):
+            yield Case(
+                case.picture, case.image, case.prompt, (word, other), _texts(word, other, False),
+                facts={"word": word, "modifier": other, "role": role},
+            )  # fmt: skip
+
+
+def homonyms(bench: Workbench) -> Study:
+    """Synergy of a homonym with the modifier of the sense shown, with that of another sense, with a neutral word.
+
+    ``homonyms.csv`` has a row a picture, modifier and estimator.
+    """
+    if bench.scenes:
+        cases = list(_own(bench))
+    else:
+        cases = list(_embedded(bench.pictures or _EACH) if bench.embedded else _real(bench))
+
+    def measure(case: Case) -> list[Row]:
+        result = bench.explain(case)
+        word, modifier = case.concepts
+        return [
+            {
+                "estimator": name, "synergy": d.synergy.value, "synergy_stderr": d.synergy.stderr,
+                "information_word": d.information[(word,)].value,
+                "information_modifier": d.information[(modifier,)].value,
+                "information_both": d.information[word, modifier].value,
+                "information_both_stderr": d.information[word, modifier].stderr,
+            }
+            for name, d in result.estimates.items()
+        ]  # fmt: skip
+
+    rows = bench.measure(cases, measure)
+    return Study("homonyms", {"homonyms": rows}, _figures(bench, cases, rows), _summary(rows))
+
+
+def _summary(rows: list[Row]) -> dict[str, Row]:
+    summary = {}
+    for (name,), same in grouped(rows, "estimator").items():
+        asked = "≥ 0.9" if name == ESTIMATORS[0] else None
+        by_picture = [{r["role"]: r["synergy"] for r in of} for of in grouped(same, "picture").values()]
+        hits = [p["right"] > p["neutral"] for p in by_picture]
+        summary[f"synergy of the right modifier above a neutral word's, {name}"] = proportion(hits, asked)
+        wrong = [p["right"] > p["wrong"] for p in by_picture if "wrong" in p]
+        if wrong:
+            summary[f"synergy of the right modifier above the wrong one's, {name}"] = proportion(wrong)
+        for (role,), of in grouped(same, "role").items():
+            summary[f"synergy in nats, median, {role} modifier, {name}"] = bootstrap(median, column(of, "synergy"))
+    return summary
+
+
+def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, Figure]:
+    default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
+    by_role = {role: column(of, "synergy") for (role,), of in grouped(default, "role").items()}
+    shown: dict[str, PIDResult] = {}
+    for case in cases[:3]:  # one picture with every modifier: success, failure, and neither
+        shown[f"{case.facts['role']}: {' + '.join(case.concepts)}"] = bench.explain(case)
+    return {
+        "Synergy of a homonym and a modifier, nats; a dot a picture": figures.strips(by_role, "synergy, nats"),
+        f"“{cases[0].prompt}” with its own and other modifiers": figures.maps(shown),
+    }

@@ -1,0 +1,188 @@
+"""Intervention (Kong et al., 2024): does the picture change where and as much as a word's information says?
+
+A word is deleted from the prompt, the picture is made again from the same noise, and the change is set against what the
+word told about the first picture.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from dpid.conditions import plan
+from dpid.daam import attention_maps
+from dpid.images import to_pixels
+from dpid.information import ESTIMATORS
+from dpid.result import PIDResult
+from dpid.studies import figures, words, world
+from dpid.studies.bench import Case, Workbench
+from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion
+from dpid.zoo.emoji import scenes
+
+_EACH = 12  # prompts of each kind of the embedded model
+PREDICTORS = ("unique", "cmi", "mi", "redundancy", "daam")
+
+
+def _embedded(bench: Workbench) -> Iterator[tuple[str, str, str, str]]:
+    """(kind, prompt, word to delete, what it stands beside); what is left is a caption of the world too."""
+    each, rng = bench.pictures or _EACH, random.Random(f"intervention {bench.seed}")
+    for a, b in world.pairs("synonym", each, bench.seed):
+        yield "synonym", f"a {a} {b}", b, a
+    for a, b in world.pairs("unrelated", each, bench.seed):
+        yield "unique", f"a {a} and a {b}", b, a
+    for _ in range(each):
+        word = rng.choice(list(scenes.HOMONYMS))
+        modifier = rng.choice(scenes.HOMONYMS[word])[0]
+        after = not scenes.BEFORE.get(word, True)
+        yield "modifier", f"a {word} {modifier}" if after else f"a {modifier} {word}", modifier, word
+    for _ in range(each):
+        occupation, (_, gender) = rng.choice(list(scenes.OCCUPATIONS)), rng.choice(list(scenes.GENDERS.values()))
+        yield "attribute", f"a {gender} {occupation}", gender, occupation
+
+
+def _cases(bench: Workbench) -> list[Case]:
+    if bench.scenes:  # their prompts alone: what changes is a picture made anew
+        found = [("own", s.prompt, s.concepts[1], s.concepts[0]) for s in bench.scenes if len(s.concepts) > 1]
+        found = found[: bench.pictures]
+    elif bench.embedded:
+        found = list(_embedded(bench))
+    else:
+        found = [("own", prompt, word, _beside(prompt, word)) for prompt, word in words.INTERVENTIONS]
+    return [
+        Case(
+            f"{prompt} {i}", partial(bench.generate, prompt, f"{prompt} {i}"), prompt, (word, other),
+            facts={"prompt": prompt, "word": word, "kind": kind},
+        )
+        for i, (kind, prompt, word, other) in enumerate(found)
+    ]  # fmt: skip
+
+
+def _beside(prompt: str, word: str) -> str:
+    """The content word of a prompt of two that is not ``word``."""
+    return next(w for w in prompt.split() if w not in (word, "a", "an", "and"))
+
+
+def intervention(bench: Workbench) -> Study:
+    """Delete a word, make the picture again from the same noise, correlate the change with what the word told.
+
+    ``intervention.csv`` has a row a prompt and estimator: ``change_pixel``, root mean square of the pixels' change in
+    [0, 1]; ``change_latent``, that of the latents'; the predictors, for the whole picture: ``unique``, ``redundancy``,
+    ``mi`` = i(x; word), ``cmi`` = i(x; word | rest of the prompt), all in nats, and ``daam``, the mean attention; and
+    for each of them ``pixel_…``, Pearson's correlation of its map with the map of the latents' squared change.
+
+    Set against the user's pictures it uses their prompts and concepts (the second is deleted, with the first for its
+    redundancy); their pictures are made anew, since one must know the noise.
+    """
+    cases = _cases(bench)
+
+    def measure(case: Case) -> list[Row]:
+        before = case.open()
+        word = case.concepts[0]
+        shorter = str(plan(case.prompt, (word,), context=True).texts[0])  # the prompt without the word
+        after = bench.generate(shorter, case.picture)
+        change = _latents(bench, after) - _latents(bench, before)
+        moved = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+        changed = {
+            "change_pixel": float(np.sqrt((moved**2).mean()) / 255),
+            "change_latent": float(change.square().mean().sqrt()),
+        }
+        pid, cpid = bench.explain(case), _given_the_rest(bench, case, shorter)
+        attention = attention_maps(
+            bench.pipe, case.prompt, (word,), image=before, samples=bench.samples, seed=bench.seed_of(case.picture)
+        )
+        maps = attention.maps[word], change.square().sum(0)
+        return [
+            {"estimator": name, "without": shorter} | changed | _predictors(pid, cpid, word, name, *maps)
+            for name in ESTIMATORS
+        ]
+
+    rows = bench.measure(cases, measure)
+    default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
+    kinds = {kind: column(of, "change_latent") for (kind,), of in grouped(default, "kind").items()}
+    return Study("intervention", {"intervention": rows}, {
+        "Change of the latents (root mean square) against what the deleted word told": _scatter(default),
+        "Change of the latents by the kind of the deleted word": figures.strips(kinds, "change"),
+    }, _summary(rows))  # fmt: skip
+
+
+def _latents(bench: Workbench, image: Image.Image) -> Tensor:
+    """[C,h,w] on the CPU."""
+    denoiser = bench.explainer.denoiser
+    pixels = to_pixels(image, denoiser.size_for(*image.size))
+    x: Tensor = denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)[0]
+    return x.cpu()
+
+
+def _given_the_rest(bench: Workbench, case: Case, rest: str) -> PIDResult:
+    """The word and the rest of the prompt as two concepts: i(x; word | rest) = f(both) - f(rest)."""
+    word = case.concepts[0]
+    texts = {(): "", (word,): word, ("the rest",): rest, (word, "the rest"): case.prompt}
+    return bench.explain(Case(case.picture, case.image, case.prompt, (), texts))
+
+
+def _predictors(pid: PIDResult, cpid: PIDResult, word: str, estimator: str, attention: Tensor, change: Tensor) -> Row:
+    d = pid.estimates[estimator]
+    mi = d.information[(word,)]
+    # Of the orthogonal estimator CMI is ½∫(ε̂_rest - ε̂_both)², which is Rao–Blackwell's f(both) - f(rest).
+    source = "rao-blackwell" if estimator == "orthogonal" else estimator
+    cmi = estimate(cpid, source, lambda f: (f[2] - f[1]).sum())
+    f = cpid.replicates[source].mean(0)
+    maps = {
+        "unique": d.maps.unique[word], "redundancy": d.maps.redundancy, "mi": d.maps.information[(word,)],
+        "cmi": f[2] - f[1], "daam": functional.interpolate(attention[None, None], change.shape, mode="bilinear")[0, 0],
+    }  # fmt: skip
+    row: Row = {
+        "unique": d.unique[word].value, "unique_stderr": d.unique[word].stderr,
+        "redundancy": d.redundancy.value, "redundancy_stderr": d.redundancy.stderr,
+        "mi": mi.value, "mi_stderr": mi.stderr, "cmi": cmi.value, "cmi_stderr": cmi.stderr,
+        "daam": float(attention.mean()),
+    }  # fmt: skip
+    flat = change.flatten().double().numpy()
+    for name, values in maps.items():
+        found = pearson(values.flatten().double().numpy(), flat)
+        row[f"pixel_{name}"] = found if np.isfinite(found) else None
+    return row
+
+
+def _summary(rows: list[Row]) -> dict[str, Row]:
+    summary = {}
+    for (name,), same in grouped(rows, "estimator").items():
+        asked = "|r| ≥ DAAM's" if name == ESTIMATORS[0] else None
+        for predictor in PREDICTORS:
+            if predictor == "daam" and name != ESTIMATORS[0]:
+                continue  # it has no estimator
+            values = column(same, predictor)
+            of = predictor if predictor == "daam" else f"{predictor}, {name}"
+            wanted = asked if predictor in ("unique", "cmi") else None
+            for change in ("change_latent", "change_pixel"):
+                summary[f"Pearson, {change}, image, {of}"] = bootstrap(
+                    pearson, values, column(same, change), asked=wanted
+                )
+            summary[f"Pearson, latents' change, pixels, mean, {of}"] = bootstrap(
+                mean, column(same, f"pixel_{predictor}")
+            )
+    default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
+    kinds = {kind: column(of, "change_latent") for (kind,), of in grouped(default, "kind").items()}
+    if {"synonym", "unique"} <= kinds.keys():
+        hits = [a < b for a, b in zip(kinds["synonym"], kinds["unique"], strict=True)]
+        summary["a synonym's deletion changes the latents less than a unique word's"] = proportion(hits, "≥ 0.9")
+    return summary
+
+
+def _scatter(rows: list[Row]) -> Figure:
+    figure = Figure(figsize=(2.6 * len(PREDICTORS), 3), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(PREDICTORS), sharey=True)
+    for ax, predictor in zip(axes, PREDICTORS, strict=True):
+        for (kind,), of in grouped(rows, "kind").items():
+            ax.plot(column(of, predictor), column(of, "change_latent"), ".", label=kind)
+        ax.set_xlabel("daam, mean attention" if predictor == "daam" else f"{predictor}, nats")
+    axes[0].set_ylabel("change of the latents")
+    axes[0].legend(fontsize=7)
+    return figure

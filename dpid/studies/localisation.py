@@ -1,0 +1,151 @@
+"""Localisation: do the maps of a word lie on its thing? AUC and overlap with masks, as in ITD's COCO-WL experiment."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dpid.conditions import plan
+from dpid.daam import attention_maps
+from dpid.information import ESTIMATORS
+from dpid.result import PIDResult
+from dpid.studies import world
+from dpid.studies.bench import Case, Workbench
+from dpid.studies.features import world_case
+from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
+from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, mean
+
+_SCENES = 60  # of the embedded model
+_BUDGETS = (8, 16, 32)  # evaluations of every condition, up to the workbench's
+MAPS = ("mi", "cmi", "unique", "redundant", "daam")
+
+
+def _cases(bench: Workbench) -> list[Case]:
+    if bench.scenes:
+        return [case for case in bench.own_cases(1) if case.masks()]
+    if not bench.embedded:
+        raise ValueError("data: localisation needs pictures with masks; give --data a CSV with a mask column")
+    pairs = world.things(bench.pictures or _SCENES, bench.seed)
+    return [world_case(a, b, f"a {a} and a {b} {i}") for i, (a, b) in enumerate(pairs)]
+
+
+def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
+    """MI i(x; y), CMI i(x; y | the other concept), unique and redundant map [h,w]."""
+    d = result.estimates[estimator]
+    # Of the orthogonal estimator CMI is ½∫(ε̂_other - ε̂_both)², which is Rao–Blackwell's f(both) - f(other).
+    f = result.estimates["rao-blackwell" if estimator == "orthogonal" else estimator].maps.information
+    (other,) = (c for c in result.facts.concepts if c != concept)
+    return {
+        "mi": d.maps.information[(concept,)], "cmi": f[result.facts.concepts] - f[(other,)],
+        "unique": d.maps.unique[concept], "redundant": d.maps.redundancy,
+    }  # fmt: skip
+
+
+def _results(bench: Workbench, case: Case, samples: int) -> list[tuple[str, PIDResult]]:
+    """The PID that each masked concept is looked up in; a lone concept's partner is the rest of the prompt."""
+    concepts = bench_concepts(case)
+    if len(concepts) == 2:
+        result = bench.explain(Case(case.picture, case.image, case.prompt, concepts, case.conditions), samples=samples)
+        return [(c, result) for c in concepts if c in case.masks()]
+    (word,) = concepts
+    rest = str(plan(case.prompt, (word,), context=True).texts[0])
+    texts = {(): "", (word,): word, ("the rest",): rest, (word, "the rest"): case.prompt}
+    return [(word, bench.explain(Case(case.picture, case.image, case.prompt, (), texts), samples=samples))]
+
+
+def bench_concepts(case: Case) -> tuple[str, ...]:
+    """The two concepts with the first masks, or the only one."""
+    masked = [c for c in case.concepts if c in case.masks()]
+    return tuple((masked + [c for c in case.concepts if c not in masked])[:2])
+
+
+def localisation(bench: Workbench) -> Study:
+    """MI, CMI, unique and redundant maps, by estimator and number of evaluations, and DAAM's, against masks.
+
+    ``localisation.csv`` has a row a picture, concept, map, estimator and number of evaluations (of one condition):
+    ``auc`` over all latent pixels, ``auc_own_other`` over those of the two things, ``iou`` at the one threshold that is
+    best for the map over the whole set, the map being scaled to [0, 1].
+    """
+    budgets = sorted({min(b, bench.samples) for b in _BUDGETS} | {bench.samples})
+
+    def measure(case: Case) -> list[Row]:
+        masks = case.masks()
+        rows = []
+        for samples in budgets:
+            for concept, result in _results(bench, case, samples):
+                for name in ESTIMATORS:
+                    facts = {"concept": concept, "estimator": name, "evaluations": result.facts.samples}
+                    rows += [facts | {"map": kind} | _scores(m, masks, concept)
+                             for kind, m in _maps(result, concept, name).items()]  # fmt: skip
+        concepts = [c for c in bench_concepts(case) if c in masks]
+        attention = attention_maps(
+            bench.pipe, case.prompt, concepts, image=case.open(), samples=bench.samples,
+            seed=bench.seed_of(case.picture),
+        )  # fmt: skip
+        facts = {"estimator": "", "evaluations": attention.unet_evaluations, "map": "daam"}
+        return rows + [facts | {"concept": c} | _scores(attention.maps[c], masks, c) for c in concepts]
+
+    rows = bench.measure(_cases(bench), measure)
+    for same in grouped(rows, "map", "estimator", "evaluations").values():
+        best = int(np.mean([r["ious"] for r in same], 0).argmax())
+        for row in same:
+            row["iou"], row["threshold"] = row.pop("ious")[best], float(THRESHOLDS[best])
+    return Study("localisation", {"localisation": rows}, {
+        "AUC over all pixels, and of the own against the other thing, by evaluations of a condition": _curves(rows),
+    }, _summary(rows))  # fmt: skip
+
+
+def _scores(values: Tensor, masks: dict[str, np.ndarray], concept: str) -> Row:
+    values = values.cpu().float()
+    covered = {c: cover(torch.from_numpy(m), values.shape) for c, m in masks.items()}
+    mine = covered[concept]
+    either = torch.stack([*covered.values()]).any(0)
+    return {
+        "auc": auc(values, mine), "auc_own_other": auc(values[either], mine[either]), "ious": overlaps(values, mine),
+    }  # fmt: skip
+
+
+def _summary(rows: list[Row]) -> dict[str, Row]:
+    most = max(r["evaluations"] for r in rows if r["map"] != "daam")
+    targets = {"auc": "≥ 0.95", "auc_own_other": "≥ 0.985", "iou": "> DAAM's"}
+    names = {"auc": "AUC, all pixels", "auc_own_other": "AUC, own against other", "iou": "mIoU"}
+    summary = {}
+    shown = [r for r in rows if r["map"] == "daam" or r["evaluations"] == most]
+    for (kind, estimator), same in grouped(shown, "map", "estimator").items():
+        for value, name in names.items():
+            target = targets[value] if kind in ("cmi", "unique") and estimator == ESTIMATORS[0] else None
+            of = f"{name}, {kind}" + (f", {estimator}" if estimator else "")
+            # The pictures are drawn anew, not the concepts: two of one picture are not independent.
+            means = [mean(np.array(v)) for r in grouped(same, "picture").values() if (v := column(r, value))]
+            summary[of] = bootstrap(mean, means, asked=target) if means else figure(None, n=0, asked=target)
+    daam = {(r["picture"], r["concept"]): r["iou"] for r in shown if r["map"] == "daam"}
+    for kind in ("unique", "cmi"):
+        ours = [r for r in shown if r["map"] == kind and r["estimator"] == ESTIMATORS[0]]
+        gaps = [{"picture": r["picture"], "gap": r["iou"] - daam[r["picture"], r["concept"]]} for r in ours]
+        each = [mean(np.array(column(r, "gap"))) for r in grouped(gaps, "picture").values()]
+        summary[f"mIoU above DAAM's by, {kind}, {ESTIMATORS[0]}"] = bootstrap(mean, each, asked="> 0")
+    return summary
+
+
+def _curves(rows: list[Row]) -> Figure:
+    made = Figure(figsize=(11, 4), dpi=120, layout="constrained")
+    axes = made.subplots(1, 2)
+    for ax, value in zip(axes, ("auc", "auc_own_other"), strict=True):
+        for (kind, estimator), same in grouped(
+            [r for r in rows if r["map"] != "redundant"], "map", "estimator"
+        ).items():
+            points = {n: column(of, value) for (n,), of in grouped(same, "evaluations").items()}
+            ends = sorted(n for n, v in points.items() if v)
+            style = {"unique": "-", "cmi": "--", "mi": ":", "daam": "-"}[kind]
+            colour = f"C{ESTIMATORS.index(estimator)}" if estimator else "k"
+            ax.plot(ends, [float(np.mean(points[n])) for n in ends], style, marker=".", color=colour,
+                    label=f"{kind} {estimator}".strip())  # fmt: skip
+        ax.set_xscale("log", base=2)
+        every = sorted({r["evaluations"] for r in rows})
+        ax.set_xticks(every, every)
+        ax.set_xlabel("evaluations of a condition")
+        ax.set_title({"auc": "AUC, all pixels", "auc_own_other": "AUC, own against other thing"}[value])
+    axes[1].legend(fontsize=7, ncols=2)
+    return made

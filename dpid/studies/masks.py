@@ -1,0 +1,38 @@
+"""Maps against masks: areas under the ROC curve and overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+from torch import Tensor
+from torch.nn import functional
+
+THRESHOLDS = np.linspace(0.025, 0.975, 39)
+
+
+def cover(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Which of ``size`` latent pixels a mask bool [H,W] covers by more than half: bool [h,w]."""
+    covered: Tensor = functional.adaptive_avg_pool2d(mask[None].float(), (size[0], size[1]))[0] > 0.5
+    return covered
+
+
+def auc(values: Tensor, labels: Tensor) -> float | None:
+    """Area under the ROC curve: P(a value of a labelled pixel > one of another), ties half (Mann & Whitney, 1947)."""
+    labelled = labels.flatten().numpy()
+    inside, outside = int(labelled.sum()), int((~labelled).sum())
+    if not inside or not outside:
+        return None
+    ranks = rankdata(values.flatten().numpy())
+    return float((ranks[labelled].sum() - inside * (inside + 1) / 2) / (inside * outside))
+
+
+def overlaps(values: Tensor, labels: Tensor) -> list[float]:
+    """Intersection over union with a mask of a map scaled to [0, 1] and cut at each of ``THRESHOLDS``."""
+    v, mask = values.numpy(), labels.numpy()
+    span = np.ptp(v)
+    scaled = (v - v.min()) / span if span > 0 else np.zeros_like(v)
+    cut = scaled[None] > THRESHOLDS[:, None, None]
+    found: list[float] = ((cut & mask).sum((1, 2)) / (cut | mask).sum((1, 2))).tolist()
+    return found

@@ -1,0 +1,98 @@
+"""All studies by name, and how one is run into a folder: what is finished is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from inspect import getdoc
+from pathlib import Path
+
+from dpid import __version__
+from dpid.studies.bench import KEPT, Workbench
+from dpid.studies.bias import bias
+from dpid.studies.complex_prompts import complex_prompts
+from dpid.studies.features import features
+from dpid.studies.homonyms import homonyms
+from dpid.studies.intervention import intervention
+from dpid.studies.localisation import localisation
+from dpid.studies.pairs import pairs
+from dpid.studies.report import write_study
+from dpid.studies.retrieval import retrieval
+from dpid.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A study as it is listed: its heading, and what runs it."""
+
+    title: str
+    run: Callable[[Workbench], Study]
+
+    @property
+    def about(self) -> str:
+        """What the study does, in its own words."""
+        run = self.run.func if isinstance(self.run, partial) else self.run
+        return (getdoc(run) or "").replace("``", "")
+
+
+STUDIES = {
+    "bias": Entry("Gender and ethnicity over occupations", bias),
+    "homonyms": Entry("Homonyms and their modifiers", homonyms),
+    "synonyms": Entry("Synonyms", partial(pairs, name="synonyms", relation="synonym")),
+    "co-hyponyms": Entry("Co-hyponyms", partial(pairs, name="co-hyponyms", relation="co-hyponym")),
+    "features": Entry("Representative features", features),
+    "complex-prompts": Entry("Complex prompts", complex_prompts),
+    "intervention": Entry("Intervention: a word is deleted", intervention),
+    "localisation": Entry("Localisation against masks", localisation),
+    "retrieval": Entry("Retrieval of captions", retrieval),
+}
+
+
+def run(name: str, bench: Workbench) -> Study:
+    """One study.
+
+    Raises
+    ------
+    ValueError
+        No study has this name; the data have nothing for it.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"name: found {name!r}, allowed are {', '.join(STUDIES)}")
+    return STUDIES[name].run(bench)
+
+
+def write(name: str, bench: Workbench, out: Path) -> bool:
+    """Run a study into the folder ``out``/``name``; False if it was there already, made with the same arguments.
+
+    A run that was stopped goes on where it was: measured rows are kept until the study is whole. Raises as :func:`run`.
+    """
+    made_with = f"{bench.arguments()}, dpid {__version__}"
+    folder = out / name
+    if _finished(folder / "summary.json") == made_with:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    bench.keep(folder / KEPT)
+    try:
+        study = run(name, bench)
+    except BaseException:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    entry = STUDIES[name]
+    write_study(
+        out, name, title=entry.title, about=entry.about, summary={**study.summary, "made with": made_with},
+        tables=study.tables, figures=study.figures,
+    )  # fmt: skip
+    (folder / KEPT).unlink(missing_ok=True)
+    return True
+
+
+def _finished(path: Path) -> str | None:
+    """What a finished study was made with."""
+    try:
+        made_with: str = json.loads(path.read_text(encoding="utf-8"))["summary"]["made with"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return made_with

@@ -1,0 +1,123 @@
+"""What a study returns, and the statistics that its summary is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from dpid.pid.replicates import jackknife, stderr
+from dpid.result import Estimate, PIDResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+_RESAMPLES = 2000
+
+
+@dataclass
+class Study:
+    """The outcome of one study.
+
+    Attributes
+    ----------
+    name : of the study
+    tables : {file name without its ending: rows}, a row is {column: value}, one measurement each, in nats unless the
+        column says otherwise
+    figures : {caption: Figure}
+    summary : {figure: {"value", "stderr", "interval", "n", "asked"}}: a number, its standard error and 95 % interval
+        [low, high], how many values it is made of, and what was asked of it; None for what there is not
+    """
+
+    name: str
+    tables: dict[str, list[Row]]
+    figures: dict[str, Figure] = field(default_factory=dict)
+    summary: dict[str, Row] = field(default_factory=dict)
+
+
+def estimate(result: PIDResult, estimator: str, of: Callable[[Tensor], Tensor]) -> Estimate:
+    """A statistic of the maps f(S) [3, h, w] of a result (c1, c2, both; float64), with its jackknife standard error."""
+    left_out, mean = jackknife(result.replicates[estimator].double())
+    error = stderr(torch.stack([of(f) for f in left_out]))
+    return Estimate(float(of(mean)), float(error), len(left_out) - 1)
+
+
+def figure(
+    value: float | None, stderr: float | None = None, interval: Sequence[float] | None = None, n: int | None = None,
+    asked: str | None = None,
+) -> Row:  # fmt: skip
+    """An entry of a summary; a value that is not finite is none."""
+    if value is None or not np.isfinite(value):
+        return {"value": None, "stderr": None, "interval": None, "n": n, "asked": asked}
+    ends = None if interval is None else [float(v) for v in interval]
+    return {"value": float(value), "stderr": stderr, "interval": ends, "n": n, "asked": asked}
+
+
+def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:
+    """The share of ``hits`` with its exact binomial (Clopper–Pearson) interval."""
+    n = len(hits)
+    if not n:
+        return figure(None, n=0, asked=asked)
+    p = sum(hits) / n
+    return figure(p, (p * (1 - p) / n) ** 0.5, stats.binomtest(sum(hits), n).proportion_ci(), n, asked)
+
+
+def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked: str | None = None) -> Row:
+    """``statistic`` of paired ``samples`` with its percentile bootstrap interval (Efron & Tibshirani, 1993).
+
+    A resample on which it is not a number, a correlation with a constant, is left out.
+    """
+    columns = [np.asarray(s, dtype=float) for s in samples]
+    n = len(columns[0])
+    if n < 2:
+        return figure(columns[0][0] if n and len(columns) == 1 else None, n=n, asked=asked)
+    rng = np.random.default_rng(0)
+    drawn = (rng.integers(n, size=n) for _ in range(_RESAMPLES))
+    repeats = np.array([statistic(*(c[i] for c in columns)) for i in drawn])
+    repeats = repeats[np.isfinite(repeats)]
+    if len(repeats) < 2:
+        return figure(statistic(*columns), n=n, asked=asked)
+    return figure(
+        statistic(*columns), float(repeats.std(ddof=1)), np.quantile(repeats, (0.025, 0.975)).tolist(), n, asked
+    )
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation; NaN where one of them is constant."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation; NaN where one of them is constant."""
+    return pearson(stats.rankdata(a), stats.rankdata(b))
+
+
+def median(a: np.ndarray) -> float:
+    """The median, as a number."""
+    return float(np.median(a))
+
+
+def mean(a: np.ndarray) -> float:
+    """The mean, as a number."""
+    return float(np.mean(a))
+
+
+def grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by the values of ``columns``, in the order of their first occurrence."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[c] for c in columns), []).append(row)
+    return groups
+
+
+def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    """The values of a column, without those that are missing."""
+    return [row[name] for row in rows if row[name] is not None]

@@ -1,0 +1,115 @@
+"""The embedded world as a laboratory: scenes to explain, and what a perfect model would say about them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import cache
+from math import log
+
+import numpy as np
+from PIL import Image
+
+from dpid.conditions import Subset
+from dpid.zoo.emoji import scenes, sprites
+
+# Families of things, for words of one kind and words of different kinds; those of one kind are not synonyms.
+KINDS: dict[str, tuple[str, ...]] = {
+    "animal": ("cow", "giraffe", "cat", "elephant", "dog", "horse", "bear", "sheep", "zebra", "pig", "frog", "rabbit"),
+    "food": ("pizza", "sandwich", "apple", "banana", "lemon", "cake"),
+    "furniture": ("bed", "chair", "sofa"),
+    "vehicle": ("car", "bus", "bicycle", "rocket"),
+}
+SYNONYMS = tuple(words for _, words in scenes.THINGS.values() if len(words) == 2)
+# Attribute: the part of a person's picture name that it tells.
+ATTRIBUTES = {adjective: gender for gender, (_, adjective) in scenes.GENDERS.items()} | {
+    f"{tone} skinned": tone for tone in scenes.TONES
+}
+_LOOK_ALIKES = (("horse", "zebra"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon"), ("car", "bus"))
+
+
+def draw(pictures: Sequence[str], seed: str) -> tuple[Image.Image, np.ndarray]:
+    """A scene of ``pictures``, left to right, and their masks bool [pictures, 64, 64]; ``seed`` places them."""
+    scene = scenes.place(random.Random(seed), tuple(pictures), "")
+    pixels, masks = scenes.draw(scene, drawings())
+    return Image.fromarray(pixels), masks
+
+
+def picture(shown: Sequence[str], seed: str) -> Image.Image:
+    """A scene of ``shown``, left to right."""
+    return draw(shown, seed)[0]
+
+
+@cache
+def drawings() -> Mapping[str, Image.Image]:
+    """The drawing of every picture."""
+    return sprites.read()
+
+
+def captions(a: str, b: str) -> dict[Subset, str]:
+    """Captions of the world for the subsets of two words that stand side by side in one phrase, "sofa couch"."""
+    return {(): "", (a,): a, (b,): b, (a, b): f"{a} {b}"}
+
+
+def natural(a: str, b: str) -> dict[Subset, str]:
+    """Captions of a scene of two things: "", "a cow", "a giraffe", "a cow and a giraffe"."""
+    return {(): "", (a,): f"a {a}", (b,): f"a {b}", (a, b): f"a {a} and a {b}"}
+
+
+def people(occupation: str, attribute: str) -> dict[tuple[str, ...], float]:
+    """P(layout | one person of this occupation and attribute, alone in the middle)."""
+    part = ATTRIBUTES[attribute]
+    shown = {
+        layout: p for layout, p in scenes.layouts().items()
+        if len(layout) == 1 and layout[0].startswith(f"{occupation}/") and part in layout[0].split("/")
+    }  # fmt: skip
+    total = sum(shown.values())
+    return {layout: p / total for layout, p in shown.items()}
+
+
+def information(layout: tuple[str, ...], caption: str, null: str = "") -> float:
+    """log p(x | caption) / p(x | null) in nats, exact, for a picture x that shows ``layout`` and can be nothing else.
+
+    Given what it shows, a picture does not depend on its caption, so that the ratio is that of P(layout | ·).
+    """
+    return log(scenes.posterior(caption)[layout]) - log(scenes.posterior(null)[layout])
+
+
+def log_ratio(layout: tuple[str, ...], conditions: Mapping[Subset, str]) -> float:
+    """i(x; a) + i(x; o) - i(x; a, o) in nats, exact, for a picture of ``layout``, over four captions.
+
+    With p(x | c) ∝ P(layout | c) it is log P(l | a) P(l | o) / P(l | ∅) P(l | a, o). Captions never lie, and name what
+    they name with odds that are the same for all people, so that by Bayes' rule it is log P(a | o) / P(a), P(a) taken
+    among people where the null is "person". Where it is "", P(a) is taken over the whole world, which subtracts
+    log P(person), the same 2.23 nats for every occupation and attribute (a person beside something else counts by the
+    odds that a caption names the person alone).
+    """
+    null, first, second, both = (conditions[s] for s in sorted(conditions, key=len))
+    return information(layout, first, null) + information(layout, second, null) - information(layout, both, null)
+
+
+def pairs(relation: str, count: int, seed: int) -> list[tuple[str, str]]:
+    """``count`` pairs of words: "synonym", "co-hyponym" (one kind), or "unrelated" (kinds that differ)."""
+    if relation == "synonym":
+        return [SYNONYMS[i % len(SYNONYMS)] for i in range(count)]
+    rng = random.Random(f"{relation} {seed}")
+    chosen: list[tuple[str, str]] = []
+    while len(chosen) < count:
+        kinds = [rng.choice(list(KINDS))] * 2 if relation == "co-hyponym" else rng.sample(list(KINDS), 2)
+        a, b = (rng.choice(KINDS[kind]) for kind in kinds)
+        if a != b and scenes.allowed(a, b):
+            chosen.append((a, b))
+    return chosen
+
+
+def things(count: int, seed: int) -> list[tuple[str, str]]:
+    """``count`` pairs of things and senses of homonyms that training scenes may show together, uniformly."""
+    rng = random.Random(f"things {seed}")
+    modifiers = {modifier for senses in scenes.HOMONYMS.values() for modifier, _, _ in senses}
+    names = [p for p in scenes.PICTURES if "/" not in p and p not in modifiers]
+    chosen: list[tuple[str, str]] = []
+    while len(chosen) < count:
+        a, b = rng.sample(names, 2)
+        if scenes.allowed(a, b):
+            chosen.append((a, b))
+    return chosen

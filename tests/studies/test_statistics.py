@@ -1,0 +1,104 @@
+"""Maps against masks, shares, intervals: against closed forms and other libraries."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import jaccard_score, roc_auc_score
+
+from dpid.result import Facts, PIDResult
+from dpid.studies.features import inside
+from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
+from dpid.studies.pairs import redundancy_share
+from dpid.studies.study import bootstrap, estimate, grouped, mean, median, pearson, proportion, spearman
+
+
+def test_auc_is_that_of_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 9, (16, 16), generator=generator).float()  # with ties
+    labels = torch.rand(16, 16, generator=generator) > 0.7
+    expected = roc_auc_score(labels.flatten(), values.flatten())
+    assert auc(values, labels) == pytest.approx(expected, abs=1e-12)
+    assert auc(values, torch.ones(16, 16, dtype=torch.bool)) is None
+
+
+def test_overlaps_are_those_of_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    values, labels = torch.randn(8, 8, generator=generator), torch.rand(8, 8, generator=generator) > 0.5
+    scaled = (values - values.min()) / (values.max() - values.min())
+    for threshold, found in zip(THRESHOLDS, overlaps(values, labels), strict=True):
+        # Rounding could move a value across a threshold only by 1e-7; none is that near with this seed.
+        expected = jaccard_score(labels.flatten(), scaled.flatten() > threshold)
+        assert found == pytest.approx(expected, abs=1e-12)
+    assert overlaps(torch.zeros(8, 8), labels) == [0.0] * len(THRESHOLDS)
+
+
+def test_cover_takes_pixels_that_are_covered_by_more_than_half():
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4, :4] = True  # all of the first latent pixel
+    mask[:2, 4:] = True  # half of the second
+    assert cover(mask, (2, 2)).tolist() == [[True, False], [False, False]]
+
+
+def test_redundancy_share():
+    f1 = torch.tensor([[2.0, 1.0]])
+    assert float(redundancy_share(torch.stack((f1, f1, f1)))) == 1  # the same map
+    apart = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    assert float(redundancy_share(torch.stack((*apart, f1)))) == 0  # each about its own place
+    misleading = torch.tensor([[3.0, -1.0]]), torch.tensor([[-2.0, 3.0]])
+    assert float(redundancy_share(torch.stack((*misleading, f1)))) == -3  # -3 over min(2, 1)
+    assert redundancy_share(torch.stack((f1, -f1, f1))).isnan()
+
+
+def test_inside():
+    unique, mask = torch.tensor([[3.0, -5.0], [1.0, 0.0]]), torch.tensor([[True, True], [False, False]])
+    assert inside(unique, mask) == 0.75
+    assert inside(-unique.abs(), mask) is None
+
+
+def test_estimate_of_a_linear_statistic_has_the_error_of_the_mean():
+    f = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    facts = Facts(
+        prompt="", concepts=("a", "b"), context=False, conditions={}, estimator="standard", measure="min", samples=1,
+        replicates=6, unet_evaluations=0, logsnr_range=(0, 1), seed=0, model="", precision="", version="",
+    )  # fmt: skip
+    found = estimate(PIDResult(facts, {"standard": f}), "standard", lambda f: (f[0] + f[1] - f[2]).sum())
+    totals = (f[:, 0] + f[:, 1] - f[:, 2]).double().sum((-2, -1))
+    # Rounding of float32 sums of 48 numbers of order one.
+    assert found.value == pytest.approx(float(totals.mean()), abs=1e-5)
+    assert found.stderr == pytest.approx(float(totals.std() / 6**0.5), abs=1e-5)
+
+
+def test_proportion_is_clopper_pearson():
+    row = proportion([True] * 9 + [False], "≥ 0.9")
+    assert row["value"] == 0.9
+    # The closed form: quantiles of beta distributions (Clopper & Pearson, 1934).
+    expected = (stats.beta.ppf(0.025, 9, 2), stats.beta.ppf(0.975, 10, 1))
+    assert row["interval"] == pytest.approx(expected, abs=1e-9)
+    assert row["asked"] == "≥ 0.9"
+    assert proportion([])["value"] is None
+
+
+def test_bootstrap_interval_is_that_of_theory():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    row = bootstrap(mean, values.tolist())
+    error = values.std(ddof=1) / 20
+    # A standard error from 2000 resamples is itself uncertain by 1/sqrt(4000) = 1.6 %; 5 deviations, and the
+    # bootstrap's own factor sqrt(399/400).
+    assert row["stderr"] == pytest.approx(error, rel=0.08)
+    assert row["interval"] == pytest.approx([row["value"] - 1.96 * error, row["value"] + 1.96 * error], abs=0.2 * error)
+    assert bootstrap(median, [1.0])["value"] == 1
+    assert bootstrap(median, [1.0])["interval"] is None
+    assert bootstrap(pearson, [1.0, 1.0, 1.0], [1.0, 2.0, 3.0])["value"] is None
+
+
+def test_correlations_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 9, (2, 30)).astype(float)
+    assert pearson(a, b) == pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-12)
+    assert spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+
+
+def test_grouped_keeps_the_order():
+    rows = [{"a": 2, "b": 0}, {"a": 1, "b": 1}, {"a": 2, "b": 2}]
+    assert grouped(rows, "a") == {(2,): [rows[0], rows[2]], (1,): [rows[1]]}

@@ -1,0 +1,284 @@
+"""Every study, tiny, on the embedded model; resuming; the user's pictures; the command."""
+
+import csv
+import json
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from dpid import cli
+from dpid.information import ESTIMATORS
+from dpid.loading import load_pipeline
+from dpid.studies import STUDIES, Workbench, run, world, write
+from dpid.studies.bench import KEPT, Kept
+from dpid.studies.data import CaptionPair, Scene
+from dpid.studies.retrieval import caption_information
+from dpid.zoo.emoji import scenes
+
+COLUMNS = {
+    "bias": {
+        "occupation", "attribute", "picture", "co_information", "co_information_stderr", "log_ratio_true",
+        "redundancy", "redundancy_normalised", "estimator",
+    },
+    "pairs": {"a", "b", "relation", "picture", "redundancy_share", "redundancy_share_stderr", "synergy",
+              "synergy_stderr"},
+    "homonyms": {"word", "modifier", "role", "picture", "synergy", "synergy_stderr"},
+    "features": {"concept", "against", "picture", "unique", "unique_stderr", "inside"},
+    "complex": {"a", "b", "kind", "picture", "redundancy", "redundancy_stderr", "synergy", "rank_redundancy"},
+    "intervention": {"picture", "word", "change_pixel", "change_latent", "unique", "cmi", "mi", "redundancy", "daam",
+                     "pixel_unique", "pixel_daam"},
+    "localisation": {"picture", "concept", "map", "estimator", "evaluations", "auc", "auc_own_other", "iou"},
+    "retrieval": {"picture", "true_caption", "false_caption", "estimator", "gap", "gap_stderr", "right"},
+}  # fmt: skip
+
+
+# diffusers' scheduler, with NumPy 2.
+generates = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def fewer(monkeypatch):
+    """A homonym and a pair instead of all."""
+    monkeypatch.setattr(scenes, "HOMONYMS", {"mouse": scenes.HOMONYMS["mouse"]})
+    monkeypatch.setattr("dpid.studies.features._PAIRS", (("zebra", "horse"),))
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return load_pipeline("emoji", "cpu")
+
+
+@pytest.fixture
+def bench(emoji, pipe):
+    def make(**options):
+        return Workbench("emoji", explainer=emoji, pipe=pipe, **{"samples": 8, "pictures": 1, **options})
+
+    return make
+
+
+@generates
+@pytest.mark.parametrize("name", [n for n in STUDIES if n not in ("bias", "co-hyponyms", "complex-prompts")])
+def test_a_study_has_its_columns_and_its_figures(bench, name):
+    study = run(name, bench())
+    (table,) = study.tables
+    rows = study.tables[table]
+    assert rows
+    assert all(COLUMNS[table] <= row.keys() for row in rows)
+    assert study.figures
+    for value in study.summary.values():
+        assert {"value", "stderr", "interval", "n", "asked"} == value.keys()
+    json.dumps([rows, study.summary], allow_nan=False)  # raises for what is not finite
+
+
+def test_bias(bench, monkeypatch):
+    monkeypatch.setattr("dpid.studies.bias.OCCUPATIONS", ("doctor", "pilot"))
+    monkeypatch.setattr(world, "ATTRIBUTES", {"female": "woman"})
+    study = run("bias", bench())
+    rows = study.tables["bias"]
+    assert len(rows) == 2 * 2 * len(ESTIMATORS)  # occupations, ranges
+    assert all(COLUMNS["bias"] <= row.keys() for row in rows)
+    for name in ESTIMATORS:
+        scaled = [r["redundancy_normalised"] for r in rows if r["estimator"] == name and r["logsnr_to"] == -1.0]
+        assert (min(scaled), max(scaled)) == (0, 1)
+    whole = [r for r in rows if r["logsnr_to"] > 0 and r["estimator"] == "standard"]
+    for row in whole:  # r - s = i1 + i2 - i12 for any redundancy: the co-information; corrections of the minimum cancel
+        assert row["redundancy"] - row["synergy"] == pytest.approx(row["co_information"], abs=1e-3)
+
+
+def test_pairs_tell_synonyms_from_things_apart(bench):
+    """Two names of one thing share what they tell; two things do not."""
+    rows = run("synonyms", bench(samples=16, pictures=3)).tables["pairs"]
+    shares = {}
+    for row in rows:
+        if row["estimator"] == "rao-blackwell":
+            shares.setdefault(row["relation"], []).append(row["redundancy_share"])
+    assert np.median(shares["synonym"]) > 0.9
+    assert np.median(shares["unrelated"]) < 0.5
+
+
+def test_ranks_of_complex_prompts(bench):
+    study = run("complex-prompts", bench())
+    rows = study.tables["complex"]
+    assert all(COLUMNS["complex"] <= row.keys() for row in rows)
+    assert len(study.figures) == 2
+    same = [r for r in rows if r["kind"] == "CPID" and r["estimator"] == "standard"]
+    assert len(same) == 6  # pairs of four words
+    ordered = sorted(same, key=lambda r: r["rank_synergy"])
+    assert [r["rank_synergy"] for r in ordered] == [1, 2, 3, 4, 5, 6]
+    assert all(a["synergy"] >= b["synergy"] for a, b in pairwise(ordered))
+
+
+def test_captions_are_scored_as_the_explainer_scores_words(emoji):
+    image = world.picture(("cow", "giraffe"), "0")
+    texts = {(): "", ("a",): "a cow and a giraffe", ("b",): "a cow and a zebra", ("a", "b"): "a zebra"}
+    result = emoji.explain(image, conditions=texts, samples=8, seed=3)
+    found = caption_information(emoji, image, [texts[s] for s in (("a",), ("b",))], samples=8, seed=3)
+    for name in ("standard", "orthogonal"):
+        expected = result.replicates[name][:, :2].double().sum((-2, -1))
+        # The same sums in another order of float32 additions, of some thousand nats.
+        torch.testing.assert_close(found[name], expected, atol=2e-2, rtol=1e-4)
+
+
+def test_kept_rows_are_not_measured_again(tmp_path):
+    calls = []
+
+    def measure(value):
+        calls.append(value)
+        return [{"value": value}]
+
+    path = tmp_path / "rows.jsonl"
+    kept = Kept(path, "now")
+    assert kept.rows("a", lambda: measure(1)) == [{"value": 1}]
+    assert kept.rows("b", lambda: measure(2)) == [{"value": 2}]
+    path.write_text(path.read_text() + '{"key": "c", "ro')  # killed while it wrote
+    again = Kept(path, "now")
+    assert again.rows("a", lambda: measure(3)) == [{"value": 1}]
+    assert again.rows("c", lambda: measure(4)) == [{"value": 4}]
+    assert Kept(path, "now").rows("c", lambda: measure(5)) == [{"value": 4}]
+    assert Kept(path, "otherwise").rows("a", lambda: measure(6)) == [{"value": 6}]
+    assert calls == [1, 2, 4, 6]
+    with pytest.raises(ValueError, match="JSON"):
+        again.rows("d", lambda: [{"value": float("nan")}])
+
+
+def test_a_stopped_study_goes_on_and_a_finished_one_stays(bench, tmp_path, monkeypatch):
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def stop_after(count):
+        def tell(done, planned):
+            seen.append(done)
+            if done == count:
+                raise Stop
+
+        return tell
+
+    with pytest.raises(Stop):
+        write("retrieval", bench(pictures=4, progress=stop_after(2)), tmp_path)
+    assert len((tmp_path / "retrieval" / KEPT).read_text().splitlines()) == 3  # arguments and two pictures
+    explained = []
+    real = caption_information
+    monkeypatch.setattr(
+        "dpid.studies.retrieval.caption_information", lambda *a, **k: explained.append(1) or real(*a, **k)
+    )
+    assert write("retrieval", bench(pictures=4), tmp_path)
+    assert len(explained) == 2
+    files = {p.name for p in (tmp_path / "retrieval").iterdir()}
+    assert files == {"retrieval.csv", "retrieval.parquet", "figure-1.png", "summary.json"}
+    assert not write("retrieval", bench(pictures=4), tmp_path)
+    assert write("retrieval", bench(pictures=2), tmp_path)  # other arguments
+    with (tmp_path / "retrieval" / "retrieval.csv").open() as f:
+        assert len({row["picture"] for row in csv.DictReader(f)}) == 2
+    straight = run("retrieval", bench(pictures=4)).tables
+    assert write("retrieval", bench(pictures=4), tmp_path / "new")
+    with (tmp_path / "new" / "retrieval" / "retrieval.csv").open() as f:
+        assert [float(r["gap"]) for r in csv.DictReader(f)] == [r["gap"] for r in straight["retrieval"]]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Two pictures of a user, with masks."""
+    folder = tmp_path_factory.mktemp("own")
+    made = []
+    for i, pair in enumerate((("cow", "giraffe"), ("dog", "pizza"))):
+        world.picture(pair, str(i)).save(folder / f"{i}.png")
+        masks = dict(zip(pair, world.draw(pair, str(i))[1], strict=True))
+        made.append(Scene(folder / f"{i}.png", "a {} and a {}".format(*pair), pair, lambda masks=masks: masks))
+    return made
+
+
+@pytest.mark.parametrize("name", ["bias", "synonyms", "features", "complex-prompts", "localisation"])
+def test_studies_take_the_users_pictures(bench, own, name):
+    study = run(name, bench(scenes=own, pictures=None))
+    rows = next(iter(study.tables.values()))
+    assert len({row["picture"] for row in rows}) == 2
+    assert all(row.get("log_ratio_true") is None for row in rows)
+
+
+def test_localisation_of_a_lone_concept_is_against_the_rest_of_the_prompt(bench, own):
+    lone = Scene(own[0].image, own[0].prompt, ("giraffe",), lambda: {"giraffe": own[0].masks()["giraffe"]})
+    rows = run("localisation", bench(scenes=[lone])).tables["localisation"]
+    assert {row["concept"] for row in rows} == {"giraffe"}
+    assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant", "daam"}
+
+
+def test_retrieval_takes_the_users_pairs(bench, own):
+    pairs = [CaptionPair(own[0].image, "a cow and a giraffe", "a bus and a giraffe")]
+    (row, _) = run("retrieval", bench(pairs=pairs, samples=16)).tables["retrieval"]
+    assert row["true_caption"] == "a cow and a giraffe"
+    assert row["right"]
+
+
+def test_what_has_nothing_to_measure_is_refused(bench, own, tmp_path):
+    with pytest.raises(ValueError, match="masks for localisation"):
+        run("localisation", bench(scenes=[Scene(own[0].image, own[0].prompt, ("cow",))]))
+    with pytest.raises(ValueError, match="name: found 'biases', allowed are bias, homonyms"):
+        run("biases", bench())
+    with pytest.raises(ValueError, match="localisation needs pictures with masks"):
+        write("localisation", Workbench("./a/model", explainer=object()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_noise_of_a_picture_depends_on_its_name_and_the_seed(bench):
+    assert bench().seed_of("a") == bench().seed_of("a")
+    assert len({bench(seed=s).seed_of(n) for s in (0, 1) for n in "ab"}) == 4
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs ``dpid study`` in a folder of its own: (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dpid", "study", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.run()
+        return left.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+def test_command(command, tmp_path):
+    arguments = ("retrieval", "--pictures", 2, "--samples", 8, "--out", "made")
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert "retrieval: written" in out
+    assert (tmp_path / "made/report.html").is_file()
+    assert "was there already" in command(*arguments)[1]
+
+
+def test_command_names_bad_rows_and_goes_on(command, own, tmp_path):
+    (tmp_path / "data.csv").write_text(
+        f"image,true,false\n{own[0].image},a cow and a giraffe,a dog\nnone.png,a cow,a dog\n"
+    )
+    code, _, err = command("retrieval", "--data", "data.csv", "--samples", 8)
+    assert code == 0, err
+    assert "row 3, column image: none.png does not exist" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("biases",), "name: found 'biases'"),
+        (("all", "--data", "bad.csv"), "data: found with all"),
+        (("retrieval", "--data", "nowhere.csv"), "nowhere.csv cannot be read"),
+        (("retrieval", "--data", "bad.csv"), "has no row that can be used"),
+        (("bias", "--pictures", "0"), "pictures: found 0"),
+        (("bias", "--samples", "0"), "samples: found 0"),
+        (("bias", "--model", "./nowhere"), "nowhere is not a folder"),
+        (("localisation", "--model", "./nowhere"), "localisation needs pictures with masks"),
+    ],
+)
+def test_command_refuses_in_a_line(command, tmp_path, arguments, message):
+    (tmp_path / "bad.csv").write_text("image,true,false\nnone.png,a cow,a dog\n")
+    code, out, err = command(*arguments, "--out", "bad")
+    assert code == 2
+    assert message in err
+    assert err.splitlines()[-1].startswith("dpid: ")
+    assert out == ""
+    assert not (tmp_path / "bad").exists()
