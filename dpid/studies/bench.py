@@ -14,9 +14,9 @@ from PIL import Image
 
 from dpid.conditions import Subset
 from dpid.explainer import Explainer
-from dpid.options import Options
 from dpid.images import ImageLike, open_image
 from dpid.loading import EMBEDDED, load_pipeline
+from dpid.options import Options
 from dpid.result import PIDResult
 from dpid.studies.data import CaptionPair, Masks, Scene
 from dpid.studies.study import Row
