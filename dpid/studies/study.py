@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from dpid.pid.replicates import jackknife, stderr
-from dpid.result import Estimate, PIDResult
+from dpid.estimates import Estimate, PIDResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
