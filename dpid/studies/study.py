@@ -11,8 +11,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from dpid.estimates import Estimate
 from dpid.pid.replicates import jackknife, stderr
-from dpid.estimates import Estimate, PIDResult
+from dpid.result import PIDResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
