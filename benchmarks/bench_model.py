@@ -4,6 +4,7 @@
 """
 
 import json
+import random
 from pathlib import Path
 from typing import Annotated
 
@@ -67,13 +68,35 @@ def auc(values: torch.Tensor, labels: torch.Tensor) -> float:
     return float(roc_auc_score(labels.flatten().numpy(), values.flatten().numpy()))
 
 
-def localisation(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]]) -> None:
+def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]]) -> None:
+    """How often a word that the picture does not show is negative beyond its error; F is the true prompt."""
+    rng = random.Random(0)
+    below: dict[str, list[bool]] = {}
+    for i, scene in enumerate(json.loads((DATA / "index.json").read_text())):
+        shown = [n for n in scene["pictures"] if n in scenes.THINGS]
+        if len(shown) != len(scene["pictures"]):
+            continue
+        there = scenes.THINGS[shown[0]][1][0]
+        word = scenes.THINGS[rng.choice([n for n in scenes.THINGS if n not in shown])][1][0]
+        conditions = {(): "", (there,): there, (word,): word, (there, word): f"{there} {word}"}
+        result = explainer.explain(
+            DATA / scene["file"], scene["prompt"], conditions=conditions, reference="prompt", samples=samples, seed=i
+        )
+        for name, d in result.estimates.items():
+            below.setdefault(name, []).append(d.information[(word,)].interval()[1] < 0)
+    for name, hits in below.items():
+        p = sum(hits) / len(hits)
+        rows.append({"case": name, "metric": "absent word negative beyond its error", "value": p,
+                     "stderr": (p * (1 - p) / len(hits)) ** 0.5, "n": len(hits)})  # fmt: skip
+
+
+def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: list[dict[str, object]]) -> None:
     """AUC of i(x; y) maps over all pixels, and of U maps on their own against the other thing, every estimator."""
     scores: dict[tuple[str, str], list[float]] = {}
     for i, scene in enumerate(json.loads((DATA / "index.json").read_text())):
         labels = torch.from_numpy(np.array(Image.open(DATA / scene["masks"]).convert("P")))
         concepts = tuple(scene["concepts"])
-        result = explainer.explain(DATA / scene["file"], scene["prompt"], concepts, samples=samples, seed=i)
+        result = explainer.explain(DATA / scene["file"], scene["prompt"], concepts, samples=samples, smooth=smooth, seed=i)
         # A latent pixel belongs to a thing that covers more than half of its 4×4 pixels.
         # A word that no mask is the truth of has none.
         cover = [n and functional.avg_pool2d((labels == n).float()[None], 4)[0] for n in scene["labels"]]
@@ -102,6 +125,7 @@ def localisation(explainer: dpid.Explainer, samples: int, rows: list[dict[str, o
 def main(
     model: str = "emoji",
     samples: Annotated[int, typer.Option(help="Evaluations a condition.")] = 16,
+    smooth: Annotated[int, typer.Option(help="Pixels a side that a map's pixel is the mean of.")] = 3,
     draw: Annotated[bool, typer.Option(help="Also measure generation.")] = True,
 ) -> None:
     """Measure and append to the ledger."""
@@ -109,7 +133,8 @@ def main(
     rows: list[dict[str, object]] = []
     if draw:
         generation(model, rows)
-    localisation(explainer, samples, rows)
+    localisation(explainer, samples, smooth, rows)
+    absent(explainer, 32, rows)
     ledger.append("model", rows)
 
 
