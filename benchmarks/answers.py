@@ -1,0 +1,176 @@
+"""Known answers of exact models: the toy of one Gaussian word, the chain rule at the AND gate, wrong words."""
+
+from dataclasses import dataclass, field
+
+import known
+import torch
+from torch import Tensor
+
+from dpid.conditions import from_mapping, subsets_of
+from dpid.denoisers import MixtureDenoiser
+from dpid.denoisers.protocol import Conditions
+from dpid.engine import Accumulator, integrate
+from dpid.information import needed_pairs, set_function
+from dpid.pid import mean_stderr
+from dpid.sampling import draw
+
+# y, x, log p(x | y) / p(x), ½ ∫ E (ε̂_∅ - ε̂_y)² dλ for y ~ N(0,1), x | y ~ N(y,1)
+TOY = (
+    (1.0, 1.0, 0.596574, 0.289721), (1.0, 0.0, -0.153426, 0.539721), (1.0, -2.0, -3.153426, 1.380838),
+    (0.0, 0.0, 0.346574, 0.039721), (0.0, 3.0, -1.903426, 0.551396),
+    (2.0, 1.0, 0.096574, 1.482868), (2.0, 2.0, 1.346574, 1.039721),
+)  # fmt: skip
+AND_CHAIN = {(0, 1): -0.523, (1, 1): 0.523}  # E of i°(12) - i°(2) - i°(1 | 2) at (y1, y2)
+PARAMETERISATIONS = ("eps", "v", "x0", "edm", "flow")
+
+
+@dataclass
+class Toy:
+    """x ~ N(0,2), x | y ~ N(y,1), x [1,1,1], as a network of the given parameterisation would be used.
+
+    What it predicts is the conditional mean of its own target given its own input, and is then turned into ε̂. With
+    z = a x + b ε, λ the log-SNR, a² = σ(λ), b² = σ(-λ):
+
+    - "eps"   ε given z
+    - "v"     a ε - b x given z; ε̂ = a v̂ + b z
+    - "x0"    x given z; ε̂ = (z - a x̂) / b
+    - "edm"   x given x + s ε = z / a with s = e^{-λ/2}; ε̂ = (z / a - x̂) / s
+    - "flow"  ε - x given (1-t) x + t ε = z / (a + b), t = b / (a + b); ε̂ = z / (a + b) + (1-t) û
+    """
+
+    parameterisation: str
+    y: float
+    name: str = "toy"
+    precision: str = "float32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def logsnr_grid(self) -> Tensor:
+        """What lies outside adds less than 1e-4."""
+        return torch.linspace(-12, 16, 2001, dtype=torch.float64)
+
+    def encode_conditions(self, conditions: tuple[str, ...]) -> Conditions:
+        """Mean and variance of "" or "y"."""
+        moments = {"": (0.0, 2.0), "y": (self.y, 1.0)}
+        return Conditions(tuple(conditions), torch.tensor([moments[c] for c in conditions], dtype=torch.float64))
+
+    def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
+        """z [N,B,1,1,1] -> [N,K,B,1,1,1]."""
+        mean, variance = (m.view(1, -1, 1, 1, 1, 1) for m in conditions.encoded.unbind(1))
+        a, b = (s.double().sigmoid().sqrt().view(-1, *[1] * 5) for s in (logsnr, -logsnr))
+        z = z.double()[:, None]
+
+        def expected(x: Tensor | float, eps: Tensor | float, i: Tensor | float, j: Tensor, seen: Tensor) -> Tensor:
+            """E[x · X + eps · ε | i X + j ε = seen], by linear regression."""
+            slope = (x * i * variance + eps * j) / (i * i * variance + j * j)
+            return x * mean + slope * (seen - i * mean)
+
+        if self.parameterisation == "eps":
+            eps = expected(0.0, 1.0, a, b, z)
+        elif self.parameterisation == "v":
+            eps = a * expected(-b, a, a, b, z) + b * z
+        elif self.parameterisation == "x0":
+            eps = (z - a * expected(1.0, 0.0, a, b, z)) / b
+        elif self.parameterisation == "edm":
+            s = (-logsnr.double() / 2).exp().view_as(a)
+            eps = (z / a - expected(1.0, 0.0, 1.0, s, z / a)) / s
+        else:
+            t, seen = b / (a + b), z / (a + b)
+            eps = seen + (1 - t) * expected(-1.0, 1.0, 1 - t, t, seen)
+        return eps.float()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A number of ours, its standard error, and what it must be."""
+
+    case: str
+    what: str
+    value: float
+    stderr: float
+    exact: float
+
+    @property
+    def z(self) -> float:
+        """The difference in standard errors; 1e-6 nats, what float32 sums leave, where there is no noise."""
+        return (self.value - self.exact) / max(self.stderr, 1e-6)
+
+
+def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[Answer]:
+    """Both columns of ``TOY``."""
+    found = []
+    plan = from_mapping({(): "", ("y",): "y"})
+    for y in dict.fromkeys(row[0] for row in TOY):
+        rows = [row for row in TOY if row[0] == y]
+        denoiser, x = Toy(parameterisation, y), torch.tensor([row[1] for row in rows]).view(-1, 1, 1, 1)
+        density = (-denoiser.logsnr_grid.abs() / 2).exp() + 0.02  # where the integrand lives, about
+        samples = draw("adaptive", denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(0),
+                       density=density)  # fmt: skip
+        sums = Accumulator.empty(x, replicates, 2, needed_pairs(plan))
+        integrate(denoiser, x, denoiser.encode_conditions(plan.texts), samples, sums, seed=0, max_batch_size=2**17)
+        f = set_function(sums, plan)
+        for column, estimator in ((2, "standard"), (3, "orthogonal")):
+            values, errors = (t[0, :, 0, 0] for t in mean_stderr(f[estimator]))
+            for row, value, error in zip(rows, values.tolist(), errors.tolist(), strict=True):
+                found.append(Answer(f"toy, {parameterisation}", f"{estimator}, y = {y:g}, x = {row[1]:g}",
+                                    value, error, row[column]))  # fmt: skip
+    return found
+
+
+def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
+    """x = ±1 + 0.1 n by y1 AND y2: what the chain rule f(12) = f(2) + f(1 | 2) leaves, of both estimators."""
+    odds = {0: (1.0, 0.0), 1: (0.5, 0.5)}  # of x = -1 and x = +1, where one bit is known
+    found = []
+    for (y1, y2), expected in AND_CHAIN.items():
+        weights = {"": (0.75, 0.25), "one": odds[y1], "two": odds[y2], "both": (0.0, 1.0) if y1 and y2 else (1.0, 0.0)}
+        plan = from_mapping(dict(zip(subsets_of(("y1", "y2")), weights, strict=True)))
+        means = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+        denoiser = MixtureDenoiser(means, 0.1, {k: torch.tensor(w) for k, w in weights.items()})
+        x = denoiser.sample("both", pictures, torch.Generator().manual_seed(0))
+        samples = draw("shifted-grid", denoiser.logsnr_grid, each, 8, torch.Generator().manual_seed(1))
+        sums = Accumulator.empty(x, 8, 4, needed_pairs(plan))
+        integrate(denoiser, x, denoiser.encode_conditions(plan.texts), samples, sums, seed=1, max_batch_size=2**16)
+        f = {name: v.mean(0)[:, :, 0, 0] for name, v in set_function(sums, plan).items()}  # [3,B]
+        at = sums.pairs.tolist().index([2, 3])
+        given = {
+            "standard": (sums.residuals[:, 2] - sums.residuals[:, 3]).double().mean(0).flatten(),
+            "orthogonal": sums.gaps[:, at].double().mean(0).flatten(),
+        }
+        for estimator, exact in (("standard", 0.0), ("orthogonal", expected)):
+            mean, error = mean_stderr(f[estimator][2] - f[estimator][1] - given[estimator])
+            found.append(Answer(f"AND, y = {y1}{y2}", f"{estimator}: f(12) - f(2) - f(1 | 2)",
+                                float(mean), float(error), exact))  # fmt: skip
+    return found
+
+
+def words(pictures: int = 512, each: int = 64) -> list[Answer]:
+    """E over x ~ p(x | F) of iʳ(S) - log p(x | y_S) / p(x) is zero, for words that are right and for a wrong one."""
+    found = []
+    for wrong in (False, True):
+        case = known.mixture((-9.0, 13.0), wrong=wrong)
+        denoiser = case.denoiser
+        x = denoiser.sample("both", pictures, torch.Generator().manual_seed(3))
+        samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(4))
+        sums = Accumulator.empty(x, 4, 4, needed_pairs(case.plan))
+        encoded = denoiser.encode_conditions(case.plan.texts)
+        integrate(denoiser, x, encoded, samples, sums, seed=4, max_batch_size=2**13)
+        f = set_function(sums, case.plan)["rao-blackwell"].mean(0).sum((-2, -1))  # [3,B]
+        for i, condition in enumerate(("one", "two", "both")):
+            rest = f[i] - denoiser.log_ratio(x, condition, "")
+            mean, error = mean_stderr(rest)
+            found.append(
+                Answer(case.name, f"E of rao-blackwell - log-ratio, {condition}", float(mean), float(error), 0.0)
+            )
+    return found
+
+
+def measure() -> list[dict[str, object]]:
+    """All answers, as rows of the ledger; the metric holds what the value must be."""
+    found = [a for p in PARAMETERISATIONS for a in toy(p)] + and_gate() + words()
+    worst = max(abs(a.z) for a in found)
+    print(f"{len(found)} known answers, the farthest {worst:.1f} standard errors off")
+    return [
+        {"case": a.case, "metric": f"{a.what}; exact {a.exact:g}", "value": a.value, "stderr": a.stderr, "n": 1,
+         "unit": "nats"}
+        for a in found
+    ]  # fmt: skip

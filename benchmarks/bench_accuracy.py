@@ -1,0 +1,208 @@
+"""Equal-error benchmark: root mean square error against UNet evaluations, for ITD's sampling and for ours.
+
+``python benchmarks/bench_accuracy.py`` measures what is not yet in build/accuracy, then prints, draws docs/accuracy.png
+and appends to the ledger; ``--only PIECE`` measures one piece (the embedded model's take minutes each).
+
+ITD draws independent log-SNRs from a logistic density with one noise each (Kong et al., 2023); to be fair to it, every
+condition sees the same noise, which its code does not see to. Its error is σ/√N exactly, so that one pool of single
+samples tells all of it. Ours is the mean of four replicates, as :meth:`dpid.Explainer.explain` computes it, measured
+at every N. At equal error ITD needs (σ / our error)² evaluations where ours takes N.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import known
+import ledger
+import matplotlib
+import numpy as np
+import torch
+import typer
+
+import dpid
+from dpid.conditions import plan
+from dpid.images import open_image, to_pixels
+from dpid.information import ESTIMATORS
+
+ROOT = Path(__file__).parents[1]
+HELDOUT, WORK, FIGURE = ROOT / "tests" / "data" / "heldout", ROOT / "build" / "accuracy", ROOT / "docs" / "accuracy.png"
+TRAINED = (-5.364, 7.069)  # Stable Diffusion's log-SNRs, whose grid the embedded model shares
+# Held-out scenes that are explained, and one that is not and that tells "adaptive" where the model's integrand lives.
+PICTURES, PILOT = (40, 60, 80, 100), 120
+REPLICATES, SIZES = 4, (8, 16, 32, 64)
+LEVELS = ("image", "pixel")
+RULES = {"itd": "iid logistic (ITD)", "shifted-grid": "shifted antithetic grid", "adaptive": "adaptive grid"}
+
+
+@cache
+def explainer() -> dpid.Explainer:
+    return dpid.Explainer.from_pretrained("emoji")
+
+
+def heldout(number: int) -> known.Case:
+    """A held-out scene under the embedded model, in the precision that the model chooses here."""
+    scene = json.loads((HELDOUT / "index.json").read_text())[number]
+    denoiser = explainer().denoiser
+    picture = to_pixels(open_image(HELDOUT / scene["file"]), (64, 64))
+    x = denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
+    return known.Case(f"emoji-{number}", denoiser, x, plan(scene["prompt"], scene["concepts"]), None)
+
+
+@cache
+def cases(name: str) -> tuple[known.Case, known.Case]:
+    """The case of that name, and another picture of its model."""
+    if name == "gaussian":
+        return known.gaussian(TRAINED), known.gaussian(TRAINED, seed=1)
+    if name == "mixture":
+        return known.mixture(TRAINED), known.mixture(TRAINED, seed=1)
+    return heldout(int(name.split("-")[1])), heldout(PILOT)
+
+
+MODELS = {"gaussian": ("gaussian",), "mixture": ("mixture",), "emoji": tuple(f"emoji-{i}" for i in PICTURES)}
+
+
+def stacked(f: dict[str, torch.Tensor]) -> torch.Tensor:
+    """{estimator: [G,3,H,W]} -> [G,3,3,H,W]."""
+    return torch.stack([f[name] for name in ESTIMATORS], 1)
+
+
+def truth(name: str) -> torch.Tensor:
+    """Closed form, or a long run: [1 or replicates of it, 3 estimators, 3 subsets, H, W]."""
+    case = cases(name)[0]
+    if name == "gaussian":
+        return stacked({k: v[None] for k, v in known.gaussian_sums(case).items()})
+    return stacked(case.replicates("shifted-grid", 64, 1024 if name == "mixture" else 64, seed=1000))
+
+
+def run(name: str, rule: str, size: int, repeats: int) -> torch.Tensor:
+    """``repeats`` estimates of ``size`` samples a condition, [repeats, 3 estimators, 3 subsets, H, W]."""
+    case, pilot = cases(name)
+    if rule == "itd":
+        return stacked(case.replicates("logistic", 1, repeats, seed=1, antithetic=False))
+    density = pilot.density(seed=2) if rule == "adaptive" else None
+    f = stacked(case.replicates(rule, size // REPLICATES, REPLICATES * repeats, seed=size, density=density))
+    return f.unflatten(0, (repeats, REPLICATES)).mean(1)
+
+
+def repeats(name: str, rule: str, size: int) -> int:
+    """Enough that the bootstrap is narrow, few enough that a piece on the embedded model takes minutes."""
+    if name.startswith("emoji"):
+        return 1024 if rule == "itd" else {8: 80, 16: 40, 32: 40, 64: 24}[size]
+    return 20000 if rule == "itd" else 500
+
+
+def pieces() -> dict[str, tuple[str, str]]:
+    """{piece: (case, "truth" or a rule)}."""
+    return {f"{name}-{what}": (name, what) for names in MODELS.values() for name in names for what in ("truth", *RULES)}
+
+
+def measure(piece: str) -> None:
+    """Run one piece into ``WORK``."""
+    name, what = pieces()[piece]
+    with torch.inference_mode():
+        if what == "truth":
+            out = {"0": truth(name)}
+        else:
+            sizes = (1,) if what == "itd" else SIZES
+            out = {str(n): run(name, what, n, repeats(name, what, n)) for n in sizes}
+    WORK.mkdir(parents=True, exist_ok=True)
+    np.savez(WORK / f"{piece}.npz", **{n: f.float().numpy() for n, f in out.items()})
+
+
+def squares(name: str, rule: str) -> dict[int, np.ndarray]:
+    """Squared errors {N: [repeats, 3 estimators, 2 levels]}, mean over subsets and pixels.
+
+    The truth of a long run has an error of its own, which is taken off: its variance is known from its replicates.
+    """
+    long = np.load(WORK / f"{name}-truth.npz")["0"].astype(np.float64)
+    exact = long.mean(0)
+
+    def both(error: np.ndarray) -> np.ndarray:
+        image, pixel = error.sum((-2, -1)) ** 2, (error**2).mean((-2, -1))
+        return np.stack([image.mean(-1), pixel.mean(-1)], -1)
+
+    own = both(long - exact).sum(0) / (len(long) * max(1, len(long) - 1))
+    return {int(n): both(f.astype(np.float64) - exact) - own for n, f in np.load(WORK / f"{name}-{rule}.npz").items()}
+
+
+def resampled(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    """Means [1000, 3, 2] of bootstrap resamples of ``values`` [repeats, 3, 2]."""
+    n = len(values)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=1000)
+    return np.tensordot(counts, values, 1) / n
+
+
+def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[str, object]]]:
+    """Root mean square errors {rule: {N: [3, 2]}} over the pictures of a model, and the ledger's rows of ratios."""
+    rng, curves, rows = np.random.default_rng(0), {}, []
+    data = {rule: [squares(name, rule) for name in MODELS[model]] for rule in RULES}
+    single = np.mean([d[1].mean(0) for d in data["itd"]], 0)
+    single_boot = np.mean([resampled(rng, d[1]) for d in data["itd"]], 0)
+    curves["itd"] = {n: (single / n) ** 0.5 for n in SIZES}
+    for rule in ("shifted-grid", "adaptive"):
+        curves[rule] = {}
+        for n in SIZES:
+            ours = np.mean([d[n].mean(0) for d in data[rule]], 0)
+            ratio = single / ours / n
+            boot = single_boot / np.mean([resampled(rng, d[n]) for d in data[rule]], 0) / n
+            low, high = np.percentile(boot, (2.5, 97.5), axis=0)
+            curves[rule][n] = ours**0.5
+            for e, k in np.ndindex(3, 2):
+                rows.append({
+                    "case": f"{model}, {ESTIMATORS[e]}, {LEVELS[k]}", "n": sum(len(d[n]) for d in data[rule]), "unit": "x",
+                    "metric": f"evaluations ITD / {rule} at the error of {n} [{low[e, k]:.1f}, {high[e, k]:.1f}]",
+                    "value": float(ratio[e, k]), "stderr": float(boot[:, e, k].std()),
+                })  # fmt: skip
+    return curves, rows
+
+
+def draw(curves: dict[str, dict[str, dict[int, np.ndarray]]]) -> None:
+    """Error against evaluations, a column a model: above the whole image, below its pixels."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    style = {"itd": ("o", ":"), "shifted-grid": ("s", "-"), "adaptive": ("^", "--")}
+    figure, axes = pyplot.subplots(2, len(curves), figsize=(4 * len(curves), 7), sharex=True, layout="constrained")
+    for column, (model, rules) in zip(axes.T, curves.items(), strict=True):
+        for k, (axis, level) in enumerate(zip(column, LEVELS, strict=True)):
+            for rule, points in rules.items():
+                for e, colour, symbol in ((0, "tab:blue", "iʳ"), (1, "tab:orange", "iˢ")):
+                    marker, line = style[rule]
+                    axis.plot(
+                        [4 * n for n in points], [v[e, k] for v in points.values()], marker=marker, linestyle=line,
+                        color=colour, label=f"{symbol}, {RULES[rule]}",
+                    )  # fmt: skip
+            axis.set(xscale="log", yscale="log", title=f"{model}: {level}", ylabel="rms error [nats]")
+            axis.set_xticks([4 * n for n in SIZES], [str(4 * n) for n in SIZES], minor=False)
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+        column[-1].set_xlabel("UNet evaluations (4 conditions)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(FIGURE, dpi=120)
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Measure this piece and stop; an unknown one lists them.")] = "",
+) -> None:
+    """Measure what is missing; print, draw and append to the ledger."""
+    if only:
+        if only not in pieces():
+            raise typer.BadParameter(f"--only: found {only!r}, allowed are {', '.join(pieces())}")
+        return measure(only)
+    for piece in pieces():
+        if not (WORK / f"{piece}.npz").exists():
+            measure(piece)
+    curves, rows = {}, []
+    for model in MODELS:
+        curves[model], found = summarise(model)
+        rows += found
+    draw(curves)
+    ledger.append("accuracy", rows)
+    return None
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    typer.run(main)

@@ -1,0 +1,170 @@
+"""Are the intervals honest? Coverage and bias on models whose truth is known: ``make calibrate``.
+
+Coverage: over many repeats, how often the 95 % interval (Student's t, R - 1 degrees of freedom) holds the truth: of
+f(S) of the image, of its atoms (jackknife), of f(S) and of the atoms of every pixel; every rule of
+:mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 16 and of 8 samples. A repeat is one explanation.
+Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
+"orthogonal" and "rao-blackwell" the integral, in closed form or of a long run.
+
+Then the known answers of exact models: the toy x ~ N(0,2), x | y ~ N(y,1) through five parameterisations, the chain
+rule that "standard" obeys and "orthogonal" does not, and E iʳ = E log p(x | y) / p(x), wrong words included.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import answers
+import known
+import ledger
+import torch
+import typer
+from known import Case
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from dpid.information import ESTIMATORS
+from dpid.pid import decompose, decompose_replicates, mean_stderr
+from dpid.result import Estimate
+from dpid.sampling import RULES
+
+LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
+SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
+GAUSSIAN, MIXTURE = (-9.0, 11.0), (-9.0, 13.0)  # what lies outside is below 1 % of any standard error here
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One line of the table: the share of intervals that hold the truth by level, and the bias in standard errors."""
+
+    model: str
+    rule: str
+    each: int
+    replicates: int
+    estimator: str
+    repeats: int
+    share: dict[str, float]
+    bias: float
+
+
+Truth = dict[str, tuple[Tensor, Tensor]]  # {estimator: (f(S) of the image [3], of pixels [3,H,W])}
+
+
+def gaussian_truth(case: Case) -> Truth:
+    """Closed forms."""
+    pixels = known.gaussian_sums(case) | {"standard": known.gaussian_log_ratios(case)}
+    return {name: (f.sum((-2, -1)), f) for name, f in pixels.items()}
+
+
+def long_run(case: Case, each: int, count: int, density: Tensor) -> Truth:
+    """Means of ``count`` replicates of ``each`` samples; f(S) of the image by "standard" from the exact densities."""
+    f = {name: v.mean(0) for name, v in case.replicates("adaptive", each, count, seed=77, density=density).items()}
+    null, *told = (case.plan.texts[k] for k in case.plan.index)
+    exact = torch.stack([case.denoiser.log_ratio(case.x, condition, null)[0] for condition in told])
+    return {name: (exact if name == "standard" else v.sum((-2, -1)), v) for name, v in f.items()}
+
+
+def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
+    """Replicates [R,repeats,3,*] -> R, U1, U2, S and their errors, [4,repeats,*]."""
+    values, errors = decompose_replicates(
+        {s: f[:, :, i] for i, s in enumerate(SUBSETS)}, corrected=corrected, coarse=True
+    )
+    return values.coarse, errors.coarse
+
+
+def _held(values: Tensor, errors: Tensor, truth: Tensor, replicates: int) -> float:
+    """Share of the intervals of ``values`` that hold ``truth``."""
+    low, high = Estimate(0.0, 1.0, replicates - 1).interval()
+    gap = truth - values
+    return float(((low * errors <= gap) & (gap <= high * errors)).double().mean())
+
+
+def coverage(f: Tensor, truth: tuple[Tensor, Tensor], replicates: int) -> dict[str, float]:
+    """Replicates [G,3,H,W], taken ``replicates`` at a time, against f(S) of the image [3] and of pixels [3,H,W]."""
+    f = f.unflatten(0, (-1, replicates)).transpose(0, 1)  # [R,repeats,3,H,W]
+    image, pixels = truth
+    shares = []
+    for values, exact, corrected in ((f.sum((-2, -1)), image, True), (f, pixels, False)):
+        shares.append(_held(*mean_stderr(values), exact, replicates))
+        right = decompose({s: exact[i] for i, s in enumerate(SUBSETS)}, coarse=True).coarse[:, None]
+        shares.append(_held(*_atoms(values, corrected), right, replicates))
+    return dict(zip(LEVELS, shares, strict=True))
+
+
+def calibrate(
+    case: Case, truth: Truth, rule: str, each: int, count: int, density: Tensor, seed: int = 1
+) -> Iterator[Coverage]:
+    """Coverage of ``count`` replicates, by estimator and R = 4 and 8; z, the bias of the worst f(S), from all of them."""
+    f = case.replicates(rule, each, count, seed, density=density)
+    for estimator in ESTIMATORS:
+        mean, error = mean_stderr(f[estimator].sum((-2, -1)))
+        z = (mean - truth[estimator][0]) / error
+        bias = float(z[z.abs().argmax()])
+        for r in (4, 8):
+            share = coverage(f[estimator], truth[estimator], r)
+            yield Coverage(case.name, rule, each, r, estimator, count // r, share, bias)
+
+
+def show(lines: list[Coverage]) -> None:
+    """The table of coverages; what is outside 93…97 % (images) or 92…98 % (pixels) is red."""
+    table = Table(
+        "model", "rule", "each", "R", "estimator", "repeats", *LEVELS, "bias [s.e.]", title="coverage of 95 %"
+    )
+    for c in lines:
+        cells = []
+        for level in LEVELS:
+            slack = 0.03 if "pixels" in level else 0.02
+            text = f"{100 * c.share[level]:.1f}"
+            cells.append(text if abs(c.share[level] - 0.95) <= slack else f"[red]{text}[/red]")
+        table.add_row(
+            c.model, c.rule, str(c.each), str(c.replicates), c.estimator, str(c.repeats), *cells, f"{c.bias:+.1f}"
+        )
+    Console(width=150).print(table)
+
+
+def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
+    """The coverage farthest from 95 % of all estimators and R, one row for every model, rule, sample number and level."""
+    rows: list[dict[str, object]] = []
+    for model, rule, each in dict.fromkeys((c.model, c.rule, c.each) for c in lines):
+        for level in LEVELS:
+            among = [c for c in lines if (c.model, c.rule, c.each) == (model, rule, each)]
+            worst = max(among, key=lambda c: abs(c.share[level] - 0.95))
+            p = worst.share[level]
+            rows.append({
+                "case": f"{model}, {rule}, {each} a replicate", "value": p, "n": worst.repeats,
+                "metric": f"coverage of 95 % of {level}, worst: {worst.estimator}, R = {worst.replicates}",
+                "stderr": (p * (1 - p) / worst.repeats) ** 0.5,
+            })  # fmt: skip
+    return rows
+
+
+def main(
+    count: Annotated[int, typer.Option(help="Replicates: 4 make a repeat at R = 4, 8 at R = 8.")] = 4000,
+    scene: Annotated[bool, typer.Option(help="Also the emoji scenes: 100 repeats, minutes.")] = True,
+) -> None:
+    """Measure, print and append to the ledger."""
+    wrong = known.mixture(MIXTURE, wrong=True)
+    lines: list[Coverage] = []
+    for case, pilot in (
+        (known.gaussian(GAUSSIAN), known.gaussian(GAUSSIAN, seed=1)),
+        (known.mixture(MIXTURE), known.mixture(MIXTURE, seed=1)),
+        (wrong, known.mixture(MIXTURE, wrong=True, seed=1)),
+    ):
+        density = pilot.density(seed=2)
+        truth = gaussian_truth(case) if case.name == "gaussian" else long_run(case, 64, 4096, density)
+        for rule in RULES:
+            for each in (16, 8):
+                lines += calibrate(case, truth, rule, each, count, density)
+    if scene:
+        case = known.scene()
+        density = case.density(seed=2)
+        truth = long_run(case, 64, 64, density)
+        for rule in ("shifted-grid", "adaptive"):
+            lines += calibrate(case, truth, rule, 16, 400, density)
+    show(lines)
+    ledger.append("calibration", ledger_rows(lines) + answers.measure())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,148 @@
+"""Pictures whose answers are known, and many independent replicates of them at once: for calibration and accuracy.
+
+A run of G replicates is G / R explanations of R replicates each: what :meth:`dpid.Explainer.explain` would compute with
+G / R seeds, in one pass.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+
+from dpid.conditions import Plan, from_mapping
+from dpid.denoisers import GaussianDenoiser, MixtureDenoiser
+from dpid.engine import Accumulator, integrate
+from dpid.information import needed_pairs, set_function
+from dpid.sampling import Samples, cells, draw
+from dpid.zoo.emoji.exact import SceneDenoiser
+
+_BATCH = 4096  # evaluations in a call: these models are cheap
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture x [1,C,H,W] and what is asked about it."""
+
+    name: str
+    denoiser: Any
+    x: Tensor
+    plan: Plan
+    batch: int | None = _BATCH
+
+    def run(self, samples: Samples, seed: int) -> dict[str, Tensor]:
+        """Replicates of f(S) by every estimator, float64 [G,3,H,W], nats per pixel."""
+        sums = Accumulator.empty(
+            self.x, int(samples.replicate[-1]) + 1, len(self.plan.texts), needed_pairs(self.plan)
+        )  # fmt: skip
+        encoded = self.denoiser.encode_conditions(self.plan.texts)
+        integrate(self.denoiser, self.x, encoded, samples, sums, seed=seed, max_batch_size=self.batch)
+        return {name: f[:, :, 0] for name, f in set_function(sums, self.plan).items()}
+
+    def replicates(
+        self, rule: str, each: int, count: int, seed: int, antithetic: bool = True, density: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """``count`` replicates of ``each`` samples by ``rule``: {estimator: [count,3,H,W]}."""
+        generator = torch.Generator().manual_seed(seed)
+        grid = self.denoiser.logsnr_grid
+        return self.run(draw(rule, grid, each, count, generator, antithetic=antithetic, density=density), seed)
+
+    def density(self, seed: int, levels: int = 32, noises: int = 16) -> Tensor:
+        """What "adaptive" draws from, [T]: half uniform, half the mean over S of the best proposals for i(x; y_S).
+
+        The best is ∝ √E f², f the integrand of "rao-blackwell" at ``levels`` levels, E the mean over ``noises`` noises.
+        Drawn for i(x; all) alone, a word that is wrong, and lives elsewhere, has enormous weights. The density is
+        smoothed over one unit of log-SNR: a grid integrates smooth functions far better, and jagged weights end that.
+        """
+        grid = self.denoiser.logsnr_grid
+        at = torch.linspace(0, len(grid) - 1, levels).long()
+        each = torch.arange(levels * noises)
+        samples = Samples(grid[at].repeat_interleave(noises), torch.ones(len(each)), each, each)
+        f = self.run(samples, seed)["rao-blackwell"].sum((-2, -1)).view(levels, noises, -1)
+        best = f.square().mean(1).sqrt()
+        fine = np.linspace(float(grid[0]), float(grid[-1]), 1000)
+        root = np.interp(fine, grid[at].numpy(), (best / best.sum(0)).mean(1).numpy())
+        root = gaussian_filter1d(root, 1 / (fine[1] - fine[0]), mode="nearest")
+        return torch.from_numpy(np.interp(grid.numpy(), fine, root / root.mean() + 1))
+
+
+def gaussian(logsnr_range: tuple[float, float], levels: int = 1001, seed: int = 0) -> Case:
+    """256 independent coordinates x = c₁ y₁ + c₂ y₂ + rest of variance one: y₁ tells of the left, y₂ of the right half.
+
+    E i(x; y₁, y₂) = -128 ln 0.7 = 45.7 nats, about that of the toy of theory.md §5.3 (46.1).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    y1, y2, rest = torch.randn(3, 4, 8, 8, generator=generator)
+    left = torch.arange(8) < 4
+    c1, c2 = (torch.where(half, 0.25, 0.05).sqrt().expand(4, 8, 8) for half in (left, ~left))
+    mean, shape = {"": 0 * y1, "one": c1 * y1, "two": c2 * y2, "both": c1 * y1 + c2 * y2}, torch.ones(4, 8, 8)
+    told = {"": 0 * shape, "one": c1.square(), "two": c2.square(), "both": c1.square() + c2.square()}
+    denoiser = GaussianDenoiser({k: (mean[k], shape - told[k]) for k in mean}, logsnr_range, levels)
+    x = mean["both"] + (shape - told["both"]).sqrt() * rest
+    return Case("gaussian", denoiser, x[None], _plan(*mean))
+
+
+def mixture(logsnr_range: tuple[float, float], levels: int = 1001, wrong: bool = False, seed: int = 0) -> Case:
+    """Three things on the left, three on the right, 256-d: y₁ and y₂ name one each, and are worth ln 3 nats if right.
+
+    ``wrong``: y₁ names what is not there; y₁ and y₂ together still name what is.
+    """
+    generator = torch.Generator().manual_seed(1)
+    things = 0.5 * torch.randn(2, 3, 4, 8, 4, generator=generator)
+    means = torch.stack([torch.cat((a, b), -1) for a in things[0] for b in things[1]])
+    a, b = torch.arange(9) // 3, torch.arange(9) % 3
+    weights = {"": a >= 0, "one": a == 1 if wrong else a == 0, "two": b == 0, "both": (a == 0) & (b == 0)}
+    denoiser = MixtureDenoiser(means, 0.8, {k: w / w.sum() for k, w in weights.items()}, logsnr_range, levels)
+    x = denoiser.sample("both", 1, torch.Generator().manual_seed(seed))
+    return Case("mixture, wrong word" if wrong else "mixture", denoiser, x, _plan(*weights))
+
+
+def scene() -> Case:
+    """A scene of the emoji world: a cow and a giraffe."""
+    denoiser = SceneDenoiser()
+    x = denoiser.sample("a cow and a giraffe", 1, torch.Generator().manual_seed(0))
+    return Case("emoji-scenes", denoiser, x, _plan("", "cow", "giraffe", "cow giraffe"), 512)
+
+
+def _plan(null: Any, one: Any, two: Any, both: Any) -> Plan:
+    return from_mapping({(): null, ("y1",): one, ("y2",): two, ("y1", "y2"): both})
+
+
+def gaussian_sums(case: Case) -> dict[str, Tensor]:
+    """What every estimator is an estimate of, on the whole grid, in closed form: {estimator: [3,H,W]}.
+
+    At z = a x + b ε, ε̂_k = b (z - a m_k) / (a² v_k + b²) = A_k + B_k ε, so that E (ε̂_i - ε̂_j)² = (A_i - A_j)² +
+    (B_i - B_j)² and E (ε - ε̂_k)² = A_k² + (1 - B_k)², coordinate by coordinate.
+    """
+    grid = case.denoiser.logsnr_grid.view(-1, 1, 1, 1)
+    a2, b2 = grid.sigmoid(), (-grid).sigmoid()
+    lines = []
+    for name in case.plan.texts:
+        mean, variance = (t.double() for t in case.denoiser.conditions[name])
+        gain = 1 / (a2 * variance + b2)
+        lines.append(((a2 * b2).sqrt() * gain * (case.x[0].double() - mean), b2 * gain))
+
+    def integral(values: Tensor) -> Tensor:
+        return 0.5 * (cells(grid.flatten()).view(-1, 1, 1, 1) * values).sum((0, 1))
+
+    def gap(i: int, j: int) -> Tensor:
+        return integral(sum((p - q).square() for p, q in zip(lines[i], lines[j], strict=True)))
+
+    residual = [integral(shift.square() + (1 - slope).square()) for shift, slope in lines]
+    null, *told = case.plan.index
+    return {
+        "rao-blackwell": torch.stack([gap(told[-1], null) - gap(told[-1], k) for k in told]),
+        "standard": torch.stack([residual[null] - residual[k] for k in told]),
+        "orthogonal": torch.stack([gap(null, k) for k in told]),
+    }
+
+
+def gaussian_log_ratios(case: Case) -> Tensor:
+    """log p(x | y_S) / p(x) of every pixel, [3,H,W]: a pixel's channels are independent of all else."""
+    logs = []
+    for name in case.plan.texts:
+        mean, variance = (t.double() for t in case.denoiser.conditions[name])
+        logs.append(torch.distributions.Normal(mean, variance.sqrt()).log_prob(case.x[0].double()).sum(0))
+    return torch.stack([logs[k] - logs[case.plan.index[0]] for k in case.plan.index[1:]])
