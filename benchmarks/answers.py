@@ -106,7 +106,7 @@ def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[
         density = (-denoiser.logsnr_grid.abs() / 2).exp() + 0.02  # where the integrand lives, about
         samples = draw("adaptive", denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(0),
                        density=density)  # fmt: skip
-        sums = Accumulator.empty(x, replicates, 2, needed_pairs(plan))
+        sums = Accumulator.empty(x, replicates, 2, needed_pairs((plan,)))
         integrate(denoiser, x, denoiser.encode_conditions(plan.texts), samples, sums, seed=0, max_batch_size=2**17)
         f = set_function(sums, plan)
         for column, estimator in ((2, "standard"), (3, "orthogonal")):
@@ -128,7 +128,7 @@ def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
         denoiser = MixtureDenoiser(means, 0.1, {k: torch.tensor(w) for k, w in weights.items()})
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(0))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 8, torch.Generator().manual_seed(1))
-        sums = Accumulator.empty(x, 8, 4, needed_pairs(plan))
+        sums = Accumulator.empty(x, 8, 4, needed_pairs((plan,)))
         integrate(denoiser, x, denoiser.encode_conditions(plan.texts), samples, sums, seed=1, max_batch_size=2**16)
         f = {name: v.mean(0)[:, :, 0, 0] for name, v in set_function(sums, plan).items()}  # [3,B]
         at = sums.pairs.tolist().index([2, 3])
@@ -151,7 +151,7 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
         denoiser = case.denoiser
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(3))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(4))
-        sums = Accumulator.empty(x, 4, 4, needed_pairs(case.plan))
+        sums = Accumulator.empty(x, 4, 4, needed_pairs((case.plan,)))
         encoded = denoiser.encode_conditions(case.plan.texts)
         integrate(denoiser, x, encoded, samples, sums, seed=4, max_batch_size=2**13)
         f = set_function(sums, case.plan)["rao-blackwell"].mean(0).sum((-2, -1))  # [3,B]

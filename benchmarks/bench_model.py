@@ -96,7 +96,9 @@ def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: lis
     for i, scene in enumerate(json.loads((DATA / "index.json").read_text())):
         labels = torch.from_numpy(np.array(Image.open(DATA / scene["masks"]).convert("P")))
         concepts = tuple(scene["concepts"])
-        result = explainer.explain(DATA / scene["file"], scene["prompt"], concepts, samples=samples, smooth=smooth, seed=i)
+        result = explainer.explain(
+            DATA / scene["file"], scene["prompt"], concepts, samples=samples, smooth=smooth, seed=i
+        )
         # A latent pixel belongs to a thing that covers more than half of its 4×4 pixels.
         # A word that no mask is the truth of has none.
         cover = [n and functional.avg_pool2d((labels == n).float()[None], 4)[0] for n in scene["labels"]]

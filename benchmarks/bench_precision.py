@@ -1,6 +1,7 @@
-"""How much rounding biases information: i(x; y_S) of the embedded model in bf16 and fp16 less that in fp32.
+"""How much rounding biases information: i(x; y_S) of the embedded model in bf16 and fp16 less that in fp32, and in fp32
+less that in fp64.
 
-``python benchmarks/bench_precision.py [--scenes 4]``. The same samples in both types. ``all in`` is the type alone,
+``python benchmarks/bench_precision.py [--scenes 4] [--types float32,float16]``. The same samples in both types. ``all in`` is the type alone,
 ``last in fp32`` what dpid does: the last norm and convolution, whose output is squared, stay in float32.
 """
 
@@ -19,26 +20,51 @@ from dpid.precision import rounding_bias
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 
 
-def main(scenes: int = 4, samples: int = 8) -> None:
+class Double:
+    """``inner`` computing in float64; its predictions are rounded once, at the end."""
+
+    def __init__(self, inner) -> None:  # type: ignore[no-untyped-def]
+        self.single, self.inner = inner, inner.at("float64")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def at(self, _: str) -> object:
+        """What is compared with."""
+        return self.single
+
+    def eps_hat(self, *arguments: object) -> torch.Tensor:
+        """[N,K,B,C,H,W] fp32."""
+        return self.inner.eps_hat(*arguments).float()
+
+
+def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat16") -> None:
     """Measure and append to the ledger."""
     chosen = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2][:scenes]
     explainer = dpid.Explainer.from_pretrained("emoji", precision="float32")
     rows: list[dict[str, object]] = []
     kept = latent.LAST
-    for precision in ("float16", "bfloat16"):
+    latent.PRECISIONS["float64"] = torch.float64
+    for precision in types.split(","):
         for variant, last in (("last in fp32", kept), ("all in", ())):
             latent.LAST = last
-            low = explainer.denoiser.at(precision)
+            if precision == "float32":
+                if variant == "all in":
+                    continue
+                latent.LAST = ()
+                low, sign = Double(explainer.denoiser), -1  # fp64 less fp32, the other way round
+            else:
+                low, sign = explainer.denoiser.at(precision), 1
             found: dict[str, list[torch.Tensor]] = {}
             for i, scene in enumerate(chosen):
                 _, x = explainer._latents(DATA / scene["file"], None)
                 bias = rounding_bias(low, x, plan(scene["prompt"], scene["concepts"]), samples, seed=i)
                 for name, maps in bias.items():
-                    found.setdefault(name, []).append(maps[-1])  # S = both concepts
+                    found.setdefault(name, []).append(sign * maps[-1])  # S = both concepts
             for name, maps in found.items():
                 image = torch.stack([m.sum() for m in maps]).double()
                 pixel = torch.stack(maps).double().flatten()
-                case = f"{name}, {precision}, {variant}"
+                case = f"{name}, {precision}, {'against fp64' if sign < 0 else variant}"
                 error = float(image.std() / len(image) ** 0.5)
                 rows += [
                     {"case": case, "metric": "bias of i(x; both), image", "value": float(image.mean()),

@@ -35,7 +35,7 @@ class Case:
     def run(self, samples: Samples, seed: int) -> dict[str, Tensor]:
         """Replicates of f(S) by every estimator, float64 [G,3,H,W], nats per pixel."""
         sums = Accumulator.empty(
-            self.x, int(samples.replicate[-1]) + 1, len(self.plan.texts), needed_pairs(self.plan)
+            self.x, int(samples.replicate[-1]) + 1, len(self.plan.texts), needed_pairs((self.plan,))
         )  # fmt: skip
         encoded = self.denoiser.encode_conditions(self.plan.texts)
         integrate(self.denoiser, self.x, encoded, samples, sums, seed=seed, max_batch_size=self.batch)
