@@ -151,7 +151,8 @@ def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[s
             curves[rule][n] = ours**0.5
             for e, k in np.ndindex(3, 2):
                 rows.append({
-                    "case": f"{model}, {ESTIMATORS[e]}, {LEVELS[k]}", "n": sum(len(d[n]) for d in data[rule]), "unit": "x",
+                    "case": f"{model}, {ESTIMATORS[e]}, {LEVELS[k]}", "unit": "x",
+                    "n": sum(len(d[n]) for d in data[rule]),
                     "metric": f"evaluations ITD / {rule} at the error of {n} [{low[e, k]:.1f}, {high[e, k]:.1f}]",
                     "value": float(ratio[e, k]), "stderr": float(boot[:, e, k].std()),
                 })  # fmt: skip

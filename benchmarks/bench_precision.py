@@ -1,7 +1,8 @@
 """How much rounding biases information: i(x; y_S) of the embedded model in bf16 and fp16 less that in fp32, and in fp32
 less that in fp64.
 
-``python benchmarks/bench_precision.py [--scenes 4] [--types float32,float16]``. The same samples in both types. ``all in`` is the type alone,
+``python benchmarks/bench_precision.py [--scenes 4] [--types float32,float16]``. The same samples in both
+types. ``all in`` is the type alone,
 ``last in fp32`` what dpid does: the last norm and convolution, whose output is squared, stay in float32.
 """
 

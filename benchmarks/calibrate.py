@@ -95,7 +95,7 @@ def coverage(f: Tensor, truth: tuple[Tensor, Tensor], replicates: int) -> dict[s
 def calibrate(
     case: Case, truth: Truth, rule: str, each: int, count: int, density: Tensor, seed: int = 1
 ) -> Iterator[Coverage]:
-    """Coverage of ``count`` replicates, by estimator and R = 4 and 8; z, the bias of the worst f(S), from all of them."""
+    """Coverage of ``count`` replicates, by estimator and R = 4 and 8; z, the bias of the worst f(S), of all."""
     f = case.replicates(rule, each, count, seed, density=density)
     for estimator in ESTIMATORS:
         mean, error = mean_stderr(f[estimator].sum((-2, -1)))
@@ -124,7 +124,7 @@ def show(lines: list[Coverage]) -> None:
 
 
 def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
-    """The coverage farthest from 95 % of all estimators and R, one row for every model, rule, sample number and level."""
+    """The coverage farthest from 95 % of all estimators and R, a row a model, rule, sample number and level."""
     rows: list[dict[str, object]] = []
     for model, rule, each in dict.fromkeys((c.model, c.rule, c.each) for c in lines):
         for level in LEVELS:
