@@ -12,6 +12,8 @@ rule that "standard" obeys and "orthogonal" does not, and E iʳ = E log p(x | y)
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Annotated
 
 import answers
@@ -147,31 +149,49 @@ def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
     return rows
 
 
+def gaussian(count: int) -> Iterator[Coverage]:
+    """Of the Gaussian: many small independent parts, where the shift of a grid can be all that varies."""
+    case, density = known.gaussian(GAUSSIAN), known.gaussian(GAUSSIAN, seed=1).density(seed=2)
+    yield from every_rule(case, gaussian_truth(case), count, density)
+
+
+def mixture(count: int, wrong: bool = False) -> Iterator[Coverage]:
+    """Of the mixture: one coarse choice, decided within a narrow band of log-SNR by rare noise."""
+    ends = WRONG if wrong else MIXTURE
+    case, density = known.mixture(ends, wrong=wrong), known.mixture(ends, wrong=wrong, seed=1).density(seed=2)
+    yield from every_rule(case, long_run(case, 64, 4096, density), count, density)
+
+
+def every_rule(case: Case, truth: dict[str, Truth], count: int, density: Tensor) -> Iterator[Coverage]:
+    """By every rule, ``EACH`` samples a replicate."""
+    for rule, each in product(RULES, EACH):
+        yield from calibrate(case, truth, rule, each, count, density)
+
+
+def scene(count: int) -> Iterator[Coverage]:
+    """Of an emoji scene; an evaluation takes milliseconds, so a tenth of the replicates and two rules must do."""
+    case = known.scene(SCENE)
+    density = case.density(seed=2)
+    truth = long_run(case, 64, 64, density)
+    for rule in ("shifted-grid", "adaptive"):
+        yield from calibrate(case, truth, rule, 16, count // 10, density)
+
+
+MODELS = {
+    "gaussian": gaussian, "mixture": mixture, "wrong-word": partial(mixture, wrong=True), "scene": scene,
+}  # fmt: skip
+
+
 def main(
+    models: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MODELS)}, answers; default: all.")] = None,
     count: Annotated[int, typer.Option(help="Replicates: 4 make a repeat at R = 4, 8 at R = 8.")] = 4000,
-    scene: Annotated[bool, typer.Option(help="Also the emoji scenes: 100 repeats, minutes.")] = True,
 ) -> None:
     """Measure, print and append to the ledger."""
-    wrong = known.mixture(WRONG, wrong=True)
-    lines: list[Coverage] = []
-    for case, pilot in (
-        (known.gaussian(GAUSSIAN), known.gaussian(GAUSSIAN, seed=1)),
-        (known.mixture(MIXTURE), known.mixture(MIXTURE, seed=1)),
-        (wrong, known.mixture(WRONG, wrong=True, seed=1)),
-    ):
-        density = pilot.density(seed=2)
-        truth = gaussian_truth(case) if case.name == "gaussian" else long_run(case, 64, 4096, density)
-        for rule in RULES:
-            for each in EACH:
-                lines += calibrate(case, truth, rule, each, count, density)
-    if scene:
-        case = known.scene(SCENE)
-        density = case.density(seed=2)
-        truth = long_run(case, 64, 64, density)
-        for rule in ("shifted-grid", "adaptive"):
-            lines += calibrate(case, truth, rule, 16, 400, density)
-    show(lines)
-    ledger.append("calibration", ledger_rows(lines) + answers.measure())
+    chosen = models or [*MODELS, "answers"]
+    lines = [line for name in chosen if name != "answers" for line in MODELS[name](count)]
+    if lines:
+        show(lines)
+    ledger.append("calibration", ledger_rows(lines) + (answers.measure() if "answers" in chosen else []))
 
 
 if __name__ == "__main__":
