@@ -174,7 +174,7 @@ def scene(count: int) -> Iterator[Coverage]:
     density = case.density(seed=2)
     truth = long_run(case, 64, 32, density)
     for rule in ("shifted-grid", "adaptive"):
-        yield from calibrate(case, truth, rule, 16, count // 10, density)
+        yield from calibrate(case, truth, rule, 16, count // 80 * 8, density)
 
 
 MODELS = {
@@ -184,11 +184,11 @@ MODELS = {
 
 def main(
     models: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MODELS)}, answers; default: all.")] = None,
-    count: Annotated[int, typer.Option(help="Replicates: 4 make a repeat at R = 4, 8 at R = 8.")] = 4000,
+    count: Annotated[int, typer.Option(help="Replicates, a multiple of 8: R of them make a repeat.")] = 4000,
 ) -> None:
     """Measure, print and append to the ledger."""
     chosen = models or [*MODELS, "answers"]
-    lines = [line for name in chosen if name != "answers" for line in MODELS[name](count)]
+    lines = [line for name in chosen if name != "answers" for line in MODELS[name](count // 8 * 8)]
     if lines:
         show(lines)
     ledger.append("calibration", ledger_rows(lines) + (answers.measure() if "answers" in chosen else []))
