@@ -7,10 +7,10 @@ CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize lint format bench train clean
+.PHONY: help demo test sanitize lint format bench calibrate train clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedded model and explain it (in demo/)
 	$(BIN)/dpid demo --out demo/
@@ -38,6 +38,9 @@ format: $(VENV)/.installed-dev  ## rewrite all files in the project's style
 
 bench: $(VENV)/.installed-test  ## measure the embedded model; appends to benchmarks/results.csv
 	$(BIN)/python benchmarks/bench_model.py
+
+calibrate: $(VENV)/.installed-test  ## are the intervals honest? minutes; appends to benchmarks/results.csv
+	$(BIN)/python benchmarks/calibrate.py
 
 train: $(VENV)/.installed  ## train the embedded model again (hours on a CPU; resumes), then copy train/out
 	$(BIN)/python -m dpid.zoo.emoji.train --work train/work --out train/out

@@ -147,7 +147,7 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
     """E over x ~ p(x | F) of iʳ(S) - log p(x | y_S) / p(x) is zero, for words that are right and for a wrong one."""
     found = []
     for wrong in (False, True):
-        case = known.mixture((-9.0, 13.0), wrong=wrong)
+        case = known.mixture((-8.0, 13.0), wrong=wrong)
         denoiser = case.denoiser
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(3))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(4))

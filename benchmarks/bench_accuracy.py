@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 HELDOUT, WORK, FIGURE = ROOT / "tests" / "data" / "heldout", ROOT / "build" / "accuracy", ROOT / "docs" / "accuracy.png"
 TRAINED = (-5.364, 7.069)  # Stable Diffusion's log-SNRs, whose grid the embedded model shares
 # Held-out scenes that are explained, and one that is not and that tells "adaptive" where the model's integrand lives.
-PICTURES, PILOT = (40, 60, 80, 100), 120
+PICTURES, PILOT = (40, 60, 80), 120
 REPLICATES, SIZES = 4, (8, 16, 32, 64)
 LEVELS = ("image", "pixel")
 RULES = {"itd": "iid logistic (ITD)", "shifted-grid": "shifted antithetic grid", "adaptive": "adaptive grid"}
@@ -77,13 +77,13 @@ def truth(name: str) -> torch.Tensor:
 
 
 def run(name: str, rule: str, size: int, repeats: int) -> torch.Tensor:
-    """``repeats`` estimates of ``size`` samples a condition, [repeats, 3 estimators, 3 subsets, H, W]."""
+    """``repeats`` estimates of ``size`` samples a condition, [repeats, replicates, 3 estimators, 3 subsets, H, W]."""
     case, pilot = cases(name)
     if rule == "itd":
-        return stacked(case.replicates("logistic", 1, repeats, seed=1, antithetic=False))
+        return stacked(case.replicates("logistic", 1, repeats, seed=1, antithetic=False))[:, None]
     density = pilot.density(seed=2) if rule == "adaptive" else None
     f = stacked(case.replicates(rule, size // REPLICATES, REPLICATES * repeats, seed=size, density=density))
-    return f.unflatten(0, (repeats, REPLICATES)).mean(1)
+    return f.unflatten(0, (repeats, REPLICATES))
 
 
 def repeats(name: str, rule: str, size: int) -> int:
@@ -124,7 +124,8 @@ def squares(name: str, rule: str) -> dict[int, np.ndarray]:
         return np.stack([image.mean(-1), pixel.mean(-1)], -1)
 
     own = both(long - exact).sum(0) / (len(long) * max(1, len(long) - 1))
-    return {int(n): both(f.astype(np.float64) - exact) - own for n, f in np.load(WORK / f"{name}-{rule}.npz").items()}
+    found = np.load(WORK / f"{name}-{rule}.npz")
+    return {int(n): both(f.astype(np.float64).mean(1) - exact) - own for n, f in found.items()}
 
 
 def resampled(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Coverage: over many repeats, how often the 95 % interval (Student's t, R - 1 degrees of freedom) holds the truth: of
 f(S) of the image, of its atoms (jackknife), of f(S) and of the atoms of every pixel; every rule of
-:mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 16 and of 8 samples. A repeat is one explanation.
+:mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 8, 16 and 64 samples. A repeat is one explanation.
 Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
 "orthogonal" and "rao-blackwell" the integral, in closed form or of a long run.
 
@@ -12,6 +12,8 @@ rule that "standard" obeys and "orthogonal" does not, and E iʳ = E log p(x | y)
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Annotated
 
 import answers
@@ -30,8 +32,10 @@ from dpid.result import Estimate
 from dpid.sampling import RULES
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
+EACH = (8, 16, 64)  # samples a replicate: 32, 64 and 256 in four of them
 SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
-GAUSSIAN, MIXTURE = (-9.0, 11.0), (-9.0, 13.0)  # what lies outside is below 1 % of any standard error here
+# What lies outside is below 1 % of f(S); much wider, and most samples of "uniform" fall where nothing happens.
+GAUSSIAN, MIXTURE, WRONG, SCENE = (-9.0, 11.0), (-8.0, 5.0), (-8.0, 13.0), (-9.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -48,21 +52,28 @@ class Coverage:
     bias: float
 
 
-Truth = dict[str, tuple[Tensor, Tensor]]  # {estimator: (f(S) of the image [3], of pixels [3,H,W])}
+@dataclass(frozen=True)
+class Truth:
+    """f(S) of the image [3] with its standard error [3], and of the pixels [3,H,W]."""
+
+    image: Tensor
+    stderr: Tensor
+    pixels: Tensor
 
 
-def gaussian_truth(case: Case) -> Truth:
+def gaussian_truth(case: Case) -> dict[str, Truth]:
     """Closed forms."""
     pixels = known.gaussian_sums(case) | {"standard": known.gaussian_log_ratios(case)}
-    return {name: (f.sum((-2, -1)), f) for name, f in pixels.items()}
+    return {name: Truth(f.sum((-2, -1)), torch.zeros(3), f) for name, f in pixels.items()}
 
 
-def long_run(case: Case, each: int, count: int, density: Tensor) -> Truth:
+def long_run(case: Case, each: int, count: int, density: Tensor) -> dict[str, Truth]:
     """Means of ``count`` replicates of ``each`` samples; f(S) of the image by "standard" from the exact densities."""
-    f = {name: v.mean(0) for name, v in case.replicates("adaptive", each, count, seed=77, density=density).items()}
+    f = case.replicates("adaptive", each, count, seed=77, density=density)
     null, *told = (case.plan.texts[k] for k in case.plan.index)
     exact = torch.stack([case.denoiser.log_ratio(case.x, condition, null)[0] for condition in told])
-    return {name: (exact if name == "standard" else v.sum((-2, -1)), v) for name, v in f.items()}
+    truth = {name: Truth(*mean_stderr(v.sum((-2, -1))), v.mean(0)) for name, v in f.items()}
+    return truth | {"standard": Truth(exact, torch.zeros(3), truth["standard"].pixels)}
 
 
 def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
@@ -80,12 +91,11 @@ def _held(values: Tensor, errors: Tensor, truth: Tensor, replicates: int) -> flo
     return float(((low * errors <= gap) & (gap <= high * errors)).double().mean())
 
 
-def coverage(f: Tensor, truth: tuple[Tensor, Tensor], replicates: int) -> dict[str, float]:
-    """Replicates [G,3,H,W], taken ``replicates`` at a time, against f(S) of the image [3] and of pixels [3,H,W]."""
+def coverage(f: Tensor, truth: Truth, replicates: int) -> dict[str, float]:
+    """By level: replicates [G,3,H,W], taken ``replicates`` at a time, against the truth."""
     f = f.unflatten(0, (-1, replicates)).transpose(0, 1)  # [R,repeats,3,H,W]
-    image, pixels = truth
     shares = []
-    for values, exact, corrected in ((f.sum((-2, -1)), image, True), (f, pixels, False)):
+    for values, exact, corrected in ((f.sum((-2, -1)), truth.image, True), (f, truth.pixels, False)):
         shares.append(_held(*mean_stderr(values), exact, replicates))
         right = decompose({s: exact[i] for i, s in enumerate(SUBSETS)}, coarse=True).coarse[:, None]
         shares.append(_held(*_atoms(values, corrected), right, replicates))
@@ -93,13 +103,17 @@ def coverage(f: Tensor, truth: tuple[Tensor, Tensor], replicates: int) -> dict[s
 
 
 def calibrate(
-    case: Case, truth: Truth, rule: str, each: int, count: int, density: Tensor, seed: int = 1
+    case: Case, truth: dict[str, Truth], rule: str, each: int, count: int, density: Tensor, seed: int = 1
 ) -> Iterator[Coverage]:
+<<<<<<< HEAD
     """Coverage of ``count`` replicates, by estimator and R = 4 and 8; z, the bias of the worst f(S), of all."""
+=======
+    """Coverage of ``count`` replicates by estimator and R = 4 and 8, and the bias of the worst f(S) of all of them."""
+>>>>>>> h-cal
     f = case.replicates(rule, each, count, seed, density=density)
     for estimator in ESTIMATORS:
         mean, error = mean_stderr(f[estimator].sum((-2, -1)))
-        z = (mean - truth[estimator][0]) / error
+        z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
         bias = float(z[z.abs().argmax()])
         for r in (4, 8):
             share = coverage(f[estimator], truth[estimator], r)
@@ -124,7 +138,11 @@ def show(lines: list[Coverage]) -> None:
 
 
 def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
+<<<<<<< HEAD
     """The coverage farthest from 95 % of all estimators and R, a row a model, rule, sample number and level."""
+=======
+    """The coverage farthest from 95 % of all estimators and R: a row for every model, rule, sample number and level."""
+>>>>>>> h-cal
     rows: list[dict[str, object]] = []
     for model, rule, each in dict.fromkeys((c.model, c.rule, c.each) for c in lines):
         for level in LEVELS:
@@ -139,31 +157,49 @@ def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
     return rows
 
 
+def gaussian(count: int) -> Iterator[Coverage]:
+    """Of the Gaussian: many small independent parts, where the shift of a grid can be all that varies."""
+    case, density = known.gaussian(GAUSSIAN), known.gaussian(GAUSSIAN, seed=1).density(seed=2)
+    yield from every_rule(case, gaussian_truth(case), count, density)
+
+
+def mixture(count: int, wrong: bool = False) -> Iterator[Coverage]:
+    """Of the mixture: one coarse choice, decided within a narrow band of log-SNR by rare noise."""
+    ends = WRONG if wrong else MIXTURE
+    case, density = known.mixture(ends, wrong=wrong), known.mixture(ends, wrong=wrong, seed=1).density(seed=2)
+    yield from every_rule(case, long_run(case, 64, 4096, density), count, density)
+
+
+def every_rule(case: Case, truth: dict[str, Truth], count: int, density: Tensor) -> Iterator[Coverage]:
+    """By every rule, ``EACH`` samples a replicate."""
+    for rule, each in product(RULES, EACH):
+        yield from calibrate(case, truth, rule, each, count, density)
+
+
+def scene(count: int) -> Iterator[Coverage]:
+    """Of an emoji scene; a sample takes 12 ms, so a tenth of the replicates, two rules and 16 samples each must do."""
+    case = known.scene(SCENE)
+    density = case.density(seed=2)
+    truth = long_run(case, 64, 32, density)
+    for rule in ("shifted-grid", "adaptive"):
+        yield from calibrate(case, truth, rule, 16, count // 80 * 8, density)
+
+
+MODELS = {
+    "gaussian": gaussian, "mixture": mixture, "wrong-word": partial(mixture, wrong=True), "scene": scene,
+}  # fmt: skip
+
+
 def main(
-    count: Annotated[int, typer.Option(help="Replicates: 4 make a repeat at R = 4, 8 at R = 8.")] = 4000,
-    scene: Annotated[bool, typer.Option(help="Also the emoji scenes: 100 repeats, minutes.")] = True,
+    models: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MODELS)}, answers; default: all.")] = None,
+    count: Annotated[int, typer.Option(help="Replicates, a multiple of 8: R of them make a repeat.")] = 4000,
 ) -> None:
     """Measure, print and append to the ledger."""
-    wrong = known.mixture(MIXTURE, wrong=True)
-    lines: list[Coverage] = []
-    for case, pilot in (
-        (known.gaussian(GAUSSIAN), known.gaussian(GAUSSIAN, seed=1)),
-        (known.mixture(MIXTURE), known.mixture(MIXTURE, seed=1)),
-        (wrong, known.mixture(MIXTURE, wrong=True, seed=1)),
-    ):
-        density = pilot.density(seed=2)
-        truth = gaussian_truth(case) if case.name == "gaussian" else long_run(case, 64, 4096, density)
-        for rule in RULES:
-            for each in (16, 8):
-                lines += calibrate(case, truth, rule, each, count, density)
-    if scene:
-        case = known.scene()
-        density = case.density(seed=2)
-        truth = long_run(case, 64, 64, density)
-        for rule in ("shifted-grid", "adaptive"):
-            lines += calibrate(case, truth, rule, 16, 400, density)
-    show(lines)
-    ledger.append("calibration", ledger_rows(lines) + answers.measure())
+    chosen = models or [*MODELS, "answers"]
+    lines = [line for name in chosen if name != "answers" for line in MODELS[name](count // 8 * 8)]
+    if lines:
+        show(lines)
+    ledger.append("calibration", ledger_rows(lines) + (answers.measure() if "answers" in chosen else []))
 
 
 if __name__ == "__main__":

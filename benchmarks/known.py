@@ -99,9 +99,9 @@ def mixture(logsnr_range: tuple[float, float], levels: int = 1001, wrong: bool =
     return Case("mixture, wrong word" if wrong else "mixture", denoiser, x, _plan(*weights))
 
 
-def scene() -> Case:
+def scene(logsnr_range: tuple[float, float]) -> Case:
     """A scene of the emoji world: a cow and a giraffe."""
-    denoiser = SceneDenoiser()
+    denoiser = SceneDenoiser(logsnr_range=logsnr_range, levels=1001)
     x = denoiser.sample("a cow and a giraffe", 1, torch.Generator().manual_seed(0))
     return Case("emoji-scenes", denoiser, x, _plan("", "cow", "giraffe", "cow giraffe"), 512)
 
