@@ -105,11 +105,7 @@ def coverage(f: Tensor, truth: Truth, replicates: int) -> dict[str, float]:
 def calibrate(
     case: Case, truth: dict[str, Truth], rule: str, each: int, count: int, density: Tensor, seed: int = 1
 ) -> Iterator[Coverage]:
-<<<<<<< HEAD
-    """Coverage of ``count`` replicates, by estimator and R = 4 and 8; z, the bias of the worst f(S), of all."""
-=======
     """Coverage of ``count`` replicates by estimator and R = 4 and 8, and the bias of the worst f(S) of all of them."""
->>>>>>> h-cal
     f = case.replicates(rule, each, count, seed, density=density)
     for estimator in ESTIMATORS:
         mean, error = mean_stderr(f[estimator].sum((-2, -1)))
@@ -138,11 +134,7 @@ def show(lines: list[Coverage]) -> None:
 
 
 def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
-<<<<<<< HEAD
-    """The coverage farthest from 95 % of all estimators and R, a row a model, rule, sample number and level."""
-=======
     """The coverage farthest from 95 % of all estimators and R: a row for every model, rule, sample number and level."""
->>>>>>> h-cal
     rows: list[dict[str, object]] = []
     for model, rule, each in dict.fromkeys((c.model, c.rule, c.each) for c in lines):
         for level in LEVELS:
