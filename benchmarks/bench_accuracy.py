@@ -163,7 +163,7 @@ def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[s
 def draw(curves: dict[str, dict[str, dict[int, np.ndarray]]]) -> None:
     """Error against evaluations, a column a model: above the whole image, below its pixels."""
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     style = {"itd": ("o", ":"), "shifted-grid": ("s", "-"), "adaptive": ("^", "--")}
     figure, axes = pyplot.subplots(2, len(curves), figsize=(4 * len(curves), 7), sharex=True, layout="constrained")
@@ -178,7 +178,7 @@ def draw(curves: dict[str, dict[str, dict[int, np.ndarray]]]) -> None:
                     )  # fmt: skip
             axis.set(xscale="log", yscale="log", title=f"{model}: {level}", ylabel="rms error [nats]")
             axis.set_xticks([4 * n for n in SIZES], [str(4 * n) for n in SIZES], minor=False)
-            axis.minorticks_off()
+            axis.xaxis.set_minor_locator(ticker.NullLocator())
             axis.grid(alpha=0.3)
         column[-1].set_xlabel("UNet evaluations (4 conditions)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
