@@ -317,15 +317,19 @@ def _edges(grid: Tensor, bins: int) -> Tensor:
 
 
 def _density(sums: Accumulator, question: Plan, grid: Tensor) -> Tensor:
-    """Where to sample next, [T] at the levels of ``grid``: √E f² of the standard integrand of all concepts, by bin.
+    """Where to sample next, [T] at the levels of ``grid``: half √E f² of the standard integrand, the proposal of least
+    variance, averaged over all subsets and neighbouring bins; half even.
 
-    That is the proposal of least variance. A third is left even: a pilot of few samples may have missed a peak.
+    A density from i(x; all) alone misses where a wrong word is decided, a jagged one loses what a grid gains, and a
+    pilot of few samples may have missed a peak.
     """
-    f = set_profile(sums, question)["standard"][:, -1, 0].cpu()  # [G, L]
-    size = f.square().mean(0).sqrt() + 1e-12
-    at = torch.bucketize(grid, sums.edges.cpu()[1:-1])
-    density = (size / size.mean())[at]
-    return 2 * density / (density * cells(grid)).sum() + 1 / (grid[-1] - grid[0])
+    f = set_profile(sums, question)["standard"][:, :, 0].cpu()  # [G, S, L]
+    size = f.square().mean(0).sqrt()
+    size = (size / (size.mean(1, keepdim=True) + 1e-12)).mean(0)
+    padded = torch.cat((size[:1], size, size[-1:]))
+    size = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4 + 1e-12
+    density = size[torch.bucketize(grid, sums.edges.cpu()[1:-1])]
+    return density / (density * cells(grid)).sum() + 1 / (grid[-1] - grid[0])
 
 
 def _relative_error(result: PIDResult) -> float:
