@@ -17,6 +17,7 @@ from dpid import __version__
 from dpid.conditions import Plan, Subset, from_mapping, merge, plan, with_reference
 from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, peak_memory
+from dpid.estimates import Estimate
 from dpid.images import ImageLike, open_image, to_pixels
 from dpid.information import needed_pairs, set_function, set_profile
 from dpid.likelihood import Likelihood, likelihood
@@ -333,9 +334,10 @@ def _density(sums: Accumulator, question: Plan, grid: Tensor) -> Tensor:
 
 
 def _relative_error(result: PIDResult) -> float:
-    """Standard error of i(x; all concepts) over it, by the chosen estimator."""
+    """Half the 95 % interval of i(x; all concepts) over it, by the chosen estimator."""
     whole, error = mean_stderr(result.replicates[result.facts.estimator][:, -1].double().sum((-2, -1)))
-    return float(error / whole.abs())
+    low, high = Estimate(float(whole), float(error), result.facts.replicates - 1).interval()
+    return (high - low) / 2 / max(abs(float(whole)), 1e-300)
 
 
 def plan_concepts(

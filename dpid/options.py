@@ -34,7 +34,7 @@ class Options:
     replicates : independent repeats, from whose spread the errors come
     rule : which log-SNRs, one of :data:`dpid.sampling.RULES`
     antithetic : use each noise with both signs
-    tolerance : add samples until the standard error of i(x; all concepts) is below this fraction of it
+    tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it
     max_samples : where ``tolerance`` and :meth:`dpid.Explainer.stream` stop
     seed : of noise and log-SNRs, in [0, 2⁶³); the global random state is neither read nor changed
     max_batch_size : UNet evaluations in one call; None: as many as run fastest and fit the free memory
