@@ -184,9 +184,7 @@ def explain(
     samples: Annotated[
         int | None, typer.Option(help="Evaluations of every condition: 32, or with --tolerance at most 1024.")
     ] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Go on until i(x; all) is known to this fraction.")
-    ] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Go on until i(x; all) is known to this fraction.")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,

@@ -54,7 +54,12 @@ def test_atoms_add_up_to_the_information_of_every_subset(measure, n, seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(picture_measures()), st.integers(1, 4), st.integers(0, 10**6), st.floats(1e-3, 1e3))
+@given(
+    st.sampled_from([m for m in picture_measures() if MEASURES[m].priors is None]),
+    st.integers(1, 4),
+    st.integers(0, 10**6),
+    st.floats(1e-3, 1e3),
+)
 def test_consistency_at_every_pixel_whatever_f(measure, n, seed, scale):
     f = {s: scale * v for s, v in random_f(n, 2, 3, seed=seed).items()}
     atoms = decompose(f, measure)
