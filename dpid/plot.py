@@ -56,7 +56,7 @@ def plot_profile(result: PIDResult) -> Figure:
     atoms = {"redundancy": (profile.redundancy, errors.redundancy)}
     atoms |= {f"unique: {c}": (f, errors.unique[c]) for c, f in profile.unique.items()}
     atoms |= {"synergy": (profile.synergy, errors.synergy)}
-    figure = Figure(figsize=(10, 4.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(10, 4.0), dpi=100, layout="tight")
     axes = figure.subplots(1, 2, sharey=True)
     x = profile.logsnr.numpy()
     for ax, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
