@@ -27,7 +27,8 @@ from dpid.conditions import span_of
 from dpid.denoisers.diffusers import DiffusersDenoiser
 from dpid.denoisers.latent import evaluating
 from dpid.engine import fitting
-from dpid.images import ImageLike, open_image, to_pixels
+from dpid.images import ImageLike, encode, to_pixels
+from dpid.options import Options
 from dpid.sampling import draw
 from dpid.zoo import generate
 
@@ -143,9 +144,7 @@ def _look(
     denoiser: DiffusersDenoiser, prompt: str, image: ImageLike, recorder: _Recorder, samples: int, seed: int
 ) -> Tensor:
     """Noise ``image`` at many levels and run the UNet on them; the picture as the model sees it, uint8 [H,W,3]."""
-    opened = open_image(image)
-    picture = to_pixels(opened, denoiser.size_for(*opened.size))
-    x = denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
+    picture, x = encode(image, denoiser)
     recorder.size = (x.shape[-2], x.shape[-1])
     points = draw("shifted-grid", denoiser.logsnr_grid, 2 * -(-samples // 2), 1, torch.Generator().manual_seed(seed))
     points, size = points.to(x.device), fitting(denoiser, x, 1)
@@ -184,9 +183,7 @@ def attention_maps(
     """
     if isinstance(concepts, str) or not concepts:
         raise TypeError(f"concepts: found {concepts!r}, expected a sequence of phrases of the prompt")
-    for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: found {value!r}, expected a whole number of at least {least}")
+    Options(samples=samples, seed=seed)
     denoiser = DiffusersDenoiser(pipe, fused=False)
     denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
     tokens = {concept: token_positions(pipe.tokenizer, prompt, concept) for concept in concepts}

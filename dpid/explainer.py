@@ -18,7 +18,7 @@ from dpid.conditions import Plan, Subset, from_mapping, merge, plan, with_refere
 from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, peak_memory
 from dpid.estimates import Estimate
-from dpid.images import ImageLike, open_image, to_pixels
+from dpid.images import ImageLike, encode
 from dpid.information import needed_pairs, set_function, set_profile
 from dpid.likelihood import Likelihood, likelihood
 from dpid.options import Options
@@ -238,9 +238,7 @@ class Explainer:
             x = latents[None].to(self.denoiser.device, torch.float32)
         else:
             assert image is not None
-            opened = open_image(image)
-            picture = to_pixels(opened, self.denoiser.size_for(*opened.size))
-            x = self.denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
+            picture, x = encode(image, self.denoiser)
         if not x.isfinite().all():
             raise ValueError("latents: found NaN or infinity")
         return picture, x.detach()

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dpid.conditions import plan
 from dpid.daam import attention_maps
-from dpid.images import to_pixels
+from dpid.images import encode
 from dpid.information import ESTIMATORS
 from dpid.result import PIDResult
 from dpid.studies import figures, words, world
@@ -114,10 +114,7 @@ def intervention(bench: Workbench) -> Study:
 
 def _latents(bench: Workbench, image: Image.Image) -> Tensor:
     """[C,h,w] on the CPU."""
-    denoiser = bench.explainer.denoiser
-    pixels = to_pixels(image, denoiser.size_for(*image.size))
-    x: Tensor = denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)[0]
-    return x.cpu()
+    return encode(image, bench.explainer.denoiser)[1][0].cpu()
 
 
 def _given_the_rest(bench: Workbench, case: Case, rest: str) -> PIDResult:

@@ -13,7 +13,7 @@ from torch import Tensor
 from dpid.conditions import Plan
 from dpid.engine import Accumulator, integrate
 from dpid.explainer import Explainer
-from dpid.images import ImageLike, open_image, to_pixels
+from dpid.images import ImageLike, encode
 from dpid.information import needed_pairs, set_function
 from dpid.pid.replicates import mean_stderr
 from dpid.sampling import draw
@@ -36,9 +36,7 @@ def caption_information(
     :meth:`dpid.Explainer.explain`.
     """
     denoiser = explainer.denoiser
-    opened = open_image(image)
-    pixels = to_pixels(opened, denoiser.size_for(*opened.size))
-    x = denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)
+    _, x = encode(image, denoiser)
     texts = tuple(dict.fromkeys(("", *captions)))
     names = tuple(map(str, range(len(captions))))
     index = (0, *(texts.index(c) for c in captions))
