@@ -9,8 +9,7 @@ from torch import Tensor
 from dpid.conditions import from_mapping, subsets_of
 from dpid.denoisers import MixtureDenoiser
 from dpid.denoisers.protocol import Conditions
-from dpid.engine import Accumulator, integrate
-from dpid.information import needed_pairs, set_function
+from dpid.information import evaluate, set_function
 from dpid.pid import mean_stderr
 from dpid.sampling import draw
 
@@ -106,9 +105,7 @@ def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[
         density = (-denoiser.logsnr_grid.abs() / 2).exp() + 0.02  # where the integrand lives, about
         samples = draw("adaptive", denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(0),
                        density=density)  # fmt: skip
-        sums = Accumulator.empty(x, replicates, 2, needed_pairs((plan,)))
-        integrate(denoiser, x, denoiser.encode_conditions(plan.texts), samples, sums, seed=0, max_batch_size=2**17)
-        f = set_function(sums, plan)
+        f = set_function(evaluate(denoiser, x, plan, samples, seed=0, max_batch_size=2**17), plan)
         for column, estimator in ((2, "standard"), (3, "orthogonal")):
             values, errors = (t[0, :, 0, 0] for t in mean_stderr(f[estimator]))
             for row, value, error in zip(rows, values.tolist(), errors.tolist(), strict=True):
@@ -128,8 +125,7 @@ def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
         denoiser = MixtureDenoiser(means, 0.1, {k: torch.tensor(w) for k, w in weights.items()})
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(0))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 8, torch.Generator().manual_seed(1))
-        sums = Accumulator.empty(x, 8, 4, needed_pairs((plan,)))
-        integrate(denoiser, x, denoiser.encode_conditions(plan.texts), samples, sums, seed=1, max_batch_size=2**16)
+        sums = evaluate(denoiser, x, plan, samples, seed=1, max_batch_size=2**16)
         f = {name: v.mean(0)[:, :, 0, 0] for name, v in set_function(sums, plan).items()}  # [3,B]
         at = sums.pairs.tolist().index([2, 3])
         given = {
@@ -151,9 +147,7 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
         denoiser = case.denoiser
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(3))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(4))
-        sums = Accumulator.empty(x, 4, 4, needed_pairs((case.plan,)))
-        encoded = denoiser.encode_conditions(case.plan.texts)
-        integrate(denoiser, x, encoded, samples, sums, seed=4, max_batch_size=2**13)
+        sums = evaluate(denoiser, x, case.plan, samples, seed=4, max_batch_size=2**13)
         f = set_function(sums, case.plan)["rao-blackwell"].mean(0).sum((-2, -1))  # [3,B]
         for i, condition in enumerate(("one", "two", "both")):
             rest = f[i] - denoiser.log_ratio(x, condition, "")

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from dpid.conditions import Plan, from_mapping
 from dpid.denoisers import GaussianDenoiser, MixtureDenoiser
-from dpid.engine import Accumulator, integrate
-from dpid.information import needed_pairs, set_function
+from dpid.information import evaluate, set_function
 from dpid.sampling import Samples, cells, draw
 from dpid.zoo.emoji.exact import SceneDenoiser
 
@@ -34,11 +33,7 @@ class Case:
 
     def run(self, samples: Samples, seed: int) -> dict[str, Tensor]:
         """Replicates of f(S) by every estimator, float64 [G,3,H,W], nats per pixel."""
-        sums = Accumulator.empty(
-            self.x, int(samples.replicate[-1]) + 1, len(self.plan.texts), needed_pairs((self.plan,))
-        )  # fmt: skip
-        encoded = self.denoiser.encode_conditions(self.plan.texts)
-        integrate(self.denoiser, self.x, encoded, samples, sums, seed=seed, max_batch_size=self.batch)
+        sums = evaluate(self.denoiser, self.x, self.plan, samples, seed=seed, max_batch_size=self.batch)
         return {name: f[:, :, 0] for name, f in set_function(sums, self.plan).items()}
 
     def replicates(

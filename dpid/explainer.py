@@ -19,7 +19,7 @@ from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, peak_memory
 from dpid.estimates import Estimate
 from dpid.images import ImageLike, encode
-from dpid.information import needed_pairs, set_function, set_profile
+from dpid.information import evaluate, needed_pairs, set_function, set_profile
 from dpid.likelihood import Likelihood, likelihood
 from dpid.options import Options
 from dpid.pid import mean_stderr
@@ -170,14 +170,15 @@ class Explainer:
         """log p(x | condition) of the latents; ``options`` as for :meth:`explain`. See :mod:`dpid.likelihood`."""
         chosen = Options(**options)
         _, x = self._latents(image, latents)
-        encoded = self.denoiser.encode_conditions((condition,))
-        sums = Accumulator.empty(x, chosen.replicates, 1, torch.tensor([[0, 0]]))
+        alone = Plan((), ((),), (condition,), (0,), 0)
         rule = "shifted-grid" if chosen.rule == "adaptive" else chosen.rule  # there is no gap to adapt to
         samples = draw(
             rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.replicates,
             torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,
         )  # fmt: skip
-        integrate(self.denoiser, x, encoded, samples, sums, seed=chosen.seed, max_batch_size=chosen.max_batch_size)
+        sums = evaluate(
+            self.denoiser, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size
+        )  # fmt: skip
         return likelihood(sums.residuals[:, 0, 0], x[0].numel(), self.denoiser.logsnr_grid)
 
     def _question(

@@ -73,7 +73,7 @@ def to_pixels(image: Image.Image, size: tuple[int, int]) -> Tensor:
 
 
 def encode(image: ImageLike, denoiser: Any) -> tuple[Tensor, Tensor]:
-    """``image`` as ``denoiser`` sees it, uint8 [H,W,3], and its latents fp32 [1,C,h,w]; raises as :func:`open_image`."""
+    """``image`` as ``denoiser`` sees it, uint8 [H,W,3], and its latents [1,C,h,w]; raises as :func:`open_image`."""
     opened = open_image(image)
     picture = to_pixels(opened, denoiser.size_for(*opened.size))
     return picture, denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from dpid.conditions import Plan
-from dpid.engine import Accumulator
+from dpid.denoisers.protocol import Denoiser
+from dpid.engine import Accumulator, integrate
+from dpid.sampling import Samples
 
 ESTIMATORS = ("rao-blackwell", "standard", "orthogonal")
 
@@ -29,6 +31,17 @@ def needed_pairs(plans: Sequence[Plan]) -> Tensor:
         tuple(sorted((end, k))) for p in plans for end in (p.index[0], p.full) for k in p.index if k != end
     }  # fmt: skip
     return torch.tensor(sorted(wanted) or [(0, 0)])
+
+
+def evaluate(
+    denoiser: Denoiser, x: Tensor, plan: Plan, samples: Samples, *, seed: int, max_batch_size: int | None = None
+) -> Accumulator:
+    """What one pass over ``samples`` accumulates for ``plan`` on latents ``x`` [B,C,H,W]; raises as ``integrate``."""
+    replicates = int(samples.replicate.max()) + 1
+    sums = Accumulator.empty(x, replicates, len(plan.texts), needed_pairs((plan,)))
+    encoded = denoiser.encode_conditions(plan.texts)
+    integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size)
+    return sums
 
 
 def set_function(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:

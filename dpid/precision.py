@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from dpid.conditions import Plan
-from dpid.engine import Accumulator, integrate
-from dpid.information import needed_pairs, set_function
+from dpid.information import evaluate, set_function
 from dpid.sampling import draw
 
 Bias = dict[str, Tensor]  # estimator -> [S, h, w] nats
@@ -39,7 +38,5 @@ def rounding_bias(denoiser: Any, x: Tensor, chosen: Plan, samples: int = PILOT, 
     drawn = draw("shifted-grid", grid, samples, 1, torch.Generator().manual_seed(seed))
     found = []
     for model in (denoiser, denoiser.at("float32")):
-        sums = Accumulator.empty(x, 1, len(chosen.texts), needed_pairs((chosen,)))
-        integrate(model, x, model.encode_conditions(chosen.texts), drawn, sums, seed=seed)
-        found.append(set_function(sums, chosen))
+        found.append(set_function(evaluate(model, x, chosen, drawn, seed=seed), chosen))
     return {name: (found[0][name] - found[1][name])[0, :, 0].float().cpu() for name in found[0]}

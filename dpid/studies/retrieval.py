@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dpid.conditions import Plan
-from dpid.engine import Accumulator, integrate
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, encode
-from dpid.information import needed_pairs, set_function
+from dpid.information import evaluate, set_function
+from dpid.options import Options
 from dpid.pid.replicates import mean_stderr
 from dpid.sampling import draw
 from dpid.studies import figures, world
@@ -41,11 +41,9 @@ def caption_information(
     names = tuple(map(str, range(len(captions))))
     index = (0, *(texts.index(c) for c in captions))
     plan = Plan(names, ((), *((n,) for n in names)), texts, index, index[-1])
-    sums = Accumulator.empty(x, replicates, len(texts), needed_pairs((plan,)))
-    each = 2 * -(-samples // (2 * replicates))
+    each = Options(samples=samples, replicates=replicates, seed=seed).per_replicate
     grid = draw("shifted-grid", denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(seed))
-    integrate(denoiser, x, denoiser.encode_conditions(texts), grid, sums, seed=seed)
-    f = set_function(sums, plan)
+    f = set_function(evaluate(denoiser, x, plan, grid, seed=seed), plan)
     return {name: f[name][:, :, 0].sum((-2, -1)).cpu() for name in ESTIMATORS}
 
 
