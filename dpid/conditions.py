@@ -43,8 +43,8 @@ def with_reference(plan: Plan, text: Any) -> Plan:
 
 
 def merge(plans: Sequence[Plan]) -> tuple[Plan, ...]:
-    """The same plans over one list of texts: what occurs in several is evaluated once."""
-    texts = tuple(dict.fromkeys(text for p in plans for text in p.texts))
+    """The same plans over one list of texts, those they use: what occurs in several is evaluated once."""
+    texts = tuple(dict.fromkeys(p.texts[k] for p in plans for k in (*p.index, p.full)))
     return tuple(
         replace(
             p, texts=texts, index=tuple(texts.index(p.texts[k]) for k in p.index), full=texts.index(p.texts[p.full])

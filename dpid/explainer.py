@@ -219,7 +219,8 @@ class Explainer:
             return None
         key = (self.denoiser.precision, x.shape, len(chosen.subsets))
         if key not in self._rounding:
-            self._rounding[key] = rounding_bias(self.denoiser, x, chosen)
+            (alone,) = merge((chosen,))  # without the conditions of other pairs
+            self._rounding[key] = rounding_bias(self.denoiser, x, alone)
         names = ["+".join(s) for s in chosen.subsets[1:]]
         return {
             name: dict(zip(names, maps.sum((-2, -1)).tolist(), strict=True))
@@ -250,6 +251,7 @@ class Explainer:
     ) -> Iterator[list[PIDResult]]:  # fmt: skip
         """The results after every round of samples; all questions share one list of texts."""
         texts = questions[0].texts
+        priors = [_priors(question, options, prompt) for question in questions]
         encoded = self.denoiser.encode_conditions(texts)
         generator = torch.Generator().manual_seed(options.seed)
         edges = _edges(self.denoiser.logsnr_grid, min(options.points, _MOST_BINS))
@@ -275,7 +277,10 @@ class Explainer:
                     max_batch_size=options.max_batch_size,
                 )  # fmt: skip
                 done += count * options.replicates
-            results = [self._result(picture, x, q, options, prompt, sums, turn + 1) for q in questions]
+            results = [
+                self._result(picture, x, question, options, prompt, known, sums, turn + 1)
+                for question, known in zip(questions, priors, strict=True)
+            ]
             if options.tolerance is not None:
                 met = [_relative_error(result) <= options.tolerance for result in results]
                 results = [
@@ -288,20 +293,16 @@ class Explainer:
 
     def _result(
         self, picture: Tensor | None, x: Tensor, question: Plan, options: Options, prompt: str | None,
-        sums: Accumulator, rounds: int,
+        priors: dict[str, float] | None, sums: Accumulator, rounds: int,
     ) -> PIDResult:  # fmt: skip
         grid = self.denoiser.logsnr_grid
         texts = {"+".join(s): str(question.texts[i]) for s, i in zip(question.subsets, question.index, strict=True)}
-        priors = options.priors
-        kind = find(options.measure).priors
         facts = Facts(
             prompt=prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
             reference=str(question.texts[question.full]), estimator=options.estimator, measure=options.measure,
             level=options.level, smooth=options.smooth, rule=options.rule, antithetic=options.antithetic,
-            priors=None if kind is None else {
-                "+".join(s): float(h) for s, h in resolve(priors, question.concepts, kind, prompt).items()
-            },
-            samples=options.each * rounds, replicates=options.replicates, unet_evaluations=sums.evaluations,
+            priors=priors, samples=options.each * rounds, replicates=options.replicates,
+            unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=self.denoiser.name,
             precision=self.denoiser.precision, version=__version__,
             rounding_bias=self._rounding_bias(x, question), peak_memory=peak_memory(x.device),
@@ -309,6 +310,14 @@ class Explainer:
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}
         return PIDResult(facts, f, profiles, sums.edges.cpu(), picture)
+
+
+def _priors(question: Plan, options: Options, prompt: str | None) -> dict[str, float] | None:
+    """{"cow+giraffe": h(y_S)} where the measure needs them, found before anything is evaluated."""
+    kind = find(options.measure).priors
+    if kind is None:
+        return None
+    return {"+".join(s): float(h) for s, h in resolve(options.priors, question.concepts, kind, prompt).items()}
 
 
 def _edges(grid: Tensor, bins: int) -> Tensor:

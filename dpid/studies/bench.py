@@ -26,7 +26,7 @@ KEPT = "rows.jsonl.partial"
 
 @dataclass(frozen=True)
 class Case:
-    """A picture and two concepts to explain it by.
+    """A picture and the concepts to explain it by.
 
     Attributes
     ----------
@@ -135,10 +135,17 @@ class Workbench:
     def explain(self, case: Case, by: Explainer | None = None, **options: Any) -> PIDResult:
         """The PID of a case, ``by`` another explainer if given; ``options`` of :meth:`dpid.Explainer.explain`."""
         explain = (by or self.explainer).explain
-        chosen = {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture), **options}
+        chosen = {**self._budget(case), **options}
         if case.conditions is not None:
             return explain(case.open(), conditions=case.conditions, **chosen)
         return explain(case.open(), case.prompt, case.concepts, **chosen)
+
+    def explain_pairs(self, case: Case, **options: Any) -> dict[tuple[str, str], PIDResult]:
+        """The PID of every pair of a case's concepts, from one run."""
+        return self.explainer.explain_pairs(case.open(), case.prompt, case.concepts, **self._budget(case), **options)
+
+    def _budget(self, case: Case) -> dict[str, Any]:
+        return {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture)}
 
     def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:
         """The rows of all cases, each with its picture, prompt and facts; ``ValueError`` where there is no case."""

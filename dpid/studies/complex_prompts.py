@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -40,11 +40,7 @@ def _cases(bench: Workbench) -> list[Case]:
     else:
         pictures = [(f"{p} {i}", p, c, partial(bench.generate, p, f"{p} {i}"))
                     for p, c in words.COMPLEX for i in range(bench.pictures or 1)]  # fmt: skip
-    return [
-        Case(name, image, prompt, pair, facts={"a": pair[0], "b": pair[1]})
-        for name, prompt, concepts, image in pictures
-        for pair in combinations(concepts, 2)
-    ]
+    return [Case(name, image, prompt, concepts) for name, prompt, concepts, image in pictures]
 
 
 def _drawn(prompt: str, picture: str) -> Image.Image:
@@ -65,17 +61,17 @@ def complex_prompts(bench: Workbench) -> Study:
     def measure(case: Case) -> list[Row]:
         rows = []
         for kind, context in (("PID", False), ("CPID", True)):
-            for name, d in bench.explain(case, context=context).estimates.items():
-                a, b = case.concepts
-                rows.append(
+            for (a, b), result in bench.explain_pairs(case, context=context).items():
+                rows += [
                     {
-                        "kind": kind, "estimator": name,
+                        "a": a, "b": b, "kind": kind, "estimator": name,
                         "redundancy": d.redundancy.value, "redundancy_stderr": d.redundancy.stderr,
                         "synergy": d.synergy.value, "synergy_stderr": d.synergy.stderr,
                         "unique_a": d.unique[a].value, "unique_a_stderr": d.unique[a].stderr,
                         "unique_b": d.unique[b].value, "unique_b_stderr": d.unique[b].stderr,
                     }
-                )  # fmt: skip
+                    for name, d in result.estimates.items()
+                ]  # fmt: skip
         return rows
 
     rows = bench.measure(cases, measure)
@@ -83,7 +79,7 @@ def complex_prompts(bench: Workbench) -> Study:
         for value in ("redundancy", "synergy"):
             for rank, row in enumerate(sorted(same, key=lambda r: -float(r[value])), 1):
                 row[f"rank_{value}"] = rank
-    first = cases[0]
+    first = replace(cases[0], concepts=cases[0].concepts[:2])
     both = {
         "PID": bench.explain(first), "CPID, given the rest": bench.explain(first, context=True),
     }  # fmt: skip
