@@ -30,6 +30,10 @@ class Estimate:
         half = float(stdtrit(self.dof, 0.5 + level / 2)) * self.stderr
         return self.value - half, self.value + half
 
+    def to_dict(self) -> dict[str, float]:
+        """Value and standard error, ready for JSON."""
+        return {"value": self.value, "stderr": self.stderr}
+
     def __str__(self) -> str:
         return f"{self.value:.2f} ± {self.stderr:.2f}"
 
@@ -110,16 +114,12 @@ class Decomposition:
 
     def to_dict(self) -> dict[str, Any]:
         """The image-level numbers, ready for JSON; subsets are "cow+giraffe", antichains "{cow}{giraffe}"."""
-
-        def number(e: Estimate) -> dict[str, float]:
-            return {"value": e.value, "stderr": e.stderr}
-
         return {
-            "redundancy": number(self.redundancy),
-            "unique": {c: number(e) for c, e in self.unique.items()},
-            "synergy": number(self.synergy),
-            "information": {"+".join(s): number(e) for s, e in self.information.items()},
-            "atoms": {antichain_name(a): number(e) for a, e in self.atoms.items()},
+            "redundancy": self.redundancy.to_dict(),
+            "unique": {c: e.to_dict() for c, e in self.unique.items()},
+            "synergy": self.synergy.to_dict(),
+            "information": {"+".join(s): e.to_dict() for s, e in self.information.items()},
+            "atoms": {antichain_name(a): e.to_dict() for a, e in self.atoms.items()},
         }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 if TYPE_CHECKING:
     from dpid.result import PIDResult
@@ -20,29 +22,41 @@ def plot_maps(result: PIDResult) -> Figure:
     panels = [("redundancy", result.redundancy, maps.redundancy)]
     panels += [(f"unique: {c}", result.unique[c], maps.unique[c]) for c in result.facts.concepts]
     panels += [("synergy", result.synergy, maps.synergy)]
-    values = [m.cpu().numpy() for _, _, m in panels]
-    # A few extreme pixels must not wash out the rest; they are drawn in the end colour.
-    limit = max(float(np.quantile(np.abs(np.stack(values)), 0.995)), 1e-9)
     count = len(panels) + (result.picture is not None)
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
     figure = Figure(figsize=(2.5 * columns + 0.6, 2.6 * rows + 0.7), dpi=150, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
-        ax.set_xticks([])
-        ax.set_yticks([])
         ax.spines[:].set_color("0.8")
     for ax in axes[count:]:
         ax.set_visible(False)
     if result.picture is not None:
-        axes[0].imshow(result.picture.numpy(), interpolation="lanczos")
         axes[0].set_title("picture", fontsize=10)
-    for ax, (name, estimate, _), value in zip(axes[count - len(panels) : count], panels, values, strict=True):
-        drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        ax.set_title(f"{name}\nimage {estimate}, map sum {value.sum():.1f}", fontsize=9)
+    drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
+    for ax, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
+        ax.set_title(f"{name}\nimage {estimate}, map sum {float(value.sum()):.1f}", fontsize=9)
     figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, label="nats per latent pixel", extend="both")
     _frame(figure, result)
     return figure
+
+
+def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor]) -> Any:
+    """A picture on the first of ``axes``, maps [h,w] on the last ones, on one diverging scale, white at zero.
+
+    Returns what a colour bar is made for.
+    """
+    values = [m.cpu().numpy() for m in maps]
+    # A few extreme pixels must not wash out the rest; they are drawn in the end colour.
+    limit = max(float(np.quantile(np.abs(np.stack(values)), 0.995)), 1e-9)
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    if picture is not None:
+        axes[0].imshow(picture.numpy(), interpolation="lanczos")
+    for ax, value in zip(axes[len(axes) - len(values) :], values, strict=True):
+        drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    return drawn
 
 
 def plot_profile(result: PIDResult) -> Figure:

@@ -189,7 +189,7 @@ class PIDResult:
             {k: facts.pop(k) for k in ("prompt", "concepts", "context", "unit", "estimator", "measure")}
             | self.chosen.to_dict()
             | {"profile": self.profile.to_dict()}
-            | {"cross_term": {"+".join(s): {"value": e.value, "stderr": e.stderr} for s, e in self.cross_term.items()}}
+            | {"cross_term": {"+".join(s): e.to_dict() for s, e in self.cross_term.items()}}
             | {"estimators": {name: d.to_dict() for name, d in self.estimates.items()}}
             | facts
             | {"remarks": self.remarks()}

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dpid.plot import draw_maps
 from dpid.result import PIDResult
 from dpid.studies.study import Row
 
@@ -58,15 +59,7 @@ def maps(results: Mapping[str, PIDResult]) -> Figure:
 
 def row_of_maps(figure: Figure, axes: Any, name: str, picture: Any, panels: Sequence[tuple[str, Tensor]]) -> None:
     """A picture and maps [h,w] in nats on one diverging scale, white at zero."""
-    values = [m.cpu().numpy() for _, m in panels]
-    limit = max(float(np.quantile(np.abs(np.stack(values)), 0.995)), 1e-9)
-    if picture is not None:
-        axes[0].imshow(picture.numpy(), interpolation="lanczos")
-    axes[0].set_title(name, fontsize=8)
-    for ax, (title, _), value in zip(axes[1:], panels, values, strict=True):
-        drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    drawn = draw_maps(axes, picture, [m for _, m in panels])
+    for ax, title in zip(axes, (name, *(title for title, _ in panels)), strict=True):
         ax.set_title(title, fontsize=8)
-    for ax in axes:
-        ax.set_xticks([])
-        ax.set_yticks([])
     figure.colorbar(drawn, ax=list(axes), shrink=0.8, pad=0.01, label="nats", extend="both")
