@@ -106,12 +106,12 @@ def calibrate(
     case: Case, truth: dict[str, Truth], rule: str, each: int, count: int, density: Tensor, seed: int = 1
 ) -> Iterator[Coverage]:
     """Coverage of ``count`` replicates by estimator and R = 4 and 8, and the bias of the worst f(S) of all of them."""
-    f = case.replicates(rule, each, count, seed, density=density)
-    for estimator in ESTIMATORS:
-        mean, error = mean_stderr(f[estimator].sum((-2, -1)))
-        z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
-        bias = float(z[z.abs().argmax()])
-        for r in (4, 8):
+    for r in (4, 8):
+        f = case.replicates(rule, each, count, seed + r, density=density, together=r)
+        for estimator in ESTIMATORS:
+            mean, error = mean_stderr(f[estimator].sum((-2, -1)))
+            z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
+            bias = float(z[z.abs().argmax()])
             share = coverage(f[estimator], truth[estimator], r)
             yield Coverage(case.name, rule, each, r, estimator, count // r, share, bias)
 

@@ -37,12 +37,22 @@ class Case:
         return {name: f[:, :, 0] for name, f in set_function(sums, self.plan).items()}
 
     def replicates(
-        self, rule: str, each: int, count: int, seed: int, antithetic: bool = True, density: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """``count`` replicates of ``each`` samples by ``rule``: {estimator: [count,3,H,W]}."""
+        self, rule: str, each: int, count: int, seed: int, antithetic: bool = True, density: Tensor | None = None,
+        together: int = 4,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """``count`` replicates of ``each`` samples by ``rule``, drawn ``together`` at a time: {estimator: [count,3,H,W]}."""
         generator = torch.Generator().manual_seed(seed)
-        grid = self.denoiser.logsnr_grid
-        return self.run(draw(rule, grid, each, count, generator, antithetic=antithetic, density=density), seed)
+        drawn = [
+            draw(rule, self.denoiser.logsnr_grid, each, together, generator, antithetic=antithetic, density=density,
+                 first_id=i * each)
+            for i in range(0, count, together)
+        ]  # fmt: skip
+        samples = Samples(
+            torch.cat([s.logsnr for s in drawn]), torch.cat([s.weight for s in drawn]),
+            torch.cat([s.replicate + i * together for i, s in enumerate(drawn)]),
+            torch.cat([s.sample_id for s in drawn]),
+        )  # fmt: skip
+        return self.run(samples, seed)
 
     def density(self, seed: int, levels: int = 32, noises: int = 16) -> Tensor:
         """What "adaptive" draws from, [T]: half uniform, half the mean over S of the best proposals for i(x; y_S).

@@ -27,7 +27,7 @@ from dpid.pid.decomposition import find
 from dpid.pid.priors import resolve
 from dpid.precision import Bias, candidates, rounding_bias
 from dpid.result import Facts, PIDResult
-from dpid.sampling import cells, draw
+from dpid.sampling import density, draw
 
 _LOG = logging.getLogger("dpid")
 Progress = Callable[[int, int], None]
@@ -47,6 +47,11 @@ class Explainer:
     precision : what a pipeline's UNet computes in: "float32", "bfloat16", "float16", or "auto", the fastest type whose
         rounding bias is under half the standard error of every i(x; y_S); a result shows which, and its bias
 
+    Attributes
+    ----------
+    density : [T] at the levels of the model's ``logsnr_grid``, where ``rule="adaptive"`` samples; None until a model
+        comes with one (the embedded does) or :meth:`learn` finds it
+
     Raises
     ------
     ValueError
@@ -63,6 +68,7 @@ class Explainer:
             from dpid.denoisers.diffusers import from_pipeline
 
             self.denoiser = from_pipeline(model, precision=precision)
+        self.density: Tensor | None = getattr(self.denoiser, "density", None)
         self._finer: list[str] = []  # what "auto" falls back on
         self._rounding: dict[Any, Bias] = {}
         if hasattr(self.denoiser, "at"):
@@ -83,6 +89,18 @@ class Explainer:
         explainer = cls(load_pipeline(model, device, dtype), precision=precision)
         explainer.denoiser.name = str(model)
         return explainer
+
+    def learn(self, results: Sequence[PIDResult]) -> None:
+        """Set :attr:`density` from ``results`` of pictures like those to come, of this model; a dozen of 64 samples do.
+
+        Numbers stay unbiased whatever it learns from; only for the very same pictures take another ``seed``.
+        ``ValueError`` without results, or with profiles of different lengths.
+        """
+        lengths = {len(result.edges) for result in results}
+        if len(lengths) != 1:
+            raise ValueError(f"results: found profiles of {sorted(lengths)} edges, expected all of one length")
+        profiles = [result.profiles["standard"] for result in results]
+        self.density = density(profiles, results[0].edges.double(), self.denoiser.logsnr_grid)
 
     def explain(
         self,
@@ -113,7 +131,7 @@ class Explainer:
         FloatingPointError
             The model returned NaN or infinity.
         """
-        chosen = Options(**options)
+        chosen = self._options(options)
         question = self._question(prompt, concepts, conditions, chosen)
         return self._last(image, latents, (question,), chosen, prompt, progress)[0]
 
@@ -131,7 +149,7 @@ class Explainer:
 
         Stops when ``tolerance`` is met, where there is one. Arguments and errors are those of :meth:`explain`.
         """
-        chosen = Options(**options)
+        chosen = self._options(options)
         question = self._question(prompt, concepts, conditions, chosen)
         picture, x = self._latents(image, latents)
         return (results[0] for results in self._rounds(picture, x, (question,), chosen, prompt, None))
@@ -151,7 +169,7 @@ class Explainer:
         Eight concepts make 28 pairs but 37 conditions. Arguments and errors as for :meth:`explain`; see
         :func:`dpid.result.ranked`.
         """
-        chosen = Options(**options)
+        chosen = self._options(options)
         if concepts is None or len(concepts) < 2:
             raise ValueError(f"concepts: found {0 if concepts is None else len(concepts)}, expected at least 2")
         pairs = list(combinations(concepts, 2))
@@ -168,10 +186,10 @@ class Explainer:
         **options: Any,
     ) -> Likelihood:
         """log p(x | condition) of the latents; ``options`` as for :meth:`explain`. See :mod:`dpid.likelihood`."""
-        chosen = Options(**options)
+        chosen = self._options(options)
         _, x = self._latents(image, latents)
         alone = Plan((), ((),), (condition,), (0,), 0)
-        rule = "shifted-grid" if chosen.rule == "adaptive" else chosen.rule  # there is no gap to adapt to
+        rule = "shifted-grid" if chosen.rule in ("adaptive", "pilot") else chosen.rule  # there is no gap to adapt to
         samples = draw(
             rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.replicates,
             torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,
@@ -180,6 +198,15 @@ class Explainer:
             self.denoiser, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size
         )  # fmt: skip
         return likelihood(sums.residuals[:, 0, 0], x[0].numel(), self.denoiser.logsnr_grid)
+
+    def _options(self, options: dict[str, Any]) -> Options:
+        """Checked, with the rule that "auto" stands for; ``ValueError`` for one that lacks its density."""
+        chosen = Options(**options)
+        if chosen.rule == "auto":
+            return replace(chosen, rule="shifted-grid" if self.density is None else "adaptive")
+        if chosen.rule == "adaptive" and self.density is None:
+            raise ValueError("rule: 'adaptive' needs Explainer.density; learn() finds one in results, 'pilot' in a pilot")
+        return chosen
 
     def _question(
         self, prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None,
@@ -262,13 +289,15 @@ class Explainer:
             if progress:
                 progress(sums.evaluations, planned)
 
-        done = 0
+        done, where = 0, self.density
         for turn in range(options.rounds):
             for rule, count in options.draws(turn):
+                if rule == "adaptive" and options.rule == "pilot":
+                    found = [set_profile(sums, q)["standard"][:, :, 0].cpu() for q in questions]
+                    where = density(found, edges, self.denoiser.logsnr_grid)
                 samples = draw(
                     rule, self.denoiser.logsnr_grid, count, options.replicates, generator, first_id=done,
-                    antithetic=options.antithetic,
-                    density=_density(sums, questions[0], self.denoiser.logsnr_grid) if rule == "adaptive" else None,
+                    antithetic=options.antithetic, density=where,
                 )  # fmt: skip
                 # Every draw estimates the whole integral; two that make up one round count by their samples.
                 samples = replace(samples, weight=samples.weight * (count / options.per_replicate))
@@ -323,22 +352,6 @@ def _priors(question: Plan, options: Options, prompt: str | None) -> dict[str, f
 def _edges(grid: Tensor, bins: int) -> Tensor:
     """Ends [L+1] of ``bins`` equal parts of the range of log-SNRs; a shifted grid has one point in each."""
     return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
-
-
-def _density(sums: Accumulator, question: Plan, grid: Tensor) -> Tensor:
-    """Where to sample next, [T] at the levels of ``grid``: half √E f² of the standard integrand, the proposal of least
-    variance, averaged over all subsets and neighbouring bins; half even.
-
-    A density from i(x; all) alone misses where a wrong word is decided, a jagged one loses what a grid gains, and a
-    pilot of few samples may have missed a peak.
-    """
-    f = set_profile(sums, question)["standard"][:, :, 0].cpu()  # [G, S, L]
-    size = f.square().mean(0).sqrt()
-    size = (size / (size.mean(1, keepdim=True) + 1e-12)).mean(0)
-    padded = torch.cat((size[:1], size, size[-1:]))
-    size = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4 + 1e-12
-    density = size[torch.bucketize(grid, sums.edges.cpu()[1:-1])]
-    return density / (density * cells(grid)).sum() + 1 / (grid[-1] - grid[0])
 
 
 def _relative_error(result: PIDResult) -> float:

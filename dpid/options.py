@@ -10,8 +10,9 @@ from dpid.conditions import Subset
 from dpid.information import ESTIMATORS
 from dpid.pid import picture_measures
 from dpid.pid.decomposition import find
-from dpid.sampling import RULES
+from dpid.sampling import RULES as DRAWN
 
+RULES = ("auto", *DRAWN, "pilot")
 LEVELS = ("image", "pixel", "logsnr")
 
 
@@ -30,9 +31,11 @@ class Options:
         pixel of the maps, whose sums the numbers then are; "logsnr", the image in every bin of log-SNR. A minimum is
         concave, so the redundancy of a finer level is the smaller one. Maps are always by pixel
     smooth : maps are means over smooth × smooth pixels, taken of i(x; y_S) before the measure acts; 1 for none
-    samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` ("adaptive": of 4 · …)
-    replicates : independent repeats, from whose spread the errors come
-    rule : which log-SNRs, one of :data:`dpid.sampling.RULES`
+    samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` ("pilot": of 4 · …)
+    replicates : repeats, from whose spread the errors come
+    rule : which log-SNRs, one of :mod:`dpid.sampling`'s; "adaptive" needs :attr:`dpid.Explainer.density`; "pilot" is
+        "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where there is a
+        density, else "shifted-grid"
     antithetic : use each noise with both signs
     tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it
     max_samples : where ``tolerance`` and :meth:`dpid.Explainer.stream` stop
@@ -49,7 +52,7 @@ class Options:
     smooth: int = 3
     samples: int = 32
     replicates: int = 4
-    rule: str = "shifted-grid"
+    rule: str = "auto"
     antithetic: bool = True
     tolerance: float | None = None
     max_samples: int = 1024
@@ -96,7 +99,7 @@ class Options:
     @property
     def per_replicate(self) -> int:
         """Samples of a replicate in a round."""
-        step = (2 if self.antithetic else 1) * (2 if self.rule == "adaptive" else 1)
+        step = (2 if self.antithetic else 1) * (2 if self.rule == "pilot" else 1)
         return step * -(-self.samples // (step * self.replicates))
 
     @property
@@ -105,10 +108,12 @@ class Options:
         return self.per_replicate * self.replicates
 
     def draws(self, turn: int) -> tuple[tuple[str, int], ...]:
-        """(rule, samples of a replicate) of what round ``turn`` draws; "adaptive" begins with a pilot."""
-        if self.rule == "adaptive" and turn == 0:
+        """(rule, samples of a replicate) of what round ``turn`` draws."""
+        if self.rule != "pilot":
+            return ((self.rule, self.per_replicate),)
+        if turn == 0:
             return ("shifted-grid", self.per_replicate // 2), ("adaptive", self.per_replicate // 2)
-        return ((self.rule, self.per_replicate),)
+        return (("adaptive", self.per_replicate),)
 
     @property
     def rounds(self) -> int:

@@ -8,11 +8,17 @@ with probability q_t and weighs it by Δ_t / q_t, so that every replicate is an 
 - ``uniform``       independent levels, q_t ∝ Δ_t
 - ``stratified``    one level in each of n equal strata, q_t ∝ Δ_t
 - ``shifted-grid``  n equal steps with one random shift, q_t ∝ Δ_t
-- ``adaptive``      a shifted grid in a density that a pilot, or the caller, found
+- ``adaptive``      a shifted grid in a density that was found before, see :func:`density`
+
+The replicates of the last two are interleaved: of R the r-th is shifted by u + r/R (mod 1) of a step, one random u for all, so that
+together they make one grid R times as fine. Each alone is unbiased; their mean is more exact than that of independent
+ones, by far where few points meet a smooth integrand. Their spread tells the noise of ε and, besides, how far apart
+coarse grids of the same integrand are: intervals are then too wide rather than too narrow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,14 +72,14 @@ def draw(
     rule: str, grid: Tensor, per_replicate: int, replicates: int, generator: torch.Generator, *,
     antithetic: bool = True, density: Tensor | None = None, first_id: int = 0,
 ) -> Samples:  # fmt: skip
-    """Independent replicates of one rule, each an unbiased estimate of the integral.
+    """Replicates of one rule, each an unbiased estimate of the integral.
 
     Parameters
     ----------
     rule : one of ``RULES``
     grid : [T] float64, ascending log-SNRs
     per_replicate : samples of one replicate; even if ``antithetic``
-    replicates : G, each with its own levels and its own noise
+    replicates : G, each with its own levels and its own noise; those of a grid are interleaved
     antithetic : use each noise with both signs, at the same level
     density : [T], with which "adaptive" draws levels, up to a factor; positive where the integrand is not zero
     first_id : the noise of the call is numbered from here on
@@ -90,8 +96,11 @@ def draw(
     points = per_replicate // 2 if antithetic else per_replicate
     widths = cells(grid)
     q = _proposal(rule, grid, widths, density)
-    u = torch.rand(replicates, 1 if rule in ("shifted-grid", "adaptive") else points, generator=generator,
-                   dtype=torch.float64)  # fmt: skip
+    if rule in ("shifted-grid", "adaptive"):
+        shift = torch.rand(1, generator=generator, dtype=torch.float64)
+        u = (shift + torch.arange(replicates, dtype=torch.float64)[:, None] / replicates) % 1
+    else:
+        u = torch.rand(replicates, points, generator=generator, dtype=torch.float64)
     if rule not in ("uniform", "logistic"):
         u = (torch.arange(points, dtype=torch.float64) + u) / points
     level = torch.searchsorted(q.cumsum(0), u.flatten()).clamp(max=len(grid) - 1)
@@ -115,3 +124,23 @@ def _proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) -
         raise ValueError(f"density: found {found}, expected {len(grid)} positive numbers, one a level")
     q = density.double() * widths
     return q / q.sum()
+
+
+def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor) -> Tensor:
+    """Where "adaptive" samples, [T] at the levels of ``grid``, from i(x; y_S) over log-SNR of pictures seen before.
+
+    Half is √E f², the proposal of least variance for an integrand f, averaged over all subsets, pictures and
+    neighbouring bins; half is even. A density from i(x; all) alone misses where a wrong word is decided, a jagged one
+    loses what a grid gains, and a pilot of few samples may have missed a peak.
+
+    Parameters
+    ----------
+    profiles : [G,S,L] of every picture, nats of G replicates and S subsets in L bins
+    edges : of the bins, [L+1]
+    """
+    sizes = [f.double().square().mean(0).sqrt() for f in profiles]
+    size = torch.stack([(s / (s.mean(1, keepdim=True) + 1e-12)).mean(0) for s in sizes]).mean(0)
+    padded = torch.cat((size[:1], size, size[-1:]))
+    size = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4 + 1e-12
+    q = size[torch.bucketize(grid, edges[1:-1])]
+    return q / (q * cells(grid)).sum() + 1 / (grid[-1] - grid[0])

@@ -39,7 +39,7 @@ def test_smoothing_keeps_sums_and_flat_inner_parts():
     torch.testing.assert_close(smoothed(flat, 3)[..., 2:-2, 2:-2], flat[..., 2:-2, 2:-2])
 
 
-@pytest.mark.parametrize("rule", ["shifted-grid", "adaptive", "logistic"])
+@pytest.mark.parametrize("rule", ["shifted-grid", "pilot", "logistic"])
 def test_profile_sums_to_the_image(toy, rule):
     result = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=512, rule=rule)
     width = float(result.edges.diff()[0])
@@ -50,7 +50,7 @@ def test_profile_sums_to_the_image(toy, rule):
             assert total == pytest.approx(estimate.value, rel=1e-4, abs=1e-3)
 
 
-@pytest.mark.parametrize("rule", ["shifted-grid", "stratified", "uniform", "logistic", "adaptive"])
+@pytest.mark.parametrize("rule", ["shifted-grid", "stratified", "uniform", "logistic", "pilot"])
 def test_known_answers_under_every_rule(toy, rule):
     result = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=8192, replicates=16, rule=rule)
     # theory: i^s(x = 1; y = 1) = .596574, i^o = .289721, for each of 6 pixels
@@ -58,6 +58,25 @@ def test_known_answers_under_every_rule(toy, rule):
         estimate = result.estimates[name].information[("a",)]
         # 4 standard errors with 15 degrees of freedom (one in 850), 1e-3 for the grid of 4001 levels and its ends
         assert abs(estimate.value - 6 * truth) < 4 * estimate.stderr + 1e-3
+
+
+def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
+    explainer = dpid.Explainer(toy.denoiser)
+    with pytest.raises(ValueError, match="rule: 'adaptive' needs Explainer.density"):
+        explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, rule="adaptive")
+    seen = [explainer.explain(latents=torch.full(SHAPE, v), conditions=CONDITIONS, samples=64) for v in (0.5, 1.5)]
+    assert {r.facts.rule for r in seen} == {"shifted-grid"}
+    explainer.learn(seen)
+    result = explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=4096, replicates=8)
+    assert result.facts.rule == "adaptive"
+    estimate = result.estimates["standard"].information[("a",)]
+    # theory: as above; 5 standard errors with 7 degrees of freedom, one in 600
+    assert abs(estimate.value - 6 * 0.596574) < 5 * estimate.stderr + 1e-3
+    other = explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=16)
+    with pytest.raises(ValueError, match="results: found profiles of"):
+        explainer.learn([*seen, other])
+    with pytest.raises(ValueError, match=r"results: found profiles of \[\]"):
+        explainer.learn([])
 
 
 def test_log_likelihood_is_the_closed_form(toy):

@@ -1,13 +1,15 @@
-"""Train the embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR``.
+"""Train the embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR [--start MODEL]``.
 
 Four stages, each resumed where it stopped: the autoencoder, the latents of ``--scenes`` scenes, the UNet with
 its text encoder, the export to a StableDiffusionPipeline folder in fp16. Every step draws its batch from
 (seed, step) alone, so an interrupted run and an uninterrupted one see the same data. ``--steps`` may change
-between runs: the learning rate is constant and falls to zero over the last ``DECAY`` of them.
+between runs: the learning rate is constant and falls to zero over the last ``DECAY`` of them. ``--start`` goes on
+from an exported model, on scenes of another ``--seed``: its autoencoder stays, the rest is trained further.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import random
@@ -29,7 +31,7 @@ from dpid.zoo.emoji import scenes
 MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 words
 WIDTH = 128  # of the text encoder
 VAE_BATCH, VAE_LR = 16, 2e-3
-BATCH, LR, WARMUP, DECAY, EMA = 32, 1e-3, 200, 0.35, 0.999
+BATCH, LR, WARMUP, DECAY, EMA = 32, 1e-3, 200, 0.5, 0.999
 SAVE_EVERY = 250
 
 
@@ -182,8 +184,10 @@ def training_scenes(run: Run, count: int) -> list[scenes.Scene]:
     return [scenes.sample(rng) for _ in range(count)]
 
 
-def encode_scenes(run: Run, vae: AutoencoderKL, world: list[scenes.Scene]) -> tuple[Tensor, float]:
-    """Latents fp16 [len(world), 4, 16, 16], scaled to unit variance, and the scaling factor."""
+def encode_scenes(
+    run: Run, vae: AutoencoderKL, world: list[scenes.Scene], scaling: float | None
+) -> tuple[Tensor, float]:
+    """Latents fp16 [len(world), 4, 16, 16], scaled (to unit variance, if not known), and the scaling factor."""
     if state := run.load("latents"):
         return state["latents"], state["scaling"]
     chunks = []
@@ -192,7 +196,7 @@ def encode_scenes(run: Run, vae: AutoencoderKL, world: list[scenes.Scene]) -> tu
             x = to_tensor([scenes.draw(s)[0] for s in world[i : i + 256]]).to(run.device)
             chunks.append(vae.encode(x).latent_dist.mode())
     latents = torch.cat(chunks)
-    scaling = 1 / latents.std().item()
+    scaling = scaling or 1 / latents.std().item()
     latents = (latents * scaling).half()
     run.save("latents", {"latents": latents, "scaling": scaling})
     return latents, scaling
@@ -217,14 +221,25 @@ class Captions:
         return self.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
 
 
-def train_unet(run: Run, steps: int, world: list[scenes.Scene], latents: Tensor) -> tuple[nn.ModuleDict, int, float]:
-    """eps loss, timesteps stratified over the batch; returns the moving average of the weights."""
+def timesteps(alphas: Tensor) -> Tensor:
+    """BATCH timesteps, stratified, from the mean of two densities: uniform in t, and uniform in log-SNR.
+
+    The first is what samples are drawn with; the eps loss under the second is -log p(x) (theory: ITD, eq. 8), and it
+    looks four times as often at the little noise where an undertrained model reads its caption for no reason.
+    """
+    logsnr = torch.logit(alphas.double())
+    density = (1 / len(alphas) + -torch.gradient(logsnr)[0] / (logsnr[0] - logsnr[-1])) / 2
+    cumulative = density.cumsum(0) / density.sum()
+    levels = (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
+    return torch.searchsorted(cumulative, levels.to(cumulative)).clamp(max=len(alphas) - 1)
+
+
+def train_unet(
+    run: Run, steps: int, world: list[scenes.Scene], latents: Tensor, model: nn.ModuleDict, peak: float
+) -> tuple[nn.ModuleDict, int, float]:
+    """eps loss; returns the moving average of the weights."""
     tokenizer = make_tokenizer()
-    torch.manual_seed(run.seed)
-    model = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(len(tokenizer))}).to(run.device)
-    average = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(len(tokenizer))}).to(run.device)
-    average.load_state_dict(model.state_dict())
-    average.requires_grad_(False)
+    average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=1e-2)
     start, seconds, recent = 0, 0.0, []
     if state := run.load("unet"):
@@ -240,12 +255,12 @@ def train_unet(run: Run, steps: int, world: list[scenes.Scene], latents: Tensor)
         torch.manual_seed(rng.getrandbits(63))
         rows = [rng.randrange(len(world)) for _ in range(BATCH)]
         x, tokens = latents[rows].float(), captions.draw(rng, rows).to(run.device)
-        t = ((torch.arange(BATCH) + torch.rand(BATCH)) / BATCH * len(alphas)).long().to(run.device)
+        t = timesteps(alphas)
         a, noise = alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
         z = a.sqrt() * x + (1 - a).sqrt() * noise
         eps_hat = model["unet"](z, t, model["text"](tokens).last_hidden_state).sample
         loss = (eps_hat - noise).square().mean()
-        step_with(optimizer, loss, rate(step, steps, LR, DECAY), model)
+        step_with(optimizer, loss, rate(step, steps, peak, DECAY), model)
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
         recent.append(loss.item())
@@ -256,6 +271,16 @@ def train_unet(run: Run, steps: int, world: list[scenes.Scene], latents: Tensor)
             run.log("unet", step + 1, float(np.mean(recent)), seconds)
             recent = []
     return average.eval(), max(steps, start), seconds
+
+
+def first(run: Run, start: Path | None) -> tuple[nn.ModuleDict, AutoencoderKL | None, float | None]:
+    """UNet and text encoder to train, and the autoencoder with its scaling factor where there is one to start from."""
+    if start is None:
+        torch.manual_seed(run.seed)
+        return nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(len(make_tokenizer()))}), None, None
+    pipe = StableDiffusionPipeline.from_pretrained(start, safety_checker=None, torch_dtype=torch.float32)
+    model = nn.ModuleDict({"unet": pipe.unet, "text": pipe.text_encoder}).train().requires_grad_()
+    return model, pipe.vae.eval().requires_grad_(False).to(run.device), pipe.vae.config.scaling_factor
 
 
 def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) -> None:
@@ -279,18 +304,21 @@ def main(
     steps: int = 7000,
     count: Annotated[int, typer.Option("--scenes", help="Training scenes.")] = 30000,
     seed: int = 0,
+    start: Annotated[Path | None, typer.Option(help="An exported model to go on from.")] = None,
+    peak: Annotated[float, typer.Option(help="Learning rate.")] = LR,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Train the embedded emoji model and export it."""
     run = Run(work, seed, torch.device(device))
-    vae = train_vae(run, vae_steps)
+    model, vae, scaling = first(run, start)
+    vae = vae or train_vae(run, vae_steps)
     world = training_scenes(run, count)
-    latents, scaling = encode_scenes(run, vae, world)
-    average, done, seconds = train_unet(run, steps, world, latents)
+    latents, scaling = encode_scenes(run, vae, world, scaling)
+    average, done, seconds = train_unet(run, steps, world, latents, model.to(run.device), peak)
     export(out, vae, scaling, average)
     (out / "train_log.csv").write_text((work / "log.csv").read_text())
     facts = {"seed": seed, "vae_steps": vae_steps, "unet_steps": done, "batch": BATCH, "scenes": count,
-             "unet_seconds": round(seconds), "device": device, "torch": torch.__version__}  # fmt: skip
+             "unet_seconds": round(seconds), "start": start and str(start), "device": device, "torch": torch.__version__}  # fmt: skip
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
