@@ -40,7 +40,7 @@ class Case:
         self, rule: str, each: int, count: int, seed: int, antithetic: bool = True, density: Tensor | None = None,
         together: int = 4,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """``count`` replicates of ``each`` samples by ``rule``, drawn ``together`` at a time: {estimator: [count,3,H,W]}."""
+        """``count`` replicates of ``each`` samples, drawn ``together`` at a time: {estimator: [count,3,H,W]}."""
         generator = torch.Generator().manual_seed(seed)
         drawn = [
             draw(rule, self.denoiser.logsnr_grid, each, together, generator, antithetic=antithetic, density=density,

@@ -68,7 +68,7 @@ class Explainer:
             from dpid.denoisers.diffusers import from_pipeline
 
             self.denoiser = from_pipeline(model, precision=precision)
-        self.density: Tensor | None = getattr(self.denoiser, "density", None)
+        self.density: Tensor | None = None
         self._finer: list[str] = []  # what "auto" falls back on
         self._rounding: dict[Any, Bias] = {}
         if hasattr(self.denoiser, "at"):
@@ -80,14 +80,18 @@ class Explainer:
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
     ) -> Explainer:
         """An explainer of "emoji" (embedded), a folder, or a hub id; see :func:`dpid.loading.load_pipeline`."""
-        from dpid.loading import EMBEDDED, embedded_path, load_pipeline
+        from dpid.loading import EMBEDDED, embedded_path, load_pipeline, shipped_density
 
-        if str(model) in EMBEDDED and dtype is None:
+        embedded = str(model) in EMBEDDED
+        folder = embedded_path(str(model)) if embedded else Path(model)
+        if embedded and dtype is None:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
-            return cls(EmbeddedDenoiser(embedded_path(str(model)), device), precision=precision)
-        explainer = cls(load_pipeline(model, device, dtype), precision=precision)
-        explainer.denoiser.name = str(model)
+            explainer = cls(EmbeddedDenoiser(folder, device), precision=precision)
+        else:
+            explainer = cls(load_pipeline(model, device, dtype), precision=precision)
+            explainer.denoiser.name = str(model)
+        explainer.density = shipped_density(folder)
         return explainer
 
     def learn(self, results: Sequence[PIDResult]) -> None:
@@ -205,7 +209,9 @@ class Explainer:
         if chosen.rule == "auto":
             return replace(chosen, rule="shifted-grid" if self.density is None else "adaptive")
         if chosen.rule == "adaptive" and self.density is None:
-            raise ValueError("rule: 'adaptive' needs Explainer.density; learn() finds one in results, 'pilot' in a pilot")
+            raise ValueError(
+                "rule: 'adaptive' needs Explainer.density; learn() finds one in results, 'pilot' in a pilot"
+            )
         return chosen
 
     def _question(

@@ -8,13 +8,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 EMBEDDED = ("emoji",)
+DENSITY = "density.safetensors"  # in a model's folder, where it comes with one: {"density": [T]}
 _SUPPORTED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
 def embedded_path(name: str) -> Path:
     """Folder of an embedded model."""
     return Path(str(files("dpid.zoo") / name / "model"))
+
+
+def shipped_density(folder: Path) -> Tensor | None:
+    """:attr:`dpid.Explainer.density` [T] float64 of the model in ``folder``, where it comes with one."""
+    path = folder / DENSITY
+    return load_file(path)["density"].double() if path.is_file() else None
 
 
 @contextmanager

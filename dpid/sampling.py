@@ -10,10 +10,10 @@ with probability q_t and weighs it by Δ_t / q_t, so that every replicate is an 
 - ``shifted-grid``  n equal steps with one random shift, q_t ∝ Δ_t
 - ``adaptive``      a shifted grid in a density that was found before, see :func:`density`
 
-The replicates of the last two are interleaved: of R the r-th is shifted by u + r/R (mod 1) of a step, one random u for all, so that
-together they make one grid R times as fine. Each alone is unbiased; their mean is more exact than that of independent
-ones, by far where few points meet a smooth integrand. Their spread tells the noise of ε and, besides, how far apart
-coarse grids of the same integrand are: intervals are then too wide rather than too narrow.
+The replicates of the last two are interleaved: of R the r-th is shifted by u + r/R (mod 1) of a step, one random u for
+all, so that together they make one grid R times as fine. Each alone is unbiased; their mean is more exact than that of
+independent ones, by far where few points meet a smooth integrand. Their spread tells the noise of ε and, besides, how
+far apart coarse grids of the same integrand are: intervals are then too wide rather than too narrow.
 """
 
 from __future__ import annotations

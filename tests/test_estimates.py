@@ -62,7 +62,7 @@ def test_known_answers_under_every_rule(toy, rule):
 
 def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
     explainer = dpid.Explainer(toy.denoiser)
-    with pytest.raises(ValueError, match="rule: 'adaptive' needs Explainer.density"):
+    with pytest.raises(ValueError, match=r"rule: 'adaptive' needs Explainer\.density"):
         explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, rule="adaptive")
     seen = [explainer.explain(latents=torch.full(SHAPE, v), conditions=CONDITIONS, samples=64) for v in (0.5, 1.5)]
     assert {r.facts.rule for r in seen} == {"shifted-grid"}

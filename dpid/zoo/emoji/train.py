@@ -1,10 +1,10 @@
 """Train the embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR [--start MODEL]``.
 
-Four stages, each resumed where it stopped: the autoencoder, the latents of ``--scenes`` scenes, the UNet with
-its text encoder, the export to a StableDiffusionPipeline folder in fp16. Every step draws its batch from
-(seed, step) alone, so an interrupted run and an uninterrupted one see the same data. ``--steps`` may change
-between runs: the learning rate is constant and falls to zero over the last ``DECAY`` of them. ``--start`` goes on
-from an exported model, on scenes of another ``--seed``: its autoencoder stays, the rest is trained further.
+Five stages, each resumed where it stopped: the autoencoder, the latents of ``--scenes`` scenes, the UNet with its text
+encoder, the export to a StableDiffusionPipeline folder in fp16, the density that "adaptive" samples from. Every step
+draws its batch from (seed, step) alone: an interrupted run and an uninterrupted one see the same data. ``--steps`` may
+change between runs: the learning rate is constant and falls to zero over the last ``DECAY`` of them. ``--start`` goes
+on from an exported model, on scenes of another ``--seed``: its autoencoder stays, the rest is trained further.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ import numpy as np
 import torch
 import typer
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from dpid.explainer import Explainer
+from dpid.loading import DENSITY
 from dpid.zoo.emoji import scenes
 
 MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 words
@@ -33,6 +37,7 @@ WIDTH = 128  # of the text encoder
 VAE_BATCH, VAE_LR = 16, 2e-3
 BATCH, LR, WARMUP, DECAY, EMA = 32, 1e-3, 200, 0.5, 0.999
 SAVE_EVERY = 250
+SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -297,6 +302,21 @@ def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) 
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
 
 
+def learn_density(run: Run, out: Path) -> None:
+    """Write :attr:`dpid.Explainer.density`, learnt from scenes of two pictures drawn as those of training are."""
+    explainer, rng = Explainer.from_pretrained(out), run.rng("density", 0)
+    results = []
+    while len(results) < SEEN:
+        scene = scenes.sample(rng)
+        phrases = [rng.choice(scenes.PICTURES[p].phrases)[0] for p in scene.pictures]
+        if len(set(phrases)) == 2:
+            prompt, image = " and ".join(f"a {p}" for p in phrases), Image.fromarray(scenes.draw(scene)[0])
+            results.append(explainer.explain(image, prompt, phrases, samples=SAMPLES, rule="shifted-grid"))
+    explainer.learn(results)
+    assert explainer.density is not None
+    save_file({"density": explainer.density.float()}, out / DENSITY)
+
+
 def main(
     work: Annotated[Path, typer.Option(help="Checkpoints and log; a run resumes from here.")],
     out: Annotated[Path, typer.Option(help="Folder of the exported pipeline.")],
@@ -316,9 +336,11 @@ def main(
     latents, scaling = encode_scenes(run, vae, world, scaling)
     average, done, seconds = train_unet(run, steps, world, latents, model.to(run.device), peak)
     export(out, vae, scaling, average)
+    learn_density(run, out)
     (out / "train_log.csv").write_text((work / "log.csv").read_text())
     facts = {"seed": seed, "vae_steps": vae_steps, "unet_steps": done, "batch": BATCH, "scenes": count,
-             "unet_seconds": round(seconds), "start": start and str(start), "device": device, "torch": torch.__version__}  # fmt: skip
+             "unet_seconds": round(seconds), "start": start and str(start), "peak": peak, "device": device,
+             "torch": torch.__version__}  # fmt: skip
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
