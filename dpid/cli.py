@@ -194,6 +194,7 @@ def explain(
     from dpid.explainer import Explainer, plan_concepts
     from dpid.images import open_image
     from dpid.options import Options
+    from dpid.precision import for_one
 
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
     if samples is None:
@@ -207,6 +208,8 @@ def explain(
     Options(**options)
     plan_concepts(prompt, concept, context=context)
     picture = open_image(image)
+    if not pairs:
+        precision = for_one(precision, device, samples)
     with writable(out):
         explainer = Explainer.from_pretrained(model, device=device, precision=precision)
         (_explain_pairs if pairs else _explain)(explainer, picture, prompt, tuple(concept), out, **options)

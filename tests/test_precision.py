@@ -6,7 +6,7 @@ import torch
 import dpid
 from dpid.conditions import from_mapping
 from dpid.denoisers import GaussianDenoiser
-from dpid.precision import candidates, rounding_bias
+from dpid.precision import PILOT, candidates, for_one, rounding_bias
 
 CONDITIONS = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
 SHAPE = (4, 6, 6)
@@ -84,3 +84,10 @@ def test_the_most_precise_type_comes_last():
 def test_refusals(model):
     with pytest.raises(ValueError, match="precision: found 'int8', allowed are auto, float32, bfloat16, float16"):
         dpid.Explainer(model, precision="int8")
+
+
+def test_one_small_picture_on_a_cpu_needs_no_pilot(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert for_one("auto", None, 4 * PILOT) == for_one("auto", "cpu", 8) == "float32"
+    assert for_one("auto", None, 4 * PILOT + 1) == for_one("auto", "cuda:0", 8) == "auto"
+    assert for_one("bfloat16", "cpu", 8) == "bfloat16"
