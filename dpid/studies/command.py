@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 _NEEDS_DATA = {"localisation", "retrieval"}  # of models other than the embedded one
 
 
-def _data(path: Path | None, name: str, console: Console) -> dict[str, tuple[Scene, ...] | tuple[CaptionPair, ...]]:
+def _data(
+    path: Path | None, images: Path | None, captions: Path | None, name: str, console: Console
+) -> dict[str, tuple[Scene, ...] | tuple[CaptionPair, ...]]:
     """The user's pictures; rows that cannot be used are named and left out."""
+    coco = images is not None or captions is not None
+    if coco and (path is None or name == "retrieval"):
+        raise ValueError("images, captions: they belong to COCO's --data, which retrieval does not read")
     if path is None:
         return {}
+    from dpid.studies.coco import read_coco
     from dpid.studies.data import read_pairs, read_scenes
 
-    read: Any = read_pairs(path) if name == "retrieval" else read_scenes(path)
+    read: Any
+    if coco:
+        read = read_coco(path, images or path.parent, captions)
+    else:
+        read = read_pairs(path) if name == "retrieval" else read_scenes(path)
     for problem in read.problems:
         console.print(f"note: {path.name}: {problem}", style="yellow", highlight=False)
     if not read.rows:
@@ -43,8 +53,12 @@ def study(
     model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
     data: Annotated[
         Path | None,
-        typer.Option(help="Your pictures: CSV with image, prompt, concepts and mask; for retrieval, CSV or JSON with "
-                     "image, true and false."),
+        typer.Option(help="Your pictures: CSV with image, prompt, concepts and mask; COCO's instances.json (with "
+                     "--images); for retrieval, CSV or JSON with image, true and false."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="COCO: folder of the pictures.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="COCO: captions.json; the two largest things make the prompt if left out.")
     ] = None,
     pictures: Annotated[
         int | None, typer.Option(help="Pictures of every case; the study's own number if left out.")
@@ -68,7 +82,7 @@ def study(
         raise ValueError("data: found with all, but studies need different data; run them one by one")
     names = [n for n in STUDIES if name in (n, "all")]
     err, console = Console(stderr=True), Console()
-    given = _data(data, name, err)
+    given = _data(data, images, captions, name, err)
     with writable(out), _bar(err) as (progress, task):
 
         def tell(done: int, planned: int) -> None:

@@ -42,8 +42,11 @@ def caption_information(
     index = (0, *(texts.index(c) for c in captions))
     plan = Plan(names, ((), *((n,) for n in names)), texts, index, index[-1])
     each = Options(samples=samples, replicates=replicates, seed=seed).per_replicate
-    grid = draw("shifted-grid", denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(seed))
-    f = set_function(evaluate(denoiser, x, plan, grid, seed=seed), plan)
+    rule = "shifted-grid" if explainer.density is None else "adaptive"
+    drawn = draw(
+        rule, denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(seed), density=explainer.density
+    )
+    f = set_function(evaluate(denoiser, x, plan, drawn, seed=seed), plan)
     return {name: f[name][:, :, 0].sum((-2, -1)).cpu() for name in ESTIMATORS}
 
 

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from dpid.studies.coco import read_coco
+from dpid.studies.command import _data
 from dpid.studies.data import Problem, read_pairs, read_scenes
 
 # pycocotools makes arrays in a way that NumPy 2 deprecates.
@@ -231,6 +233,17 @@ def test_coco_without_captions(coco):
     ]  # fmt: skip
     assert "category_id 9 is none" in data.problems[1].message
     assert "its size is [10, 20], but the picture has 12×20" in data.problems[3].message
+
+
+def test_coco_from_the_command_line(coco):
+    path, folder, _ = coco
+    said = Console(record=True, width=200)
+    (scene,) = _data(path, folder, None, "localisation", said)["scenes"]
+    assert scene.concepts == ("cat", "umbrella")
+    assert "note: instances.json: row 3, column file_name" in said.export_text()
+    for data, study in ((path, "retrieval"), (None, "localisation")):
+        with pytest.raises(ValueError, match="images, captions: they belong to COCO's --data"):
+            _data(data, folder, None, study, said)
 
 
 def test_coco_with_captions(coco):
