@@ -19,7 +19,7 @@ from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, peak_memory
 from dpid.estimates import Estimate
 from dpid.images import ImageLike, encode
-from dpid.information import evaluate, needed_pairs, set_function, set_profile
+from dpid.information import SIGNED, evaluate, needed_pairs, set_function, set_profile
 from dpid.likelihood import Likelihood, likelihood
 from dpid.options import Options
 from dpid.pid import mean_stderr
@@ -103,7 +103,7 @@ class Explainer:
         lengths = {len(result.edges) for result in results}
         if len(lengths) != 1:
             raise ValueError(f"results: found profiles of {sorted(lengths)} edges, expected all of one length")
-        profiles = [result.profiles["standard"] for result in results]
+        profiles = [result.profiles[name] for result in results for name in SIGNED]
         self.density = density(profiles, results[0].edges.double(), self.denoiser.logsnr_grid)
 
     def explain(
@@ -299,8 +299,9 @@ class Explainer:
         for turn in range(options.rounds):
             for rule, count in options.draws(turn):
                 if rule == "adaptive" and options.rule == "pilot":
-                    found = [set_profile(sums, q)["standard"][:, :, 0].cpu() for q in questions]
-                    where = density(found, edges, self.denoiser.logsnr_grid)
+                    found = [set_profile(sums, question) for question in questions]
+                    profiles = [f[name][:, :, 0].cpu() for f in found for name in SIGNED]
+                    where = density(profiles, edges, self.denoiser.logsnr_grid)
                 samples = draw(
                     rule, self.denoiser.logsnr_grid, count, options.replicates, generator, first_id=done,
                     antithetic=options.antithetic, density=where,

@@ -23,6 +23,7 @@ from dpid.engine import Accumulator, integrate
 from dpid.sampling import Samples
 
 ESTIMATORS = ("rao-blackwell", "standard", "orthogonal")
+SIGNED = ESTIMATORS[:2]  # those that obey the chain rule
 
 
 def needed_pairs(plans: Sequence[Plan]) -> Tensor:

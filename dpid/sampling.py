@@ -135,7 +135,7 @@ def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor) -> Tensor:
 
     Parameters
     ----------
-    profiles : [G,S,L] of every picture, nats of G replicates and S subsets in L bins
+    profiles : [G,S,L] of every picture (and estimator), nats of G replicates and S subsets in L bins
     edges : of the bins, [L+1]
     """
     sizes = [f.double().square().mean(0).sqrt() for f in profiles]
