@@ -32,6 +32,7 @@ from dpid.sampling import density, draw
 _LOG = logging.getLogger("dpid")
 Progress = Callable[[int, int], None]
 _MOST_BINS = 64  # of the profile over log-SNR
+_EVEN, _EVEN_PILOT = 0.25, 0.5  # of a density: a pilot of few samples may have missed a peak
 
 
 class ConvergenceWarning(UserWarning):
@@ -104,7 +105,7 @@ class Explainer:
         if len(lengths) != 1:
             raise ValueError(f"results: found profiles of {sorted(lengths)} edges, expected all of one length")
         profiles = [result.profiles[name] for result in results for name in SIGNED]
-        self.density = density(profiles, results[0].edges.double(), self.denoiser.logsnr_grid)
+        self.density = density(profiles, results[0].edges.double(), self.denoiser.logsnr_grid, _EVEN)
 
     def explain(
         self,
@@ -301,7 +302,7 @@ class Explainer:
                 if rule == "adaptive" and options.rule == "pilot":
                     found = [set_profile(sums, question) for question in questions]
                     profiles = [f[name][:, :, 0].cpu() for f in found for name in SIGNED]
-                    where = density(profiles, edges, self.denoiser.logsnr_grid)
+                    where = density(profiles, edges, self.denoiser.logsnr_grid, _EVEN_PILOT)
                 samples = draw(
                     rule, self.denoiser.logsnr_grid, count, options.replicates, generator, first_id=done,
                     antithetic=options.antithetic, density=where,

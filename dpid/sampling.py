@@ -126,21 +126,22 @@ def _proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) -
     return q / q.sum()
 
 
-def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor) -> Tensor:
+def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor, even: float) -> Tensor:
     """Where "adaptive" samples, [T] at the levels of ``grid``, from i(x; y_S) over log-SNR of pictures seen before.
 
-    Half is √E f², the proposal of least variance for an integrand f, averaged over all subsets, pictures and
-    neighbouring bins; half is even. A density from i(x; all) alone misses where a wrong word is decided, a jagged one
-    loses what a grid gains, and a pilot of few samples may have missed a peak.
+    Beside an ``even`` part it is the standard deviation over replicates: a grid integrates what all replicates share,
+    so that the noise is what is left to place samples by. It is averaged over all subsets, pictures and neighbouring
+    bins: i(x; all) alone misses where a wrong word is decided, and a jagged density loses what a grid gains.
 
     Parameters
     ----------
     profiles : [G,S,L] of every picture (and estimator), nats of G replicates and S subsets in L bins
     edges : of the bins, [L+1]
+    even : share of the samples that is spread evenly, the larger the less the profiles can be relied on
     """
-    sizes = [f.double().square().mean(0).sqrt() for f in profiles]
+    sizes = [f.double().std(0) for f in profiles]
     size = torch.stack([(s / (s.mean(1, keepdim=True) + 1e-12)).mean(0) for s in sizes]).mean(0)
     padded = torch.cat((size[:1], size, size[-1:]))
     size = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4 + 1e-12
     q = size[torch.bucketize(grid, edges[1:-1])]
-    return q / (q * cells(grid)).sum() + 1 / (grid[-1] - grid[0])
+    return (1 - even) * q / (q * cells(grid)).sum() + even / (grid[-1] - grid[0])

@@ -82,12 +82,13 @@ def test_interleaved_replicates_are_more_exact_than_their_spread():
     assert (each.mean() - exact).abs() < 0.02 < 0.2 < each.std()
 
 
-def test_density_is_half_where_the_information_was():
+def test_density_is_where_the_noise_was():
     """Two pictures, both of whose words live in the third of four bins."""
     f = torch.zeros(4, 3, 4)
-    f[:, :, 2] = torch.tensor([1.0, -1.0, 2.0])[:, None].T
+    f[:, :, 2] = torch.tensor([1.0, -1.0, 3.0, 1.0])[:, None] * torch.tensor([1.0, 2.0, -5.0])
+    f[:, :, 0] = 7.0  # the same in all replicates: a grid sees to it
     edges = torch.linspace(float(GRID[0]), float(GRID[-1]), 5, dtype=torch.float64)
-    q = density([f, 10 * f], edges, GRID) * cells(GRID)
+    q = density([f, 10 * f], edges, GRID, 0.5) * cells(GRID)
     share = torch.zeros(4, dtype=torch.float64).index_add_(0, torch.bucketize(GRID, edges[1:-1]), q) / q.sum()
     # Half is even, 1/8 a bin; the other is smoothed with weights ¼ ½ ¼. A level is up to 3e-3 of a bin.
     torch.testing.assert_close(share, torch.tensor([1, 2, 3, 2], dtype=torch.float64) / 8, atol=5e-3, rtol=0)
