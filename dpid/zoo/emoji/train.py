@@ -303,7 +303,7 @@ def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) 
     for config in (
         out / "unet" / "config.json",
         out / "vae" / "config.json",
-    ):  # where a --start lay is nobody's business
+    ):  # the path that --start lay at
         kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
         config.write_text(json.dumps(kept, indent=2) + "\n")
 
