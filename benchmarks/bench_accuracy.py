@@ -50,13 +50,18 @@ def heldout(number: int) -> known.Case:
 
 
 @cache
-def cases(name: str) -> tuple[known.Case, known.Case]:
-    """The case of that name, and another picture of its model, from which "adaptive" may learn."""
-    if name == "gaussian":
-        return known.gaussian(TRAINED), known.gaussian(TRAINED, seed=1)
-    if name == "mixture":
-        return known.mixture(TRAINED), known.mixture(TRAINED, seed=1)
-    return (heldout(int(name.split("-")[1])),) * 2
+def case_of(name: str, seed: int = 0) -> known.Case:
+    """The case of that name; of an exact model, the picture of ``seed``."""
+    if name.startswith("emoji"):
+        return heldout(int(name.split("-")[1]))
+    return {"gaussian": known.gaussian, "mixture": known.mixture}[name](TRAINED, seed=seed)
+
+
+@cache
+def density_of(name: str) -> torch.Tensor:
+    """For "adaptive": the one that the embedded model comes with; of an exact model, that of another picture."""
+    shipped = explainer().density if name.startswith("emoji") else None
+    return case_of(name, seed=1).density(seed=2) if shipped is None else shipped
 
 
 MODELS = {"gaussian": ("gaussian",), "mixture": ("mixture",), "emoji": tuple(f"emoji-{i}" for i in PICTURES)}
@@ -69,7 +74,7 @@ def stacked(f: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def truth(name: str) -> torch.Tensor:
     """Closed form, or a long run: [1 or replicates of it, 3 estimators, 3 subsets, H, W]."""
-    case = cases(name)[0]
+    case = case_of(name)
     if name == "gaussian":
         return stacked({k: v[None] for k, v in known.gaussian_sums(case).items()})
     return stacked(case.replicates("shifted-grid", 64, 1024 if name == "mixture" else 64, seed=1000))
@@ -77,12 +82,10 @@ def truth(name: str) -> torch.Tensor:
 
 def run(name: str, rule: str, size: int, repeats: int) -> torch.Tensor:
     """``repeats`` estimates of ``size`` samples a condition, [repeats, replicates, 3 estimators, 3 subsets, H, W]."""
-    case, pilot = cases(name)
+    case = case_of(name)
     if rule == "itd":
         return stacked(case.replicates("logistic", 1, repeats, seed=1, antithetic=False))[:, None]
-    density = None
-    if rule == "adaptive":  # the embedded model comes with a density, learnt from training scenes
-        density = explainer().density if name.startswith("emoji") else pilot.density(seed=2)
+    density = density_of(name) if rule == "adaptive" else None
     f = stacked(case.replicates(rule, size // REPLICATES, REPLICATES * repeats, seed=size, density=density))
     return f.unflatten(0, (repeats, REPLICATES))
 

@@ -191,10 +191,11 @@ class Explainer:
         **options: Any,
     ) -> Likelihood:
         """log p(x | condition) of the latents; ``options`` as for :meth:`explain`. See :mod:`dpid.likelihood`."""
-        chosen = self._options(options)
+        chosen = Options(**options)
         _, x = self._latents(image, latents)
         alone = Plan((), ((),), (condition,), (0,), 0)
-        rule = "shifted-grid" if chosen.rule in ("adaptive", "pilot") else chosen.rule  # there is no gap to adapt to
+        # There is no gap to adapt to.
+        rule = "shifted-grid" if chosen.rule in ("auto", "adaptive", "pilot") else chosen.rule
         samples = draw(
             rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.replicates,
             torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,

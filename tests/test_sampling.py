@@ -56,7 +56,7 @@ def test_every_replicate_is_unbiased(rule, antithetic):
         integral(draw(rule, GRID, 4, 3, generator, antithetic=antithetic, density=DENSITY), peaked, 3)
         for _ in range(2000)
     ])  # fmt: skip
-    # 4.5 standard errors of the mean of 2000 independent draws: one in 15000 of these 30 numbers.
+    # 4.5 standard errors of the mean of 2000 independent draws: one run in 4900 fails in any of these 30 numbers.
     assert ((each.mean(0) - exact).abs() < 4.5 * each.std(0) / 2000**0.5).all()
 
 

@@ -300,10 +300,8 @@ def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) 
     # pipeline loaded with no dtype would not fit together.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
-    for config in (
-        out / "unet" / "config.json",
-        out / "vae" / "config.json",
-    ):  # the path that --start lay at
+    for part in ("unet", "vae"):  # without the path that --start lay at
+        config = out / part / "config.json"
         kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
         config.write_text(json.dumps(kept, indent=2) + "\n")
 
