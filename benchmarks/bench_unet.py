@@ -1,8 +1,9 @@
 """All conditions of a picture: ITD's way, diffusers' batches, and the fused UNet, paired in one run.
 
-``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1] [--rounds 3]``. Stable Diffusion at true size with random
-weights: nothing is downloaded. (a) fp32, one log-SNR a step, conditions repeated in the batch, the host waits at each
-step; (b) the pipeline's UNet on a batch of the size that the engine chooses; (c) ours.
+``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1|sdxl] [--rounds 3]``. Stable Diffusion at true size with
+random weights, on latents of 64×64 (a quarter of SDXL's native area): nothing is downloaded. (a) fp32, one log-SNR a
+step, conditions repeated in the batch, the host waits at each step; (b) the pipeline's UNet on a batch of the size that
+the engine chooses; (c) ours.
 """
 
 import statistics
@@ -23,7 +24,15 @@ PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]])
 FULL = {
     "sd1.5": {"attention_head_dim": 8, "cross_attention_dim": 768},
     "sd2.1": {"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True},
-}
+    "sdxl": {
+        "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048, "use_linear_projection": True,
+        "block_out_channels": (320, 640, 1280), "transformer_layers_per_block": (1, 2, 10),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}  # fmt: skip
 
 
 def random_unet(config: dict[str, object]) -> torch.nn.Module:
@@ -116,7 +125,9 @@ def encode(denoiser, generator: torch.Generator):  # type: ignore[no-untyped-def
     width = denoiser.unet_config["cross_attention_dim"]
     if denoiser.latent_shape[-1] == 16:
         return denoiser.encode_conditions(PROMPTS)
-    return denoiser._prepared(PROMPTS, torch.randn(K, 77, width, generator=generator).to(denoiser.device))
+    hidden = torch.randn(K, 77, width, generator=generator).to(denoiser.device)
+    pooled = torch.randn(K, 1280, generator=generator).to(denoiser.device)
+    return denoiser._prepared(PROMPTS, hidden, pooled if denoiser.unet_config["addition_embed_type"] else None)
 
 
 def figures(times: dict[str, list[float]], inside: float, evaluations: int, flops: int, peak: float):  # type: ignore[no-untyped-def]

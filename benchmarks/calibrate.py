@@ -2,7 +2,7 @@
 
 Coverage: over many repeats, how often the 95 % interval (Student's t, R - 1 degrees of freedom) holds the truth: of
 f(S) of the image, of its atoms (jackknife), of f(S) and of the atoms of every pixel; every rule of
-:mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 8, 16 and 64 samples. A repeat is one explanation.
+:mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 4, 8, 16 and 64 samples. A repeat is one explanation.
 Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
 "orthogonal" and "rao-blackwell" the integral, in closed form or of a long run.
 
@@ -32,7 +32,7 @@ from dpid.result import Estimate
 from dpid.sampling import RULES
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
-EACH = (8, 16, 64)  # samples a replicate: 32, 64 and 256 in four of them
+EACH = (4, 8, 16, 64)  # samples a replicate; the default is 4 in each of 8
 SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
 # What lies outside is below 1 % of f(S); much wider, and most samples of "uniform" fall where nothing happens.
 GAUSSIAN, MIXTURE, WRONG, SCENE = (-9.0, 11.0), (-8.0, 5.0), (-8.0, 13.0), (-9.0, 2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -252,6 +253,8 @@ def info() -> None:
 
 def run() -> None:
     """Entry point: errors of the input become one line."""
+    # Importing torch and matplotlib makes a million objects that stay: looking for garbage among them costs 0.4 s.
+    gc.set_threshold(100_000, 50, 50)
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:

@@ -27,7 +27,7 @@ class Accumulator:
     gaps, residuals : per latent pixel, [G,P,B,H,W] and [G,K,B,H,W]
     pairs : conditions of the gaps, [P,2]
     edges : of L bins of log-SNR, [L+1] float64 ascending
-    gap_profile, residual_profile : of the whole image in every bin, [G,L,P,B] and [G,L,K,B]
+    gap_profile, residual_profile : of the whole image in every bin, [A,L,P,B] and [A,L,K,B]; see :func:`profile_groups`
     evaluations : of the denoiser
     """
 
@@ -45,7 +45,7 @@ class Accumulator:
     ) -> Accumulator:
         """Zeros for latents ``x`` [B,C,H,W]; without ``edges`` there is no profile, L = 0."""
         b, _, h, w = x.shape
-        bins = 0 if edges is None else len(edges) - 1
+        bins, groups = 0 if edges is None else len(edges) - 1, profile_groups(replicates)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, device=x.device)
@@ -53,13 +53,13 @@ class Accumulator:
         return cls(
             zeros(replicates, len(pairs), b, h, w), zeros(replicates, conditions, b, h, w), pairs.to(x.device),
             x.new_zeros(1, dtype=torch.float64) if edges is None else edges.to(x.device),
-            zeros(replicates, bins, len(pairs), b), zeros(replicates, bins, conditions, b),
+            zeros(groups, bins, len(pairs), b), zeros(groups, bins, conditions, b),
         )  # fmt: skip
 
     def add_profile(self, eps_hat: Tensor, noise: Tensor, part: Samples) -> None:
         """Add ½ w ‖·‖² of every pair and residual: eps_hat [N,K,B,C,H,W], noise [N,B,C,H,W]."""
-        bins = self.gap_profile.shape[1]
-        row = part.replicate * bins + torch.bucketize(part.logsnr, self.edges[1:-1])
+        groups, bins = self.gap_profile.shape[:2]
+        row = part.replicate % groups * bins + torch.bucketize(part.logsnr, self.edges[1:-1])
         half = (part.weight / 2)[:, None, None]
         first, second = self.pairs.unbind(1)
         # A pair at a time: all differences at once would take more memory than the UNet's output itself.
@@ -74,6 +74,14 @@ class Accumulator:
     def is_finite(self) -> bool:
         """Whether no sum is NaN or infinite."""
         return bool(self.residuals.isfinite().all())
+
+
+def profile_groups(replicates: int) -> int:
+    """A: the profile over log-SNR has bins as fine as the levels of one of its A replicates, so that few are better.
+
+    Where four divide G, the r-th of them is every replicate r, r + 4, …: of an interleaved grid again a grid.
+    """
+    return 4 if replicates % 4 == 0 else replicates
 
 
 def integrate(

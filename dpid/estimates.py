@@ -150,7 +150,7 @@ class How:
 
 
 def decomposition(f: Tensor, profile: Tensor, edges: Tensor, how: How) -> Decomposition:
-    """Decompose replicates ``f`` [G, S, h, w] and ``profile`` [G, S, L]; ``how.level`` says where the measure acts.
+    """Decompose replicates ``f`` [G, S, h, w] and ``profile`` [A, S, L]; ``how.level`` says where the measure acts.
 
     Only sums over the image are corrected for the bias of the minimum. A pixel's two values lie within their noise of
     each other almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell
@@ -182,7 +182,7 @@ def decomposition(f: Tensor, profile: Tensor, edges: Tensor, how: How) -> Decomp
         image, error = atoms(f.sum((-2, -1)), 1, corrected=True, coarse=coarse)
 
     def estimate(value: Tensor, err: Tensor) -> Estimate:
-        return Estimate(float(value), float(err), len(f) - 1)
+        return Estimate(float(value), float(err), len(profile if how.level == "logsnr" else f) - 1)
 
     width = (edges[1:] - edges[:-1]).to(profile)
     return Decomposition(

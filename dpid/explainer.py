@@ -16,7 +16,7 @@ from torch import Tensor
 from dpid import __version__
 from dpid.conditions import Plan, Subset, from_mapping, merge, plan, with_reference
 from dpid.denoisers.latent import check_precision
-from dpid.engine import Accumulator, integrate, peak_memory
+from dpid.engine import Accumulator, integrate, peak_memory, profile_groups
 from dpid.estimates import Estimate
 from dpid.images import ImageLike, encode
 from dpid.information import SIGNED, evaluate, needed_pairs, set_function, set_profile
@@ -197,7 +197,7 @@ class Explainer:
         # There is no gap to adapt to.
         rule = "shifted-grid" if chosen.rule in ("auto", "adaptive", "pilot") else chosen.rule
         samples = draw(
-            rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.replicates,
+            rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.repeats,
             torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,
         )  # fmt: skip
         sums = evaluate(
@@ -289,8 +289,8 @@ class Explainer:
         priors = [_priors(question, options, prompt) for question in questions]
         encoded = self.denoiser.encode_conditions(texts)
         generator = torch.Generator().manual_seed(options.seed)
-        edges = _edges(self.denoiser.logsnr_grid, min(options.points, _MOST_BINS))
-        sums = Accumulator.empty(x, options.replicates, len(texts), needed_pairs(questions), edges)
+        edges = _edges(self.denoiser.logsnr_grid, min(options.points // profile_groups(options.repeats), _MOST_BINS))
+        sums = Accumulator.empty(x, options.repeats, len(texts), needed_pairs(questions), edges)
         planned = options.each * len(texts) * (1 if options.tolerance is None else options.rounds)
 
         def tell() -> None:
@@ -305,7 +305,7 @@ class Explainer:
                     profiles = [f[name][:, :, 0].cpu() for f in found for name in SIGNED]
                     where = density(profiles, edges, self.denoiser.logsnr_grid, _EVEN_PILOT)
                 samples = draw(
-                    rule, self.denoiser.logsnr_grid, count, options.replicates, generator, first_id=done,
+                    rule, self.denoiser.logsnr_grid, count, options.repeats, generator, first_id=done,
                     antithetic=options.antithetic, density=where,
                 )  # fmt: skip
                 # Every draw estimates the whole integral; two that make up one round count by their samples.
@@ -314,7 +314,7 @@ class Explainer:
                     self.denoiser, x, encoded, samples, sums, seed=options.seed, on_batch=tell,
                     max_batch_size=options.max_batch_size,
                 )  # fmt: skip
-                done += count * options.replicates
+                done += count * options.repeats
             results = [
                 self._result(picture, x, question, options, prompt, known, sums, turn + 1)
                 for question, known in zip(questions, priors, strict=True)
@@ -339,7 +339,7 @@ class Explainer:
             prompt=prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
             reference=str(question.texts[question.full]), estimator=options.estimator, measure=options.measure,
             level=options.level, smooth=options.smooth, rule=options.rule, antithetic=options.antithetic,
-            priors=priors, samples=options.each * rounds, replicates=options.replicates,
+            priors=priors, samples=options.each * rounds, replicates=options.repeats,
             unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=self.denoiser.name,
             precision=self.denoiser.precision, version=__version__,

@@ -54,7 +54,11 @@ def set_function(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Te
 
 
 def set_profile(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:
-    """f(S) of the image in every bin of log-SNR, by every estimator: float64 [G, S, B, L]; its sum over L is f(S)."""
+    """f(S) of the image in every bin of log-SNR, by every estimator: float64 [A, S, B, L]; its sum over L is f(S).
+
+    A as of :func:`dpid.engine.profile_groups`.
+    """
+    rounds *= len(sums.gaps) // len(sums.gap_profile)
     gaps, residuals = (t.double().permute(0, 2, 3, 1) / rounds for t in (sums.gap_profile, sums.residual_profile))
     return _estimators(gaps, residuals, sums.pairs, plan)
 

@@ -71,7 +71,8 @@ class PIDResult:
     facts : prompt, concepts, conditions, seed, model, UNet evaluations, …
     replicates : {estimator: float32 [G, S, h, w]}, f(S) of the non-empty subsets, smallest first, in nats per latent
         pixel; every number and map below is computed from these
-    profiles : {estimator: float32 [G, S, L]}, the same of the whole image in L bins of log-SNR, nats
+    profiles : {estimator: float32 [A, S, L]}, the same of the whole image in L bins of log-SNR, nats; A is 4 where four
+        divide G, else G
     edges : of the bins, float64 [L+1]
     picture : uint8 [H, W, 3], or None when latents were explained
     """

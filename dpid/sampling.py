@@ -135,7 +135,7 @@ def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor, even: float
 
     Parameters
     ----------
-    profiles : [G,S,L] of every picture (and estimator), nats of G replicates and S subsets in L bins
+    profiles : [A,S,L] of every picture (and estimator), nats of A replicates and S subsets in L bins
     edges : of the bins, [L+1]
     even : share of the samples that is spread evenly, the larger the less the profiles can be relied on
     """

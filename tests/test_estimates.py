@@ -50,6 +50,25 @@ def test_profile_sums_to_the_image(toy, rule):
             assert total == pytest.approx(estimate.value, rel=1e-4, abs=1e-3)
 
 
+@pytest.mark.parametrize(("replicates", "groups"), [(2, 2), (4, 4), (6, 6), (8, 4), (12, 4)])
+def test_profile_has_the_levels_of_a_quarter_of_the_replicates_in_its_bins(toy, replicates, groups):
+    """Every bin holds one log-SNR of every group; with none in some, a profile would be noise around zero."""
+    samples = 2 * 5 * replicates
+    result = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=samples, replicates=replicates)
+    profile = result.profiles["orthogonal"]
+    assert profile.shape == (groups, 3, samples // 2 // groups)
+    assert (profile[:, -1] > 0).all()
+    torch.testing.assert_close(profile.mean(0).sum(-1), result.replicates["orthogonal"].mean(0).sum((-2, -1)))
+
+
+def test_degrees_of_freedom_are_those_of_what_the_measure_acts_on(toy):
+    dof = {
+        level: toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, level=level).redundancy.dof
+        for level in ("image", "pixel", "logsnr")
+    }
+    assert dof == {"image": 7, "pixel": 7, "logsnr": 3}
+
+
 @pytest.mark.parametrize("rule", ["shifted-grid", "stratified", "uniform", "logistic", "pilot"])
 def test_known_answers_under_every_rule(toy, rule):
     result = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=8192, replicates=16, rule=rule)

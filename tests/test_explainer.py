@@ -9,6 +9,7 @@ from PIL import Image
 
 import dpid
 from dpid.explainer import ConvergenceWarning
+from dpid.options import Options
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,17 @@ def test_spends_what_it_says_and_repeats(emoji, two_things, result):
         torch.testing.assert_close(again.replicates[name], f, rtol=1e-3, atol=1e-3)
     other = emoji.explain(path, prompt, concepts, samples=16, seed=1)
     assert other.redundancy != result.redundancy
+
+
+@pytest.mark.parametrize(
+    ("options", "replicates", "spent"),
+    [({"samples": 8}, 4, 8), ({"samples": 15}, 4, 16), ({"samples": 16}, 8, 16), ({}, 8, 32), ({"samples": 3}, 4, 8),
+     ({"samples": 8, "antithetic": False}, 8, 8), ({"samples": 16, "rule": "pilot"}, 4, 16),
+     ({"samples": 8, "replicates": 2}, 2, 8)],
+)  # fmt: skip
+def test_as_many_replicates_as_the_samples_are_for(options, replicates, spent):
+    found = Options(**options)
+    assert (found.repeats, found.each) == (replicates, spent)
 
 
 def test_every_kind_of_image_gives_the_same(emoji, two_things, result):

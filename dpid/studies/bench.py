@@ -58,7 +58,7 @@ class Workbench:
     ----------
     model : "emoji", a pipeline folder or a hub id
     samples : evaluations of every condition
-    replicates : independent repeats, from whose spread the errors come
+    replicates : repeats, from whose spread the errors come; see :class:`dpid.options.Options`
     pictures : of every case (each study says what its cases are); None: the study's own number
     seed : of pictures and noise
     scenes : pictures of the user in place of the study's own
@@ -73,7 +73,7 @@ class Workbench:
     """
 
     def __init__(
-        self, model: str = "emoji", *, samples: int = 32, replicates: int = 4, pictures: int | None = None,
+        self, model: str = "emoji", *, samples: int = 32, replicates: int | None = None, pictures: int | None = None,
         seed: int = 0, scenes: Sequence[Scene] = (), pairs: Sequence[CaptionPair] = (),
         explainer: Explainer | None = None, pipe: Any = None, progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip

@@ -27,8 +27,8 @@ ESTIMATORS = ("standard", "orthogonal")  # Rao–Blackwell's needs to know which
 
 
 def caption_information(
-    explainer: Explainer, image: ImageLike, captions: Sequence[str], *, samples: int = 32, replicates: int = 4,
-    seed: int = 0,
+    explainer: Explainer, image: ImageLike, captions: Sequence[str], *, samples: int = 32,
+    replicates: int | None = None, seed: int = 0,
 ) -> dict[str, Tensor]:  # fmt: skip
     """i(x; caption) of every caption, all from the same noise: {estimator: float64 [replicates, captions]}, nats.
 
@@ -41,11 +41,12 @@ def caption_information(
     names = tuple(map(str, range(len(captions))))
     index = (0, *(texts.index(c) for c in captions))
     plan = Plan(names, ((), *((n,) for n in names)), texts, index, index[-1])
-    each = Options(samples=samples, replicates=replicates, seed=seed).per_replicate
+    chosen = Options(samples=samples, replicates=replicates, seed=seed)
     rule = "shifted-grid" if explainer.density is None else "adaptive"
     drawn = draw(
-        rule, denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(seed), density=explainer.density
-    )
+        rule, denoiser.logsnr_grid, chosen.per_replicate, chosen.repeats, torch.Generator().manual_seed(seed),
+        density=explainer.density,
+    )  # fmt: skip
     f = set_function(evaluate(denoiser, x, plan, drawn, seed=seed), plan)
     return {name: f[name][:, :, 0].sum((-2, -1)).cpu() for name in ESTIMATORS}
 

@@ -1,0 +1,53 @@
+"""Every study on the embedded model, as ``dpid study all`` runs it: its figures, and its wall time.
+
+``python benchmarks/bench_studies.py [NAME …] [--pictures N]``; what is finished in build/studies is not done again, and
+not timed.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import ledger
+import typer
+
+from dpid.studies import STUDIES, Workbench, write
+
+OUT = Path(__file__).parents[1] / "build" / "studies"
+
+
+def rows_of(name: str, folder: Path, case: str) -> list[dict[str, object]]:
+    """The ledger's rows of a finished study: figures with 95 % intervals."""
+    summary = json.loads((folder / name / "summary.json").read_text())["summary"]
+    rows: list[dict[str, object]] = []
+    for metric, found in summary.items():
+        if not isinstance(found, dict) or found["value"] is None:
+            continue
+        ends = "" if found["interval"] is None else " [{:.3g}, {:.3g}]".format(*found["interval"])
+        rows.append({"case": case, "metric": metric + ends, **{k: found[k] for k in ("value", "stderr", "n")}})
+    return rows
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(STUDIES)}; default: all.")] = None,
+    pictures: Annotated[int | None, typer.Option(help="Of every case; default: the study's own number.")] = None,
+) -> None:
+    """Run, print and append to the ledger."""
+    out = OUT / str(pictures or "default")
+    bench, total, chosen = Workbench("emoji", pictures=pictures), 0.0, names or list(STUDIES)
+    for name in chosen:
+        began = time.perf_counter()
+        done = write(name, bench, out)
+        took = time.perf_counter() - began
+        total += took
+        case = name if pictures is None else f"{name}, {pictures} pictures a case"
+        rows = rows_of(name, out, case)
+        if done:
+            rows.append({"case": case, "metric": "wall time", "value": took, "stderr": None, "n": 1, "unit": "s"})
+        ledger.append("studies", rows)
+    print(f"{len(chosen)} studies: {total:.0f} s; {out}/report.html")
+
+
+if __name__ == "__main__":
+    typer.run(main)
