@@ -5,8 +5,8 @@ and appends to the ledger; ``--only PIECE`` measures one piece (the embedded mod
 
 ITD draws independent log-SNRs from a logistic density with one noise each (Kong et al., 2023); to be fair to it, every
 condition sees the same noise, which its code does not see to. Its error is σ/√N exactly, so that one pool of single
-samples tells all of it. Ours is the mean of four replicates, as :meth:`dpid.Explainer.explain` computes it, measured
-at every N. At equal error ITD needs (σ / our error)² evaluations where ours takes N.
+samples tells all of it. Ours is the mean of interleaved replicates, as :meth:`dpid.Explainer.explain` computes it: one
+grid, whatever their number. It is measured at every N; at equal error ITD needs (σ / our error)² evaluations.
 """
 
 import json
