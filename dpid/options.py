@@ -38,7 +38,8 @@ class Options:
         "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where there is a
         density, else "shifted-grid"
     antithetic : use each noise with both signs
-    tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it
+    tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it, looking after
+        1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``
     max_samples : where ``tolerance`` and :meth:`dpid.Explainer.stream` stop
     seed : of noise and log-SNRs, in [0, 2⁶³); the global random state is neither read nor changed
     max_batch_size : UNet evaluations in one call; None: as many as run fastest and fit the free memory

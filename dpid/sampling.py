@@ -18,8 +18,9 @@ far apart coarse grids of the same integrand are: intervals are then too wide ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ def logistic_density(grid: Tensor) -> Tensor:
 
 def draw(
     rule: str, grid: Tensor, per_replicate: int, replicates: int, generator: torch.Generator, *,
-    antithetic: bool = True, density: Tensor | None = None, first_id: int = 0,
+    antithetic: bool = True, density: Tensor | None = None, first_id: int = 0, shift: float | None = None,
 ) -> Samples:  # fmt: skip
     """Replicates of one rule, each an unbiased estimate of the integral.
 
@@ -83,6 +84,7 @@ def draw(
     antithetic : use each noise with both signs, at the same level
     density : [T], with which "adaptive" draws levels, up to a factor; positive where the integrand is not zero
     first_id : the noise of the call is numbered from here on
+    shift : of the grids, in steps; see :func:`shifts`. Drawn if left out
 
     Raises
     ------
@@ -97,8 +99,8 @@ def draw(
     widths = cells(grid)
     q = _proposal(rule, grid, widths, density)
     if rule in ("shifted-grid", "adaptive"):
-        shift = torch.rand(1, generator=generator, dtype=torch.float64)
-        u = (shift + torch.arange(replicates, dtype=torch.float64)[:, None] / replicates) % 1
+        first = torch.rand(1, generator=generator, dtype=torch.float64) if shift is None else shift
+        u = (first + torch.arange(replicates, dtype=torch.float64)[:, None] / replicates) % 1
     else:
         u = torch.rand(replicates, points, generator=generator, dtype=torch.float64)
     if rule not in ("uniform", "logistic"):
@@ -111,6 +113,17 @@ def draw(
         return Samples(grid[level], weight, replicate, noise)
     pair = torch.stack((noise, ~noise), -1).flatten()
     return Samples(grid[level].repeat_interleave(2), weight.repeat_interleave(2), replicate.repeat_interleave(2), pair)
+
+
+def shifts(generator: torch.Generator) -> Iterator[float]:
+    """Shifts u, u + φ, u + 2φ, … (mod 1) of the grids of round after round, u random, φ the golden ratio.
+
+    Each is uniform, so that every round is unbiased. Together they fill the step as evenly as a sequence can that does
+    not know its end (Kronecker's): of a smooth integrand the error falls as 1 / rounds, of independent shifts as the
+    root of that; for all replicates together, and for each alone, whose spread the errors come from.
+    """
+    first = float(torch.rand(1, generator=generator, dtype=torch.float64))
+    return ((first + turn * (5**0.5 - 1) / 2) % 1 for turn in count())
 
 
 def _proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import dpid
-from dpid.explainer import ConvergenceWarning
+from dpid.explainer import ConvergenceWarning, _may_stop
 from dpid.options import Options
 
 
@@ -86,6 +86,11 @@ def test_tolerance(emoji, two_things):
     assert tight.facts.samples == 24
     assert tight.facts.unet_evaluations == 24 * 4
     assert any("tolerance" in line for line in tight.remarks())
+
+
+def test_looks_at_the_tolerance_ever_more_seldom():
+    """Whoever looks after every round stops when the error happens to look small."""
+    assert [n for n in range(1, 50) if _may_stop(n)] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
 
 
 def test_rounds_are_more_samples_of_the_same_replicates(emoji, two_things):
