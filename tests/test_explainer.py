@@ -94,7 +94,7 @@ def test_looks_at_the_tolerance_ever_more_seldom():
 
 
 def test_rounds_are_more_samples_of_the_same_replicates(emoji, two_things):
-    """Three rounds average three independent estimates: the error falls, the mean stays."""
+    """Rounds of their own noise and log-SNRs are averaged: the error falls, the mean stays."""
     path, prompt, concepts = two_things
     with pytest.warns(ConvergenceWarning):
         long = emoji.explain(path, prompt, concepts, samples=8, tolerance=1e-9, max_samples=96)
