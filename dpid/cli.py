@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -253,8 +254,10 @@ def info() -> None:
 
 def run() -> None:
     """Entry point: errors of the input become one line."""
-    # Importing torch and matplotlib makes a million objects that stay: looking for garbage among them costs 0.4 s.
+    # Importing torch and matplotlib makes a million objects that stay: looking for garbage among them costs 0.4 s, and
+    # as much again at the end.
     gc.set_threshold(100_000, 50, 50)
+    atexit.register(gc.freeze)
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
