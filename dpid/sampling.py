@@ -143,8 +143,10 @@ def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor, even: float
     """Where "adaptive" samples, [T] at the levels of ``grid``, from i(x; y_S) over log-SNR of pictures seen before.
 
     Beside an ``even`` part it is the standard deviation over replicates: a grid integrates what all replicates share,
-    so that the noise is what is left to place samples by. It is averaged over all subsets, pictures and neighbouring
-    bins: i(x; all) alone misses where a wrong word is decided, and a jagged density loses what a grid gains.
+    so that the noise is what is left to place samples by. With s² the variance at a level, of mean one over the levels
+    for each subset and picture alike, ∫ s²/q is that of an estimate, and its mean over them least for q ∝ √(mean s²):
+    where few pictures are decided, but those with much noise, samples are missed most. It is smoothed over neighbouring
+    bins: a jagged density loses what a grid gains.
 
     Parameters
     ----------
@@ -152,8 +154,8 @@ def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor, even: float
     edges : of the bins, [L+1]
     even : share of the samples that is spread evenly, the larger the less the profiles can be relied on
     """
-    sizes = [f.double().std(0) for f in profiles]
-    size = torch.stack([(s / (s.mean(1, keepdim=True) + 1e-12)).mean(0) for s in sizes]).mean(0)
+    squares = [f.double().var(0) for f in profiles]
+    size = torch.stack([(s / (s.mean(1, keepdim=True) + 1e-24)).mean(0) for s in squares]).mean(0).sqrt()
     padded = torch.cat((size[:1], size, size[-1:]))
     size = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4 + 1e-12
     q = size[torch.bucketize(grid, edges[1:-1])]

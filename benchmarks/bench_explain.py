@@ -1,0 +1,64 @@
+"""How long ``dpid explain`` takes as a process at default settings, and how much of it is import and load.
+
+``python benchmarks/bench_explain.py [--runs 7]``, on an idle machine. The numbers that the process writes are checked
+against those of an explainer in this one.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import ledger
+import numpy as np
+import typer
+
+import dpid
+
+DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
+IMAGE, PROMPT, CONCEPTS = DATA / "040.png", "a horse and a cake", ("horse", "cake")
+LOAD = "import os, dpid; dpid.Explainer.from_pretrained('emoji'); os._exit(0)"  # the end of a process takes time of its own
+
+
+def took(*command: str) -> float:
+    """Wall time of ``command`` in seconds."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, cwd=tempfile.gettempdir())
+    return time.perf_counter() - began
+
+
+def check(out: Path) -> None:
+    """``out``/result.json has the same numbers as :meth:`dpid.Explainer.explain`."""
+    written = json.loads((out / "result.json").read_text())["redundancy"]["value"]
+    here = dpid.Explainer.from_pretrained("emoji").explain(IMAGE, PROMPT, CONCEPTS).redundancy.value
+    # Batches are summed in another order with another number of threads.
+    if not math.isclose(written, here, rel_tol=1e-3):
+        raise SystemExit(f"explain wrote a redundancy of {written}, expected {here}")
+
+
+def main(runs: Annotated[int, typer.Option(help="Of each, in turn.")] = 7) -> None:
+    """Measure and append to the ledger."""
+    with tempfile.TemporaryDirectory() as folder:
+        concepts = [word for c in CONCEPTS for word in ("-c", c)]
+        commands = {
+            "dpid explain": (sys.executable, "-c", "from dpid.cli import run; run()", "explain", str(IMAGE), PROMPT,
+                             *concepts, "--out", folder),
+            "import and load": (sys.executable, "-c", LOAD),
+            "import torch": (sys.executable, "-c", "import torch"),
+        }  # fmt: skip
+        times = [[took(*command) for command in commands.values()] for _ in range(runs)]
+        check(Path(folder))
+    rows = []
+    for name, values in zip(commands, np.array(times).T, strict=True):
+        low, high = values.min(), values.max()
+        rows.append({"case": name, "metric": f"wall time of the process, median [{low:.2f}, {high:.2f}]",
+                     "value": float(np.median(values)), "stderr": None, "n": runs, "unit": "s"})  # fmt: skip
+    ledger.append("explain", rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
