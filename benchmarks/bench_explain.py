@@ -21,7 +21,8 @@ import dpid
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 IMAGE, PROMPT, CONCEPTS = DATA / "040.png", "a horse and a cake", ("horse", "cake")
-LOAD = "import os, dpid; dpid.Explainer.from_pretrained('emoji'); os._exit(0)"  # the end of a process takes time of its own
+# The end of a process takes time of its own.
+LOAD = "import os, dpid; dpid.Explainer.from_pretrained('emoji'); os._exit(0)"
 
 
 def took(*command: str) -> float:
