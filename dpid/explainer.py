@@ -32,7 +32,7 @@ from dpid.sampling import density, draw, shifts
 _LOG = logging.getLogger("dpid")
 Progress = Callable[[int, int], None]
 _MOST_BINS = 64  # of the profile over log-SNR
-_EVEN, _EVEN_PILOT = 0.25, 0.5  # of a density: a pilot of few samples may have missed a peak
+_EVEN, _EVEN_PILOT = 0.1, 0.5  # of a density: a pilot of few samples may have missed a peak
 
 
 class ConvergenceWarning(UserWarning):
