@@ -46,7 +46,7 @@ def main(runs: Annotated[int, typer.Option(help="Of each, in turn.")] = 7) -> No
     with tempfile.TemporaryDirectory() as folder:
         concepts = [word for c in CONCEPTS for word in ("-c", c)]
         commands = {
-            "dpid explain": (sys.executable, "-c", "from dpid.cli import run; run()", "explain", str(IMAGE), PROMPT,
+            "dpid explain": (sys.executable, "-c", "from dpid.cli import main; main()", "explain", str(IMAGE), PROMPT,
                              *concepts, "--out", folder),
             "import and load": (sys.executable, "-c", LOAD),
             "import torch": (sys.executable, "-c", "import torch"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import json
 import os
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from dpid.studies.command import study
+from dpid.files import whole, writable
+from dpid.studies.command import bar, study
 
 if TYPE_CHECKING:
     from dpid.result import PIDResult
@@ -36,31 +35,9 @@ DEMO_PROMPT, DEMO_CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
 
 
 @contextmanager
-def writable(out: Path) -> Iterator[None]:
-    """Make sure that ``out`` can be written before anything is computed; a failure inside leaves no folder behind."""
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".dpid-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"out: {out} cannot be written ({error.strerror}); choose another folder") from error
-    try:
-        yield
-    except BaseException:
-        for folder in made:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        raise
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    columns = (TextColumn("UNet evaluations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
+def _evaluations() -> Iterator[Any]:
+    """What :meth:`dpid.Explainer.explain` tells its progress to."""
+    with bar(Console(stderr=True), "UNet evaluations") as (progress, task):
         yield lambda done, planned: progress.update(task, completed=done, total=planned)
 
 
@@ -68,13 +45,15 @@ def _write(result: PIDResult, out: Path) -> None:
     """result.safetensors, result.json, maps.png and profile.png, each moved into place when it is whole."""
     result.save(out / "result.safetensors")
     for name, write in (
-        ("result.json", lambda p: p.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")),
+        (
+            "result.json",
+            lambda p: p.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"),
+        ),
         ("maps.png", lambda p: result.plot().savefig(p, format="png")),
         ("profile.png", lambda p: result.plot_profile().savefig(p, format="png")),
     ):
-        partial = out / f".{name}.partial"
-        write(partial)
-        os.replace(partial, out / name)
+        with whole(out / name) as path:
+            write(path)
 
 
 def _show(result: PIDResult, out: Path) -> None:
@@ -114,7 +93,7 @@ def _show(result: PIDResult, out: Path) -> None:
 def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
     from dpid.explainer import ConvergenceWarning
 
-    with _bar() as progress, warnings.catch_warnings():
+    with _evaluations() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
         result = explainer.explain(image, prompt, concepts, progress=progress, **options)
     _write(result, out)
@@ -128,7 +107,7 @@ def _explain_pairs(
     from dpid.explainer import ConvergenceWarning
     from dpid.result import ranked
 
-    with _bar() as progress, warnings.catch_warnings():
+    with _evaluations() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
     table = Table(title=f"“{prompt}”, every pair, nats ± standard error", title_justify="left")
@@ -252,21 +231,24 @@ def info() -> None:
     Console().print(table)
 
 
-def run() -> None:
-    """Entry point: errors of the input become one line."""
-    # Importing torch and matplotlib makes a million objects that stay: looking for garbage among them costs 0.4 s, and
-    # as much again at the end.
+def run() -> int:
+    """Do what the command line says; the exit code. Errors of the input become one line."""
+    # Importing torch and matplotlib makes a million objects that stay: looking for garbage among them costs 0.4 s.
     gc.set_threshold(100_000, 50, 50)
-    atexit.register(gc.freeze)
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()  # what cannot be written is an error too
+        return int(code)
     except _UsageError as error:
         message, code = error.format_message(), 2
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         message, code = " ".join(str(error).split()), 2
     except (KeyboardInterrupt, typer.Abort):
         message, code = "interrupted", 130
-    else:
-        sys.exit(code)
     print(f"dpid: {message}", file=sys.stderr)
-    sys.exit(code)
+    return code
+
+
+def main() -> None:
+    """Entry point of the process, which ends here: taking all those objects apart would cost it 0.5 s more."""
+    os._exit(run())

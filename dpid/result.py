@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
 from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, decomposition
+from dpid.files import whole
 from dpid.pid import mean_stderr
 
 if TYPE_CHECKING:
@@ -212,10 +212,8 @@ class PIDResult:
             tensors |= {f"{prefix}/unique/{c}": t for c, t in maps.unique.items()}
             tensors |= {f"{prefix}/information/{'+'.join(s)}": t for s, t in maps.information.items()}
         metadata = {"format": FORMAT, "facts": json.dumps(asdict(self.facts)), "result": json.dumps(self.to_dict())}
-        # Written beside and moved: a reader never sees half a file.
-        partial = Path(f"{path}.partial")
-        save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, partial, metadata)
-        os.replace(partial, path)
+        with whole(Path(path)) as unfinished:
+            save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, unfinished, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> PIDResult:

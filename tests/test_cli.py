@@ -17,7 +17,7 @@ PROMPT = "a cow and a giraffe"
 
 def dpid(*arguments, cwd):
     return subprocess.run(
-        [sys.executable, "-c", "from dpid.cli import run; run()", *map(str, arguments)],
+        [sys.executable, "-c", "from dpid.cli import main; main()", *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
 

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dpid.files import writable
+
 if TYPE_CHECKING:
     from dpid.studies.data import CaptionPair, Scene
 
@@ -42,10 +44,11 @@ def _data(
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[tuple[Progress, Any]]:
+def bar(console: Console, description: str = "") -> Iterator[tuple[Progress, Any]]:
+    """A bar on a terminal, and nothing elsewhere; with the task that it shows."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield progress, progress.add_task("", total=None)
+        yield progress, progress.add_task(description, total=None)
 
 
 def study(
@@ -72,7 +75,6 @@ def study(
 
     On the embedded model they need nothing; on others, localisation and retrieval need --data.
     """
-    from dpid.cli import writable
     from dpid.studies.bench import Workbench
     from dpid.studies.runner import STUDIES, write
 
@@ -83,7 +85,7 @@ def study(
     names = [n for n in STUDIES if name in (n, "all")]
     err, console = Console(stderr=True), Console()
     given = _data(data, images, captions, name, err)
-    with writable(out), _bar(err) as (progress, task):
+    with writable(out), bar(err) as (progress, task):
 
         def tell(done: int, planned: int) -> None:
             progress.update(task, completed=done, total=planned)

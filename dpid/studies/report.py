@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
+
+from dpid.files import whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -42,14 +42,6 @@ def number(value: Any, stderr: float | None = None) -> str:
     exponent = math.floor(math.log10(stderr))
     digits = max(0, int(stderr / 10**exponent < 2) - exponent)
     return f"{value:.{digits}f} ± {stderr:.{digits}f}"
-
-
-def _atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Nobody finds half a file at ``path``."""
-    unfinished = path.with_name(f".{path.name}.partial")
-    with unfinished.open("wb") as file:
-        write(file)
-    os.replace(unfinished, path)
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -130,7 +122,8 @@ def _page(out: Path) -> None:
     source = files("dpid.studies").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(source).render(sections=sections, shown=ROWS)
-    _atomically(out / "report.html", lambda file: file.write(page.encode()))
+    with whole(out / "report.html") as path:
+        path.write_text(page, encoding="utf-8")
 
 
 def write_study(
@@ -171,18 +164,22 @@ def write_study(
     folder = Path(out) / study
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in typed.items():
-        _atomically(folder / f"{name}.csv", partial(pyarrow.csv.write_csv, table))
-        _atomically(folder / f"{name}.parquet", partial(pyarrow.parquet.write_table, table))
+        with whole(folder / f"{name}.csv") as path:
+            pyarrow.csv.write_csv(table, path)
+        with whole(folder / f"{name}.parquet") as path:
+            pyarrow.parquet.write_table(table, path)
     drawn = []
     for i, (caption, figure) in enumerate(figures.items(), 1):
         drawn.append({"file": f"figure-{i}.png", "caption": caption})
-        _atomically(folder / drawn[-1]["file"], partial(figure.savefig, format="png"))
+        with whole(folder / drawn[-1]["file"]) as path:
+            figure.savefig(path, format="png")
     content = {
         "study": study, "order": _order(Path(out), study), "title": title, "about": about, "summary": plain,
         "tables": list(typed), "figures": drawn,
     }  # fmt: skip
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _atomically(folder / "summary.json", lambda file: file.write(text.encode()))
+    with whole(folder / "summary.json") as path:
+        path.write_text(text, encoding="utf-8")
     _page(Path(out))
     return Path(out) / "report.html"
 

@@ -176,7 +176,7 @@ def test_nothing_is_half_written(write, monkeypatch):
     broken = figure()
 
     def fail(file, **_):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(broken, "savefig", fail)

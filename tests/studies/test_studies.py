@@ -236,9 +236,7 @@ def command(monkeypatch, capsys, tmp_path):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["dpid", "study", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.run()
-        return left.value.code or 0, *capsys.readouterr()
+        return cli.run(), *capsys.readouterr()
 
     return call
 
