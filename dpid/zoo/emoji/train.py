@@ -39,7 +39,7 @@ BATCH, LR, WARMUP, DECAY, EMA = 32, 1e-3, 200, 0.5, 0.999
 GAP = 8.0  # weight of what S learns from F beside what F learns from the noise
 CLEAR = 0.0  # log-SNR from which z shows which pictures there are
 SAVE_EVERY = 250
-SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each
+SEEN, SAMPLES = 64, 64  # pictures that the density is learnt from, evaluations of a condition of each
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -299,7 +299,7 @@ def train_unet(
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             run.save("unet", {"model": model.state_dict(), "average": average.state_dict(),
                               "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})  # fmt: skip
-            for stage, mean in zip(("unet", "unet, S from F"), np.mean(recent, 0), strict=True):
+            for stage, mean in zip(("unet", "unet: S from F"), np.mean(recent, 0), strict=True):
                 run.log(stage, step + 1, float(mean), seconds)
             recent = []
     return average.eval(), max(steps, start), seconds
