@@ -1,7 +1,6 @@
 """The embedded model and its world: the answer key adds up, and the model knows what the key says."""
 
 from itertools import product
-from random import Random
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from dpid.conditions import plan
 from dpid.loading import embedded_path, quiet
 from dpid.zoo.emoji import scenes
-from dpid.zoo.emoji.train import Captions, make_tokenizer
 
 
 def test_probabilities_sum_to_one():
@@ -53,38 +51,6 @@ def test_ladders_of_gender_and_tone(occupation):
     posterior = scenes.posterior(occupation)
     assert sum(p for k, p in posterior.items() if f"{occupation}/woman" in str(k)) == pytest.approx(woman, abs=1e-9)
     assert sum(p for k, p in posterior.items() if "/dark" in str(k)) == pytest.approx(dark, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("caption", "found"),
-    [
-        ("a cow and a giraffe", {2: 1}),
-        ("light skinned female doctor", {1: 1, 2: len(scenes.PICTURES) - 72}),  # beside what is not a person
-        ("mouse", {1: 2, 2: 2 * (len(scenes.PICTURES) - 4)}),  # either sense, beside what is not of its family
-        ("a dog and a bus", {}),  # held out
-    ],
-)
-def test_readings(caption, found):
-    assert scenes.readings(caption) == found
-
-
-@pytest.mark.parametrize(
-    ("pictures", "fullest", "whole"),
-    [
-        (("cow", "sofa"), lambda c: "cow" in c and ("sofa" in c or "couch" in c), True),
-        (("cow",), lambda c: "cow" in c, False),  # "a cow" may have something beside it
-        (("doctor/woman/dark", "cow"), lambda c: "dark skinned female doctor" in c and "cow" in c, True),
-        (("rose", "cow"), lambda c: "rose" in c and "cow" in c, False),  # or the bowl
-    ],
-)
-def test_training_teaches_with_the_captions_that_tell_most(pictures, fullest, whole):
-    drawn = Captions([scenes.place(Random(0), pictures, "")], make_tokenizer())
-    (most, _), (every, _), found = drawn._odds(pictures)
-    assert {c for c in every if fullest(c)} == set(most)
-    assert found == whole
-    tokens, told = drawn.draw(Random(0), [0, 0, 0])
-    assert tokens.shape == (6, 16)
-    assert told.tolist() == [whole] * 3
 
 
 def test_held_out_pairs_never_meet():

@@ -13,7 +13,7 @@ one family (the senses of a homonym and what else its modifiers name; people) ne
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -240,12 +240,6 @@ def posterior(caption: str) -> dict[tuple[str, ...], float]:
         raise ValueError(f"caption {caption!r} never occurs in training; see dpid.zoo.emoji.scenes for those that do")
     total = sum(_joint()[caption].values())
     return {pictures: p / total for pictures, p in _joint()[caption].items()}
-
-
-@cache
-def readings(caption: str) -> dict[int, int]:
-    """How many sets of pictures ``caption`` may stand for, by their number: {pictures of a scene: sets}."""
-    return dict(Counter(map(len, set(map(frozenset, _joint().get(caption, {}))))))
 
 
 def log_probability(caption: str) -> float:

@@ -36,10 +36,8 @@ MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 w
 WIDTH = 128  # of the text encoder
 VAE_BATCH, VAE_LR = 16, 2e-3
 BATCH, LR, WARMUP, DECAY, EMA = 32, 1e-3, 200, 0.5, 0.999
-GAP = 8.0  # weight of what S learns from F beside what F learns from the noise
-CLEAR = 0.0  # log-SNR from which z shows which pictures there are
 SAVE_EVERY = 250
-SEEN, SAMPLES = 64, 64  # pictures that the density is learnt from, evaluations of a condition of each
+SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -209,40 +207,27 @@ def encode_scenes(
     return latents, scaling
 
 
-Odds = tuple[list[str], list[float]]  # captions, cumulative odds
-
-
 class Captions:
-    """Draws fresh captions of scene ``i`` at each visit, from their exact distribution."""
+    """Draws a fresh caption of scene ``i`` at each visit, from its exact distribution."""
 
     def __init__(self, world: list[scenes.Scene], tokenizer: PreTrainedTokenizerFast) -> None:
         self.world, self.tokenizer = world, tokenizer
-        self.odds: dict[tuple[str, ...], tuple[Odds, Odds, bool]] = {}
+        self.odds: dict[tuple[str, ...], tuple[list[str], list[float]]] = {}
 
-    def _odds(self, pictures: tuple[str, ...]) -> tuple[Odds, Odds, bool]:
-        """Of the captions that tell most, if it is known how many pictures there are; of all; whether the former tell
-        all even if it is not."""
-        if pictures not in self.odds:
-            every = scenes.captions(pictures)
-            sets = {c: scenes.readings(c)[len(pictures)] for c in every}
-            most = {c: p for c, p in every.items() if sets[c] == min(sets.values())}
-            whole = all(scenes.readings(c) == {len(pictures): 1} for c in most)
-            first, second = ((list(odds), list(accumulate(odds.values()))) for odds in (most, every))
-            self.odds[pictures] = first, second, whole
-        return self.odds[pictures]
-
-    def draw(self, rng: random.Random, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Tokens [2 B, MAX_LENGTH], of captions F that tell most and then of any S; whether F tells all, bool [B]."""
-        odds = [self._odds(self.world[i].pictures) for i in rows]
-        texts = [
-            rng.choices(names, cum_weights=cumulative)[0] for k in (0, 1) for names, cumulative in (o[k] for o in odds)
-        ]
-        tokens = self.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
-        return tokens, torch.tensor([whole for _, _, whole in odds])
+    def draw(self, rng: random.Random, rows: list[int]) -> Tensor:
+        texts = []
+        for i in rows:
+            pictures = self.world[i].pictures
+            if pictures not in self.odds:
+                captions = scenes.captions(pictures)
+                self.odds[pictures] = list(captions), list(accumulate(captions.values()))
+            names, cumulative = self.odds[pictures]
+            texts.append(rng.choices(names, cum_weights=cumulative)[0])
+        return self.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
 
 
-def timesteps(alphas: Tensor, count: int) -> Tensor:
-    """``count`` timesteps, stratified, from the mean of two densities: uniform in t, and uniform in log-SNR.
+def timesteps(alphas: Tensor) -> Tensor:
+    """BATCH timesteps, stratified, from the mean of two densities: uniform in t, and uniform in log-SNR.
 
     The first is what samples are drawn with; the eps loss under the second is -log p(x) (theory: ITD, eq. 8), and it
     looks four times as often at the little noise where an undertrained model reads its caption for no reason.
@@ -250,21 +235,14 @@ def timesteps(alphas: Tensor, count: int) -> Tensor:
     logsnr = torch.logit(alphas.double())
     density = (1 / len(alphas) + -torch.gradient(logsnr)[0] / (logsnr[0] - logsnr[-1])) / 2
     cumulative = density.cumsum(0) / density.sum()
-    levels = (torch.arange(count) + torch.rand(count)) / count
+    levels = (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
     return torch.searchsorted(cumulative, levels.to(cumulative)).clamp(max=len(alphas) - 1)
 
 
 def train_unet(
     run: Run, steps: int, world: list[scenes.Scene], latents: Tensor, model: nn.ModuleDict, peak: float
 ) -> tuple[nn.ModuleDict, int, float]:
-    """Returns the moving average of the weights.
-
-    Every scene is seen under two captions with one noise: F that tells most of what is shown, and S, any of its
-    captions. F learns the noise, S what F makes of it: E[E[eps | z, F] | z, S] = E[eps | z, S] where F tells all that S
-    depends on (tower property), and the noise, which is most of the variance of the loss, is gone from what tells S
-    from F. That difference is all that a PID sees. What F leaves open ("cow" is also said of a cow and a giraffe,
-    "rose" of the bowl), z decides from log-SNR ``CLEAR`` on; below it S learns the noise too.
-    """
+    """eps loss; returns the moving average of the weights."""
     tokenizer = make_tokenizer()
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=1e-2)
@@ -280,27 +258,22 @@ def train_unet(
         began = time.perf_counter()
         rng = run.rng("unet", step)
         torch.manual_seed(rng.getrandbits(63))
-        rows = [rng.randrange(len(world)) for _ in range(BATCH // 2)]
-        x, (tokens, whole) = latents[rows].float(), captions.draw(rng, rows)
-        t = timesteps(alphas, len(rows))
+        rows = [rng.randrange(len(world)) for _ in range(BATCH)]
+        x, tokens = latents[rows].float(), captions.draw(rng, rows).to(run.device)
+        t = timesteps(alphas)
         a, noise = alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
         z = a.sqrt() * x + (1 - a).sqrt() * noise
-        text = model["text"](tokens.to(run.device)).last_hidden_state
-        full, some = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample.chunk(2)
-        told_all = (whole.to(run.device) | (torch.logit(a.flatten()) > CLEAR)).view(-1, 1, 1, 1)
-        taught = torch.where(told_all, full.detach(), noise)
-        told, gap = (full - noise).square().mean(), (some - taught).square().mean()
-        loss = told + GAP * gap
+        eps_hat = model["unet"](z, t, model["text"](tokens).last_hidden_state).sample
+        loss = (eps_hat - noise).square().mean()
         step_with(optimizer, loss, rate(step, steps, peak, DECAY), model)
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
-        recent.append((told.item(), gap.item()))
+        recent.append(loss.item())
         seconds += time.perf_counter() - began
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             run.save("unet", {"model": model.state_dict(), "average": average.state_dict(),
                               "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})  # fmt: skip
-            for stage, mean in zip(("unet", "unet: S from F"), np.mean(recent, 0), strict=True):
-                run.log(stage, step + 1, float(mean), seconds)
+            run.log("unet", step + 1, float(np.mean(recent)), seconds)
             recent = []
     return average.eval(), max(steps, start), seconds
 
