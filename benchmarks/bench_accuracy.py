@@ -77,7 +77,7 @@ def truth(name: str) -> torch.Tensor:
     case = case_of(name)
     if name == "gaussian":
         return stacked({k: v[None] for k, v in known.gaussian_sums(case).items()})
-    return stacked(case.replicates("shifted-grid", 64, 1024 if name == "mixture" else 64, seed=1000))
+    return stacked(case.replicates("shifted-grid", 64, 1024 if name == "mixture" else 24, seed=1000))
 
 
 def run(name: str, rule: str, size: int, repeats: int) -> torch.Tensor:
