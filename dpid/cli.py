@@ -9,7 +9,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -251,4 +251,7 @@ def run() -> int:
 
 def main() -> None:
     """Entry point of the process, which ends here: taking all those objects apart would cost it 0.5 s more."""
-    os._exit(run())
+    code = run()
+    with suppress(OSError):  # which run has told, and what is left cannot be written either
+        sys.stdout.flush()  # what was printed before an error
+    os._exit(code)
