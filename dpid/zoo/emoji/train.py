@@ -1,10 +1,11 @@
 """Train the embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR [--start MODEL]``.
 
-Five stages, each resumed where it stopped: the autoencoder, the latents of ``--scenes`` scenes, the UNet with its text
-encoder, the export to a StableDiffusionPipeline folder in fp16, the density that "adaptive" samples from. Every step
-draws its batch from (seed, step) alone: an interrupted run and an uninterrupted one see the same data. ``--steps`` may
-change between runs: the learning rate is constant and falls to zero over the last ``DECAY`` of them. ``--start`` goes
-on from an exported model, on scenes of another ``--seed``: its autoencoder stays, the rest is trained further.
+Six stages, each resumed where it stopped: the autoencoder, the latents of ``--scenes`` scenes, the exact posterior
+means in them (``teacher.py``), the UNet with its text encoder on what ``lessons.py`` draws, the export to a
+StableDiffusionPipeline folder in fp16, the density that "adaptive" samples from. Every step draws its batch from
+(seed, step) alone: an interrupted run and an uninterrupted one see the same data. ``--steps`` may change between runs:
+the learning rate is constant and falls to zero over the last ``DECAY`` of them. ``--start`` goes on from an exported
+model, on scenes of another ``--seed``: its autoencoder stays, the rest is trained further.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import csv
 import json
 import random
 import time
-from itertools import accumulate
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +31,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from dpid.explainer import Explainer
 from dpid.loading import DENSITY
-from dpid.zoo.emoji import scenes
+from dpid.zoo.emoji import scenes, sprites
+from dpid.zoo.emoji.lessons import Lessons, scene
+from dpid.zoo.emoji.teacher import Teacher
 
 MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 words
 WIDTH = 128  # of the text encoder
 VAE_BATCH, VAE_LR = 16, 2e-3
-BATCH, LR, WARMUP, DECAY, EMA = 32, 1e-3, 200, 0.5, 0.999
+BATCH, LR, WARMUP, DECAY, EMA = 48, 1e-3, 200, 0.8, 0.999
+GAP = 2.0  # weight of how two captions of a scene differ, beside what each of them says
 SAVE_EVERY = 250
 SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each
 
@@ -186,7 +190,14 @@ def step_with(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, *module
 def training_scenes(run: Run, count: int) -> list[scenes.Scene]:
     """The scenes that the UNet sees; drawn again from the seed, never stored."""
     rng = run.rng("scenes", count)
-    return [scenes.sample(rng) for _ in range(count)]
+    return [scene(rng) for _ in range(count)]
+
+
+@torch.inference_mode()
+def encode(vae: AutoencoderKL, drawn: list[np.ndarray]) -> Tensor:
+    """Pictures uint8 [64,64,3] -> latents [n,4,16,16], not scaled."""
+    parts = (to_tensor(drawn[i : i + 256]).to(vae.device) for i in range(0, len(drawn), 256))
+    return torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
 
 
 def encode_scenes(
@@ -195,54 +206,31 @@ def encode_scenes(
     """Latents fp16 [len(world), 4, 16, 16], scaled (to unit variance, if not known), and the scaling factor."""
     if state := run.load("latents"):
         return state["latents"], state["scaling"]
-    chunks = []
-    with torch.inference_mode():
-        for i in range(0, len(world), 256):
-            x = to_tensor([scenes.draw(s)[0] for s in world[i : i + 256]]).to(run.device)
-            chunks.append(vae.encode(x).latent_dist.mode())
-    latents = torch.cat(chunks)
+    drawings = sprites.read()
+    latents = encode(vae, [scenes.draw(s, drawings)[0] for s in world])
     scaling = scaling or 1 / latents.std().item()
     latents = (latents * scaling).half()
     run.save("latents", {"latents": latents, "scaling": scaling})
     return latents, scaling
 
 
-class Captions:
-    """Draws a fresh caption of scene ``i`` at each visit, from its exact distribution."""
-
-    def __init__(self, world: list[scenes.Scene], tokenizer: PreTrainedTokenizerFast) -> None:
-        self.world, self.tokenizer = world, tokenizer
-        self.odds: dict[tuple[str, ...], tuple[list[str], list[float]]] = {}
-
-    def draw(self, rng: random.Random, rows: list[int]) -> Tensor:
-        texts = []
-        for i in rows:
-            pictures = self.world[i].pictures
-            if pictures not in self.odds:
-                captions = scenes.captions(pictures)
-                self.odds[pictures] = list(captions), list(accumulate(captions.values()))
-            names, cumulative = self.odds[pictures]
-            texts.append(rng.choices(names, cum_weights=cumulative)[0])
-        return self.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
-
-
-def timesteps(alphas: Tensor) -> Tensor:
-    """BATCH timesteps, stratified, from the mean of two densities: uniform in t, and uniform in log-SNR.
-
-    The first is what samples are drawn with; the eps loss under the second is -log p(x) (theory: ITD, eq. 8), and it
-    looks four times as often at the little noise where an undertrained model reads its caption for no reason.
-    """
-    logsnr = torch.logit(alphas.double())
-    density = (1 / len(alphas) + -torch.gradient(logsnr)[0] / (logsnr[0] - logsnr[-1])) / 2
-    cumulative = density.cumsum(0) / density.sum()
-    levels = (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
-    return torch.searchsorted(cumulative, levels.to(cumulative)).clamp(max=len(alphas) - 1)
+def make_teacher(run: Run, vae: AutoencoderKL, scaling: float) -> Teacher:
+    """The exact posterior means in the latents of ``vae``; minutes, kept among the checkpoints."""
+    if state := run.load("teacher"):
+        return Teacher(**state)
+    teacher = Teacher.of(lambda drawn: encode(vae, drawn) * scaling)
+    run.save("teacher", {field.name: getattr(teacher, field.name) for field in fields(teacher)})
+    return teacher
 
 
 def train_unet(
-    run: Run, steps: int, world: list[scenes.Scene], latents: Tensor, model: nn.ModuleDict, peak: float
+    run: Run, steps: int, lessons: Lessons, model: nn.ModuleDict, peak: float
 ) -> tuple[nn.ModuleDict, int, float]:
-    """eps loss; returns the moving average of the weights."""
+    """Returns the moving average of the weights.
+
+    The loss is that of ε̂, plus ``GAP`` times that of how ε̂ differs between two captions of the same z: all that a PID
+    sees, and lost among what both get wrong alike if not asked for by itself.
+    """
     tokenizer = make_tokenizer()
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=1e-2)
@@ -252,28 +240,27 @@ def train_unet(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         start, seconds = state["step"], state["seconds"]
-    alphas = make_scheduler().alphas_cumprod.to(run.device)
-    captions = Captions(world, tokenizer)
     for step in range(start, steps):
         began = time.perf_counter()
         rng = run.rng("unet", step)
         torch.manual_seed(rng.getrandbits(63))
-        rows = [rng.randrange(len(world)) for _ in range(BATCH)]
-        x, tokens = latents[rows].float(), captions.draw(rng, rows).to(run.device)
-        t = timesteps(alphas)
-        a, noise = alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
-        z = a.sqrt() * x + (1 - a).sqrt() * noise
-        eps_hat = model["unet"](z, t, model["text"](tokens).last_hidden_state).sample
-        loss = (eps_hat - noise).square().mean()
-        step_with(optimizer, loss, rate(step, steps, peak, DECAY), model)
+        z, t, texts, target = lessons.draw(rng)
+        tokens = tokenizer(texts[0] + texts[1], padding="max_length", return_tensors="pt").input_ids.to(run.device)
+        with torch.autocast(run.device.type, torch.bfloat16):
+            text = model["text"](tokens).last_hidden_state
+            eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
+        error = eps_hat.float().unflatten(0, (2, -1)) - target
+        each, gap = error.square().mean(), (error[0] - error[1]).square().mean()
+        step_with(optimizer, each + GAP * gap, rate(step, steps, peak, DECAY), model)
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
-        recent.append(loss.item())
+        recent.append((each.item(), gap.item()))
         seconds += time.perf_counter() - began
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             run.save("unet", {"model": model.state_dict(), "average": average.state_dict(),
                               "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})  # fmt: skip
-            run.log("unet", step + 1, float(np.mean(recent)), seconds)
+            for stage, mean in zip(("unet", "unet: gap"), np.mean(recent, 0), strict=True):
+                run.log(stage, step + 1, float(mean), seconds)
             recent = []
     return average.eval(), max(steps, start), seconds
 
@@ -338,7 +325,9 @@ def main(
     vae = vae or train_vae(run, vae_steps)
     world = training_scenes(run, count)
     latents, scaling = encode_scenes(run, vae, world, scaling)
-    average, done, seconds = train_unet(run, steps, world, latents, model.to(run.device), peak)
+    alphas = make_scheduler().alphas_cumprod.to(run.device)
+    lessons = Lessons(world, latents, make_teacher(run, vae, scaling), alphas, BATCH // 2)
+    average, done, seconds = train_unet(run, steps, lessons, model.to(run.device), peak)
     export(out, vae, scaling, average)
     learn_density(run, out)
     (out / "train_log.csv").write_text((work / "log.csv").read_text())

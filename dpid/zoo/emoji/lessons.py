@@ -1,0 +1,116 @@
+"""What the UNet of the embedded model is taught: noisy scenes, captions, and the noise that follows from both."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from dpid.zoo.emoji import scenes
+from dpid.zoo.emoji.teacher import Teacher
+
+CLEAR = 0.0  # log-SNR from which z itself says which scene it is: a caption has nothing to add
+PERSON, NULL, WRONG = 0.25, 0.25, 0.15  # of scenes with one more person; of second captions that are empty; or wrong
+
+
+def scene(rng: random.Random) -> scenes.Scene:
+    """A scene to learn from: more people than the world has, half of them of any gender and tone.
+
+    Who is rare there is learnt no worse, and what a caption means stays what it is: the teacher, not the number of
+    scenes, says how rare they are.
+    """
+    pictures = list(scenes.sample(rng).pictures)
+    if rng.random() < PERSON:
+        pictures[rng.randrange(len(pictures))] = _person(rng)
+        if len({scenes.PICTURES[p].family for p in pictures}) < len(pictures):
+            pictures = pictures[:1]
+    return scenes.place(rng, tuple(pictures), "")
+
+
+def _person(rng: random.Random) -> str:
+    return "/".join(rng.choice(list(words)) for words in (scenes.OCCUPATIONS, scenes.GENDERS, scenes.TONES))
+
+
+def swapped(rng: random.Random, pictures: tuple[str, ...]) -> tuple[str, ...]:
+    """``pictures`` with one of them another: of a person one property, of a homonym often the other sense."""
+    at = rng.randrange(len(pictures))
+    old = pictures[at]
+    while True:
+        if "/" in old:
+            parts, other = old.split("/"), _person(rng).split("/")
+            i = rng.randrange(len(parts))
+            new = "/".join((*parts[:i], other[i], *parts[i + 1 :]))
+        else:
+            family = [p for p, picture in scenes.PICTURES.items() if picture.family == scenes.PICTURES[old].family]
+            new = rng.choice(family if len(family) > 1 and rng.random() < 0.5 else list(scenes.PICTURES))
+        rest = (*pictures[:at], *pictures[at + 1 :])
+        if new != old and all(scenes.allowed(new, p) for p in rest):
+            return (*pictures[:at], new, *pictures[at + 1 :])
+
+
+class Captions:
+    """Draws captions of pictures from their exact distribution."""
+
+    def __init__(self) -> None:
+        self._odds: dict[tuple[str, ...], tuple[list[str], list[float]]] = {}
+
+    def draw(self, rng: random.Random, pictures: tuple[str, ...]) -> str:
+        if pictures not in self._odds:
+            captions = scenes.captions(pictures)
+            self._odds[pictures] = list(captions), list(accumulate(captions.values()))
+        names, cumulative = self._odds[pictures]
+        return rng.choices(names, cum_weights=cumulative)[0]
+
+    def second(self, rng: random.Random, pictures: tuple[str, ...], wrong: bool) -> str:
+        """To compare with: now and then empty or, where ``wrong`` is allowed, of what the scene does not show."""
+        chance = rng.random()
+        if chance < NULL:
+            return ""
+        return self.draw(rng, swapped(rng, pictures) if wrong and chance < NULL + WRONG else pictures)
+
+
+def timesteps(alphas: Tensor, count: int) -> Tensor:
+    """``count`` timesteps, stratified, from the mean of two densities: uniform in t, and uniform in log-SNR.
+
+    The first is what samples are drawn with; the eps loss under the second is -log p(x) (theory: ITD, eq. 8), and it
+    looks four times as often at the little noise where an undertrained model reads its caption for no reason.
+    """
+    logsnr = torch.logit(alphas.double())
+    density = (1 / len(alphas) + -torch.gradient(logsnr)[0] / (logsnr[0] - logsnr[-1])) / 2
+    cumulative = density.cumsum(0) / density.sum()
+    levels = (torch.arange(count) + torch.rand(count)) / count
+    return torch.searchsorted(cumulative, levels.to(cumulative)).clamp(max=len(alphas) - 1)
+
+
+@dataclass
+class Lessons:
+    """What a step of the UNet learns from: ``count`` noisy scenes of ``world``, each under two captions."""
+
+    world: list[scenes.Scene]
+    latents: Tensor
+    teacher: Teacher
+    alphas: Tensor
+    count: int
+
+    def __post_init__(self) -> None:
+        self._captions = Captions()
+
+    def draw(self, rng: random.Random) -> tuple[Tensor, Tensor, list[list[str]], Tensor]:
+        """z [N,C,H,W], timesteps [N], two captions of each, and the ε to predict under either, [2,N,C,H,W]."""
+        rows = [rng.randrange(len(self.world)) for _ in range(self.count)]
+        x, t = self.latents[rows].float(), timesteps(self.alphas, len(rows))
+        a, noise = self.alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
+        z, logsnr = a.sqrt() * x + (1 - a).sqrt() * noise, torch.logit(self.alphas[t])
+        shown, open_ = [self.world[i] for i in rows], logsnr < CLEAR
+        texts = [
+            [self._captions.draw(rng, s.pictures) for s in shown],
+            [self._captions.second(rng, s.pictures, bool(w)) for s, w in zip(shown, open_, strict=True)],
+        ]
+        target, known = noise.repeat(2, 1, 1, 1, 1), open_.nonzero()[:, 0].tolist()
+        target[:, known] += self.teacher.unsaid(
+            z[known], logsnr[known], [shown[i] for i in known], [[column[i] for i in known] for column in texts]
+        )
+        return z, t, texts, target
