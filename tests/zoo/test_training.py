@@ -122,9 +122,17 @@ def test_second_captions_are_wrong_only_where_that_is_allowed():
     assert 0 < share < lessons.WRONG + 4 * (0.13 / 400) ** 0.5  # at most all of them, within four standard errors
 
 
-def test_timesteps_are_in_range_and_look_more_at_little_noise():
+def test_timesteps_are_in_range_and_look_more_where_captions_say_something():
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    alphas = (1 - betas).cumprod(0)
     torch.manual_seed(0)
-    t = lessons.timesteps((1 - betas).cumprod(0), 4000)
+    t = lessons.timesteps(alphas, 4000)
     assert 0 <= int(t.min()) <= int(t.max()) < 1000
-    assert (t < 100).float().mean() > 0.2  # uniform timesteps would have 0.1, with no spread to speak of: stratified
+    told = torch.logit(alphas) < lessons.CLEAR
+    # Uniform timesteps would have the second share; stratified draws have no spread to speak of.
+    assert told[t].float().mean() > told.float().mean() + 0.05
+
+
+def test_no_log_snr_outweighs_those_where_captions_say_something():
+    weight = lessons.importance(torch.tensor([-5.0, 0.0, 4.0]))
+    torch.testing.assert_close(weight, torch.tensor([1.0, 1.0, 0.1353353]))  # e^-2

@@ -39,7 +39,7 @@ MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 w
 WIDTH = 128  # of the text encoder
 VAE_BATCH, VAE_LR = 16, 2e-3
 BATCH, LR, WARMUP, DECAY, EMA = 48, 1e-3, 200, 0.8, 0.999
-GAP = 2.0  # weight of how two captions of a scene differ, beside what each of them says
+GAP = 4.0  # weight of how two captions of a scene differ, beside what each of them says
 SAVE_EVERY = 250
 SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each
 
@@ -244,13 +244,13 @@ def train_unet(
         began = time.perf_counter()
         rng = run.rng("unet", step)
         torch.manual_seed(rng.getrandbits(63))
-        z, t, texts, target = lessons.draw(rng)
+        z, t, texts, target, weight = lessons.draw(rng)
         tokens = tokenizer(texts[0] + texts[1], padding="max_length", return_tensors="pt").input_ids.to(run.device)
         with torch.autocast(run.device.type, torch.bfloat16):
             text = model["text"](tokens).last_hidden_state
             eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
         error = eps_hat.float().unflatten(0, (2, -1)) - target
-        each, gap = error.square().mean(), (error[0] - error[1]).square().mean()
+        each, gap = (error.square().mean((2, 3, 4)) * weight).mean(), (error[0] - error[1]).square().mean()
         step_with(optimizer, each + GAP * gap, rate(step, steps, peak, DECAY), model)
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
