@@ -1,9 +1,10 @@
 """All conditions of a picture: ITD's way, diffusers' batches, and the fused UNet, paired in one run.
 
-``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1|sdxl] [--rounds 3]``. Stable Diffusion at true size with
-random weights, on latents of 64×64 (a quarter of SDXL's native area): nothing is downloaded. (a) fp32, one log-SNR a
-step, conditions repeated in the batch, the host waits at each step; (b) the pipeline's UNet on a batch of the size that
-the engine chooses; (c) ours.
+``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1|sdxl] [--rounds 3] [--precision float32]``. Stable
+Diffusion at true size with random weights, on latents of 64×64 (a quarter of SDXL's native area): nothing is
+downloaded. (a) fp32, one log-SNR a step, conditions repeated in the batch, the host waits at each step; (b) the
+pipeline's UNet on a batch of the size that the engine chooses; (c) ours. Where ours is coarser than float32, its
+rounding is measured as well.
 """
 
 import statistics
@@ -130,6 +131,19 @@ def encode(denoiser, generator: torch.Generator):  # type: ignore[no-untyped-def
     return denoiser._prepared(PROMPTS, hidden, pooled if denoiser.unet_config["addition_embed_type"] else None)
 
 
+def rounding(fused, x: torch.Tensor, conditions: object) -> float:  # type: ignore[no-untyped-def]
+    """Rounding bias of iʳ(x; y_S) over its standard error at 32 samples, the largest; "auto" asks for under ½."""
+    drawn = draw("shifted-grid", fused.logsnr_grid, 2, 4, torch.Generator().manual_seed(2))
+    f = []
+    for model in (fused, fused.at("float32")):
+        into = Accumulator.empty(x, 4, K, PAIRS)
+        integrate(model, x, conditions, drawn, into, seed=2)
+        null, one, two = into.gaps.sum((2, 3, 4))[:, 2:].unbind(1)  # of the condition of all concepts
+        f.append(torch.stack((null - one, null - two, null)))
+    error = f[1].std(1) / 32**0.5 * 2**0.5  # of 4 replicates of 2 samples
+    return float(((f[0] - f[1]).mean(1).abs() / error).max())
+
+
 def figures(times: dict[str, list[float]], inside: float, evaluations: int, flops: int, peak: float):  # type: ignore[no-untyped-def]
     """{metric: (value, unit)} from the wall times of every way, round by round."""
     medians = {name: statistics.median(t) for name, t in times.items()}
@@ -180,6 +194,8 @@ def main(
     found = figures(times, inside.seconds, count * K, counted.get_total_flops(), peak)
     found["ours: evaluations a call"] = (float(fitting(fused, x, K)), "")
     found["gaps: relative difference from diffusers"] = (error, "")
+    if fused.precision != "float32":
+        found["ours: rounding bias of iʳ over its standard error"] = (rounding(fused, x, encoded[fused]), "")
     case = f"{model} {'x'.join(map(str, fused.latent_shape))} K={K} {fused.precision}"
     rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]
     ledger.append("unet", rows)

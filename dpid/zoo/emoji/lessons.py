@@ -13,6 +13,7 @@ from dpid.zoo.emoji import scenes
 from dpid.zoo.emoji.teacher import Teacher
 
 CLEAR = 0.0  # log-SNR from which z itself says which scene it is: a caption has nothing to add
+VAGUE = -2.0  # up to which a caption may be wrong; beyond, a wrong one would have to be drawn over what is seen
 PERSON, NULL, WRONG = 0.25, 0.25, 0.15  # of scenes with one more person; of second captions that are empty; or wrong
 
 
@@ -114,12 +115,12 @@ class Lessons:
         x, t = self.latents[rows].float(), timesteps(self.alphas, len(rows))
         a, noise = self.alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
         z, logsnr = a.sqrt() * x + (1 - a).sqrt() * noise, torch.logit(self.alphas[t])
-        shown, open_ = [self.world[i] for i in rows], logsnr < CLEAR
+        shown = [self.world[i] for i in rows]
         texts = [
             [self._captions.draw(rng, s.pictures) for s in shown],
-            [self._captions.second(rng, s.pictures, bool(w)) for s, w in zip(shown, open_, strict=True)],
+            [self._captions.second(rng, s.pictures, at < VAGUE) for s, at in zip(shown, logsnr.tolist(), strict=True)],
         ]
-        target, known = noise.repeat(2, 1, 1, 1, 1), open_.nonzero()[:, 0].tolist()
+        target, known = noise.repeat(2, 1, 1, 1, 1), (logsnr < CLEAR).nonzero()[:, 0].tolist()
         target[:, known] += self.teacher.unsaid(
             z[known], logsnr[known], [shown[i] for i in known], [[column[i] for i in known] for column in texts]
         )
