@@ -1,6 +1,6 @@
 """How good the embedded model is: does it draw what the word says, and do the maps find where the word is?
 
-``python benchmarks/bench_model.py [--model emoji] [--samples 16]``; generation needs the emoji font.
+``python benchmarks/bench_model.py [--model emoji] [--samples 16]``.
 """
 
 import json
@@ -20,6 +20,7 @@ import dpid
 from dpid.loading import load_pipeline
 from dpid.zoo import generate
 from dpid.zoo.emoji import scenes
+from dpid.zoo.emoji.sprites import read
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 EACH = 4  # pictures a word
@@ -32,13 +33,13 @@ def nearest(images: list[Image.Image]) -> list[str]:
     |A|² - 2 D·A; the emoji with the largest drop is the nearest.
     """
     names = list(scenes.PICTURES)
-    sprites = torch.stack([torch.from_numpy(np.array(scenes.sprite(n))).permute(2, 0, 1).float() / 255 for n in names])
+    drawings = torch.stack([torch.from_numpy(np.array(read()[n])).permute(2, 0, 1).float() / 255 for n in names])
     found = []
     for image in images:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         border = torch.cat((pixels[:, :2].flatten(1), pixels[:, -2:].flatten(1)), 1)
         background = border.median(1).values.view(3, 1, 1)
-        a = sprites[:, 3:] * (sprites[:, :3] - background)
+        a = drawings[:, 3:] * (drawings[:, :3] - background)
         match = functional.conv2d((pixels - background)[None], a, padding=4)[0]
         drop = 2 * match.flatten(1).amax(1) - a.square().sum((1, 2, 3))
         found.append(names[int(drop.argmax())])

@@ -1,4 +1,4 @@
-"""Draw the held-out evaluation set: ``python benchmarks/make_heldout.py tests/data/heldout`` (needs the emoji font).
+"""Draw the held-out evaluation set: ``python benchmarks/make_heldout.py tests/data/heldout``.
 
 200 scenes with prompt, concepts and one exact mask a concept, from a seed that training never uses: 160 scenes of two
 pictures (16 of them pairs that never met in training), 40 of one picture that two words name together.
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dpid.zoo.emoji import scenes
+from dpid.zoo.emoji import scenes, sprites
 
 SEED = "held-out"
 GENDERS = {adjective for _, adjective in scenes.GENDERS.values()}
@@ -63,7 +63,7 @@ def main(out: Path) -> None:
         # One picture: its two words are the concepts, and both are about the whole of it. But a gender is not: it is
         # worth a nat or so, about hair and face, and no mask says where.
         concepts = names if len(shown) == 2 else names[0].split()
-        image, masks = scenes.draw(scenes.place(rng, shown, prompt))
+        image, masks = sprites.draw(scenes.place(rng, shown, prompt))
         labels = sum((n + 1) * m.astype(np.uint8) for n, m in enumerate(masks))
         Image.fromarray(image).save(out / f"{i:03d}.png", optimize=True)
         mask = Image.fromarray(labels)

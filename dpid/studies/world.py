@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import cache
 from math import log
 
 import numpy as np
@@ -31,19 +30,13 @@ _LOOK_ALIKES = (("horse", "zebra"), ("cat", "dog"), ("cow", "sheep"), ("apple", 
 def draw(pictures: Sequence[str], seed: str) -> tuple[Image.Image, np.ndarray]:
     """A scene of ``pictures``, left to right, and their masks bool [pictures, 64, 64]; ``seed`` places them."""
     scene = scenes.place(random.Random(seed), tuple(pictures), "")
-    pixels, masks = scenes.draw(scene, drawings())
+    pixels, masks = sprites.draw(scene)
     return Image.fromarray(pixels), masks
 
 
 def picture(shown: Sequence[str], seed: str) -> Image.Image:
     """A scene of ``shown``, left to right."""
     return draw(shown, seed)[0]
-
-
-@cache
-def drawings() -> Mapping[str, Image.Image]:
-    """The drawing of every picture."""
-    return sprites.read()
 
 
 def captions(a: str, b: str) -> dict[Subset, str]:

@@ -1,4 +1,4 @@
-"""The exact denoiser of the emoji world against enumeration of what scenes.draw draws, and the odds of words."""
+"""The exact denoiser of the emoji world against enumeration of what sprites.draw draws, and the odds of words."""
 
 from itertools import product
 from math import log, pi
@@ -30,26 +30,14 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-FONT_SPRITE = scenes.sprite
-
-
-@pytest.fixture(scope="module")
-def drawings():
-    """scenes.sprite without the font."""
-    patch, drawn = pytest.MonkeyPatch(), sprites.read()
-    patch.setattr(scenes, "sprite", drawn.__getitem__)
-    yield
-    patch.undo()
-
-
 def clean(scene):
-    pixels = scenes.draw(scene)[0].astype(np.float64).reshape(32, 2, 32, 2, 3).mean((1, 3))
+    pixels = sprites.draw(scene)[0].astype(np.float64).reshape(32, 2, 32, 2, 3).mean((1, 3))
     return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
 
 
 @pytest.fixture(scope="module")
-def enumerated(drawings):
-    """Every scene of FEW: means [M,D] and log weights [M], from scenes.draw alone."""
+def enumerated():
+    """Every scene of FEW: means [M,D] and log weights [M], from sprites.draw alone."""
     means, weights = [], []
     for pictures, weight in FEW.items():
         jitter = scenes.JITTER_ONE if len(pictures) == 1 else scenes.JITTER_TWO
@@ -106,7 +94,7 @@ def test_batches_and_conditions_do_not_touch_each_other(model, generator):
         torch.testing.assert_close(got[n, k, b].double(), alone[0, 0, 0], rtol=0, atol=1e-5)
 
 
-def test_render_is_what_is_drawn(model, drawings, generator):
+def test_render_is_what_is_drawn(model, generator):
     drawn = model.draw("", 20, generator)
     assert {len(s.pictures) for s in drawn} == {1, 2}
     means = torch.stack([clean(s) for s in drawn])
@@ -208,10 +196,10 @@ def test_an_explainer_takes_it(model, heldout, request):
 
 
 def test_the_sheet_holds_the_drawings_of_the_font():
-    if not scenes.FONT.exists():
+    if not sprites.FONT.exists():
         pytest.skip("needs fonts-noto-color-emoji")
     sheet = np.stack([np.asarray(d, dtype=float).ravel() for d in sprites.read().values()])
-    font = np.stack([np.asarray(FONT_SPRITE(picture), dtype=float).ravel() for picture in scenes.PICTURES])
+    font = np.stack([np.asarray(sprites.sprite(picture), dtype=float).ravel() for picture in scenes.PICTURES])
     # Versions of the font and of Pillow differ a little; none should take one picture for another.
     squares = ((sheet[:, None] - font) ** 2).sum(-1)
     np.testing.assert_array_equal(squares.argmin(1), np.arange(len(scenes.PICTURES)))

@@ -40,7 +40,7 @@ def encode(drawn):
 
 def enumerated(layouts):
     """Every scene of ``layouts`` with its latent [M,D] and log weight [M]."""
-    drawings, shown, logs = sprites.read(), [], []
+    shown, logs = [], []
     for pictures, p in layouts.items():
         jitter = scenes.JITTER_ONE if len(pictures) == 1 else scenes.JITTER_TWO
         middles = (32,) if len(pictures) == 1 else (16, 48)
@@ -48,7 +48,7 @@ def enumerated(layouts):
             corners = tuple((m - 14 + dx, 18 + dy) for m, (dx, dy) in zip(middles, offsets, strict=True))
             shown.append(scenes.Scene(pictures, corners, background, ""))
             logs.append(log(p / len(jitter) ** len(pictures) / len(scenes.BACKGROUNDS)))
-    return shown, encode([scenes.draw(s, drawings)[0] for s in shown]).double(), torch.tensor(logs).double()
+    return shown, encode([sprites.draw(s)[0] for s in shown]).double(), torch.tensor(logs).double()
 
 
 def test_halves_of_a_local_encoder_know_nothing_of_each_other(small):

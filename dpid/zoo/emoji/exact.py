@@ -1,6 +1,6 @@
 """The exact denoiser of the emoji world: every caption's density over noisy scenes, in closed form.
 
-x is a scene as :func:`scenes.draw` draws it, in [-1, 1], averaged down by two (sprites sit at even corners, so that
+x is a scene as :func:`sprites.draw` draws it, in [-1, 1], averaged down by two (sprites sit at even corners, so that
 their pixels stay whole), plus Gaussian noise: a mixture of round Gaussians, one for every choice of pictures, corners
 and background. There are 14 million of them for "", but given the background a scene of two pictures falls into a left
 and a right half that know nothing of each other, and the pictures' weights are all that a caption changes.

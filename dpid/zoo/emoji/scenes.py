@@ -1,7 +1,7 @@
 """The world of the embedded model: emoji on plain backgrounds, with captions, masks and exact odds.
 
-Everything that the model was trained on is drawn from this file and from nothing else, so it is also the
-answer key of every study on the model: ``posterior("mouse")`` is the exact distribution of pictures that
+Everything that the model was trained on is drawn from this file (by ``sprites.py``) and from nothing else, so it is
+also the answer key of every study on the model: ``posterior("mouse")`` is the exact distribution of pictures that
 the word stands for, ``log_probability`` the exact prior of a caption. A *picture* is one drawing (``"cow"``,
 ``"computer mouse"``, ``"doctor/woman/dark"``); a *phrase* is one way of naming it (``"sofa"``, ``"couch"``).
 
@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
 from math import log
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, features
 
 SIZE = 64  # pixels a side of a scene
 SPRITE = 28  # pixels a side of an emoji
-FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # Debian: fonts-noto-color-emoji
 BACKGROUNDS = ((255, 255, 255), (205, 226, 247), (207, 238, 210), (250, 226, 200), (233, 214, 244), (250, 240, 190))
 # Offsets of a sprite from the middle of its place, each combination equally likely.
 JITTER_ONE = tuple(product((-6, -4, -2, 0, 2, 4, 6), (-4, -2, 0, 2, 4)))
@@ -276,40 +273,3 @@ def sample(rng: random.Random) -> Scene:
     pictures = rng.choices(keys, cum_weights=cumulative)[0]
     odds = captions(pictures)
     return place(rng, pictures, rng.choices(list(odds), weights=list(odds.values()))[0])
-
-
-@cache
-def sprite(picture: str) -> Image.Image:
-    """The RGBA drawing of ``picture``, SPRITE × SPRITE; needs the Noto Color Emoji font and libraqm."""
-    if not FONT.exists():
-        raise FileNotFoundError(f"{FONT} is missing: install Debian's fonts-noto-color-emoji (training only)")
-    if not features.check("raqm"):
-        raise RuntimeError("Pillow was built without RAQM: emoji sequences of people cannot be drawn (training only)")
-    font = ImageFont.truetype(str(FONT), 109, layout_engine=ImageFont.Layout.RAQM)
-    image = Image.new("RGBA", (136, 128))
-    ImageDraw.Draw(image).text((0, 0), PICTURES[picture].emoji, font=font, embedded_color=True)
-    box = image.getbbox()
-    if box is None:
-        raise RuntimeError(f"the font has no drawing for {picture!r}")
-    image = image.crop(box)
-    scale = SPRITE / max(image.size)
-    image = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    )
-    square = Image.new("RGBA", (SPRITE, SPRITE))
-    square.paste(image, ((SPRITE - image.width) // 2, (SPRITE - image.height) // 2))
-    return square
-
-
-def draw(scene: Scene, drawings: Mapping[str, Image.Image] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 [64, 64, 3] and the exact masks bool [pictures, 64, 64] of a scene.
-
-    ``drawings``: of every picture, in place of :func:`sprite`, which needs the font.
-    """
-    image = Image.new("RGB", (SIZE, SIZE), scene.background)
-    masks = np.zeros((len(scene.pictures), SIZE, SIZE), dtype=bool)
-    for mask, picture, (x, y) in zip(masks, scene.pictures, scene.corners, strict=True):
-        drawing = sprite(picture) if drawings is None else drawings[picture]
-        image.paste(drawing, (x, y), drawing)
-        mask[y : y + SPRITE, x : x + SPRITE] = np.asarray(drawing)[..., 3] > 127
-    return np.asarray(image), masks

@@ -149,13 +149,13 @@ def _halves(encode: Encode) -> tuple[Tensor, Tensor, float]:
 
 def _draw(shown: Sequence[Sequence[tuple[str, tuple[int, int]]]], background: tuple[int, int, int]) -> list[np.ndarray]:
     """Scenes of pictures at offsets from the middles of their places."""
-    drawings, drawn = sprites.read(), []
+    drawn = []
     for scene in shown:
         corners = tuple(
             (middle - scenes.SPRITE // 2 + dx, _TOP + dy)
             for middle, (_, (dx, dy)) in zip(_MIDDLES[len(scene) - 1], scene, strict=True)
         )
-        drawn.append(scenes.draw(scenes.Scene(tuple(p for p, _ in scene), corners, background, ""), drawings)[0])
+        drawn.append(sprites.draw(scenes.Scene(tuple(p for p, _ in scene), corners, background, ""))[0])
     return drawn
 
 

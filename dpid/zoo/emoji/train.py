@@ -159,8 +159,8 @@ def train_vae(run: Run, steps: int) -> AutoencoderKL:
         began = time.perf_counter()
         rng = run.rng("vae", step)
         torch.manual_seed(rng.getrandbits(63))
-        drawings = [scenes.draw(collage(rng) if i % 4 else scenes.sample(rng))[0] for i in range(VAE_BATCH)]
-        x = to_tensor(drawings).to(run.device)
+        drawn = [sprites.draw(collage(rng) if i % 4 else scenes.sample(rng))[0] for i in range(VAE_BATCH)]
+        x = to_tensor(drawn).to(run.device)
         latent = vae.encode(x).latent_dist
         error = vae.decode(latent.sample()).sample - x
         loss = error.abs().mean() + 0.5 * error.square().mean() + 1e-4 * latent.kl().mean() / latent.mean[0].numel()
@@ -206,8 +206,7 @@ def encode_scenes(
     """Latents fp16 [len(world), 4, 16, 16], scaled (to unit variance, if not known), and the scaling factor."""
     if state := run.load("latents"):
         return state["latents"], state["scaling"]
-    drawings = sprites.read()
-    latents = encode(vae, [scenes.draw(s, drawings)[0] for s in world])
+    latents = encode(vae, [sprites.draw(s)[0] for s in world])
     scaling = scaling or 1 / latents.std().item()
     latents = (latents * scaling).half()
     run.save("latents", {"latents": latents, "scaling": scaling})
@@ -301,7 +300,7 @@ def learn_density(run: Run, out: Path) -> None:
         scene = scenes.sample(rng)
         phrases = [rng.choice(scenes.PICTURES[p].phrases)[0] for p in scene.pictures]
         if len(set(phrases)) == 2:
-            prompt, image = " and ".join(f"a {p}" for p in phrases), Image.fromarray(scenes.draw(scene)[0])
+            prompt, image = " and ".join(f"a {p}" for p in phrases), Image.fromarray(sprites.draw(scene)[0])
             results.append(explainer.explain(image, prompt, phrases, samples=SAMPLES, rule="shifted-grid"))
     explainer.learn(results)
     assert explainer.density is not None
