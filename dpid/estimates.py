@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid.conditions import Subset, subsets_of
-from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates
+from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates, mean_stderr
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,22 @@ def smoothed(f: Tensor, size: int) -> Tensor:
     return shared.reshape(f.shape)
 
 
+def arranged(f: Tensor, like: Tensor) -> Tensor:
+    """Replicates of maps ``f`` [G, S, h, w], laid out over the image a share w as those of ``like``; sums stay.
+
+    For iʳ and iˢ, which have one mean over p(x | F): iʳ is the quieter, but pixel by pixel it repeats what the network
+    has wrong about F. Of the square of how their layouts differ, the spread of replicates says how much is noise; what
+    is left is real, and w = 1 - noise / square weighs one against the other (James and Stein's shrinkage of iˢ towards
+    iʳ, its positive part): a few samples trust iʳ, many trust iˢ, and no constant is fitted to any model. One w for all
+    subsets and pixels keeps the chain rule. Standard errors take w as known.
+    """
+    gap = like - f
+    gap = gap - gap.mean((-2, -1), keepdim=True)
+    mean, error = mean_stderr(gap)
+    square, noise = float(mean.square().mean()), float(error.square().mean())
+    return f if square <= noise else f + (1 - noise / square) * gap
+
+
 @dataclass(frozen=True)
 class How:
     """What to decompose, and how; see :class:`dpid.options.Options`. ``priors``: {S: h(y_S) in nats}."""
@@ -149,8 +165,12 @@ class How:
     priors: Mapping[Subset, float] | None
 
 
-def decomposition(f: Tensor, profile: Tensor, edges: Tensor, how: How) -> Decomposition:
+def decomposition(
+    f: Tensor, profile: Tensor, edges: Tensor, how: How, like: Tensor | None = None
+) -> Decomposition:  # fmt: skip
     """Decompose replicates ``f`` [G, S, h, w] and ``profile`` [A, S, L]; ``how.level`` says where the measure acts.
+
+    Maps that are smoothed are :func:`arranged` like those of ``like``, if given.
 
     Only sums over the image are corrected for the bias of the minimum. A pixel's two values lie within their noise of
     each other almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell
@@ -169,6 +189,8 @@ def decomposition(f: Tensor, profile: Tensor, edges: Tensor, how: How) -> Decomp
             )
 
     smooth = smoothed(f, how.smooth)
+    if like is not None and how.smooth > 1:
+        smooth = arranged(smooth, smoothed(like, how.smooth))
     pixels, bins = f.shape[-2] * f.shape[-1], profile.shape[-1]
     pixel, pixel_error = atoms(smooth, pixels, corrected=False)
     binned, binned_error = atoms(profile, bins, corrected=False)

@@ -89,10 +89,14 @@ class PIDResult:
         facts = self.facts
         priors = None if facts.priors is None else {tuple(s.split("+")): h for s, h in facts.priors.items()}
         how = How(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
+        standard = self.replicates["standard"].double()
         return {
-            name: decomposition(f.double(), self.profiles[name].double(), self.edges, how)
+            name: decomposition(
+                f.double(), self.profiles[name].double(), self.edges, how,
+                like=standard if name == "rao-blackwell" else None,
+            )
             for name, f in self.replicates.items()
-        }
+        }  # fmt: skip
 
     @property
     def chosen(self) -> Decomposition:

@@ -7,7 +7,7 @@ import torch
 
 import dpid
 from dpid.denoisers import GaussianDenoiser
-from dpid.estimates import smoothed
+from dpid.estimates import arranged, smoothed
 from dpid.result import ranked
 
 SHAPE = (1, 2, 3)
@@ -37,6 +37,30 @@ def test_smoothing_keeps_sums_and_flat_inner_parts():
     flat = torch.ones(1, 1, 7, 7, dtype=torch.float64)
     # Two pixels from the border every neighbour shares with nine.
     torch.testing.assert_close(smoothed(flat, 3)[..., 2:-2, 2:-2], flat[..., 2:-2, 2:-2])
+
+
+def quiet_and_noisy(bias):
+    """A map [3,16,16], 8 quiet replicates with a ``bias`` of its layout, and 8 noisy ones whose mean errs by 0.5."""
+    generator = torch.Generator().manual_seed(0)
+    truth, wrong = torch.randn(2, 3, 16, 16, generator=generator, dtype=torch.float64)
+    noise = torch.randn(8, 3, 16, 16, generator=generator, dtype=torch.float64) * 0.5 * 8**0.5
+    return truth, (truth + bias * wrong).expand(8, -1, -1, -1), truth + noise
+
+
+def test_a_layout_is_nearer_the_truth_than_either_of_two():
+    truth, quiet, noisy = quiet_and_noisy(0.5)
+    both = arranged(quiet, noisy)
+    torch.testing.assert_close(both.sum((-2, -1)), quiet.sum((-2, -1)))
+    errors = [float((f.mean(0) - truth).square().mean()) for f in (both, quiet, noisy)]
+    # Bias and noise of 0.25 each, weighed evenly: 0.125, half of either; 768 numbers leave 5 % of that to chance.
+    assert errors[0] < 0.65 * min(errors[1:])
+
+
+def test_a_layout_that_is_right_is_left_alone():
+    _, quiet, noisy = quiet_and_noisy(0.0)
+    # w is 1 - noise / square, whose standard deviation is that of a χ² of 768 by its mean: 0.05; three of them.
+    assert (arranged(quiet, noisy) - quiet).norm() < 0.15 * (noisy - quiet).norm()
+    assert torch.equal(arranged(quiet, quiet), quiet)
 
 
 @pytest.mark.parametrize("rule", ["shifted-grid", "pilot", "logistic"])

@@ -127,7 +127,7 @@ class Workbench:
         from dpid.zoo import generate
 
         if self._last[0] != (prompt, name):  # cases of one picture follow each other
-            made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=3.0 if self.embedded else 7.5)
+            made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=5.0 if self.embedded else 7.5)
             self._last = (prompt, name), made[0]
         assert self._last[1] is not None
         return self._last[1]

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 
-def generate(pipe: Any, prompts: list[str], seed: int = 0, steps: int = 25, guidance: float = 3.0) -> list[Image.Image]:
+def generate(pipe: Any, prompts: list[str], seed: int = 0, steps: int = 25, guidance: float = 5.0) -> list[Image.Image]:
     """One picture for each prompt; the pipeline and the global random state stay as they are.
 
     ``guidance`` is classifier-free guidance's scale. The noise of picture i depends on ``seed`` + i alone.
