@@ -30,7 +30,8 @@ class Options:
     level : what the measure acts on for the numbers of the whole image: "image", the totals; "pixel", every latent
         pixel of the maps, whose sums the numbers then are; "logsnr", the image in every bin of log-SNR. A minimum is
         concave, so the redundancy of a finer level is the smaller one. Maps are always by pixel
-    smooth : maps are means over smooth × smooth pixels, taken of i(x; y_S) before the measure acts; 1 for none
+    smooth : maps are means over smooth × smooth pixels, taken of i(x; y_S) before the measure acts, those of
+        "rao-blackwell" then laid out like iˢ's where they differ beyond noise; 1 for neither
     samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` ("pilot": of 4 · …)
     replicates : repeats, from whose spread the errors come; None: eight, or four of fewer than 16 samples. Of the same
         samples eight tell an error of more degrees of freedom: in a 95 % interval 2.4 of them, of four 3.2
