@@ -18,7 +18,7 @@ PERSON, NULL, WRONG = 0.25, 0.25, 0.15  # of scenes with one more person; of sec
 
 
 def scene(rng: random.Random) -> scenes.Scene:
-    """A scene to learn from: more people than the world has, half of them of any gender and tone.
+    """A scene to learn from: more people than the world has, those added of any occupation, gender and tone alike.
 
     Who is rare there is learnt no worse, and what a caption means stays what it is: the teacher, not the number of
     scenes, says how rare they are.
