@@ -111,7 +111,7 @@ class Inside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.denoiser._predict = self.predict  # type: ignore[attr-defined]
+        del self.denoiser._predict  # type: ignore[attr-defined]  # not set back: copies would call this denoiser's
 
     def timed(self, *args: object) -> torch.Tensor:
         """The UNet's call, and how long the host waited for it."""
@@ -190,7 +190,7 @@ def main(
             times["ITD"].append(seconds(lambda: itd(plain, x, encoded[plain], drawn), x.device))
             times["batched"].append(seconds(lambda: run(plain), x.device))
             times["ours"].append(seconds(lambda: run(fused), x.device))
-    peak = matmul_peak(torch.float32 if fused.precision == "float32" else torch.float16, x.device)
+    peak = matmul_peak(getattr(torch, fused.precision), x.device)
     found = figures(times, inside.seconds, count * K, counted.get_total_flops(), peak)
     found["ours: evaluations a call"] = (float(fitting(fused, x, K)), "")
     found["gaps: relative difference from diffusers"] = (error, "")
