@@ -123,11 +123,12 @@ class Workbench:
         return zlib.crc32(f"{self.seed} {name}".encode()) >> 1
 
     def generate(self, prompt: str, name: str) -> Image.Image:
-        """The picture of ``prompt`` with the seed of ``name``; guided by 3 where the model is embedded, else by 7.5."""
+        """The picture of ``prompt`` with the seed of ``name``; a model that is not embedded is guided by 7.5."""
         from dpid.zoo import generate
 
         if self._last[0] != (prompt, name):  # cases of one picture follow each other
-            made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=5.0 if self.embedded else 7.5)
+            guidance: dict[str, Any] = {} if self.embedded else {"guidance": 7.5}
+            made = generate(self.pipe, [prompt], seed=self.seed_of(name), **guidance)
             self._last = (prompt, name), made[0]
         assert self._last[1] is not None
         return self._last[1]
