@@ -123,6 +123,20 @@ def _whole(name: str, value: int, least: int) -> int:
     return found
 
 
+def _roles(
+    target: int | Sequence[int], sources: Sequence[int | Sequence[int]], d: int
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Indices of the target and of every source, checked."""
+    if not isinstance(sources, Iterable) or len(sources) not in (2, 3):
+        raise ValueError(f"sources: found {sources!r}, expected two or three, each an index or a tuple of indices")
+    y = _indices("target", target, d)
+    groups = [_indices("sources", source, d) for source in sources]
+    used = [*y, *(i for group in groups for i in group)]
+    if len(set(used)) < len(used):
+        raise ValueError(f"target, sources: found {target!r}, {sources!r}, expected every index once")
+    return y, groups
+
+
 def spectrum(coefficients: ArrayLike, noise_cov: ArrayLike, frequency: ArrayLike) -> Spectrum:
     """S(f) [F, d, d] at ``frequency`` [F], cycles a sample; ``ValueError`` as :func:`pird`."""
     a, noise = _process(coefficients, noise_cov)
@@ -168,20 +182,13 @@ def pird(
         Wrong shapes; NaN; an unstable process (the message has the spectral radius); a noise covariance that is not
         symmetric and positive definite; an index out of range or used twice; not two or three sources; an unknown unit.
     """
-    a, noise = _process(coefficients, noise_cov)
     if unit not in UNITS:
         raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
     n_freq = _whole("n_freq", n_freq, 2)
-    if not isinstance(sources, Iterable) or len(sources) not in (2, 3):
-        raise ValueError(f"sources: found {sources!r}, expected two or three, each an index or a tuple of indices")
-    y = _indices("target", target, len(noise))
-    groups = [_indices("sources", source, len(noise)) for source in sources]
-    used = [*y, *(i for group in groups for i in group)]
-    if len(set(used)) < len(used):
-        raise ValueError(f"target, sources: found {target!r}, {sources!r}, expected every index once")
-
+    _, noise = _process(coefficients, noise_cov)
+    y, groups = _roles(target, sources, len(noise))
     frequency = np.linspace(0, 0.5, n_freq)
-    s = spectrum(a, noise, frequency)
+    s = spectrum(coefficients, noise_cov, frequency)
 
     def log_det(indices: tuple[int, ...]) -> Array:
         logs: Array = np.linalg.slogdet(s[:, indices][:, :, indices])[1]
