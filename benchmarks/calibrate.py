@@ -203,7 +203,7 @@ def tolerance(most: float = 0.05, runs: int = 100) -> Iterator[dict[str, object]
         for name in ("rao-blackwell", "standard"):
             results = [
                 explainer.explain(
-                    latents=case.x[0], conditions=asked, seed=i, estimator=name, tolerance=most, max_samples=2**14,
+                    latents=case.x[0], conditions=asked, seed=i, estimator=name, tolerance=most, max_samples=2**16,
                     max_batch_size=case.batch,
                 ) for i in range(runs)
             ]  # fmt: skip
