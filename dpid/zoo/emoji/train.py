@@ -31,6 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from dpid.explainer import Explainer
 from dpid.loading import DENSITY
+from dpid.precision import candidates
 from dpid.zoo.emoji import scenes, sprites
 from dpid.zoo.emoji.lessons import Lessons, scene
 from dpid.zoo.emoji.teacher import Teacher
@@ -206,7 +207,8 @@ def encode_scenes(
     """Latents fp16 [len(world), 4, 16, 16], scaled (to unit variance, if not known), and the scaling factor."""
     if state := run.load("latents"):
         return state["latents"], state["scaling"]
-    latents = encode(vae, [sprites.draw(s)[0] for s in world])
+    parts = (world[i : i + 256] for i in range(0, len(world), 256))  # of which the pictures are in memory
+    latents = torch.cat([encode(vae, [sprites.draw(s)[0] for s in part]) for part in parts])
     scaling = scaling or 1 / latents.std().item()
     latents = (latents * scaling).half()
     run.save("latents", {"latents": latents, "scaling": scaling})
@@ -230,7 +232,7 @@ def train_unet(
     The loss is that of ε̂, plus ``GAP`` times that of how ε̂ differs between two captions of the same z: all that a PID
     sees, and lost among what both get wrong alike if not asked for by itself.
     """
-    tokenizer = make_tokenizer()
+    tokenizer, fast = make_tokenizer(), "bfloat16" in candidates(run.device)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=1e-2)
     start, seconds, recent = 0, 0.0, []
@@ -245,7 +247,7 @@ def train_unet(
         torch.manual_seed(rng.getrandbits(63))
         z, t, texts, target, weight = lessons.draw(rng)
         tokens = tokenizer(texts[0] + texts[1], padding="max_length", return_tensors="pt").input_ids.to(run.device)
-        with torch.autocast(run.device.type, torch.bfloat16):
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
             text = model["text"](tokens).last_hidden_state
             eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
         error = eps_hat.float().unflatten(0, (2, -1)) - target
