@@ -30,7 +30,7 @@ from dpid.engine import fitting
 from dpid.images import ImageLike, encode, to_pixels
 from dpid.options import Options
 from dpid.sampling import draw
-from dpid.zoo import generate
+from dpid.zoo import GUIDANCE, generate
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _look(
 
 def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, image: ImageLike | None = None, samples: int = 32,
-    seed: int = 0, guidance: float = 3.0,
+    seed: int = 0, guidance: float = GUIDANCE,
 ) -> AttentionMaps:  # fmt: skip
     """Where the picture of ``prompt`` attends to each of ``concepts``.
 

@@ -7,8 +7,12 @@ from typing import Any
 
 from PIL import Image
 
+GUIDANCE = 5.0  # classifier-free guidance's scale that suits the embedded model
 
-def generate(pipe: Any, prompts: list[str], seed: int = 0, steps: int = 25, guidance: float = 5.0) -> list[Image.Image]:
+
+def generate(
+    pipe: Any, prompts: list[str], seed: int = 0, steps: int = 25, guidance: float = GUIDANCE
+) -> list[Image.Image]:
     """One picture for each prompt; the pipeline and the global random state stay as they are.
 
     ``guidance`` is classifier-free guidance's scale. The noise of picture i depends on ``seed`` + i alone.
