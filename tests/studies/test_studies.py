@@ -1,5 +1,6 @@
 """Every study, tiny, on the embedded model; resuming; the user's pictures; the command."""
 
+import copy
 import csv
 import json
 import sys
@@ -207,6 +208,15 @@ def test_localisation_of_a_lone_concept_is_against_the_rest_of_the_prompt(bench,
     rows = run("localisation", bench(scenes=[lone])).tables["localisation"]
     assert {row["concept"] for row in rows} == {"giraffe"}
     assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant", "daam"}
+
+
+def test_retrieval_is_computed_in_float32_whatever_the_explainer_is_in(emoji, pipe):
+    coarse = copy.copy(emoji)
+    coarse.denoiser = emoji.denoiser.at("bfloat16")
+    benches = (Workbench("emoji", explainer=e, pipe=pipe, samples=8, pictures=1) for e in (coarse, emoji))
+    first, second = (run("retrieval", bench).tables for bench in benches)
+    assert first == second
+    assert coarse.denoiser.precision == "bfloat16"
 
 
 def test_retrieval_takes_the_users_pairs(bench, own):
