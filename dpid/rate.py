@@ -19,7 +19,7 @@ integrals.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,7 +127,7 @@ def _roles(
     target: int | Sequence[int], sources: Sequence[int | Sequence[int]], d: int
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Indices of the target and of every source, checked."""
-    if not isinstance(sources, Iterable) or len(sources) not in (2, 3):
+    if not isinstance(sources, Collection) or len(sources) not in (2, 3):
         raise ValueError(f"sources: found {sources!r}, expected two or three, each an index or a tuple of indices")
     y = _indices("target", target, d)
     groups = [_indices("sources", source, d) for source in sources]
