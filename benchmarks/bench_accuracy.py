@@ -41,9 +41,9 @@ def explainer() -> dpid.Explainer:
 
 
 def heldout(number: int) -> known.Case:
-    """A held-out scene under the embedded model, in the precision that the model chooses here."""
+    """A held-out scene under the embedded model in float32, as ``dpid explain`` computes so few samples."""
     scene = json.loads((HELDOUT / "index.json").read_text())[number]
-    denoiser = explainer().denoiser
+    denoiser = explainer().denoiser.at("float32")
     picture = to_pixels(open_image(HELDOUT / scene["file"]), (64, 64))
     x = denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
     return known.Case(f"emoji-{number}", denoiser, x, plan(scene["prompt"], scene["concepts"]), None)

@@ -72,7 +72,7 @@ def auc(values: torch.Tensor, labels: torch.Tensor) -> float:
 def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]]) -> None:
     """How often a word that the picture does not show is negative beyond its error; F is the true prompt."""
     rng = random.Random(0)
-    below: dict[str, list[bool]] = {}
+    below: dict[tuple[str, str], list[bool]] = {}
     for i, scene in enumerate(json.loads((DATA / "index.json").read_text())):
         shown = [n for n in scene["pictures"] if n in scenes.THINGS]
         if len(shown) != len(scene["pictures"]):
@@ -84,11 +84,14 @@ def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]
             DATA / scene["file"], scene["prompt"], conditions=conditions, reference="prompt", samples=samples, seed=i
         )
         for name, d in result.estimates.items():
-            below.setdefault(name, []).append(d.information[(word,)].interval()[1] < 0)
-    for name, hits in below.items():
+            f = d.information[(word,)]
+            below.setdefault((name, "95 % interval"), []).append(f.interval()[1] < 0)
+            below.setdefault((name, "standard error"), []).append(f.value + f.stderr < 0)
+    for (name, how), hits in below.items():
         p = sum(hits) / len(hits)
-        rows.append({"case": name, "metric": "absent word negative beyond its error", "value": p,
-                     "stderr": (p * (1 - p) / len(hits)) ** 0.5, "n": len(hits)})  # fmt: skip
+        rows.append({"case": f"{name}, {samples} evaluations", "n": len(hits), "value": p,
+                     "metric": f"absent word negative beyond its {how}",
+                     "stderr": (p * (1 - p) / len(hits)) ** 0.5})  # fmt: skip
 
 
 def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: list[dict[str, object]]) -> None:
@@ -121,7 +124,7 @@ def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: lis
                         scores.setdefault((name, f"{what}, own against other"), []).append(auc(m[either], mine[either]))
     for (name, what), values in scores.items():
         v = np.array(values)
-        rows.append({"case": name, "metric": f"AUC of {what}", "value": float(v.mean()),
+        rows.append({"case": f"{name}, {samples} evaluations", "metric": f"AUC of {what}", "value": float(v.mean()),
                      "stderr": float(v.std(ddof=1) / len(v) ** 0.5), "n": len(v)})  # fmt: skip
 
 

@@ -49,9 +49,9 @@ def test_a_mixture_needs_more_samples():
         )["f(S)"]
         for each in (8, 64)
     }
-    # 250 repeats of three f(S): a standard deviation of 1.4 %.
-    assert share[64] > share[8] + 0.03
-    assert share[64] > 0.87
+    # 250 repeats, whose three f(S) go together: at 90 % a standard deviation of 1.9 %; three seeds have 84-86, 93-94.
+    assert share[8] < 0.90
+    assert share[64] > 0.90 - 0.019
 
 
 @pytest.mark.parametrize("parameterisation", answers.PARAMETERISATIONS)
