@@ -228,7 +228,7 @@ def main(
     found["gaps: relative difference from diffusers"] = (error, "")
     if fused.precision != "float32":
         found["ours: rounding bias of iʳ over its standard error"] = (rounding(fused, x), "")
-    elif model == "emoji" and x.device.type == "cpu":  # at true size it takes longer than the rest
+    elif model == "emoji" and x.device.type == "cpu":  # its check is float32's; at true size it takes longer than all
         found |= inductor(fused, lambda: run(fused), rounds)
     case = f"{model} {'x'.join(map(str, fused.latent_shape))} K={K} {fused.precision}"
     rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]

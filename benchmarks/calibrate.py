@@ -229,10 +229,10 @@ def main(
     ] = 500,
 ) -> None:
     """Measure, print and append to the ledger."""
-    known_names = [*MODELS, "answers", "tolerance"]
-    chosen = models or known_names
-    if unknown := set(chosen) - set(known_names):
-        raise typer.BadParameter(f"models: found {', '.join(unknown)}, allowed are {', '.join(known_names)}")
+    allowed = [*MODELS, "answers", "tolerance"]
+    chosen = models or allowed
+    if unknown := [name for name in chosen if name not in allowed]:
+        raise typer.BadParameter(f"models: found {', '.join(unknown)}, allowed are {', '.join(allowed)}")
     lines = [line for name in chosen if name in MODELS for line in MODELS[name](repeats)]
     if lines:
         show(lines)

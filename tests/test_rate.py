@@ -185,6 +185,7 @@ EYE = np.eye(3)
         ({"target": ()}, "target: found ()"),
         ({"sources": (0,)}, "sources: found (0,), expected two or three"),
         ({"sources": 1}, "sources: found 1, expected two or three"),
+        ({"sources": iter((0, 1))}, "sources: found <tuple_iterator object"),
         ({"sources": (0, (1, 2))}, "expected every index once"),
         ({"sources": (0, 0)}, "expected every index once"),
         ({"sources": (0, -1)}, "sources: found -1"),

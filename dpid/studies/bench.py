@@ -124,11 +124,11 @@ class Workbench:
 
     def generate(self, prompt: str, name: str) -> Image.Image:
         """The picture of ``prompt`` with the seed of ``name``; a model that is not embedded is guided by 7.5."""
-        from dpid.zoo import generate
+        from dpid.zoo import GUIDANCE, generate
 
         if self._last[0] != (prompt, name):  # cases of one picture follow each other
-            guidance: dict[str, Any] = {} if self.embedded else {"guidance": 7.5}
-            made = generate(self.pipe, [prompt], seed=self.seed_of(name), **guidance)
+            guidance = GUIDANCE if self.embedded else 7.5
+            made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=guidance)
             self._last = (prompt, name), made[0]
         assert self._last[1] is not None
         return self._last[1]
