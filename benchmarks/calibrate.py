@@ -1,7 +1,7 @@
 """Are the intervals honest? Coverage and bias on models whose truth is known: ``make calibrate``.
 
 Coverage: over many repeats, how often the 95 % interval (Student's t, R - 1 degrees of freedom) holds the truth: of
-f(S) of the image, of its atoms (jackknife), of f(S) and of the atoms of every pixel; every rule of
+f(S) of the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of
 :mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 4, 16, 64 and 256 samples. A repeat is one explanation.
 Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
 "orthogonal" and "rao-blackwell" the integral, in closed form or of a long run; of the embedded model always a long run.

@@ -13,10 +13,10 @@ from dpid.pid.distribution import discrete
 from dpid.pid.interaction import co_information, o_information_gradient
 from dpid.pid.measures import MEASURES, Given, Minima, register
 from dpid.pid.priors import PriorWarning
-from dpid.pid.replicates import decompose_replicates, jackknife, mean_stderr, stderr
+from dpid.pid.replicates import decompose_replicates, mean_stderr, perturbed, stderr
 
 __all__ = [
     "MEASURES", "Antichain", "Atoms", "Given", "Minima", "PriorWarning", "co_information", "decompose",
-    "decompose_replicates", "discrete", "jackknife", "mean_stderr", "o_information_gradient", "picture_measures",
+    "decompose_replicates", "discrete", "mean_stderr", "o_information_gradient", "perturbed", "picture_measures",
     "register", "stderr",
 ]  # fmt: skip

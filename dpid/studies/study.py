@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from dpid.estimates import Estimate
-from dpid.pid.replicates import jackknife, stderr
+from dpid.pid.replicates import perturbed, stderr
 from dpid.result import PIDResult
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ class Study:
 
 
 def estimate(result: PIDResult, estimator: str, of: Callable[[Tensor], Tensor]) -> Estimate:
-    """A statistic of the maps f(S) [3, h, w] of a result (c1, c2, both; float64), with its jackknife standard error."""
-    left_out, mean = jackknife(result.replicates[estimator].double())
-    error = stderr(torch.stack([of(f) for f in left_out]))
-    return Estimate(float(of(mean)), float(error), len(left_out) - 1)
+    """A statistic of the maps f(S) [3, h, w] of a result (c1, c2, both; float64), with its standard error."""
+    replicates = result.replicates[estimator].double()
+    points, mean = perturbed(replicates)
+    value = of(mean)
+    return Estimate(float(value), float(stderr(torch.stack([of(f) for f in points]), value)), len(replicates) - 1)
 
 
 def figure(
