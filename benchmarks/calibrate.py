@@ -141,16 +141,17 @@ def show(lines: list[Coverage]) -> None:
 
 
 def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
-    """Lowest and highest coverage of all rules and R: of every model, estimator, sample number and level."""
+    """Lowest and highest coverage of the rules and R asked: of every model, estimator, sample number and level."""
     rows: list[dict[str, object]] = []
     for model, estimator, each in dict.fromkeys((c.model, c.estimator, c.each) for c in lines):
         among = [c for c in lines if (c.model, c.estimator, c.each) == (model, estimator, each)]
-        for level, (word, end) in product(LEVELS, (("lowest", min), ("highest", max))):
+        ends = (("lowest ", min), ("highest ", max)) if len(among) > 1 else (("", min),)
+        for level, (word, end) in product(LEVELS, ends):
             found = end(among, key=lambda c: c.share[level])
             p = found.share[level]
             rows.append({
                 "case": f"{model}, {estimator}, {each} a replicate", "value": p, "n": found.repeats,
-                "metric": f"{word} coverage of 95 % of {level}: {found.rule}, R = {found.replicates}",
+                "metric": f"{word}coverage of 95 % of {level}: {found.rule}, R = {found.replicates}",
                 "stderr": (p * (1 - p) / found.repeats) ** 0.5,
             })  # fmt: skip
     return rows
