@@ -116,7 +116,8 @@ def calibrate(
     for r in replicates:
         f = case.replicates(rule, each, r * repeats, 1 + r, density=density, together=r)
         for estimator in ESTIMATORS:
-            mean, error = mean_stderr(f[estimator].sum((-2, -1)))
+            # Of explanations: the replicates of one share a grid, and err against each other.
+            mean, error = mean_stderr(f[estimator].sum((-2, -1)).unflatten(0, (-1, r)).mean(1))
             z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
             bias = float(z[z.abs().argmax()])
             share = coverage(f[estimator], truth[estimator], r)

@@ -99,8 +99,13 @@ class Explainer:
         """Set :attr:`density` from ``results`` of pictures like those to come, of this model; a dozen of 64 samples do.
 
         Numbers stay unbiased whatever it learns from; only for the very same pictures take another ``seed``.
-        ``ValueError`` without results, or with profiles of different lengths.
+        ``ValueError`` without results, with profiles of different lengths, or of a rule that looks more closely at some
+        log-SNRs than at others: what spread is left in a bin would tell of the rule too.
         """
+        if uneven := {r.facts.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
+            raise ValueError(
+                f"results: found rule {', '.join(sorted(uneven))}; explain with rule='shifted-grid' to learn from"
+            )
         lengths = {len(result.edges) for result in results}
         if len(lengths) != 1:
             raise ValueError(f"results: found profiles of {sorted(lengths)} edges, expected all of one length")
@@ -157,7 +162,7 @@ class Explainer:
         chosen = self._options(options)
         question = self._question(prompt, concepts, conditions, chosen)
         picture, x = self._latents(image, latents)
-        return (results[0] for results in self._rounds(picture, x, (question,), chosen, prompt, None))
+        return (results[0] for results in self._exact_rounds(picture, x, (question,), chosen, prompt, None))
 
     def explain_pairs(
         self,
@@ -190,8 +195,14 @@ class Explainer:
         latents: Tensor | None = None,
         **options: Any,
     ) -> Likelihood:
-        """log p(x | condition) of the latents; ``options`` as for :meth:`explain`. See :mod:`dpid.likelihood`."""
+        """log p(x | condition) of the latents, one round of ``samples``; see :mod:`dpid.likelihood`.
+
+        ``options`` as for :meth:`explain`, but for a ``tolerance``. With ``precision="auto"`` in the finest type: there
+        is no difference of conditions that tells what rounding does.
+        """
         chosen = Options(**options)
+        if chosen.tolerance is not None:
+            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
         _, x = self._latents(image, latents)
         alone = Plan((), ((),), (condition,), (0,), 0)
         # There is no gap to adapt to.
@@ -200,9 +211,8 @@ class Explainer:
             rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.repeats,
             torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,
         )  # fmt: skip
-        sums = evaluate(
-            self.denoiser, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size
-        )  # fmt: skip
+        denoiser = self.denoiser.at(self._finer[-1]) if self._finer else self.denoiser
+        sums = evaluate(denoiser, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size)
         return likelihood(sums.residuals[:, 0, 0], x[0].numel(), self.denoiser.logsnr_grid)
 
     def _options(self, options: dict[str, Any]) -> Options:
@@ -234,19 +244,31 @@ class Explainer:
     ) -> list[PIDResult]:  # fmt: skip
         """The results of one round, or with a tolerance of as many as it takes; in a finer type where one rounds."""
         picture, x = self._latents(image, latents)
-        while True:
-            rounds = self._rounds(picture, x, questions, options, prompt, progress)
-            results = next(rounds)
-            if options.tolerance is not None:
-                *_, results = (results, *rounds)
-            if not (self._finer and any(result.coarse() for result in results)):
+        for results in self._exact_rounds(picture, x, questions, options, prompt, progress):  # noqa: B007, the last
+            if options.tolerance is None:
                 break
-            _LOG.info("precision: %s rounds too coarsely, going on with %s", self.denoiser.precision, self._finer[0])
-            self.denoiser = self.denoiser.at(self._finer.pop(0))
         if options.tolerance is not None and not all(result.facts.converged for result in results):
             message = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
         return results
+
+    def _exact_rounds(
+        self, picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
+        progress: Progress | None,
+    ) -> Iterator[list[PIDResult]]:  # fmt: skip
+        """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely; no round is told twice."""
+        told, finest = 0, False
+        while not finest:
+            finest = True
+            for results in self._rounds(picture, x, questions, options, prompt, progress):
+                if self._finer and any(result.coarse() for result in results):
+                    coarse, finest = self.denoiser.precision, False
+                    self.denoiser = self.denoiser.at(self._finer.pop(0))
+                    _LOG.info("precision: %s rounds too coarsely, going on with %s", coarse, self.denoiser.precision)
+                    break
+                if results[0].facts.samples > told:
+                    told = results[0].facts.samples
+                    yield results
 
     def _rounding_bias(self, x: Tensor, chosen: Plan) -> dict[str, dict[str, float]] | None:
         """Of every i(x; y_S) by every estimator in nats; None where nothing rounds more coarsely than float32."""
@@ -289,7 +311,9 @@ class Explainer:
         priors = [_priors(question, options, prompt) for question in questions]
         encoded = self.denoiser.encode_conditions(texts)
         generator = torch.Generator().manual_seed(options.seed)
-        edges = _edges(self.denoiser.logsnr_grid, min(options.points // profile_groups(options.repeats), _MOST_BINS))
+        # A pilot looks with the half that comes first.
+        points = options.points // (2 if options.rule == "pilot" else 1)
+        edges = _edges(self.denoiser.logsnr_grid, min(points // profile_groups(options.repeats), _MOST_BINS))
         sums = Accumulator.empty(x, options.repeats, len(texts), needed_pairs(questions), edges)
         planned = options.each * len(texts) * (1 if options.tolerance is None else options.rounds)
 
@@ -364,7 +388,7 @@ def _priors(question: Plan, options: Options, prompt: str | None) -> dict[str, f
 
 
 def _edges(grid: Tensor, bins: int) -> Tensor:
-    """Ends [L+1] of ``bins`` equal parts of the range of log-SNRs; a shifted grid has one point in each."""
+    """Ends [L+1] of ``bins`` equal parts of the range of log-SNRs; an even grid of as many has one point in each."""
     return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 

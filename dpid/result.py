@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,21 +150,34 @@ class PIDResult:
             for s, m, e in zip(subsets_of(self.facts.concepts)[1:], mean, error, strict=True)
         }
 
+    def _disagreements(self, level: float) -> dict[Subset, Estimate]:
+        """Where iʳ - iˢ is more than their errors, and than pictures of F differ in it even if the network is perfect.
+
+        Over p(x | F) the two have one mean; of one picture the difference ∫E_ε[(ε - ε̂_F)·(ε̂_S - ε̂_∅)] dλ is, given ε
+        a path of noise, a martingale of quadratic variation ∫‖ε̂_S - ε̂_∅‖² dλ = 2 i°(S); its mean over paths varies by
+        no more.
+        """
+        found = {}
+        for subset, gap in self._differences("rao-blackwell", "standard").items():
+            spread = math.sqrt(2 * max(0.0, self.estimates["orthogonal"].information[subset].value))
+            if not _holds_zero(replace(gap, stderr=math.hypot(gap.stderr, spread)).interval(level)):
+                found[subset] = gap
+        return found
+
     def coarse(self) -> bool:
         """Whether rounding biases some i(x; y_S) by more than half its standard error."""
         bias = (self.facts.rounding_bias or {}).get(self.facts.estimator, {})
         return any(abs(bias.get("+".join(s), 0.0)) > e.stderr / 2 for s, e in self.information.items())
 
     def remarks(self, level: float = 0.95) -> list[str]:
-        """Where a concept misleads about this picture, and where two estimators disagree, beyond their errors."""
+        """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
         lines = []
         for subset, estimate in self.information.items():
             if estimate.interval(level)[1] < 0:
                 lines.append(
                     f"{' + '.join(subset)!r} misleads about this picture: {estimate} nats, below zero beyond its error"
                 )
-        gaps = self._differences("rao-blackwell", "standard")
-        beyond = [f"{' + '.join(s)} by {gap}" for s, gap in gaps.items() if not _holds_zero(gap.interval(level))]
+        beyond = [f"{' + '.join(s)} by {gap}" for s, gap in self._disagreements(level).items()]
         if beyond:
             lines.append(
                 f"rao-blackwell and standard disagree ({', '.join(beyond[:4])} nats): {self.facts.reference!r} does "
@@ -184,7 +197,7 @@ class PIDResult:
                 f"rounding in {self.facts.precision} biases a number by more than half its standard error: use float32"
             )
         if self.facts.converged is False:
-            lines.append("the tolerance was not reached: raise --samples, or accept the errors shown")
+            lines.append("the tolerance was not reached: raise max_samples, or accept the errors shown")
         return lines
 
     def to_dict(self) -> dict[str, Any]:

@@ -103,6 +103,24 @@ def test_known_answers_under_every_rule(toy, rule):
         assert abs(estimate.value - 6 * truth) < 4 * estimate.stderr + 1e-3
 
 
+def test_estimators_disagree_only_where_the_reference_does_not_describe_the_picture(toy):
+    """A perfect network: of one picture iʳ and iˢ differ, the more surely the more samples; that is no disagreement."""
+    generator = torch.Generator().manual_seed(0)
+    flagged, sure = [], 0
+    for i in range(100):
+        x = 2 + torch.randn(SHAPE, generator=generator)  # what y = 2 says
+        result = toy.explain(latents=x, conditions=CONDITIONS, samples=128, seed=i)
+        flagged.append(any("disagree" in line for line in result.remarks()))
+        gap = result.estimates["rao-blackwell"].information[("b",)].value
+        gap -= result.estimates["standard"].information[("b",)].value
+        sure += abs(gap) > 3 * result.estimates["standard"].information[("b",)].stderr
+    # Most gaps are real, and yet 5 % of pictures at most are remarked upon, and three standard errors of 100.
+    assert sure > 50
+    assert sum(flagged) <= 5 + 3 * 2.2
+    far = toy.explain(latents=torch.full(SHAPE, -4.0), conditions=CONDITIONS, samples=128)
+    assert any("disagree" in line for line in far.remarks())
+
+
 def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
     explainer = dpid.Explainer(toy.denoiser)
     with pytest.raises(ValueError, match=r"rule: 'adaptive' needs Explainer\.density"):
@@ -115,11 +133,13 @@ def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
     estimate = result.estimates["standard"].information[("a",)]
     # theory: as above; 5 standard errors with 7 degrees of freedom, one in 600
     assert abs(estimate.value - 6 * 0.596574) < 5 * estimate.stderr + 1e-3
-    other = explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=16)
+    other = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=16)
     with pytest.raises(ValueError, match="results: found profiles of"):
         explainer.learn([*seen, other])
     with pytest.raises(ValueError, match=r"results: found profiles of \[\]"):
         explainer.learn([])
+    with pytest.raises(ValueError, match="results: found rule adaptive; explain with rule='shifted-grid'"):
+        explainer.learn([result])
 
 
 def test_log_likelihood_is_the_closed_form(toy):
@@ -127,6 +147,8 @@ def test_log_likelihood_is_the_closed_form(toy):
     exact = -6 * 1.515512  # theory: -ln p(x = 1) = 1.515512
     assert abs(found.nats.value - exact) < 4 * found.nats.stderr + 1e-3  # as above
     assert found.bits_per_dimension.value == pytest.approx(-found.nats.value / 6 / math.log(2))
+    with pytest.raises(ValueError, match=r"tolerance: found 0\.1, a log-density takes none"):
+        toy.log_likelihood(latents=torch.ones(SHAPE), tolerance=0.1)
 
 
 def test_levels_are_ordered(emoji, two_things):

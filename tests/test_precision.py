@@ -69,6 +69,21 @@ def test_auto_takes_the_fastest_type_that_is_precise_enough(model, monkeypatch, 
     assert result.facts.unet_evaluations == 32 * 4
 
 
+def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
+    """A stream begins again where its errors have fallen below twice the rounding, and tells no round twice."""
+    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
+    model.step = 0.04  # fine enough for the error of 8 samples, not for that of 256
+    told = [
+        (r.facts.samples, r.facts.precision)
+        for r in dpid.Explainer(model).stream(latents=X, conditions=CONDITIONS, samples=8, max_samples=256)
+    ]
+    assert [samples for samples, _ in told] == list(range(8, 257, 8))
+    assert {told[0][1], told[-1][1]} == {"float16", "float32"}
+    found = dpid.Explainer(model).log_likelihood(latents=X, condition="a", samples=64)
+    exact = dpid.Explainer(model, precision="float32").log_likelihood(latents=X, condition="a", samples=64)
+    assert found == exact
+
+
 def test_an_explicit_type_is_kept_and_its_bias_said(model):
     model.step = 0.5
     result = dpid.Explainer(model, precision="float16").explain(latents=X, conditions=CONDITIONS)

@@ -24,8 +24,8 @@ def perturbed(replicates: Tensor) -> tuple[Tensor, Tensor]:
     each is off by one standard error in the root mean square, and all together have the covariance of the mean. They
     are balanced half-samples (McCarthy, 1969) with cosines in place of signs, which exist for every G. The jackknife's
     leave-one-out means are √(G-1) times closer to the mean: of a minimum of two numbers within their errors of each
-    other they see one side only, where the error of what is zero on that side is zero. Leaving out more, it is
-    consistent for such statistics too (Shao & Wu, 1989).
+    other they see one side only, where the error of what is zero on that side is zero; leaving out more mends that for
+    statistics that are not smooth (Shao & Wu, 1989). Of such, the error depends a little on the replicates' order.
     """
     g = len(replicates)
     k, r = torch.arange(1, g, dtype=torch.float64)[:, None], torch.arange(g, dtype=torch.float64)
@@ -83,7 +83,7 @@ def decompose_replicates(
         raise ValueError(f"replicates: found {', '.join(map(str, counts))} of them; all subsets need the same number")
     if counts[0] < 2:
         raise ValueError(f"replicates: found {counts[0]}, an error bar needs at least 2")
-    if isinstance(priors, str) and priors.startswith("mlm:"):  # asked once, not G times
+    if isinstance(priors, str) and priors.startswith("mlm:"):  # asked once, not of every mean
         priors = resolve(priors, concepts, find(measure).priors or "", prompt)
 
     parts = {s: perturbed(f) for s, f in information.items()}
