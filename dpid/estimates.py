@@ -17,7 +17,7 @@ from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates, mean_
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error, both in nats; ``dof`` = replicates - 1."""
+    """A number with its standard error, both in nats unless said; ``dof`` = replicates - 1."""
 
     value: float
     stderr: float

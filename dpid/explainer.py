@@ -244,12 +244,19 @@ class Explainer:
     ) -> list[PIDResult]:  # fmt: skip
         """The results of one round, or with a tolerance of as many as it takes; in a finer type where one rounds."""
         picture, x = self._latents(image, latents)
-        for results in self._exact_rounds(picture, x, questions, options, prompt, progress):  # noqa: B007, the last
-            if options.tolerance is None:
-                break
-        if options.tolerance is not None and not all(result.facts.converged for result in results):
-            message = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        results: list[PIDResult] = []
+        broken = ""
+        try:
+            for results in self._exact_rounds(picture, x, questions, options, prompt, progress):  # noqa: B007, the last
+                if options.tolerance is None:
+                    break
+        except FloatingPointError as error:
+            if not results:
+                raise
+            broken = f"{error}; what was found before is returned"
+        if broken or (options.tolerance is not None and not all(result.facts.converged for result in results)):
+            missed = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
+            warnings.warn(broken or missed, ConvergenceWarning, stacklevel=3)
         return results
 
     def _exact_rounds(

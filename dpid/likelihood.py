@@ -22,7 +22,7 @@ class Likelihood:
     Attributes
     ----------
     nats : of all latents; the part of the integral outside the trained log-SNRs is not in it
-    bits_per_dimension : -log₂ p / d, as densities of pictures are quoted
+    bits_per_dimension : -log₂ p / d, of a latent's dimensions, not of a picture's pixels
     """
 
     nats: Estimate

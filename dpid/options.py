@@ -80,6 +80,8 @@ class Options:
             raise ValueError(f"smooth: found {self.smooth}, expected an odd number of pixels")
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"tolerance: found {self.tolerance}, expected a positive fraction such as 0.05")
+        if self.tolerance is not None and self.max_samples < self.samples:
+            raise ValueError(f"max_samples: found {self.max_samples}, expected at least samples = {self.samples}")
         if not isinstance(self.reference, str):
             raise TypeError(f"reference: found {type(self.reference).__name__}, expected a text")
         self._check_measure()

@@ -8,6 +8,7 @@ import torch
 import dpid
 from dpid.denoisers import GaussianDenoiser
 from dpid.estimates import arranged, smoothed
+from dpid.explainer import ConvergenceWarning
 from dpid.result import ranked
 
 SHAPE = (1, 2, 3)
@@ -140,6 +141,30 @@ def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
         explainer.learn([])
     with pytest.raises(ValueError, match="results: found rule adaptive; explain with rule='shifted-grid'"):
         explainer.learn([result])
+
+
+def test_what_was_found_before_a_nan_is_returned(toy):
+    class Failing(GaussianDenoiser):
+        calls = 0
+
+        def eps_hat(self, z, logsnr, conditions):
+            self.calls += 1
+            out = super().eps_hat(z, logsnr, conditions)
+            return out if self.calls < 3 else out * torch.nan
+
+    def asked(latest):
+        model = Failing(toy.denoiser.conditions)
+        model.calls = 2 - latest
+        return dpid.Explainer(model).explain(
+            latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=16, max_batch_size=64, tolerance=1e-6
+        )
+
+    with pytest.warns(ConvergenceWarning, match="NaN or infinity for condition"):
+        result = asked(2)
+    assert result.facts.samples == 32
+    assert result.facts.converged is False
+    with pytest.raises(FloatingPointError, match="NaN or infinity for condition"):
+        asked(0)
 
 
 def test_log_likelihood_is_the_closed_form(toy):

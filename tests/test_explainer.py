@@ -168,6 +168,7 @@ def test_repr_is_readable(result):
         ({"estimator": "daam"}, "estimator: found 'daam'"),
         ({"measure": "max"}, "measure: found 'max'"),
         ({"tolerance": 0}, "tolerance: found 0"),
+        ({"tolerance": 0.1, "samples": 64, "max_samples": 32}, "max_samples: found 32, expected at least samples = 64"),
         ({"concepts": ("cow",)}, "concepts: found 1, allowed are 2…8"),
         ({"level": "word"}, "level: found 'word'"),
         ({"rule": "random"}, "rule: found 'random'"),
