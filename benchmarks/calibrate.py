@@ -36,7 +36,7 @@ from dpid.result import Estimate
 from dpid.sampling import RULES
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
-EACH = (4, 16, 64, 256)  # samples a replicate; the default is 4 in each of 8
+EACH = [4, 16, 64, 256]  # samples a replicate; the default is 4 in each of 8
 SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
 # What lies outside is below 1 % of f(S); much wider, and most samples of "uniform" fall where nothing happens.
 GAUSSIAN, MIXTURE, WRONG, SCENE = (-9.0, 11.0), (-9.0, 7.0), (-9.0, 13.0), (-9.0, 5.0)
@@ -158,26 +158,26 @@ def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
     return rows
 
 
-def gaussian(repeats: int) -> Iterator[Coverage]:
+def gaussian(repeats: int, each: list[int]) -> Iterator[Coverage]:
     """Of the Gaussian: many small independent parts, where the shift of a grid can be all that varies."""
     case, density = known.gaussian(GAUSSIAN), known.gaussian(GAUSSIAN, seed=1).density(seed=2)
-    yield from every_rule(case, gaussian_truth(case), repeats, density)
+    yield from every_rule(case, gaussian_truth(case), repeats, each, density)
 
 
-def mixture(repeats: int, wrong: bool = False) -> Iterator[Coverage]:
+def mixture(repeats: int, each: list[int], wrong: bool = False) -> Iterator[Coverage]:
     """Of the mixture: one coarse choice, decided within a narrow band of log-SNR by rare noise."""
     ends = WRONG if wrong else MIXTURE
     case, density = known.mixture(ends, wrong=wrong), known.mixture(ends, wrong=wrong, seed=1).density(seed=2)
-    yield from every_rule(case, long_run(case, 64, 4096, density), repeats, density)
+    yield from every_rule(case, long_run(case, 64, 4096, density), repeats, each, density)
 
 
-def scene(repeats: int) -> Iterator[Coverage]:
+def scene(repeats: int, each: list[int]) -> Iterator[Coverage]:
     """Of an emoji scene: what, where and on which background, decided one after another."""
     case, density = known.scene(SCENE), known.scene(SCENE, seed=1).density(seed=2)
-    yield from every_rule(case, long_run(case, 64, 4096, density), repeats, density)
+    yield from every_rule(case, long_run(case, 64, 4096, density), repeats, each, density)
 
 
-def embedded(repeats: int) -> Iterator[Coverage]:
+def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
     """Of two held-out scenes under the embedded model, explained by default, maps not smoothed.
 
     Nothing is exact here: the truth of a long run leaves out what the network has not learned.
@@ -187,10 +187,12 @@ def embedded(repeats: int) -> Iterator[Coverage]:
         yield from calibrate(case, long_run(case, 64, 64, density), "adaptive", 4, repeats, density, (8,))
 
 
-def every_rule(case: Case, truth: dict[str, Truth], repeats: int, density: Tensor) -> Iterator[Coverage]:
-    """By every rule, ``EACH`` samples a replicate."""
-    for rule, each in product(RULES, EACH):
-        yield from calibrate(case, truth, rule, each, repeats, density)
+def every_rule(
+    case: Case, truth: dict[str, Truth], repeats: int, each: list[int], density: Tensor
+) -> Iterator[Coverage]:
+    """By every rule, each number of samples a replicate."""
+    for rule, samples in product(RULES, each):
+        yield from calibrate(case, truth, rule, samples, repeats, density)
 
 
 MODELS = {
@@ -229,13 +231,14 @@ def main(
     repeats: Annotated[
         int, typer.Option(min=1, help="Explanations, by each rule, each number of samples and each R.")
     ] = 500,
+    each: Annotated[list[int], typer.Option(help="Samples a replicate; the embedded model is asked with 4.")] = EACH,
 ) -> None:
     """Measure, print and append to the ledger."""
     allowed = [*MODELS, "answers", "tolerance"]
     chosen = models or allowed
     if unknown := [name for name in chosen if name not in allowed]:
         raise typer.BadParameter(f"models: found {', '.join(unknown)}, allowed are {', '.join(allowed)}")
-    lines = [line for name in chosen if name in MODELS for line in MODELS[name](repeats)]
+    lines = [line for name in chosen if name in MODELS for line in MODELS[name](repeats, each)]
     if lines:
         show(lines)
     rows = ledger_rows(lines)

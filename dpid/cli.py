@@ -172,7 +172,8 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("explained"),
 ) -> None:
     """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
-    from dpid.explainer import Explainer, plan_concepts
+    from dpid.conditions import plan_concepts
+    from dpid.explainer import Explainer
     from dpid.images import open_image
     from dpid.options import Options
     from dpid.precision import for_one

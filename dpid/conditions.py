@@ -142,3 +142,23 @@ def from_mapping(conditions: Mapping[Subset, Any]) -> Plan:
             f"conditions: found {len(conditions)} entries, expected the {len(needed)} subsets of {singles}"
         )
     return _from_texts(singles, {s: given[frozenset(s)] for s in needed})
+
+
+def plan_concepts(
+    prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None = None,
+    context: bool = False,
+) -> Plan:  # fmt: skip
+    """The conditions of two to eight concepts, from a prompt or given; ``ValueError`` if they make no plan."""
+    if conditions is not None:
+        if concepts is not None or context:
+            raise ValueError("conditions: they name the concepts and hold the context; leave out concepts and context")
+        chosen = from_mapping(conditions)
+    else:
+        if prompt is None or concepts is None:
+            raise ValueError("prompt, concepts: both are needed, or conditions instead")
+        if not isinstance(concepts, str) and not 2 <= len(concepts) <= 8:
+            raise ValueError(f"concepts: found {len(concepts)}, allowed are 2…8")
+        chosen = plan(prompt, concepts, context)
+    if not 2 <= len(chosen.concepts) <= 8:
+        raise ValueError(f"concepts: found {len(chosen.concepts)}, allowed are 2…8")
+    return chosen

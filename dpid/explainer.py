@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dpid import __version__
-from dpid.conditions import Plan, Subset, from_mapping, merge, plan, with_reference
+from dpid.conditions import Plan, Subset, merge, plan_concepts, with_reference
 from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, peak_memory, profile_groups
 from dpid.estimates import Estimate
@@ -404,23 +404,3 @@ def _relative_error(result: PIDResult) -> float:
     whole, error = mean_stderr(result.replicates[result.facts.estimator][:, -1].double().sum((-2, -1)))
     low, high = Estimate(float(whole), float(error), result.facts.replicates - 1).interval()
     return (high - low) / 2 / max(abs(float(whole)), 1e-300)
-
-
-def plan_concepts(
-    prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None = None,
-    context: bool = False,
-) -> Plan:  # fmt: skip
-    """The conditions of two to eight concepts, from a prompt or given; ``ValueError`` if they make no plan."""
-    if conditions is not None:
-        if concepts is not None or context:
-            raise ValueError("conditions: they name the concepts and hold the context; leave out concepts and context")
-        chosen = from_mapping(conditions)
-    else:
-        if prompt is None or concepts is None:
-            raise ValueError("prompt, concepts: both are needed, or conditions instead")
-        if not isinstance(concepts, str) and not 2 <= len(concepts) <= 8:
-            raise ValueError(f"concepts: found {len(concepts)}, allowed are 2…8")
-        chosen = plan(prompt, concepts, context)
-    if not 2 <= len(chosen.concepts) <= 8:
-        raise ValueError(f"concepts: found {len(chosen.concepts)}, allowed are 2…8")
-    return chosen

@@ -197,7 +197,7 @@ class PIDResult:
                 f"rounding in {self.facts.precision} biases a number by more than half its standard error: use float32"
             )
         if self.facts.converged is False:
-            lines.append("the tolerance was not reached: raise max_samples, or accept the errors shown")
+            lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
