@@ -165,6 +165,24 @@ class How:
     priors: Mapping[Subset, float] | None
 
 
+def laid_out(f: Tensor, how: How, like: Tensor | None = None) -> Tensor:
+    """Replicates ``f`` [G, S, h, w] as the maps show them: smoothed, then :func:`arranged` like ``like``, if given."""
+    smooth = smoothed(f, how.smooth)
+    return smooth if like is None or how.smooth == 1 else arranged(smooth, smoothed(like, how.smooth))
+
+
+def atoms_of(
+    f: Tensor, how: How, parts: int, *, corrected: bool, coarse: bool = True, total: bool = False
+) -> tuple[Atoms, Atoms]:
+    """Atoms of replicates ``f`` [G, S, *] of ``parts`` numbers each, and their errors; ``coarse``: R, U and S alone."""
+    by_subset = {s: f[:, i] for i, s in enumerate(subsets_of(how.concepts)[1:])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PriorWarning)  # single pixels often do; the result's remarks say it once
+        return decompose_replicates(
+            by_subset, how.measure, how.priors, pixels=parts, corrected=corrected, coarse=coarse, total=total
+        )
+
+
 def decomposition(
     f: Tensor, profile: Tensor, edges: Tensor, how: How, like: Tensor | None = None
 ) -> Decomposition:  # fmt: skip
@@ -176,32 +194,18 @@ def decomposition(
     each other almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell
     the two things of a held-out scene apart less well with it than without.
     """
-    subsets = subsets_of(how.concepts)[1:]
-
-    def atoms(
-        replicates: Tensor, parts: int, *, corrected: bool, coarse: bool = True, total: bool = False
-    ) -> tuple[Atoms, Atoms]:
-        by_subset = {s: replicates[:, i] for i, s in enumerate(subsets)}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PriorWarning)  # single pixels often do; the result's remarks say it once
-            return decompose_replicates(
-                by_subset, how.measure, how.priors, pixels=parts, corrected=corrected, coarse=coarse, total=total
-            )
-
-    smooth = smoothed(f, how.smooth)
-    if like is not None and how.smooth > 1:
-        smooth = arranged(smooth, smoothed(like, how.smooth))
+    smooth = laid_out(f, how, like)
     pixels, bins = f.shape[-2] * f.shape[-1], profile.shape[-1]
-    pixel, pixel_error = atoms(smooth, pixels, corrected=False)
-    binned, binned_error = atoms(profile, bins, corrected=False)
+    pixel, pixel_error = atoms_of(smooth, how, pixels, corrected=False)
+    binned, binned_error = atoms_of(profile, how, bins, corrected=False)
     # All atoms of five concepts and more: only where the measure is made of minima is there an algorithm for them.
     coarse = len(how.concepts) > 4 and (how.level != "image" or how.measure not in ("min", "ppid"))
     if how.level == "pixel":
-        image, error = atoms(smooth, pixels, corrected=False, coarse=coarse, total=True)
+        image, error = atoms_of(smooth, how, pixels, corrected=False, coarse=coarse, total=True)
     elif how.level == "logsnr":
-        image, error = atoms(profile, bins, corrected=True, coarse=coarse, total=True)
+        image, error = atoms_of(profile, how, bins, corrected=True, coarse=coarse, total=True)
     else:
-        image, error = atoms(f.sum((-2, -1)), 1, corrected=True, coarse=coarse)
+        image, error = atoms_of(f.sum((-2, -1)), how, 1, corrected=True, coarse=coarse)
 
     def estimate(value: Tensor, err: Tensor) -> Estimate:
         return Estimate(float(value), float(err), len(profile if how.level == "logsnr" else f) - 1)

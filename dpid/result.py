@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
-from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, decomposition
+from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, atoms_of, decomposition, laid_out
 from dpid.files import whole
-from dpid.pid import mean_stderr
+from dpid.pid import Atoms, mean_stderr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,17 +86,31 @@ class PIDResult:
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
         """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal"."""
+        return {
+            name: decomposition(f.double(), self.profiles[name].double(), self.edges, self._how, self._like(name))
+            for name, f in self.replicates.items()
+        }
+
+    @property
+    def _how(self) -> How:
         facts = self.facts
         priors = None if facts.priors is None else {tuple(s.split("+")): h for s, h in facts.priors.items()}
-        how = How(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
-        standard = self.replicates["standard"].double()
-        return {
-            name: decomposition(
-                f.double(), self.profiles[name].double(), self.edges, how,
-                like=standard if name == "rao-blackwell" else None,
-            )
-            for name, f in self.replicates.items()
-        }  # fmt: skip
+        return How(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
+
+    def _like(self, estimator: str) -> Tensor | None:
+        """What the maps of ``estimator`` are laid out like."""
+        return self.replicates["standard"].double() if estimator == "rao-blackwell" else None
+
+    def atom_maps(self) -> tuple[Atoms, Atoms]:
+        """Every atom of the lattice per latent pixel by ``facts.estimator``, and the standard errors in the same form.
+
+        ``values, errors = result.atom_maps()``; ``values[("cow",), ("giraffe", "tree")]`` is a map [h, w] in nats,
+        float64, of what ``maps`` is made of. 4 atoms of two concepts, 18 of three, 166 of four. ``ValueError`` where
+        those of five concepts and more do not fit the memory.
+        """
+        name = self.facts.estimator
+        f = laid_out(self.replicates[name].double(), self._how, self._like(name))
+        return atoms_of(f, self._how, f[0, 0].numel(), corrected=False, coarse=False)
 
     @property
     def chosen(self) -> Decomposition:

@@ -224,6 +224,19 @@ def test_three_concepts(emoji, two_things):
     assert len([ax for ax in result.plot().axes if ax.get_visible()]) == 7  # picture, R, 3 U, S and the colour bar
 
 
+def test_every_atom_of_three_concepts_has_a_map(emoji, two_things):
+    path, three = two_things[0], ("a", "cow", "giraffe")
+    result = emoji.explain(path, "a cow and a giraffe", three, samples=8, level="pixel")
+    values, errors = result.atom_maps()
+    assert len(values) == len(errors) == 18
+    # float32 maps of what is in float64 here; the image's numbers are sums of the maps by level="pixel"
+    torch.testing.assert_close(values.redundancy.float(), result.maps.redundancy)
+    torch.testing.assert_close(errors.unique["a"].float(), result.maps.stderr.unique["a"])
+    for antichain, estimate in result.chosen.atoms.items():
+        assert float(values[antichain].sum()) == pytest.approx(estimate.value, rel=1e-9, abs=1e-9)
+    torch.testing.assert_close(sum(values.values()).float(), result.maps.information[three])
+
+
 def test_pairs_share_their_conditions(emoji, two_things):
     path, prompt, concepts = two_things
     three = ("a", *concepts)
