@@ -14,7 +14,7 @@ from dpid.zoo.emoji.teacher import Teacher
 
 CLEAR = 0.0  # log-SNR from which z itself says which scene it is: a caption has nothing to add
 VAGUE = -2.0  # up to which a caption may be wrong; beyond, a wrong one would have to be drawn over what is seen
-PERSON, NULL, WRONG = 0.25, 0.25, 0.3  # of scenes with one more person; of second captions that are empty; or wrong
+PERSON, NULL, WRONG = 0.25, 0.25, 0.15  # of scenes with one more person; of second captions that are empty; or wrong
 
 
 def scene(rng: random.Random) -> scenes.Scene:
@@ -66,17 +66,11 @@ class Captions:
         return rng.choices(names, cum_weights=cumulative)[0]
 
     def second(self, rng: random.Random, pictures: tuple[str, ...], wrong: bool) -> str:
-        """To compare with: now and then empty or, where ``wrong`` is allowed, of what the scene does not show.
-
-        Half of the wrong ones are those of a scene that differs in one picture, half of any other: a single word that
-        is true of neither of two pictures has to be as wrong as one that is true of but one.
-        """
+        """To compare with: now and then empty or, where ``wrong`` is allowed, of what the scene does not show."""
         chance = rng.random()
         if chance < NULL:
             return ""
-        if wrong and chance < NULL + WRONG:
-            pictures = swapped(rng, pictures) if chance < NULL + WRONG / 2 else scenes.sample(rng).pictures
-        return self.draw(rng, pictures)
+        return self.draw(rng, swapped(rng, pictures) if wrong and chance < NULL + WRONG else pictures)
 
 
 def timesteps(alphas: Tensor, count: int) -> Tensor:
