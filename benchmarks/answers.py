@@ -1,6 +1,7 @@
 """Known answers of exact models: the toy of one Gaussian word, the chain rule at the AND gate, wrong words."""
 
 from dataclasses import dataclass, field
+from math import log
 
 import known
 import torch
@@ -114,6 +115,22 @@ def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[
     return found
 
 
+def elsewhere(pictures: int = 4096, each: int = 64) -> list[Answer]:
+    """Pictures that y = 1 does not describe, x ~ p(x): E iˢ is -KL(p(x) ‖ p(x | y)), but E i° the same above zero.
+
+    E log p(x | y) / p(x) = ½ ln 2 - ½ E (x - y)² + ¼ E x² = ½ ln 2 - ½ - ½ y².
+    """
+    denoiser, plan, exact = Toy("eps", 1.0), from_mapping({(): "", ("y",): "y"}), 0.5 * log(2) - 1
+    x = 2**0.5 * torch.randn(pictures, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(1))
+    f = set_function(evaluate(denoiser, x, plan, samples, seed=1, max_batch_size=2**16), plan)
+    found = []
+    for estimator, expected in (("standard", exact), ("orthogonal", -exact)):
+        mean, error = mean_stderr(f[estimator].mean(0).flatten())
+        found.append(Answer("toy, x not of y", f"E of {estimator}", float(mean), float(error), expected))
+    return found
+
+
 def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
     """x = ±1 + 0.1 n by y1 AND y2: what the chain rule f(12) = f(2) + f(1 | 2) leaves, of both estimators."""
     odds = {0: (1.0, 0.0), 1: (0.5, 0.5)}  # of x = -1 and x = +1, where one bit is known
@@ -160,7 +177,7 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
 
 def measure() -> list[dict[str, object]]:
     """All answers, as rows of the ledger; the metric holds what the value must be."""
-    found = [a for p in PARAMETERISATIONS for a in toy(p)] + and_gate() + words()
+    found = [a for p in PARAMETERISATIONS for a in toy(p)] + elsewhere() + and_gate() + words()
     worst = max(abs(a.z) for a in found)
     print(f"{len(found)} known answers, the farthest {worst:.1f} standard errors off")
     return [

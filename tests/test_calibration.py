@@ -63,6 +63,13 @@ def test_toy_table(parameterisation):
         assert a.stderr < 0.01, a
 
 
+def test_orthogonal_counts_misinformation_as_information():
+    """theory: -.653426 and +.653426; 1e-3 for the ends of the range."""
+    for a in answers.elsewhere():
+        assert abs(a.value - a.exact) < 3 * a.stderr + 1e-3, a
+        assert abs(a.exact) == pytest.approx(0.653426, abs=1e-6)
+
+
 def test_and_gate_breaks_the_chain_rule_of_orthogonal_only():
     for a in answers.and_gate():
         # Of 256 pictures; 1e-5 nats is what float32 sums leave, 5e-4 half a digit of the published number.
