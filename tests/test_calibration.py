@@ -9,6 +9,7 @@ import calibrate
 import known
 import pytest
 
+import dpid
 from dpid.information import ESTIMATORS
 from dpid.sampling import RULES
 
@@ -55,12 +56,42 @@ def test_a_mixture_needs_more_samples():
     assert share[64] > share[8] + 0.03  # those seeds have 8 to 9 %, of which its standard deviation is 2.8 %: two less
 
 
+@pytest.mark.parametrize(
+    ("picture", "ends", "options"),
+    [(known.mixture, calibrate.WRONG, {"wrong": True}), (known.scene, calibrate.SCENE, {})],
+    ids=["wrong word", "emoji scene"],
+)
+def test_coverage_where_few_sharp_pictures_are_told_apart(picture, ends, options):
+    """64 samples a replicate: the image's intervals are a little too narrow, those of the atoms no more so."""
+    case, density = picture(ends, **options), picture(ends, seed=1, **options).density(seed=2)
+    truth = calibrate.long_run(case, 64, 1024, density)
+    for c in calibrate.calibrate(case, truth, "adaptive", 64, 250, density, (8,)):
+        # 250 repeats have a standard deviation of 1.4 %, three of them; make calibrate has 90-95 % (500 repeats).
+        assert 0.90 - 3 * 0.014 < c.share["f(S)"] < 0.95 + 3 * 0.014, c
+        assert c.share["atoms"] > 0.90 - 3 * 0.014, c
+
+
 @pytest.mark.parametrize("parameterisation", answers.PARAMETERISATIONS)
 def test_toy_table(parameterisation):
     for a in answers.toy(parameterisation, each=2**11):
         # 32 replicates; one of 70 numbers is 3.5 standard errors off in 10 runs; 1e-4 for the ends of the range.
         assert abs(a.value - a.exact) < 3.5 * a.stderr + 1e-4, a
         assert a.stderr < 0.01, a
+
+
+def test_tails_tell_how_much_lies_outside_the_range():
+    """Of the Gaussian, whose sums are in closed form over any range; promised is an order of magnitude."""
+    narrow, wide = known.gaussian((-4.0, 6.0)), known.gaussian((-16.0, 18.0), levels=4001)
+    outside = {
+        name: known.gaussian_sums(wide)[name].sum((-2, -1)) - f.sum((-2, -1))
+        for name, f in known.gaussian_sums(narrow).items()
+    }
+    asked = {s: narrow.plan.texts[k] for s, k in zip(narrow.plan.subsets, narrow.plan.index, strict=True)}
+    result = dpid.Explainer(narrow.denoiser).explain(latents=narrow.x[0], conditions=asked, samples=1024)
+    for name in ("rao-blackwell", "orthogonal"):
+        for i, subset in enumerate(narrow.plan.subsets[1:]):
+            low, high = result.estimates[name].profile.tails(subset)
+            assert 0.5 < (low + high) / float(outside[name][i]) < 2, (name, subset)
 
 
 def test_orthogonal_counts_misinformation_as_information():
