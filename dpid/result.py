@@ -181,7 +181,10 @@ class PIDResult:
     def coarse(self) -> bool:
         """Whether rounding biases some i(x; y_S) by more than half its standard error."""
         bias = (self.facts.rounding_bias or {}).get(self.facts.estimator, {})
-        return any(abs(bias.get("+".join(s), 0.0)) > e.stderr / 2 for s, e in self.information.items())
+        # Asked of every round: from the replicates, without the atoms.
+        _, errors = mean_stderr(self.replicates[self.facts.estimator].double().sum((-2, -1)))
+        subsets = subsets_of(self.facts.concepts)[1:]
+        return any(abs(bias.get("+".join(s), 0.0)) > e / 2 for s, e in zip(subsets, errors.tolist(), strict=True))
 
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
