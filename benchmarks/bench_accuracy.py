@@ -132,11 +132,16 @@ def squares(name: str, rule: str) -> dict[int, np.ndarray]:
     return {int(n): both(f.astype(np.float64).mean(1) - exact) - own for n, f in found.items()}
 
 
-def resampled(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    """Means [1000, 3, 2] of bootstrap resamples of ``values`` [repeats, 3, 2]."""
-    n = len(values)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=1000)
-    return np.tensordot(counts, values, 1) / n
+def resampled(rng: np.random.Generator, values: list[np.ndarray], share: np.ndarray) -> np.ndarray:
+    """Means [1000, 3, 2] of bootstrap resamples of every picture's ``values`` [repeats, 3, 2], weighed by ``share``.
+
+    ``share`` [1000, pictures]: of resamples of the pictures, the same for all rules, which are compared on them.
+    """
+    means = []
+    for v in values:
+        counts = rng.multinomial(len(v), np.full(len(v), 1 / len(v)), size=1000)
+        means.append(np.tensordot(counts, v, 1) / len(v))
+    return np.einsum("bp,pbek->bek", share, np.stack(means))
 
 
 def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[str, object]]]:
@@ -144,14 +149,16 @@ def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[s
     rng, curves, rows = np.random.default_rng(0), {}, []
     data = {rule: [squares(name, rule) for name in MODELS[model]] for rule in RULES}
     single = np.mean([d[1].mean(0) for d in data["itd"]], 0)
-    single_boot = np.mean([resampled(rng, d[1]) for d in data["itd"]], 0)
+    count = len(MODELS[model])
+    share = rng.multinomial(count, np.full(count, 1 / count), size=1000) / count
+    single_boot = resampled(rng, [d[1] for d in data["itd"]], share)
     curves["itd"] = {n: (single / n) ** 0.5 for n in SIZES}
     for rule in ("shifted-grid", "adaptive"):
         curves[rule] = {}
         for n in SIZES:
             ours = np.mean([d[n].mean(0) for d in data[rule]], 0)
             ratio = single / ours / n
-            boot = single_boot / np.mean([resampled(rng, d[n]) for d in data[rule]], 0) / n
+            boot = single_boot / resampled(rng, [d[n] for d in data[rule]], share) / n
             low, high = np.percentile(boot, (2.5, 97.5), axis=0)
             curves[rule][n] = ours**0.5
             for e, k in np.ndindex(3, 2):
