@@ -53,7 +53,7 @@ def ours(cov: Array, dims: tuple[int, int, int]) -> float:
 def load_gpid(path: str) -> Solver:
     """R of ~ by gpid; its warnings of an iteration limit are part of what is measured, not of the output."""
     sys.path.insert(0, path)
-    from gpid.tilde_pid import exact_gauss_tilde_pid  # type: ignore[import-not-found]
+    from gpid.tilde_pid import exact_gauss_tilde_pid
 
     def solve(cov: Array, dims: tuple[int, int, int]) -> float:
         with warnings.catch_warnings():

@@ -8,6 +8,7 @@ types. ``all in`` is the type alone,
 
 import json
 from pathlib import Path
+from typing import Any
 
 import ledger
 import torch
@@ -24,7 +25,7 @@ DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 class Double:
     """``inner`` computing in float64; its predictions are rounded once, at the end."""
 
-    def __init__(self, inner) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, inner: Any) -> None:
         self.single, self.inner = inner, inner.at("float64")
 
     def __getattr__(self, name: str) -> object:

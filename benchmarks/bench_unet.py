@@ -10,7 +10,7 @@ rounding is measured as well.
 import statistics
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import ledger
 import torch
@@ -18,8 +18,9 @@ import torch._inductor.config
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpid.denoisers.protocol import Conditions
 from dpid.engine import Accumulator, fitting, integrate
-from dpid.sampling import draw
+from dpid.sampling import Samples, draw
 
 K, PROMPTS = 4, ("", "cow", "giraffe", "cow giraffe")
 PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]])
@@ -73,7 +74,7 @@ def denoisers(model: str) -> tuple[object, object]:
     return from_pipeline(pipe, fused=False), from_pipeline(pipe)
 
 
-def itd(denoiser, x, conditions, samples) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples) -> torch.Tensor:
     """ITD's loop: one log-SNR a step, squares on the host."""
     total = torch.zeros(K, *x.shape[2:])
     for n in range(len(samples.logsnr)):
@@ -104,15 +105,15 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 class Inside:
     """Times what ``denoiser`` spends in its UNet, as long as the context lasts."""
 
-    def __init__(self, denoiser: object) -> None:
-        self.denoiser, self.predict, self.seconds = denoiser, denoiser._predict, 0.0  # type: ignore[attr-defined]
+    def __init__(self, denoiser: Any) -> None:
+        self.denoiser, self.predict, self.seconds = denoiser, denoiser._predict, 0.0
 
     def __enter__(self) -> "Inside":
-        self.denoiser._predict = self.timed  # type: ignore[attr-defined]
+        self.denoiser._predict = self.timed
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self.denoiser._predict  # type: ignore[attr-defined]  # not set back: copies would call this denoiser's
+        del self.denoiser._predict  # not set back: copies would call this denoiser's
 
     def timed(self, *args: object) -> torch.Tensor:
         """The UNet's call, and how long the host waited for it."""
@@ -122,7 +123,7 @@ class Inside:
         return out
 
 
-def encode(denoiser, generator: torch.Generator):  # type: ignore[no-untyped-def]
+def encode(denoiser: Any, generator: torch.Generator) -> Conditions:
     """Conditions: texts for the embedded model; random hidden states for the others, which have no text encoder."""
     width = denoiser.unet_config["cross_attention_dim"]
     if denoiser.latent_shape[-1] == 16:
@@ -132,7 +133,7 @@ def encode(denoiser, generator: torch.Generator):  # type: ignore[no-untyped-def
     return denoiser._prepared(PROMPTS, hidden, pooled if denoiser.unet_config["addition_embed_type"] else None)
 
 
-def rounding(fused, x: torch.Tensor) -> float:  # type: ignore[no-untyped-def]
+def rounding(fused: Any, x: torch.Tensor) -> float:
     """Rounding bias of iʳ(x; y_S) over its standard error at 32 samples, the largest; "auto" asks for under ½."""
     drawn = draw("shifted-grid", fused.logsnr_grid, 2, 4, torch.Generator().manual_seed(2))
     f = []
@@ -145,7 +146,7 @@ def rounding(fused, x: torch.Tensor) -> float:  # type: ignore[no-untyped-def]
     return float(((f[0] - f[1]).mean(1).abs() / error).max())
 
 
-def operations(fused, run: Callable[[], object]) -> int:  # type: ignore[no-untyped-def]
+def operations(fused: Any, run: Callable[[], object]) -> int:
     """FLOPs of ``run``."""
     unet = fused._fused.unet
     packed, unet._packed = unet._packed, {}  # torch does not count the operations of oneDNN's own layouts
@@ -155,7 +156,7 @@ def operations(fused, run: Callable[[], object]) -> int:  # type: ignore[no-unty
     return counted.get_total_flops()
 
 
-def inductor(fused, run: Callable[[], torch.Tensor], rounds: int):  # type: ignore[no-untyped-def]
+def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[str, tuple[float, str]]:
     """torch.compile with freezing instead of eager calls on packed weights: seconds to its first answer, the ratio."""
     ours, unet, packed = fused._fused, fused._fused.unet, fused._fused.unet._packed
     function = torch.compile(lambda *args: unet(*args), dynamic=False)
@@ -164,7 +165,7 @@ def inductor(fused, run: Callable[[], torch.Tensor], rounds: int):  # type: igno
         with torch.no_grad():  # freezing needs weights that ask for no gradient
             return function(*args)
 
-    compiled.unet = unet  # type: ignore[attr-defined]
+    compiled.unet = unet
     ways = {"ours": (ours, packed), "inductor": (compiled, {})}  # it does not know the packed layout
 
     def timed(way: str) -> float:
@@ -181,7 +182,9 @@ def inductor(fused, run: Callable[[], torch.Tensor], rounds: int):  # type: igno
     return {"inductor: compile and first call": (first, "s"), "inductor / ours": (ratio, "x")}
 
 
-def figures(times: dict[str, list[float]], inside: float, evaluations: int, flops: int, peak: float):  # type: ignore[no-untyped-def]
+def figures(
+    times: dict[str, list[float]], inside: float, evaluations: int, flops: int, peak: float
+) -> dict[str, tuple[float, str]]:
     """{metric: (value, unit)} from the wall times of every way, round by round."""
     medians = {name: statistics.median(t) for name, t in times.items()}
     return {
@@ -202,14 +205,14 @@ def main(
 ) -> None:
     """Measure and append to the ledger."""
     plain, fused = denoisers(model)
-    fused = fused.at(precision)  # type: ignore[attr-defined]
+    fused = fused.at(precision)
     count = samples or (32 if model == "emoji" else 2)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, *fused.latent_shape, generator=generator).to(fused.device)
     drawn = draw("shifted-grid", fused.logsnr_grid, count, 1, generator)
     encoded = {d: encode(d, torch.Generator().manual_seed(1)) for d in (plain, fused)}
 
-    def run(denoiser) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    def run(denoiser: Any) -> torch.Tensor:
         into = Accumulator.empty(x, 1, K, PAIRS)
         integrate(denoiser, x, encoded[denoiser], drawn, into, seed=0)
         return into.gaps
