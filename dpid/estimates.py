@@ -139,7 +139,12 @@ def smoothed(f: Tensor, size: int) -> Tensor:
 
 
 def arranged(f: Tensor, like: Tensor) -> Tensor:
-    """Replicates of maps ``f`` [G, S, h, w], laid out over the image a share w as those of ``like``; sums stay.
+    """Maps ``f`` [G, S, h, w] of G replicates, laid out a :func:`share` as those of ``like``; sums stay."""
+    return f + share(f, like) * _layout(like - f)
+
+
+def share(f: Tensor, like: Tensor) -> float:
+    """How far maps ``f`` [G, S, h, w] are to be laid out as ``like``, 0…1.
 
     For iʳ and iˢ, which have one mean over p(x | F): iʳ is the quieter, but pixel by pixel it repeats what the network
     has wrong about F. Of the square of how their layouts differ, the spread of replicates says how much is noise; what
@@ -147,11 +152,14 @@ def arranged(f: Tensor, like: Tensor) -> Tensor:
     iʳ, its positive part): a few samples trust iʳ, many trust iˢ, and no constant is fitted to any model. One w for all
     subsets and pixels keeps the chain rule. Standard errors take w as known.
     """
-    gap = like - f
-    gap = gap - gap.mean((-2, -1), keepdim=True)
-    mean, error = mean_stderr(gap)
+    mean, error = mean_stderr(_layout(like - f))
     square, noise = float(mean.square().mean()), float(error.square().mean())
-    return f if square <= noise else f + (1 - noise / square) * gap
+    return 0.0 if square <= noise else 1 - noise / square
+
+
+def _layout(maps: Tensor) -> Tensor:
+    """``maps`` [*, h, w] less their means."""
+    return maps - maps.mean((-2, -1), keepdim=True)
 
 
 @dataclass(frozen=True)
