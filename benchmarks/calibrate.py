@@ -124,8 +124,8 @@ def calibrate(
             mean, error = mean_stderr(f[estimator].sum((-2, -1)).unflatten(0, (-1, r)).mean(1))
             z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
             bias = float(z[z.abs().argmax()])
-            share = coverage(f[estimator], truth[estimator], r)
-            yield Coverage(case.name, rule, each, r, estimator, repeats, share, bias)
+            held = coverage(f[estimator], truth[estimator], r)
+            yield Coverage(case.name, rule, each, r, estimator, repeats, held, bias)
 
 
 def show(lines: list[Coverage]) -> None:
@@ -214,13 +214,13 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
 def shown(case: Case, truth: dict[str, Truth], repeats: int, density: Tensor) -> Coverage:
     """Coverage of the default maps, smoothed and laid out a share w like iˢ, against the long run's with the same w."""
     f = case.replicates("adaptive", 4, 8 * repeats, 9, density=density, together=8)
-    names, shares = ("rao-blackwell", "standard"), []
+    names, held = ("rao-blackwell", "standard"), []
     long = [smoothed(truth[name].pixels, SMOOTH) for name in names]
     for quiet, noisy in zip(*(smoothed(f[name], SMOOTH).split(8) for name in names), strict=True):
         w = share(quiet, noisy)
-        exact = long[0] + w * (long[1] - long[0] - (long[1] - long[0]).mean((-2, -1), keepdim=True))
-        shares.append(coverage(arranged(quiet, noisy), Truth(exact.sum((-2, -1)), torch.zeros(3), exact), 8))
-    kept = {level: sum(s[level] for s in shares) / repeats for level in LEVELS if "pixels" in level}
+        exact = arranged(*long, w)
+        held.append(coverage(arranged(quiet, noisy, w), Truth(exact.sum((-2, -1)), torch.zeros(3), exact), 8))
+    kept = {level: sum(s[level] for s in held) / repeats for level in LEVELS if "pixels" in level}
     return Coverage(case.name, "adaptive", 4, 8, "rao-blackwell, maps as shown", repeats, kept, float("nan"))
 
 

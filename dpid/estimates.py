@@ -138,9 +138,9 @@ def smoothed(f: Tensor, size: int) -> Tensor:
     return shared.reshape(f.shape)
 
 
-def arranged(f: Tensor, like: Tensor) -> Tensor:
-    """Maps ``f`` [G, S, h, w] of G replicates, laid out a :func:`share` as those of ``like``; sums stay."""
-    return f + share(f, like) * _layout(like - f)
+def arranged(f: Tensor, like: Tensor, w: float | None = None) -> Tensor:
+    """Maps ``f`` [*, h, w], laid out a share ``w`` as ``like``, if not given their :func:`share`; sums stay."""
+    return f + (share(f, like) if w is None else w) * _layout(like - f)
 
 
 def share(f: Tensor, like: Tensor) -> float:

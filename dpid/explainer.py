@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -211,9 +212,13 @@ class Explainer:
             rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.repeats,
             torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,
         )  # fmt: skip
-        denoiser = self.denoiser.at(self._finer[-1]) if self._finer else self.denoiser
-        sums = evaluate(denoiser, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size)
+        sums = evaluate(self._finest, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size)
         return likelihood(sums.residuals[:, 0, 0], x[0].numel(), self.denoiser.logsnr_grid)
+
+    @cached_property
+    def _finest(self) -> Any:
+        """The denoiser in the finest type that "auto" falls back on; its weights are turned and packed once."""
+        return self.denoiser.at(self._finer[-1]) if self._finer else self.denoiser
 
     def _options(self, options: dict[str, Any]) -> Options:
         """Checked, with the rule that "auto" stands for; ``ValueError`` for one that lacks its density."""
@@ -264,18 +269,20 @@ class Explainer:
         progress: Progress | None,
     ) -> Iterator[list[PIDResult]]:  # fmt: skip
         """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely; no round is told twice."""
-        told, finest = 0, False
-        while not finest:
-            finest = True
+        told = 0
+        while True:
             for results in self._rounds(picture, x, questions, options, prompt, progress):
                 if self._finer and any(result.coarse() for result in results):
-                    coarse, finest = self.denoiser.precision, False
+                    _LOG.info(
+                        "precision: %s rounds too coarsely, going on with %s", self.denoiser.precision, self._finer[0]
+                    )
                     self.denoiser = self.denoiser.at(self._finer.pop(0))
-                    _LOG.info("precision: %s rounds too coarsely, going on with %s", coarse, self.denoiser.precision)
                     break
                 if results[0].facts.samples > told:
                     told = results[0].facts.samples
                     yield results
+            else:
+                return
 
     def _rounding_bias(self, x: Tensor, chosen: Plan) -> dict[str, dict[str, float]] | None:
         """Of every i(x; y_S) by every estimator in nats; None where nothing rounds more coarsely than float32."""
