@@ -1,6 +1,6 @@
 """Are the intervals honest? Coverage and bias on models whose truth is known: ``make calibrate``.
 
-Coverage: over many repeats, how often the 95 % interval (Student's t, R - 1 degrees of freedom) holds the truth: of
+Coverage: over many repeats, how often the 95 % interval (:func:`dpid.estimates.interval`) holds the truth: of
 f(S) of the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of
 :mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 4, 16, 64 and 256 samples. A repeat is one explanation.
 Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
@@ -31,17 +31,17 @@ from rich.table import Table
 from torch import Tensor
 
 import dpid
-from dpid.estimates import arranged, share, smoothed
+from dpid.estimates import arranged, interval, share, smoothed
 from dpid.information import ESTIMATORS
 from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
-from dpid.result import Estimate
 from dpid.sampling import RULES
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
 EACH = [4, 16, 64, 256]  # samples a replicate; the default is 4 in each of 8
 SMOOTH = Options().smooth
 SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
+SIGNED = torch.zeros(3, dtype=torch.bool)  # no f(S) is an integral of squares
 # What lies outside is below 1 % of f(S); much wider, and most samples of "uniform" fall where nothing happens.
 GAUSSIAN, MIXTURE, WRONG, SCENE = (-9.0, 11.0), (-9.0, 7.0), (-9.0, 13.0), (-9.0, 5.0)
 
@@ -94,19 +94,23 @@ def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
     return values.coarse, errors.coarse
 
 
-def _held(values: Tensor, errors: Tensor, truth: Tensor, replicates: int) -> float:
+def _held(values: Tensor, errors: Tensor, truth: Tensor, replicates: int, positive: Tensor | bool = False) -> float:
     """Share of the intervals of ``values`` that hold ``truth``."""
-    low, high = Estimate(0.0, 1.0, replicates - 1).interval()
-    gap = truth - values
-    return float(((low * errors <= gap) & (gap <= high * errors)).double().mean())
+    low, high = interval(values, errors, replicates - 1, positive=positive)
+    return float(((low <= truth) & (truth <= high)).double().mean())
 
 
-def coverage(f: Tensor, truth: Truth, replicates: int) -> dict[str, float]:
-    """By level: replicates [G,3,H,W], taken ``replicates`` at a time, against the truth."""
+def coverage(f: Tensor, truth: Truth, replicates: int, squares: Tensor = SIGNED) -> dict[str, float]:
+    """By level: replicates [G,3,H,W], taken ``replicates`` at a time, against the truth.
+
+    ``squares`` [3]: which f(S) are integrals of squares.
+    """
     f = f.unflatten(0, (-1, replicates)).transpose(0, 1)  # [R,repeats,3,H,W]
     shares = []
-    for values, exact, corrected in ((f.sum((-2, -1)), truth.image, True), (f, truth.pixels, False)):
-        shares.append(_held(*mean_stderr(values), exact, replicates))
+    for values, exact, corrected, square in (
+        (f.sum((-2, -1)), truth.image, True, squares), (f, truth.pixels, False, squares[:, None, None]),
+    ):  # fmt: skip
+        shares.append(_held(*mean_stderr(values), exact, replicates, square))
         right = decompose({s: exact[i] for i, s in enumerate(SUBSETS)}, coarse=True).coarse[:, None]
         shares.append(_held(*_atoms(values, corrected), right, replicates))
     return dict(zip(LEVELS, shares, strict=True))
@@ -124,7 +128,8 @@ def calibrate(
             mean, error = mean_stderr(f[estimator].sum((-2, -1)).unflatten(0, (-1, r)).mean(1))
             z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
             bias = float(z[z.abs().argmax()])
-            held = coverage(f[estimator], truth[estimator], r)
+            squares = (f[estimator] == f["orthogonal"]).flatten(2).all(2).all(0)
+            held = coverage(f[estimator], truth[estimator], r, squares)
             yield Coverage(case.name, rule, each, r, estimator, repeats, held, bias)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,20 +16,40 @@ from dpid.conditions import Subset, subsets_of
 from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates, mean_stderr
 
 
+def interval(
+    value: Tensor, stderr: Tensor, dof: int, level: float = 0.95, positive: Tensor | bool = False
+) -> tuple[Tensor, Tensor]:
+    """Ends of confidence intervals of ``value`` [*] by Student's t with ``dof`` degrees of freedom.
+
+    Those of what is ``positive`` (bool [*]), an integral of squares, are even on the log scale, value · e^(±t·stderr /
+    value) by the delta method: rare noise makes most of it, which a few replicates often miss and never find with the
+    other sign, so that what is far too small is much more likely than what is far too large.
+    """
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(dof, 0.5 + level / 2)) * stderr
+    positive = torch.as_tensor(positive) & (value > 0)
+    factor = (half / value.where(positive, 1.0)).exp()
+    return torch.where(positive, value / factor, value - half), torch.where(positive, value * factor, value + half)
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error, both in nats unless said; ``dof`` = replicates - 1."""
+    """A number with its standard error, both in nats unless said; ``dof`` = replicates - 1.
+
+    ``positive``: whether it is an integral of squares.
+    """
 
     value: float
     stderr: float
     dof: int
+    positive: bool = False
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Confidence interval by Student's t with ``dof`` degrees of freedom."""
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.dof, 0.5 + level / 2)) * self.stderr
-        return self.value - half, self.value + half
+        """Confidence interval by Student's t; see :func:`dpid.estimates.interval`."""
+        value, stderr = torch.tensor((self.value, self.stderr), dtype=torch.float64)
+        low, high = interval(value, stderr, self.dof, level, self.positive)
+        return float(low), float(high)
 
     def to_dict(self) -> dict[str, float]:
         """Value and standard error, ready for JSON."""
@@ -192,11 +213,12 @@ def atoms_of(
 
 
 def decomposition(
-    f: Tensor, profile: Tensor, edges: Tensor, how: How, like: Tensor | None = None
+    f: Tensor, profile: Tensor, edges: Tensor, how: How, squares: Sequence[bool], like: Tensor | None = None
 ) -> Decomposition:  # fmt: skip
     """Decompose replicates ``f`` [G, S, h, w] and ``profile`` [A, S, L]; ``how.level`` says where the measure acts.
 
-    Maps that are smoothed are :func:`arranged` like those of ``like``, if given.
+    ``squares`` [S]: which f(S) are integrals of squares. Maps that are smoothed are :func:`arranged` like those of
+    ``like``, if given.
 
     Only sums over the image are corrected for the bias of the minimum. A pixel's two values lie within their noise of
     each other almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell
@@ -215,12 +237,15 @@ def decomposition(
     else:
         image, error = atoms_of(f.sum((-2, -1)), how, 1, corrected=True, coarse=coarse)
 
-    def estimate(value: Tensor, err: Tensor) -> Estimate:
-        return Estimate(float(value), float(err), len(profile if how.level == "logsnr" else f) - 1)
+    def estimate(value: Tensor, err: Tensor, square: bool = False) -> Estimate:
+        return Estimate(float(value), float(err), len(profile if how.level == "logsnr" else f) - 1, square)
 
     width = (edges[1:] - edges[:-1]).to(profile)
     return Decomposition(
-        {s: estimate(value, error.information[s]) for s, value in image.information.items()},
+        {
+            s: estimate(image.information[s], error.information[s], square)
+            for s, square in zip(subsets_of(how.concepts)[1:], squares, strict=True)
+        },
         estimate(image.redundancy, error.redundancy),
         {c: estimate(value, error.unique[c]) for c, value in image.unique.items()},
         estimate(image.synergy, error.synergy),

@@ -86,8 +86,15 @@ class PIDResult:
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
         """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal"."""
+        # iʳ of the reference is i°.
+        squares = {
+            name: (f == self.replicates["orthogonal"]).flatten(2).all(2).all(0).tolist()
+            for name, f in self.replicates.items()
+        }
         return {
-            name: decomposition(f.double(), self.profiles[name].double(), self.edges, self._how, self._like(name))
+            name: decomposition(
+                f.double(), self.profiles[name].double(), self.edges, self._how, squares[name], self._like(name)
+            )
             for name, f in self.replicates.items()
         }
 
