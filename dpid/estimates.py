@@ -70,6 +70,11 @@ class Maps:
     stderr: Maps | None = None
 
 
+def beyond(edges: Tensor) -> float:
+    """What decays as e^-λ, beyond the last of even bins with these ``edges`` [L+1], as a share of that in the last."""
+    return 1 / math.expm1(float(edges[1] - edges[0]))
+
+
 @dataclass(frozen=True)
 class Profile:
     """Where over log-SNR the information lies: nats per unit of log-SNR, of the whole image, float32 [L] each.
@@ -100,9 +105,9 @@ class Profile:
         signal, the score in the noise), so the part outside is the integrand at the end; it is taken from the outermost
         bins, where that decay may not have begun: an order of magnitude, not added to any number.
         """
-        width = float(self.edges[1] - self.edges[0])
-        share = width / math.expm1(width)
-        return float(self.information[subset][0]) * share, float(self.information[subset][-1]) * share
+        f, width = self.information[subset], float(self.edges[1] - self.edges[0])
+        share = width * beyond(self.edges)
+        return float(f[0]) * share, float(f[-1]) * share
 
     def to_dict(self) -> dict[str, Any]:
         """i(x; y_S) over log-SNR, ready for JSON."""

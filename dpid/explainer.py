@@ -206,14 +206,18 @@ class Explainer:
             raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
         _, x = self._latents(image, latents)
         alone = Plan((), ((),), (condition,), (0,), 0)
+        grid = self.denoiser.logsnr_grid
         # There is no gap to adapt to.
         rule = "shifted-grid" if chosen.rule in ("auto", "adaptive", "pilot") else chosen.rule
         samples = draw(
-            rule, self.denoiser.logsnr_grid, chosen.per_replicate, chosen.repeats,
-            torch.Generator().manual_seed(chosen.seed), antithetic=chosen.antithetic,
+            rule, grid, chosen.per_replicate, chosen.repeats, torch.Generator().manual_seed(chosen.seed),
+            antithetic=chosen.antithetic,
         )  # fmt: skip
-        sums = evaluate(self._finest, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size)
-        return likelihood(sums.residuals[:, 0, 0], x[0].numel(), self.denoiser.logsnr_grid)
+        sums = evaluate(
+            self._finest, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size,
+            edges=_edges(grid, chosen.points, chosen.repeats),
+        )  # fmt: skip
+        return likelihood(sums, x[0].numel(), grid)
 
     @cached_property
     def _finest(self) -> Any:
@@ -327,7 +331,7 @@ class Explainer:
         generator = torch.Generator().manual_seed(options.seed)
         # A pilot looks with the half that comes first.
         points = options.points // (2 if options.rule == "pilot" else 1)
-        edges = _edges(self.denoiser.logsnr_grid, min(points // profile_groups(options.repeats), _MOST_BINS))
+        edges = _edges(self.denoiser.logsnr_grid, points, options.repeats)
         sums = Accumulator.empty(x, options.repeats, len(texts), needed_pairs(questions), edges)
         planned = options.each * len(texts) * (1 if options.tolerance is None else options.rounds)
 
@@ -401,8 +405,9 @@ def _priors(question: Plan, options: Options, prompt: str | None) -> dict[str, f
     return {"+".join(s): float(h) for s, h in resolve(options.priors, question.concepts, kind, prompt).items()}
 
 
-def _edges(grid: Tensor, bins: int) -> Tensor:
-    """Ends [L+1] of ``bins`` equal parts of the range of log-SNRs; an even grid of as many has one point in each."""
+def _edges(grid: Tensor, points: int, replicates: int) -> Tensor:
+    """Ends [L+1] of equal parts of the range of log-SNRs; of a grid of ``points``, each group has one in every part."""
+    bins = min(points // profile_groups(replicates), _MOST_BINS)
     return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 

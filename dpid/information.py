@@ -39,11 +39,12 @@ def needed_pairs(plans: Sequence[Plan]) -> Tensor:
 
 
 def evaluate(
-    denoiser: Denoiser, x: Tensor, plan: Plan, samples: Samples, *, seed: int, max_batch_size: int | None = None
-) -> Accumulator:
+    denoiser: Denoiser, x: Tensor, plan: Plan, samples: Samples, *, seed: int, max_batch_size: int | None = None,
+    edges: Tensor | None = None,
+) -> Accumulator:  # fmt: skip
     """What one pass over ``samples`` accumulates for ``plan`` on latents ``x`` [B,C,H,W]; raises as ``integrate``."""
     replicates = int(samples.replicate.max()) + 1
-    sums = Accumulator.empty(x, replicates, len(plan.texts), needed_pairs((plan,)))
+    sums = Accumulator.empty(x, replicates, len(plan.texts), needed_pairs((plan,)), edges)
     encoded = denoiser.encode_conditions(plan.texts)
     integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size)
     return sums

@@ -176,6 +176,31 @@ def test_log_likelihood_is_the_closed_form(toy):
         toy.log_likelihood(latents=torch.ones(SHAPE), tolerance=0.1)
 
 
+def test_tails_of_a_log_likelihood_are_what_is_missing():
+    """x ~ N(0, 2) in six dimensions, at x = 3."""
+    ends = (-4.0, 5.0)
+    explainer = dpid.Explainer(GaussianDenoiser({"": gaussian(0.0, 2.0)}, ends, 901))
+    found = explainer.log_likelihood(latents=torch.full(SHAPE, 3.0), samples=8192, replicates=16)
+
+    def missing(low, high):
+        """-½∫ (E‖ε - ε̂‖² - 6 σ(λ)) dλ with ε̂ = b z / (2 a² + b²), by the trapezoid rule."""
+        level = torch.linspace(low, high, 20001, dtype=torch.float64)
+        a2, b2 = level.sigmoid(), (-level).sigmoid()
+        gain = 1 / (2 * a2 + b2)
+        error = a2 * b2 * gain**2 * 9 + (1 - b2 * gain) ** 2
+        return -6 * float(torch.trapezoid((error - a2) / 2, level))
+
+    exact = -6 * (0.5 * math.log(2 * math.pi * 2) + 9 / 4)
+    # 4 standard errors (15 degrees of freedom); what lies beyond ±40 is nothing in float64.
+    truth = (missing(-40, ends[0]), missing(ends[1], 40))
+    assert abs(found.nats.value + sum(truth) - exact) < 4 * found.nats.stderr
+    for tail, outside in zip(found.tails, truth, strict=True):
+        # At log-SNR -4 and 5 the integrand still bends: e^±λ is off by a tenth (what the next order is there).
+        assert abs(tail.value - outside) < 0.1 * abs(outside) + 4 * tail.stderr
+    # Of which the lower one is known well; the upper one is lost in the noise of ‖ε‖².
+    assert abs(found.tails[0].value) > 4 * found.tails[0].stderr
+
+
 def test_levels_are_ordered(emoji, two_things):
     """A minimum is concave: the finer the level, the smaller the redundancy of the very same samples."""
     path, prompt, concepts = two_things
