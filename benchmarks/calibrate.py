@@ -124,13 +124,21 @@ def calibrate(
     for r in replicates:
         f = case.replicates(rule, each, r * repeats, 1 + r, density=density, together=r)
         for estimator in ESTIMATORS:
-            # Of explanations: the replicates of one share a grid, and err against each other.
-            mean, error = mean_stderr(f[estimator].sum((-2, -1)).unflatten(0, (-1, r)).mean(1))
-            z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
-            bias = float(z[z.abs().argmax()])
-            squares = (f[estimator] == f["orthogonal"]).flatten(2).all(2).all(0)
-            held = coverage(f[estimator], truth[estimator], r, squares)
-            yield Coverage(case.name, rule, each, r, estimator, repeats, held, bias)
+            yield judge(case, f, truth, rule, each, r, estimator)
+
+
+def judge(
+    case: Case, f: dict[str, Tensor], truth: dict[str, Truth], rule: str, each: int, r: int, estimator: str
+) -> Coverage:
+    """Coverage by one estimator, of replicates {estimator: [G,3,H,W]} that ``rule`` drew ``r`` at a time."""
+    # Of explanations: the replicates of one share a grid, and err against each other.
+    repeats = f[estimator].sum((-2, -1)).unflatten(0, (-1, r)).mean(1)
+    mean, error = mean_stderr(repeats)
+    z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
+    bias = float(z[z.abs().argmax()])
+    squares = (f[estimator] == f["orthogonal"]).flatten(2).all(2).all(0)
+    held = coverage(f[estimator], truth[estimator], r, squares)
+    return Coverage(case.name, rule, each, r, estimator, len(repeats), held, bias)
 
 
 def show(lines: list[Coverage]) -> None:
@@ -212,21 +220,21 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
     for name in ("emoji-0", "emoji-80"):
         case, density = case_of(name), density_of(name)
         truth = long_run(case, 64, 64, density)
-        yield from calibrate(case, truth, "adaptive", 4, repeats, density, (8,))
-        yield shown(case, truth, repeats, density)
+        f = case.replicates("adaptive", 4, 8 * repeats, 9, density=density, together=8)
+        yield from (judge(case, f, truth, "adaptive", 4, 8, estimator) for estimator in ESTIMATORS)
+        yield shown(case, f, truth)
 
 
-def shown(case: Case, truth: dict[str, Truth], repeats: int, density: Tensor) -> Coverage:
+def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth]) -> Coverage:
     """Coverage of the default maps, smoothed and laid out a share w like iˢ, against the long run's with the same w."""
-    f = case.replicates("adaptive", 4, 8 * repeats, 9, density=density, together=8)
     names, held = ("rao-blackwell", "standard"), []
     long = [smoothed(truth[name].pixels, SMOOTH) for name in names]
     for quiet, noisy in zip(*(smoothed(f[name], SMOOTH).split(8) for name in names), strict=True):
         w = share(quiet, noisy)
         exact = arranged(*long, w)
         held.append(coverage(arranged(quiet, noisy, w), Truth(exact.sum((-2, -1)), torch.zeros(3), exact), 8))
-    kept = {level: sum(s[level] for s in held) / repeats for level in LEVELS if "pixels" in level}
-    return Coverage(case.name, "adaptive", 4, 8, "rao-blackwell, maps as shown", repeats, kept, float("nan"))
+    kept = {level: sum(s[level] for s in held) / len(held) for level in LEVELS if "pixels" in level}
+    return Coverage(case.name, "adaptive", 4, 8, "rao-blackwell, maps as shown", len(held), kept, float("nan"))
 
 
 def every_rule(
