@@ -16,6 +16,7 @@ from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.sampling import Samples
 
 _LOG = logging.getLogger("dpid")
+_MOST_BINS = 64  # of the profile over log-SNR
 
 
 @dataclass
@@ -82,6 +83,12 @@ def profile_groups(replicates: int) -> int:
     Where four divide G, the r-th of them is every replicate r, r + 4, …: of an interleaved grid again a grid.
     """
     return 4 if replicates % 4 == 0 else replicates
+
+
+def profile_edges(grid: Tensor, points: int, replicates: int) -> Tensor:
+    """Ends [L+1] of equal parts of the range of log-SNRs; of a grid of ``points``, each group has one in every part."""
+    bins = min(points // profile_groups(replicates), _MOST_BINS)
+    return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 
 def integrate(

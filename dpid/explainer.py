@@ -17,11 +17,11 @@ from torch import Tensor
 from dpid import __version__
 from dpid.conditions import Plan, Subset, merge, plan_concepts, with_reference
 from dpid.denoisers.latent import check_precision
-from dpid.engine import Accumulator, integrate, peak_memory, profile_groups
+from dpid.engine import Accumulator, integrate, peak_memory, profile_edges
 from dpid.estimates import Estimate
 from dpid.images import ImageLike, encode
-from dpid.information import SIGNED, evaluate, needed_pairs, set_function, set_profile
-from dpid.likelihood import Likelihood, likelihood
+from dpid.information import SIGNED, needed_pairs, set_function, set_profile
+from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
 from dpid.pid import mean_stderr
 from dpid.pid.decomposition import find
@@ -32,7 +32,6 @@ from dpid.sampling import density, draw, shifts
 
 _LOG = logging.getLogger("dpid")
 Progress = Callable[[int, int], None]
-_MOST_BINS = 64  # of the profile over log-SNR
 _EVEN, _EVEN_PILOT = 0.1, 0.5  # of a density: a pilot of few samples may have missed a peak
 
 
@@ -205,19 +204,7 @@ class Explainer:
         if chosen.tolerance is not None:
             raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
         _, x = self._latents(image, latents)
-        alone = Plan((), ((),), (condition,), (0,), 0)
-        grid = self.denoiser.logsnr_grid
-        # There is no gap to adapt to.
-        rule = "shifted-grid" if chosen.rule in ("auto", "adaptive", "pilot") else chosen.rule
-        samples = draw(
-            rule, grid, chosen.per_replicate, chosen.repeats, torch.Generator().manual_seed(chosen.seed),
-            antithetic=chosen.antithetic,
-        )  # fmt: skip
-        sums = evaluate(
-            self._finest, x, alone, samples, seed=chosen.seed, max_batch_size=chosen.max_batch_size,
-            edges=_edges(grid, chosen.points, chosen.repeats),
-        )  # fmt: skip
-        return likelihood(sums, x[0].numel(), grid)
+        return log_likelihood(self._finest, x, condition, chosen)
 
     @cached_property
     def _finest(self) -> Any:
@@ -331,7 +318,7 @@ class Explainer:
         generator = torch.Generator().manual_seed(options.seed)
         # A pilot looks with the half that comes first.
         points = options.points // (2 if options.rule == "pilot" else 1)
-        edges = _edges(self.denoiser.logsnr_grid, points, options.repeats)
+        edges = profile_edges(self.denoiser.logsnr_grid, points, options.repeats)
         sums = Accumulator.empty(x, options.repeats, len(texts), needed_pairs(questions), edges)
         planned = options.each * len(texts) * (1 if options.tolerance is None else options.rounds)
 
@@ -403,12 +390,6 @@ def _priors(question: Plan, options: Options, prompt: str | None) -> dict[str, f
     if kind is None:
         return None
     return {"+".join(s): float(h) for s, h in resolve(options.priors, question.concepts, kind, prompt).items()}
-
-
-def _edges(grid: Tensor, points: int, replicates: int) -> Tensor:
-    """Ends [L+1] of equal parts of the range of log-SNRs; of a grid of ``points``, each group has one in every part."""
-    bins = min(points // profile_groups(replicates), _MOST_BINS)
-    return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 
 def _relative_error(result: PIDResult) -> float:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from dpid.engine import Accumulator
+from dpid.conditions import Plan
+from dpid.denoisers.protocol import Denoiser
+from dpid.engine import Accumulator, profile_edges
 from dpid.estimates import Estimate, beyond
+from dpid.information import evaluate
+from dpid.options import Options
 from dpid.pid import mean_stderr
-from dpid.sampling import cells
+from dpid.sampling import cells, draw
 
 
 @dataclass(frozen=True)
@@ -34,20 +40,38 @@ class Likelihood:
     tails: tuple[Estimate, Estimate]
 
 
-def likelihood(sums: Accumulator, dimensions: int, grid: Tensor) -> Likelihood:
-    """From ½∫E(ε - ε̂)² dλ under one condition, of latents of ``dimensions`` numbers, on the log-SNRs ``grid`` [T]."""
-    residuals, edges = sums.residuals[:, 0, 0].double(), sums.edges
-    groups = len(sums.residual_profile)
-    profile = sums.residual_profile[..., 0, 0].double() * groups / len(residuals)  # [A, L]
+def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Options) -> Likelihood:
+    """log p(x | condition) of latents ``x`` [1,C,H,W]: one round of samples, of a grid where no rule is asked for.
+
+    There is no gap between conditions for "adaptive" to adapt to.
+    """
+    grid, repeats = denoiser.logsnr_grid, options.repeats
+    rule = "shifted-grid" if options.rule in ("auto", "adaptive", "pilot") else options.rule
+    samples = draw(
+        rule, grid, options.per_replicate, repeats, torch.Generator().manual_seed(options.seed),
+        antithetic=options.antithetic,
+    )  # fmt: skip
+    sums = evaluate(
+        denoiser, x, Plan((), ((),), (condition,), (0,), 0), samples, seed=options.seed,
+        max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats),
+    )  # fmt: skip
+    d, residuals = x[0].numel(), sums.residuals[:, 0, 0].double().sum((-2, -1))
     # The Gaussian's part by the same trapezoid, so that its error cancels.
-    gaussian = dimensions / 2 * float((cells(grid) * grid.sigmoid()).sum())
-    value = -dimensions / 2 * math.log(2 * math.pi * math.e) - (residuals.sum((-2, -1)) - gaussian)
-    mean, error = (float(t) for t in mean_stderr(value))
-    scale = 1 / (dimensions * math.log(2))
-    dof = len(residuals) - 1
-    excess = profile - dimensions / 2 * torch.nn.functional.softplus(edges).diff()  # σ is the derivative of softplus
-    below, above = (
-        Estimate(-float(m), float(e), groups - 1)
-        for m, e in zip(*mean_stderr(excess[:, [0, -1]] * beyond(edges)), strict=True)
+    gaussian = d / 2 * float((cells(grid) * grid.sigmoid()).sum())
+    mean, error = (float(t) for t in mean_stderr(-d / 2 * math.log(2 * math.pi * math.e) - (residuals - gaussian)))
+    bits = 1 / (d * math.log(2))
+    return Likelihood(
+        Estimate(mean, error, repeats - 1), Estimate(-mean * bits, error * bits, repeats - 1), _tails(sums, d)
     )
-    return Likelihood(Estimate(mean, error, dof), Estimate(-mean * scale, error * scale, dof), (below, above))
+
+
+def _tails(sums: Accumulator, d: int) -> tuple[Estimate, Estimate]:
+    """From the outermost bins of the profile."""
+    groups = len(sums.residual_profile)
+    profile = sums.residual_profile[..., 0, 0].double() * groups / len(sums.residuals)  # [A, L]
+    excess = profile - d / 2 * softplus(sums.edges).diff()  # σ is the derivative of softplus
+    below, above = (
+        Estimate(-float(mean), float(error), groups - 1)
+        for mean, error in zip(*mean_stderr(excess[:, [0, -1]] * beyond(sums.edges)), strict=True)
+    )
+    return below, above
