@@ -1,9 +1,8 @@
 """Are the intervals honest? Coverage and bias on models whose truth is known: ``make calibrate``.
 
-Coverage: over many repeats, how often the 95 % interval (:func:`dpid.estimates.interval`) holds the truth: of
-f(S) of the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of
-:mod:`dpid.sampling`, every estimator, R = 4 and 8 replicates of 4, 16 and 64 samples (``--each 256``: more take longer). A
-repeat is one explanation.
+Coverage: over many repeats, how often the 95 % interval (:func:`dpid.estimates.interval`) holds the truth: of f(S) of
+the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of :mod:`dpid.sampling`, every estimator,
+R = 4 and 8 replicates of 4, 16 and 64 samples (``--each`` asks for others). A repeat is one explanation.
 Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
 "orthogonal" and "rao-blackwell" the integral, in closed form or of a long run; of the embedded model always a long run.
 
