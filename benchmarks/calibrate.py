@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor
 
 import dpid
-from dpid.estimates import arranged, interval, share, smoothed
+from dpid.estimates import arranged, interval, share, smoothed, squares
 from dpid.information import ESTIMATORS
 from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
@@ -42,7 +42,7 @@ LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
 EACH = [4, 16, 64]  # samples a replicate; the default is 4 in each of 8
 SMOOTH = Options().smooth
 SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
-SIGNED = torch.zeros(3, dtype=torch.bool)  # no f(S) is an integral of squares
+NONE = torch.zeros(3, dtype=torch.bool)  # of three f(S)
 # What lies outside is below 1 % of f(S); much wider, and most samples of "uniform" fall where nothing happens.
 GAUSSIAN, MIXTURE, WRONG, SCENE = (-9.0, 11.0), (-9.0, 7.0), (-9.0, 13.0), (-9.0, 5.0)
 
@@ -101,17 +101,17 @@ def _held(values: Tensor, errors: Tensor, truth: Tensor, replicates: int, positi
     return float(((low <= truth) & (truth <= high)).double().mean())
 
 
-def coverage(f: Tensor, truth: Truth, replicates: int, squares: Tensor = SIGNED) -> dict[str, float]:
+def coverage(f: Tensor, truth: Truth, replicates: int, positive: Tensor = NONE) -> dict[str, float]:
     """By level: replicates [G,3,H,W], taken ``replicates`` at a time, against the truth.
 
-    ``squares`` [3]: which f(S) are integrals of squares.
+    ``positive`` [3]: which f(S) are integrals of squares.
     """
     f = f.unflatten(0, (-1, replicates)).transpose(0, 1)  # [R,repeats,3,H,W]
     shares = []
-    for values, exact, corrected, square in (
-        (f.sum((-2, -1)), truth.image, True, squares), (f, truth.pixels, False, squares[:, None, None]),
+    for values, exact, corrected, above in (
+        (f.sum((-2, -1)), truth.image, True, positive), (f, truth.pixels, False, positive[:, None, None]),
     ):  # fmt: skip
-        shares.append(_held(*mean_stderr(values), exact, replicates, square))
+        shares.append(_held(*mean_stderr(values), exact, replicates, above))
         right = decompose({s: exact[i] for i, s in enumerate(SUBSETS)}, coarse=True).coarse[:, None]
         shares.append(_held(*_atoms(values, corrected), right, replicates))
     return dict(zip(LEVELS, shares, strict=True))
@@ -137,8 +137,7 @@ def judge(
     mean, error = mean_stderr(repeats)
     z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
     bias = float(z[z.abs().argmax()])
-    squares = (f[estimator] == f["orthogonal"]).flatten(2).all(2).all(0)
-    held = coverage(f[estimator], truth[estimator], r, squares)
+    held = coverage(f[estimator], truth[estimator], r, squares(f[estimator], f["orthogonal"]))
     return Coverage(case.name, rule, each, r, estimator, len(repeats), held, bias)
 
 

@@ -33,6 +33,11 @@ def interval(
     return torch.where(positive, value / factor, value - half), torch.where(positive, value * factor, value + half)
 
 
+def squares(f: Tensor, orthogonal: Tensor) -> Tensor:
+    """Which f(S) of replicates ``f`` [G, S, h, w] are integrals of squares, bool [S]: those that are i°, as iʳ of F."""
+    return (f == orthogonal).flatten(2).all(2).all(0)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its standard error, both in nats unless said; ``dof`` = replicates - 1.
@@ -218,12 +223,12 @@ def atoms_of(
 
 
 def decomposition(
-    f: Tensor, profile: Tensor, edges: Tensor, how: How, squares: Sequence[bool], like: Tensor | None = None
+    f: Tensor, profile: Tensor, edges: Tensor, how: How, positive: Sequence[bool], like: Tensor | None = None
 ) -> Decomposition:  # fmt: skip
     """Decompose replicates ``f`` [G, S, h, w] and ``profile`` [A, S, L]; ``how.level`` says where the measure acts.
 
-    ``squares`` [S]: which f(S) are integrals of squares. Maps that are smoothed are :func:`arranged` like those of
-    ``like``, if given.
+    ``positive`` [S]: which f(S) are integrals of :func:`squares`. Maps that are smoothed are :func:`arranged` like
+    those of ``like``, if given.
 
     Only sums over the image are corrected for the bias of the minimum. A pixel's two values lie within their noise of
     each other almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell
@@ -242,14 +247,14 @@ def decomposition(
     else:
         image, error = atoms_of(f.sum((-2, -1)), how, 1, corrected=True, coarse=coarse)
 
-    def estimate(value: Tensor, err: Tensor, square: bool = False) -> Estimate:
-        return Estimate(float(value), float(err), len(profile if how.level == "logsnr" else f) - 1, square)
+    def estimate(value: Tensor, err: Tensor, above: bool = False) -> Estimate:
+        return Estimate(float(value), float(err), len(profile if how.level == "logsnr" else f) - 1, above)
 
     width = (edges[1:] - edges[:-1]).to(profile)
     return Decomposition(
         {
-            s: estimate(image.information[s], error.information[s], square)
-            for s, square in zip(subsets_of(how.concepts)[1:], squares, strict=True)
+            s: estimate(image.information[s], error.information[s], above)
+            for s, above in zip(subsets_of(how.concepts)[1:], positive, strict=True)
         },
         estimate(image.redundancy, error.redundancy),
         {c: estimate(value, error.unique[c]) for c, value in image.unique.items()},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
-from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, atoms_of, decomposition, laid_out
+from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, atoms_of, decomposition, laid_out, squares
 from dpid.files import whole
 from dpid.pid import Atoms, mean_stderr
 
@@ -86,17 +86,13 @@ class PIDResult:
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
         """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal"."""
-        # iʳ of the reference is i°.
-        squares = {
-            name: (f == self.replicates["orthogonal"]).flatten(2).all(2).all(0).tolist()
-            for name, f in self.replicates.items()
-        }
         return {
             name: decomposition(
-                f.double(), self.profiles[name].double(), self.edges, self._how, squares[name], self._like(name)
+                f.double(), self.profiles[name].double(), self.edges, self._how,
+                squares(f, self.replicates["orthogonal"]).tolist(), self._like(name),
             )
             for name, f in self.replicates.items()
-        }
+        }  # fmt: skip
 
     @property
     def _how(self) -> How:
