@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dpid import ops
 from dpid.denoisers.protocol import Conditions, Denoiser
-from dpid.sampling import Samples
+from dpid.sampling import Samples, shares
 
 _LOG = logging.getLogger("dpid")
 _MOST_BINS = 64  # of the profile over log-SNR
@@ -57,20 +59,24 @@ class Accumulator:
             zeros(groups, bins, len(pairs), b), zeros(groups, bins, conditions, b),
         )  # fmt: skip
 
-    def add_profile(self, eps_hat: Tensor, noise: Tensor, part: Samples) -> None:
-        """Add ½ w ‖·‖² of every pair and residual: eps_hat [N,K,B,C,H,W], noise [N,B,C,H,W]."""
-        groups, bins = self.gap_profile.shape[:2]
-        row = part.replicate % groups * bins + torch.bucketize(part.logsnr, self.edges[1:-1])
-        half = (part.weight / 2)[:, None, None]
+    def profile_of(self, eps_hat: Tensor, noise: Tensor, part: Samples, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """½ w ‖·‖² of every pair and residual by group and bin: eps_hat [N,K,B,C,H,W], noise [N,B,C,H,W].
+
+        ``spread`` [N,L]: what share of a sample belongs to each bin; see :func:`dpid.sampling.shares`.
+        """
+        groups = self.gap_profile.shape[0]
+        to_group = functional.one_hot(part.replicate % groups, groups) * (part.weight / 2)[:, None]
         first, second = self.pairs.unbind(1)
         # A pair at a time: all differences at once would take more memory than the UNet's output itself.
         gaps = [
             (eps_hat.index_select(1, first[p]) - eps_hat.index_select(1, second[p])).float().square().flatten(3).sum(-1)
             for p in range(len(first))
         ]
-        self.gap_profile.flatten(0, 1).index_add_(0, row, half * torch.cat(gaps, 1))
         residuals = [(noise - e).float().square().flatten(2).sum(-1) for e in eps_hat.unbind(1)]
-        self.residual_profile.flatten(0, 1).index_add_(0, row, half * torch.stack(residuals, 1))
+        return (
+            torch.einsum("na,nl,npb->alpb", to_group, spread, torch.cat(gaps, 1)),
+            torch.einsum("na,nl,nkb->alkb", to_group, spread, torch.stack(residuals, 1)),
+        )
 
     def is_finite(self) -> bool:
         """Whether no sum is NaN or infinite."""
@@ -87,7 +93,8 @@ def profile_groups(replicates: int) -> int:
 
 def profile_edges(grid: Tensor, points: int, replicates: int) -> Tensor:
     """Ends [L+1] of equal parts of the range of log-SNRs; of a grid of ``points``, each group has one in every part."""
-    bins = min(points // profile_groups(replicates), _MOST_BINS)
+    each = points // profile_groups(replicates)
+    bins = each // math.ceil(each / _MOST_BINS)  # of several points each, rather than of one here and two there
     return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 
@@ -165,10 +172,13 @@ class _Run:
     seed: int
     on_batch: Callable[[], None] | None
     watch: bool
+    spread: Tensor = field(init=False)  # [N,L]
 
     def all(self, size: int) -> None:
         """Every sample, ``size`` evaluations a call, fewer where memory runs out."""
-        self.samples = self.samples.to(self.x.device)  # once: inside the loop the host never waits for the device
+        # Once: inside the loop the host never waits for the device.
+        self.spread = self._spread().to(self.x.device, torch.float32)
+        self.samples = self.samples.to(self.x.device)
         k, b = self.into.residuals.shape[1:3]
         start = 0
         while start < len(self.samples.logsnr):
@@ -195,18 +205,31 @@ class _Run:
         else:
             chunks = [self.conditions[k : k + conditions] for k in range(0, names, conditions)]
             eps_hat = torch.cat([self.denoiser.eps_hat(z, part.logsnr, chunk) for chunk in chunks], 1)
+        profile = self._profile(eps_hat, batch) if self.spread.shape[1] else ()
         ops.accumulate(
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )  # fmt: skip
-        if into.gap_profile.shape[1]:
-            # σ(-200) is 1 and σ(200) nothing: the channel gives the noise itself.
-            silent = torch.full_like(part.logsnr, -200.0)
-            into.add_profile(eps_hat, ops.noisy_channel(self.x, silent, part.sample_id, self.seed), part)
+        # Whatever needs memory came before: a batch that does not fit has added nothing.
+        for total, more in zip((into.gap_profile, into.residual_profile), profile, strict=False):
+            total += more
         if self.watch and not into.is_finite():
             _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
         into.evaluations += eps_hat.shape[0] * eps_hat.shape[1] * eps_hat.shape[2]
         if self.on_batch:
             self.on_batch()
+
+    def _spread(self) -> Tensor:
+        """What share of every sample belongs to each bin of the profile, [N,L]; L = 0 without one."""
+        if len(self.into.edges) == 1:
+            return self.samples.logsnr.new_zeros(len(self.samples.logsnr), 0)
+        return shares(self.samples.logsnr, self.denoiser.logsnr_grid.cpu(), self.into.edges.cpu())
+
+    def _profile(self, eps_hat: Tensor, batch: slice) -> tuple[Tensor, Tensor]:
+        part = self.samples[batch]
+        # σ(-200) is 1 and σ(200) nothing: the channel gives the noise itself.
+        silent = torch.full_like(part.logsnr, -200.0)
+        noise = ops.noisy_channel(self.x, silent, part.sample_id, self.seed)
+        return self.into.profile_of(eps_hat, noise, part, self.spread[batch])
 
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:

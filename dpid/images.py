@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 SMALLEST = 8  # pixels a side: less holds no picture
@@ -31,12 +31,12 @@ def _from_tensor(tensor: Tensor) -> Image.Image:
 
 
 def open_image(image: ImageLike) -> Image.Image:
-    """An RGB picture from a path, PIL image, uint8 array [H,W,3] or tensor [3,H,W].
+    """An RGB picture from a path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; turned as its EXIF data says.
 
     Raises
     ------
     ValueError
-        Missing, unreadable, truncated, transparent or tiny.
+        Missing, unreadable, truncated, transparent, tiny, or of more than 8 bits a channel.
     TypeError
         None of the kinds above.
     """
@@ -58,6 +58,9 @@ def open_image(image: ImageLike) -> Image.Image:
         opened = _from_tensor(image)
     else:
         raise TypeError(f"image: found {type(image).__name__}, expected a path, PIL image, uint8 array or tensor")
+    if opened.mode[0] in "IF":  # whose scale nothing tells: conversion to RGB would clip it
+        raise ValueError(f"image: found pixels of mode {opened.mode!r}, expected 8 bits a channel; scale them to 0…255")
+    opened = ImageOps.exif_transpose(opened)
     if min(opened.size) < SMALLEST:
         raise ValueError(f"image: found {opened.width}×{opened.height} pixels, expected at least {SMALLEST} a side")
     if opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from dpid.conditions import Plan
 from dpid.denoisers.protocol import Denoiser
@@ -20,7 +19,7 @@ from dpid.estimates import Estimate, beyond
 from dpid.information import evaluate
 from dpid.options import Options
 from dpid.pid import mean_stderr
-from dpid.sampling import cells, draw
+from dpid.sampling import Samples, cells, draw, shares
 
 
 @dataclass(frozen=True)
@@ -61,17 +60,19 @@ def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Optio
     mean, error = (float(t) for t in mean_stderr(-d / 2 * math.log(2 * math.pi * math.e) - (residuals - gaussian)))
     bits = 1 / (d * math.log(2))
     return Likelihood(
-        Estimate(mean, error, repeats - 1), Estimate(-mean * bits, error * bits, repeats - 1), _tails(sums, d)
-    )
+        Estimate(mean, error, repeats - 1), Estimate(-mean * bits, error * bits, repeats - 1),
+        _tails(sums, samples, shares(samples.logsnr, grid, sums.edges.cpu()), d),
+    )  # fmt: skip
 
 
-def _tails(sums: Accumulator, d: int) -> tuple[Estimate, Estimate]:
-    """From the outermost bins of the profile."""
-    groups = len(sums.residual_profile)
-    profile = sums.residual_profile[..., 0, 0].double() * groups / len(sums.residuals)  # [A, L]
-    excess = profile - d / 2 * softplus(sums.edges).diff()  # σ is the derivative of softplus
+def _tails(sums: Accumulator, samples: Samples, spread: Tensor, d: int) -> tuple[Estimate, Estimate]:
+    """From the outermost bins of the profile, over those of a white Gaussian at the very same ``samples``."""
+    profile = sums.residual_profile[..., 0, 0].double().cpu()  # [A, L]
+    groups, repeats = len(profile), len(sums.residuals)
+    gaussian = (d / 2 * samples.weight * samples.logsnr.sigmoid())[:, None] * spread
+    excess = profile - torch.zeros_like(profile).index_add_(0, samples.replicate % groups, gaussian)
+    outermost = excess[:, [0, -1]] * groups / repeats * beyond(sums.edges)
     below, above = (
-        Estimate(-float(mean), float(error), groups - 1)
-        for mean, error in zip(*mean_stderr(excess[:, [0, -1]] * beyond(sums.edges)), strict=True)
+        Estimate(-float(mean), float(error), groups - 1) for mean, error in zip(*mean_stderr(outermost), strict=True)
     )
     return below, above

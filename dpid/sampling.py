@@ -51,11 +51,24 @@ class Samples:
         return Samples(*(t.to(device) for t in (self.logsnr, self.weight, self.replicate, self.sample_id)))
 
 
+def ends(grid: Tensor) -> Tensor:
+    """Where the cells of ascending log-SNRs ``grid`` [T] end, [T+1]: midway between two, and at the outermost two."""
+    return torch.cat((grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]))
+
+
 def cells(grid: Tensor) -> Tensor:
     """Trapezoid widths Δ_t [T] of ascending log-SNRs ``grid`` [T]; they sum to the range."""
-    half = grid.diff() / 2
-    zero = half.new_zeros(1)
-    return torch.cat((zero, half)) + torch.cat((half, zero))
+    return ends(grid).diff()
+
+
+def shares(logsnr: Tensor, grid: Tensor, edges: Tensor) -> Tensor:
+    """What part of the cells of ``logsnr`` [N], levels of ``grid``, lies between neighbours of ``edges`` [L+1], [N,L].
+
+    Trained levels are sparse at one end (Stable Diffusion's highest are 0.7 apart): a level stands for all of its cell.
+    """
+    bounds = ends(grid)
+    within = ((edges - bounds[:-1, None]) / bounds.diff()[:, None]).clamp(0, 1).diff(dim=1)
+    return within[torch.searchsorted(grid, logsnr)]
 
 
 RULES = ("shifted-grid", "stratified", "uniform", "logistic", "adaptive")
@@ -64,8 +77,7 @@ _LOCATION, _SCALE = 1.0, 2.0  # of the logistic density, as ITD publishes it
 
 def logistic_density(grid: Tensor) -> Tensor:
     """Probability [T] of the levels of ``grid`` under ITD's logistic density, cut off at the ends of the grid."""
-    edges = torch.cat((grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]))
-    mass = ((edges - _LOCATION) / _SCALE).sigmoid().diff()
+    mass = ((ends(grid) - _LOCATION) / _SCALE).sigmoid().diff()
     return mass / mass.sum()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dpid.denoisers import GaussianDenoiser
-from dpid.engine import Accumulator, fitting, integrate
+from dpid.engine import Accumulator, fitting, integrate, profile_edges
 from dpid.sampling import draw
 
 K, PAIRS = 3, torch.tensor([[0, 1], [1, 2]])
@@ -70,6 +70,29 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(problem, limit, error)
     failed = [size for size in limited.calls if size > limit]
     assert failed
     assert limited.calls[: len(failed)] == failed  # it does not try the larger size again
+
+
+def test_out_of_memory_in_the_profile_adds_nothing_twice(problem, monkeypatch):
+    model, x, conditions, samples = problem
+
+    def profiled():
+        into = Accumulator.empty(x, 2, K, PAIRS, profile_edges(model.logsnr_grid, 8, 2))
+        integrate(model, x, conditions, samples, into, seed=1, max_batch_size=96)
+        return into
+
+    whole, profile_of = profiled(), Accumulator.profile_of
+
+    def scarce(self, eps_hat, *rest):
+        if len(eps_hat) > 2:
+            raise CUDA_LIKE
+        return profile_of(self, eps_hat, *rest)
+
+    monkeypatch.setattr(Accumulator, "profile_of", scarce)
+    got = profiled()
+    check_equal(got, whole)
+    torch.testing.assert_close(got.gap_profile, whole.gap_profile, rtol=1e-5, atol=1e-5)  # as check_equal
+    # What is summed over bins is what is summed over pixels.
+    torch.testing.assert_close(got.gap_profile.sum(1), got.gaps.sum((-2, -1)), rtol=1e-5, atol=1e-5)
 
 
 def test_memory_for_less_than_one_evaluation_is_an_error(problem):
