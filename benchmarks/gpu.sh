@@ -11,7 +11,7 @@ mkdir -p "$OUT"
 PYTHON=${PYTHON:-python3}
 failed=0
 
-# The limits add up to 520 s.
+# The limits add up to 540 s.
 step() { # name, seconds, command…
   local name=$1 limit=$2 began=$SECONDS
   shift 2
@@ -40,6 +40,8 @@ for tool in memcheck racecheck; do
 done
 step bench_ops 120 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.5
 if "$PYTHON" -c 'import diffusers, transformers, sklearn' 2>/dev/null; then
+  step graphs 20 "$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider \
+    "$ROOT/tests/denoisers/test_unet.py" -k graphs
   step bench_model 60 "$PYTHON" "$ROOT/benchmarks/bench_model.py" --no-draw
 fi
 cp "$ROOT/benchmarks/results.csv" "$OUT/results.csv" 2>/dev/null

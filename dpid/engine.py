@@ -139,7 +139,11 @@ def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
     need = getattr(denoiser, "evaluation_bytes", None)
     if need is None:
         return fastest
-    free = torch.cuda.mem_get_info(x.device)[0] if x.device.type == "cuda" else psutil.virtual_memory().available
+    if x.device.type == "cuda":  # and what torch holds, but no tensor uses
+        free = torch.cuda.mem_get_info(x.device)[0]
+        free += torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
+    else:
+        free = psutil.virtual_memory().available
     return max(1, min(fastest, free // 2 // int(need(h, w))))
 
 

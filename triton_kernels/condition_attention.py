@@ -26,10 +26,10 @@ def _condition_attention_kernel(
     queries = tl.load(q + row, mask=row_mask, other=0.0).to(tl.float32)
     keys = tl.load(k + key, mask=key_mask, other=0.0).to(tl.float32)
     values = tl.load(v + key, mask=key_mask, other=0.0).to(tl.float32)
-    scores = tl.dot(queries, tl.trans(keys)) * scale
+    scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale
     scores = tl.where(token[None, :] < L, scores, float("-inf"))
     weights = tl.exp(scores - tl.max(scores, 1)[:, None])
-    mixed = tl.dot(weights, values) / tl.sum(weights, 1)[:, None]
+    mixed = tl.dot(weights, values, input_precision="ieee") / tl.sum(weights, 1)[:, None]
     tl.store(out + row, mixed.to(out.dtype.element_ty), mask=row_mask)
 
 

@@ -1,4 +1,5 @@
-"""CUDA graphs of the fused UNet: one a shape, captured at its first use, replayed over all log-SNRs.
+"""CUDA graphs of the fused UNet: one a shape, captured at its first use, replayed over all log-SNRs;
+those of the last two shapes are kept.
 
 A UNet call launches a thousand kernels; at small batches the host needs longer to launch them than the device to run
 them. Off CUDA, and where a capture fails, the UNet is simply called.
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dpid.denoisers.unet import FusedUNet
 
+_MOST = 2  # graphs kept, each with memory of its own: of whole batches, and of the last one of a run
 _LOG = logging.getLogger("dpid")
 KeysValues = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -43,18 +45,31 @@ class Graphed:
         """z [M,C,H,W], t [M] -> [K,M,C,H,W]."""
         if z.device.type != "cuda" or not self._usable:
             return self.unet(z, t, keys_values, added)
+        with torch.cuda.device(z.device):
+            captured = self._of(z, t, keys_values, added)
+            if captured is None:
+                return self.unet(z, t, keys_values, added)
+            return self._replay(captured, z, t, keys_values, added)
+
+    def _of(self, z: Tensor, t: Tensor, keys_values: KeysValues, added: Tensor | None) -> _Captured | None:
+        """The graph of these shapes, captured if need be; None where a capture fails."""
         key, _ = next(iter(keys_values.values()))
         shape = (z.shape, z.dtype, key.shape)
+        if captured := self._captured.pop(shape, None):
+            self._captured[shape] = captured  # the last one used comes last
+            return captured
+        while len(self._captured) >= _MOST:
+            del self._captured[next(iter(self._captured))]
         try:
-            if shape not in self._captured:
-                self._captured[shape] = self._capture(z, t, keys_values, added)
+            self._captured[shape] = self._capture(z, t, keys_values, added)
+        except torch.OutOfMemoryError:
+            self._captured.clear()
+            raise
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
             _LOG.warning("CUDA graph capture failed, going on without: %s", str(error).splitlines()[0])
             self._usable = False
-            return self.unet(z, t, keys_values, added)
-        return self._replay(self._captured[shape], z, t, keys_values, added)
+            return None
+        return self._captured[shape]
 
     def _capture(self, z: Tensor, t: Tensor, keys_values: KeysValues, added: Tensor | None) -> _Captured:
         static_kv = {name: (k.clone(), v.clone()) for name, (k, v) in keys_values.items()}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
 import torch  # first: the extension shares the OpenMP runtime that torch brings
 from torch import Tensor
 
@@ -17,6 +21,22 @@ HAS_CUDA, CUDA_ARCHITECTURES = _C.has_cuda, _C.cuda_architectures
 _CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
+Launch = TypeVar("Launch", bound=Callable[..., Any])
+
+
+def on_device(launch: Launch) -> Launch:
+    """``launch`` while the device of its first tensor is the current one, to which streams and kernels belong."""
+
+    @wraps(launch)
+    def there(first: Tensor, *rest: Any) -> Any:
+        if first.device.type != "cuda":
+            return launch(first, *rest)
+        with torch.cuda.device(first.device):
+            return launch(first, *rest)
+
+    return there  # type: ignore[return-value]
+
+
 def _where(device: torch.device) -> tuple[int, int]:
     """Threads and stream of a launch; -1 threads means CUDA."""
     if device.type == "cuda":
@@ -24,6 +44,7 @@ def _where(device: torch.device) -> tuple[int, int]:
     return torch.get_num_threads(), 0
 
 
+@on_device
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
     """:func:`dpid.ops.noisy_channel` on the CPU or on CUDA."""
     if logsnr.dtype != torch.float64:
@@ -38,6 +59,7 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Te
     return z
 
 
+@on_device
 def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
