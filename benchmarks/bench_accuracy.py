@@ -25,6 +25,7 @@ import dpid
 from dpid.conditions import plan
 from dpid.images import open_image, to_pixels
 from dpid.information import ESTIMATORS
+from dpid.loading import fingerprint
 
 ROOT = Path(__file__).parents[1]
 HELDOUT, WORK, FIGURE = ROOT / "tests" / "data" / "heldout", ROOT / "build" / "accuracy", ROOT / "docs" / "accuracy.png"
@@ -102,6 +103,11 @@ def pieces() -> dict[str, tuple[str, str]]:
     return {f"{name}-{what}": (name, what) for names in MODELS.values() for name in names for what in ("truth", *RULES)}
 
 
+def kept(piece: str) -> Path:
+    """Where a piece is kept; the embedded model's by its weights."""
+    return WORK / f"{piece}{fingerprint('emoji') if piece.startswith('emoji') else ''}.npz"
+
+
 def measure(piece: str) -> None:
     """Run one piece into ``WORK``."""
     name, what = pieces()[piece]
@@ -112,7 +118,7 @@ def measure(piece: str) -> None:
             sizes = (1,) if what == "itd" else SIZES
             out = {str(n): run(name, what, n, repeats(name, what, n)) for n in sizes}
     WORK.mkdir(parents=True, exist_ok=True)
-    np.savez(WORK / f"{piece}.npz", **{n: f.float().numpy() for n, f in out.items()})
+    np.savez(kept(piece), **{n: f.float().numpy() for n, f in out.items()})
 
 
 def squares(name: str, rule: str) -> dict[int, np.ndarray]:
@@ -120,7 +126,7 @@ def squares(name: str, rule: str) -> dict[int, np.ndarray]:
 
     The truth of a long run has an error of its own, which is taken off: its variance is known from its replicates.
     """
-    long = np.load(WORK / f"{name}-truth.npz")["0"].astype(np.float64)
+    long = np.load(kept(f"{name}-truth"))["0"].astype(np.float64)
     exact = long.mean(0)
 
     def both(error: np.ndarray) -> np.ndarray:
@@ -128,7 +134,7 @@ def squares(name: str, rule: str) -> dict[int, np.ndarray]:
         return np.stack([image.mean(-1), pixel.mean(-1)], -1)
 
     own = both(long - exact).sum(0) / (len(long) * max(1, len(long) - 1))
-    found = np.load(WORK / f"{name}-{rule}.npz")
+    found = np.load(kept(f"{name}-{rule}"))
     return {int(n): both(f.astype(np.float64).mean(1) - exact) - own for n, f in found.items()}
 
 
@@ -205,7 +211,7 @@ def main(
             raise typer.BadParameter(f"--only: found {only!r}, allowed are {', '.join(pieces())}")
         return measure(only)
     for piece in pieces():
-        if not (WORK / f"{piece}.npz").exists():
+        if not kept(piece).exists():
             measure(piece)
     curves, rows = {}, []
     for model in MODELS:

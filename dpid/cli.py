@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ def _explain_pairs(
         table.add_column(column, justify="left" if column == "pair" else "right")
     for pair in ranked(results):
         result = results[pair]
-        folder = out / "+".join(pair)
+        folder = out / re.sub(r"[/\\]", "_", "+".join(pair))  # a concept may be "black/white"
         folder.mkdir(exist_ok=True)
         _write(result, folder)
         numbers = (result.redundancy, *result.unique.values(), result.synergy)

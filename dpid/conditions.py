@@ -7,7 +7,7 @@ without the concepts, condition of S = the prompt without the concepts that are 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
@@ -36,9 +36,17 @@ class Plan:
     full: int
 
 
+def _distinct(texts: Iterable[Any]) -> tuple[Any, ...]:
+    """Each of ``texts`` once; ``TypeError`` for one that cannot be compared."""
+    try:
+        return tuple(dict.fromkeys(texts))
+    except TypeError as error:
+        raise TypeError(f"conditions: {error}; expected texts, or what can be a key of a dict") from error
+
+
 def with_reference(plan: Plan, text: Any) -> Plan:
     """``plan`` with ``text`` as its F; a condition more where it is none of ``plan.texts``."""
-    texts = tuple(dict.fromkeys((*plan.texts, text)))
+    texts = _distinct((*plan.texts, text))
     return replace(plan, texts=texts, full=texts.index(text))
 
 
@@ -88,7 +96,7 @@ def _without(prompt: str, spans: Sequence[tuple[int, int]]) -> str:
 
 def _from_texts(concepts: tuple[str, ...], texts: Mapping[Subset, Any]) -> Plan:
     subsets = subsets_of(concepts)
-    distinct = tuple(dict.fromkeys(texts[s] for s in subsets))
+    distinct = _distinct(texts[s] for s in subsets)
     index = tuple(distinct.index(texts[s]) for s in subsets)
     return Plan(concepts, subsets, distinct, index, index[-1])
 

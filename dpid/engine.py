@@ -159,7 +159,8 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether ``error`` says so."""
     # On the CPU it is a RuntimeError like any other: "[enforce fail at alloc_cpu.cpp] … can't allocate memory".
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
@@ -190,7 +191,7 @@ class _Run:
             try:
                 self._add(batch, max(1, size // b))
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if size <= b:
                     raise RuntimeError(f"out of memory at one evaluation of {b} image(s): {error}") from error

@@ -246,16 +246,15 @@ def decomposition(
         image, error = atoms_of(profile, how, bins, corrected=True, coarse=coarse, total=True)
     else:
         image, error = atoms_of(f.sum((-2, -1)), how, 1, corrected=True, coarse=coarse)
+    dof = len(profile if how.level == "logsnr" else f) - 1
 
-    def estimate(value: Tensor, err: Tensor, above: bool = False) -> Estimate:
-        return Estimate(float(value), float(err), len(profile if how.level == "logsnr" else f) - 1, above)
+    def estimate(value: Tensor, err: Tensor) -> Estimate:
+        return Estimate(float(value), float(err), dof)
 
+    whole = zip(subsets_of(how.concepts)[1:], *mean_stderr(f.sum((-2, -1))), positive, strict=True)
     width = (edges[1:] - edges[:-1]).to(profile)
     return Decomposition(
-        {
-            s: estimate(image.information[s], error.information[s], above)
-            for s, above in zip(subsets_of(how.concepts)[1:], positive, strict=True)
-        },
+        {s: Estimate(float(value), float(err), len(f) - 1, above) for s, value, err, above in whole},
         estimate(image.redundancy, error.redundancy),
         {c: estimate(value, error.unique[c]) for c, value in image.unique.items()},
         estimate(image.synergy, error.synergy),

@@ -17,15 +17,12 @@ from torch import Tensor
 from dpid import __version__
 from dpid.conditions import Plan, Subset, merge, plan_concepts, with_reference
 from dpid.denoisers.latent import check_precision
-from dpid.engine import Accumulator, integrate, peak_memory, profile_edges
-from dpid.estimates import Estimate
+from dpid.engine import Accumulator, integrate, out_of_memory, peak_memory, profile_edges
 from dpid.images import ImageLike, encode
 from dpid.information import SIGNED, needed_pairs, set_function, set_profile
 from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
-from dpid.pid import mean_stderr
-from dpid.pid.decomposition import find
-from dpid.pid.priors import resolve
+from dpid.pid.decomposition import image_priors
 from dpid.precision import Bias, candidates, rounding_bias
 from dpid.result import Facts, PIDResult
 from dpid.sampling import density, draw, shifts
@@ -46,7 +43,8 @@ class Explainer:
     ----------
     model : a diffusers StableDiffusionPipeline, or any :class:`dpid.denoisers.Denoiser`
     precision : what a pipeline's UNet computes in: "float32", "bfloat16", "float16", or "auto", the fastest type whose
-        rounding bias is under half the standard error of every i(x; y_S); a result shows which, and its bias
+        rounding bias is under half the standard error of every i(x; y_S); a result shows which, and its bias. A
+        denoiser that was given a type keeps it under "auto"
 
     Attributes
     ----------
@@ -73,6 +71,8 @@ class Explainer:
         self._finer: list[str] = []  # what "auto" falls back on
         self._rounding: dict[Any, Bias] = {}
         if hasattr(self.denoiser, "at"):
+            if precision == "auto" and getattr(self.denoiser, "settled", False):
+                precision = self.denoiser.precision
             fastest, *self._finer = candidates(self.denoiser.device) if precision == "auto" else (precision,)
             self.denoiser = self.denoiser.at(fastest)
 
@@ -259,7 +259,7 @@ class Explainer:
         self, picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
         progress: Progress | None,
     ) -> Iterator[list[PIDResult]]:  # fmt: skip
-        """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely; no round is told twice."""
+        """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely; no round is told again."""
         told = 0
         while True:
             for results in self._rounds(picture, x, questions, options, prompt, progress):
@@ -269,20 +269,26 @@ class Explainer:
                     )
                     self.denoiser = self.denoiser.at(self._finer.pop(0))
                     break
-                if results[0].facts.samples > told:
+                if results[0].facts.samples > told or all(result.facts.converged for result in results):
                     told = results[0].facts.samples
                     yield results
             else:
                 return
 
     def _rounding_bias(self, x: Tensor, chosen: Plan) -> dict[str, dict[str, float]] | None:
-        """Of every i(x; y_S) by every estimator in nats; None where nothing rounds more coarsely than float32."""
+        """Of every i(x; y_S) by every estimator in nats; None where nothing rounds, {} where it cannot be measured."""
         if self.denoiser.precision == "float32" or not hasattr(self.denoiser, "at"):
             return None
         key = (self.denoiser.precision, x.shape, len(chosen.subsets))
         if key not in self._rounding:
             (alone,) = merge((chosen,))  # without the conditions of other pairs
-            self._rounding[key] = rounding_bias(self.denoiser, x, alone)
+            try:
+                self._rounding[key] = rounding_bias(self.denoiser, x, alone)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                _LOG.warning("no memory to compare %s with float32: its rounding is not known", self.denoiser.precision)
+                self._rounding[key] = {}
         names = ["+".join(s) for s in chosen.subsets[1:]]
         return {
             name: dict(zip(names, maps.sum((-2, -1)).tolist(), strict=True))
@@ -299,6 +305,9 @@ class Explainer:
                 raise ValueError(
                     f"latents: found {getattr(latents, 'shape', type(latents).__name__)}, expected [C,h,w]"
                 )
+            channels = getattr(self.denoiser, "latent_shape", latents.shape)[0]
+            if len(latents) != channels:
+                raise ValueError(f"latents: found {len(latents)} channels, the model has {channels}")
             x = latents[None].to(self.denoiser.device, torch.float32)
         else:
             assert image is not None
@@ -313,7 +322,8 @@ class Explainer:
     ) -> Iterator[list[PIDResult]]:  # fmt: skip
         """The results after every round of samples; all questions share one list of texts."""
         texts = questions[0].texts
-        priors = [_priors(question, options, prompt) for question in questions]
+        asked = {c for question in questions for c in question.concepts}
+        priors = [image_priors(options.priors, q.concepts, options.measure, prompt, asked) for q in questions]
         encoded = self.denoiser.encode_conditions(texts)
         generator = torch.Generator().manual_seed(options.seed)
         # A pilot looks with the half that comes first.
@@ -349,7 +359,7 @@ class Explainer:
                 for question, known in zip(questions, priors, strict=True)
             ]
             if options.tolerance is not None:
-                met = [_relative_error(result) <= options.tolerance for result in results]
+                met = [result.relative_error() <= options.tolerance for result in results]
                 results = [
                     replace(result, facts=replace(result.facts, converged=ok))
                     for result, ok in zip(results, met, strict=True)
@@ -360,7 +370,7 @@ class Explainer:
 
     def _result(
         self, picture: Tensor | None, x: Tensor, question: Plan, options: Options, prompt: str | None,
-        priors: dict[str, float] | None, sums: Accumulator, rounds: int,
+        priors: dict[Subset, float] | None, sums: Accumulator, rounds: int,
     ) -> PIDResult:  # fmt: skip
         grid = self.denoiser.logsnr_grid
         texts = {"+".join(s): str(question.texts[i]) for s, i in zip(question.subsets, question.index, strict=True)}
@@ -368,8 +378,8 @@ class Explainer:
             prompt=prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
             reference=str(question.texts[question.full]), estimator=options.estimator, measure=options.measure,
             level=options.level, smooth=options.smooth, rule=options.rule, antithetic=options.antithetic,
-            priors=priors, samples=options.each * rounds, replicates=options.repeats,
-            unet_evaluations=sums.evaluations,
+            priors=None if priors is None else {"+".join(s): h for s, h in priors.items()},
+            samples=options.each * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=self.denoiser.name,
             precision=self.denoiser.precision, version=__version__,
             rounding_bias=self._rounding_bias(x, question), peak_memory=peak_memory(x.device),
@@ -382,18 +392,3 @@ class Explainer:
 def _may_stop(rounds: int) -> bool:
     """After 1, 2, 3, 4, 6, 8, 12, … rounds: who looks after every round stops when an error happens to look small."""
     return rounds // (rounds & -rounds) in (1, 3)
-
-
-def _priors(question: Plan, options: Options, prompt: str | None) -> dict[str, float] | None:
-    """{"cow+giraffe": h(y_S)} where the measure needs them, found before anything is evaluated."""
-    kind = find(options.measure).priors
-    if kind is None:
-        return None
-    return {"+".join(s): float(h) for s, h in resolve(options.priors, question.concepts, kind, prompt).items()}
-
-
-def _relative_error(result: PIDResult) -> float:
-    """Half the 95 % interval of i(x; all concepts) over it, by the chosen estimator."""
-    whole, error = mean_stderr(result.replicates[result.facts.estimator][:, -1].double().sum((-2, -1)))
-    low, high = Estimate(float(whole), float(error), result.facts.replicates - 1).interval()
-    return (high - low) / 2 / max(abs(float(whole)), 1e-300)

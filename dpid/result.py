@@ -97,7 +97,8 @@ class PIDResult:
     @property
     def _how(self) -> How:
         facts = self.facts
-        priors = None if facts.priors is None else {tuple(s.split("+")): h for s, h in facts.priors.items()}
+        known = facts.priors or {}
+        priors = {s: known["+".join(s)] for s in subsets_of(facts.concepts)[1:] if "+".join(s) in known} or None
         return How(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
 
     def _like(self, estimator: str) -> Tensor | None:
@@ -188,6 +189,13 @@ class PIDResult:
         _, errors = mean_stderr(self.replicates[self.facts.estimator].double().sum((-2, -1)))
         subsets = subsets_of(self.facts.concepts)[1:]
         return any(abs(bias.get("+".join(s), 0.0)) > e / 2 for s, e in zip(subsets, errors.tolist(), strict=True))
+
+    def relative_error(self) -> float:
+        """Half the 95 % interval of i(x; all concepts) over it, what ``tolerance`` is held against."""
+        # Asked of every round: from the replicates, without the atoms.
+        mean, error = mean_stderr(self.replicates[self.facts.estimator][:, -1].double().sum((-2, -1)))
+        low, high = Estimate(float(mean), float(error), self.facts.replicates - 1).interval()
+        return (high - low) / 2 / max(abs(float(mean)), 1e-300)
 
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""

@@ -70,3 +70,8 @@ def test_mapping():
         from_mapping({(): "", ("a",): "x", ("b",): "x", ("a", "b"): "y", ("a", "c"): "z"})
     with pytest.raises(ValueError, match="no single concept"):
         from_mapping({(): ""})
+
+
+def test_conditions_that_cannot_be_compared_are_named():
+    with pytest.raises(TypeError, match="conditions: unhashable type: 'list'; expected texts"):
+        from_mapping({(): "", ("a",): ["a"], ("b",): "b", ("a", "b"): "ab"})

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import dpid
+from dpid.conditions import subsets_of
 from dpid.denoisers import GaussianDenoiser
 from dpid.estimates import arranged, smoothed
 from dpid.explainer import ConvergenceWarning
@@ -260,6 +261,13 @@ def test_two_concepts_on_two_pixels():
     assert abs(by["pixel"].redundancy.value) < 1e-6  # zero times zero, to fp32 rounding
 
 
+@pytest.mark.parametrize("level", ["pixel", "logsnr"])
+def test_information_is_the_same_at_every_level(emoji, two_things, level):
+    path, prompt, concepts = two_things
+    one, other = (emoji.explain(path, prompt, concepts, samples=8, level=at).information for at in ("image", level))
+    assert one == other  # value, error and degrees of freedom: what a tolerance is held against
+
+
 def test_three_concepts(emoji, two_things):
     path, _, _ = two_things
     result = emoji.explain(path, "a cow and a giraffe", ("a", "cow", "giraffe"), samples=8)
@@ -287,6 +295,11 @@ def test_every_atom_of_three_concepts_has_a_map(emoji, two_things):
 def test_pairs_share_their_conditions(emoji, two_things):
     path, prompt, concepts = two_things
     three = ("a", *concepts)
+    # Priors of all three, of which each pair takes its own.
+    priors = {s: 11.0 * len(s) for s in subsets_of(three)[1:]}
+    shared = emoji.explain_pairs(path, prompt, three, samples=8, measure="ppid", priors=priors)
+    assert {len(result.facts.priors) for result in shared.values()} == {3}
+    assert all(abs(result.redundancy.value) < torch.inf for result in shared.values())
     pairs = emoji.explain_pairs(path, prompt, three, samples=8)
     assert list(pairs) == [(three[0], three[1]), (three[0], three[2]), (three[1], three[2])]
     # null, three concepts, three pairs

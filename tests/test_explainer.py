@@ -215,6 +215,10 @@ def test_repr_is_readable(result):
         ({"latents": torch.zeros(4, 16, 16)}, "image: give either image or latents"),
         ({"image": None, "latents": torch.full((4, 16, 16), torch.nan)}, "latents: found NaN"),
         ({"image": None, "latents": torch.zeros(4, 16)}, "latents: found"),
+        ({"image": None, "latents": torch.zeros(3, 16, 16)}, "latents: found 3 channels, the model has 4"),
+        ({"measure": "i_sx", "priors": {("cow",): 3.0}}, r"priors: \('giraffe',\) is missing"),
+        ({"measure": "ppid", "priors": {("cow",): 3.0, ("giraffe",): -1.0}}, "is negative or not finite"),
+        ({"measure": "ppid", "priors": {("cow",): 3.0, ("giraffe",): 1.0, ("dog",): 1.0}}, r"found the key \('dog',\)"),
         ({"image": np.zeros((64, 64, 4), np.uint8)}, "image: found uint8"),
         ({"image": torch.full((3, 64, 64), 2.0)}, "outside"),
         ({"image": Image.new("RGB", (1, 1))}, "image: found 1×1 pixels"),
@@ -228,6 +232,17 @@ def test_refusals(emoji, change, message):
     arguments = {"image": Image.new("RGB", (64, 64)), "prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe")}
     with pytest.raises(ValueError, match=message):
         emoji.explain(**arguments | change)
+
+
+def test_bad_priors_are_refused_before_anything_is_evaluated(emoji):
+    def never(done, planned):
+        raise AssertionError("something was evaluated")
+
+    with pytest.raises(ValueError, match="is missing"):
+        emoji.explain(
+            Image.new("RGB", (64, 64)), "a cow and a giraffe", ("cow", "giraffe"), measure="i_sx",
+            priors={("cow",): 3.0}, progress=never,
+        )  # fmt: skip
 
 
 def test_opaque_alpha_is_fine(emoji):

@@ -82,6 +82,11 @@ class DiffusersDenoiser(LatentDenoiser):
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) not in (None, "text_time"):
             raise ValueError(f"pipe: the UNet of {type(pipe).__name__} is not that of Stable Diffusion 1.x, 2.x or XL")
         check_precision(precision)
+        if not hasattr(pipe.scheduler, "alphas_cumprod"):
+            raise ValueError(
+                f"pipe: a {type(pipe.scheduler).__name__} has no trained noise levels (alphas_cumprod); give "
+                "the pipeline the scheduler that its model was trained with, such as DDPMScheduler"
+            )
         super().__init__(
             unet_config=dict(config), vae_config=dict(pipe.vae.config), alphas_cumprod=pipe.scheduler.alphas_cumprod,
             prediction=str(pipe.scheduler.config.prediction_type),
@@ -89,7 +94,7 @@ class DiffusersDenoiser(LatentDenoiser):
         self.pipe, self.unet, self.vae = pipe, pipe.unet, pipe.vae
         self.device = pipe.unet.device
         self.own_precision = next((k for k, v in PRECISIONS.items() if v == pipe.unet.dtype), "float32")
-        self.precision = self.own_precision if precision == "auto" else precision
+        self.precision, self.settled = (self.own_precision, False) if precision == "auto" else (precision, True)
         self.name = str(
             getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path", "") or type(pipe).__name__
         )
@@ -129,7 +134,8 @@ class DiffusersDenoiser(LatentDenoiser):
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
         """Texts to hidden states and every cross-attention's keys and values.
 
-        ``ValueError`` for a text too long or with unknown words, ``TypeError`` for what is no text.
+        An empty one is what the pipeline's own guidance takes for none. ``ValueError`` for a text too long or with
+        unknown words, ``TypeError`` for what is no text.
         """
         self._settle_path()
         encoders = [(self.pipe.tokenizer, self.pipe.text_encoder)]
@@ -144,7 +150,12 @@ class DiffusersDenoiser(LatentDenoiser):
             parts = self.pipe.encode_prompt(
                 list(conditions), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
-        return self._prepared(tuple(conditions), parts[0], parts[2] if len(parts) > 2 else None)
+        hidden, pooled = parts[0], parts[2] if len(parts) > 2 else None
+        if self.pipe.config.get("force_zeros_for_empty_prompt"):  # SDXL: no caption is zeros, as it was trained
+            said = torch.tensor([bool(text.strip()) for text in conditions], device=hidden.device)
+            hidden = hidden * said[:, None, None]
+            pooled = None if pooled is None else pooled * said[:, None]
+        return self._prepared(tuple(conditions), hidden, pooled)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Pixels [B,3,H,W] in [-1,1] -> the mode of the VAE's posterior, scaled, fp32 [B,4,h,w].

@@ -68,6 +68,7 @@ class LatentDenoiser:
     name, device : of the model
     precision : "float32", "bfloat16" or "float16", the type that the UNet computes in
     own_precision : the type of the UNet's weights
+    settled : whether ``precision`` was asked for
     fused : whether all conditions go through :class:`FusedUNet`
     """
 
@@ -75,6 +76,7 @@ class LatentDenoiser:
     device: torch.device
     precision: str
     own_precision: str
+    settled = False
 
     def __init__(
         self, *, unet_config: Mapping[str, Any], vae_config: Mapping[str, Any], alphas_cumprod: Tensor, prediction: str
@@ -137,11 +139,11 @@ class LatentDenoiser:
     def at(self: Self, precision: str) -> Self:
         """The same model computing in another precision; weights are shared where their type is already that."""
         check_precision(precision, *PRECISIONS)
-        if precision == self.precision:
+        if precision == self.precision and self.settled:
             return self
         other = copy.copy(self)
-        other.precision = precision
-        if self.fused:
+        other.precision, other.settled = precision, True
+        if self.fused and precision != self.precision:
             other.fuse()
         return other
 

@@ -7,7 +7,7 @@ inverted. So all atoms sum to f([n]) whatever the measure; for two concepts r + 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -157,11 +157,9 @@ def _priors(
         pixels = math.prod(shape[-2:]) if len(shape) > 1 else 1
     elif pixels < 1:
         raise ValueError(f"pixels: found {pixels}, expected a whole number of at least 1")
-    given = resolve(priors, concepts, measure.priors, prompt)
-    optional = whole if measure.priors == "subsets" and len(concepts) > 1 else 0
     h = {}
-    for s, value in by_mask(given, concepts, "priors", optional).items():
-        h[s] = _tensor("priors", value).to(f[whole])
+    for s, value in _given(resolve(priors, concepts, measure.priors, prompt), concepts, measure).items():
+        h[s] = value.to(f[whole])
         if h[s].ndim > len(shape) or any(a not in (1, b) for a, b in zip(h[s].shape[::-1], shape[::-1], strict=False)):
             raise ValueError(f"priors: found shape {tuple(h[s].shape)}, expected one that fits {tuple(shape)}")
     check_joint(h, concepts)
@@ -169,6 +167,32 @@ def _priors(
     if whole not in h:  # it falls out, whatever it is
         h[whole] = sum((h[1 << k] for k in range(len(concepts))), h[1].new_zeros(()))
     return {s: value / pixels for s, value in h.items()}
+
+
+def _given(priors: Mapping[Subset, Any], concepts: tuple[str, ...], measure: Measure) -> dict[int, Tensor]:
+    """{mask: h}; ``ValueError`` unless each subset that ``measure`` needs is there."""
+    optional = 2 ** len(concepts) - 1 if measure.priors == "subsets" and len(concepts) > 1 else 0
+    return {s: _tensor("priors", value) for s, value in by_mask(priors, concepts, "priors", optional).items()}
+
+
+def image_priors(
+    priors: Priors | None, concepts: tuple[str, ...], measure: str, prompt: str | None, others: Set[str] = frozenset()
+) -> dict[Subset, float] | None:
+    """h(y_S) of the subsets of ``concepts``, checked before anything is evaluated; None where the measure wants none.
+
+    A mapping may also hold subsets with concepts of ``others``, which are asked about elsewhere. Raises as
+    :func:`decompose`.
+    """
+    chosen = find(measure)
+    if chosen.priors is None:
+        return None
+    given = {
+        s: h for s, h in resolve(priors, concepts, chosen.priors, prompt).items()
+        if set(s) <= set(concepts) or not set(s) <= others
+    }  # fmt: skip
+    h = _given(given, concepts, chosen)
+    check_joint(h, concepts)
+    return {s: float(h[mask]) for s in subsets_of(concepts)[1:] if (mask := mask_of(s, concepts)) in h}
 
 
 def _candidate_priors(priors: Priors | None, concepts: tuple[str, ...], f: Mapping[int, Tensor]) -> dict[int, Tensor]:

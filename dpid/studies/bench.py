@@ -12,10 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from dpid import __version__
 from dpid.conditions import Subset
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, open_image
-from dpid.loading import EMBEDDED, load_pipeline
+from dpid.loading import EMBEDDED, fingerprint, load_pipeline
 from dpid.options import Options
 from dpid.result import PIDResult
 from dpid.studies.data import CaptionPair, Masks, Scene
@@ -93,8 +94,8 @@ class Workbench:
                           + [[str(p.image), p.true, p.false, p.box] for p in self.pairs])  # fmt: skip
         given = f"{zlib.crc32(data.encode()):08x}" if self.scenes or self.pairs else "own"
         return (
-            f"model {self.model}, samples {self.samples}, replicates {self.replicates}, "
-            f"pictures {self.pictures or 'default'}, seed {self.seed}, data {given}"
+            f"dpid {__version__}, model {self.model}{fingerprint(self.model)}, samples {self.samples}, "
+            f"replicates {self.replicates}, pictures {self.pictures or 'default'}, seed {self.seed}, data {given}"
         )
 
     def keep(self, path: Path) -> None:
@@ -161,12 +162,12 @@ class Workbench:
                 self._progress(done, len(cases))
         return rows
 
-    def own_cases(self, concepts: int = 2) -> list[Case]:
-        """The user's pictures that have at least so many concepts, of which the first so many are taken."""
+    def own_cases(self, least: int = 2, most: int | None = 2) -> list[Case]:
+        """The user's pictures that have at least so many concepts, of which the first ``most`` are taken."""
         return [
-            Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:concepts], masks=s.masks)
+            Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:most], masks=s.masks)
             for i, s in enumerate(self.scenes, 1)
-            if len(s.concepts) >= concepts
+            if len(s.concepts) >= least
         ][: self.pictures]
 
 

@@ -70,10 +70,14 @@ def _drawn(attribute: str, occupation: str, picture: str) -> Image.Image:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    article = "" if bench.embedded else "a "
     if bench.scenes:
-        return [
-            replace(c, facts=dict(zip(("attribute", "occupation"), c.concepts, strict=True))) for c in bench.own_cases()
-        ]
+        cases = []
+        for case in bench.own_cases():
+            attribute, occupation = case.concepts
+            facts, texts = {"attribute": attribute, "occupation": occupation}, people(attribute, occupation, article)
+            cases.append(replace(case, conditions=texts, facts=facts))
+        return cases
     attributes = tuple(world.ATTRIBUTES) if bench.embedded else ATTRIBUTES
     names = list(OCCUPATIONS) if bench.embedded else occupations()
     each = bench.pictures or (_EACH if bench.embedded else 1)
@@ -82,10 +86,10 @@ def _cases(bench: Workbench) -> list[Case]:
         prompt = f"a {attribute} {occupation}"
         picture = f"{prompt} {i}"
         if bench.embedded:
-            image, texts = partial(_drawn, attribute, occupation, picture), people(attribute, occupation)
+            image = partial(_drawn, attribute, occupation, picture)
         else:
-            image, texts = partial(bench.generate, prompt, picture), people(attribute, occupation, "a ")
-        facts = {"attribute": attribute, "occupation": occupation}
+            image = partial(bench.generate, prompt, picture)
+        facts, texts = {"attribute": attribute, "occupation": occupation}, people(attribute, occupation, article)
         cases.append(Case(picture, image, prompt, (attribute, occupation), texts, facts=facts))
     return cases
 
@@ -107,6 +111,8 @@ def bias(bench: Workbench) -> Study:
     ``log_ratio_true`` is the exact log P(a | o) / P(a) of the embedded world. ``bias_cells.csv`` has pictures averaged.
     """
     denoiser = bench.explainer.denoiser
+    if hasattr(denoiser, "at"):
+        denoiser = denoiser.at("float32")  # half of it has no check of rounding
     whole = float(denoiser.logsnr_grid[-1])
     ranges = {whole: bench.explainer, SEEN_THROUGH: Explainer(Noisy(denoiser, SEEN_THROUGH))}
 

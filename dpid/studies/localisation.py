@@ -19,12 +19,11 @@ from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, m
 
 _SCENES = 60  # of the embedded model
 _BUDGETS = (8, 16, 32)  # evaluations of every condition, up to the workbench's
-MAPS = ("mi", "cmi", "unique", "redundant", "daam")
 
 
 def _cases(bench: Workbench) -> list[Case]:
     if bench.scenes:
-        return [case for case in bench.own_cases(1) if case.masks()]
+        return [case for case in bench.own_cases(1, None) if case.masks()]
     if not bench.embedded:
         raise ValueError("data: localisation needs pictures with masks; give --data a CSV with a mask column")
     pairs = world.things(bench.pictures or _SCENES, bench.seed)

@@ -9,7 +9,6 @@ from functools import partial
 from inspect import getdoc
 from pathlib import Path
 
-from dpid import __version__
 from dpid.studies.bench import KEPT, Workbench
 from dpid.studies.bias import bias
 from dpid.studies.complex_prompts import complex_prompts
@@ -68,7 +67,7 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
 
     A run that was stopped goes on where it was: measured rows are kept until the study is whole. Raises as :func:`run`.
     """
-    made_with = f"{bench.arguments()}, dpid {__version__}"
+    made_with = bench.arguments()
     folder = out / name
     if _finished(folder / "summary.json") == made_with:
         return False

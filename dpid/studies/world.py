@@ -39,11 +39,6 @@ def picture(shown: Sequence[str], seed: str) -> Image.Image:
     return draw(shown, seed)[0]
 
 
-def captions(a: str, b: str) -> dict[Subset, str]:
-    """Captions of the world for the subsets of two words that stand side by side in one phrase, "sofa couch"."""
-    return {(): "", (a,): a, (b,): b, (a, b): f"{a} {b}"}
-
-
 def natural(a: str, b: str) -> dict[Subset, str]:
     """Captions of a scene of two things: "", "a cow", "a giraffe", "a cow and a giraffe"."""
     return {(): "", (a,): f"a {a}", (b,): f"a {b}", (a, b): f"a {a} and a {b}"}

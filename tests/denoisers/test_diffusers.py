@@ -20,9 +20,11 @@ def embedded(pipe, prompt):
         return pipe.text_encoder(ids).last_hidden_state, {}
     first = pipe.text_encoder(ids, output_hidden_states=True)
     second = pipe.text_encoder_2(ids, output_hidden_states=True)
+    hidden, pooled = torch.cat((first.hidden_states[-2], second.hidden_states[-2]), -1), second.text_embeds
+    if not prompt:  # what its own guidance takes for no prompt
+        _, hidden, _, pooled = pipe.encode_prompt("cow", do_classifier_free_guidance=True)
     sizes = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]])
-    extra = {"added_cond_kwargs": {"text_embeds": second.text_embeds, "time_ids": sizes}}
-    return torch.cat((first.hidden_states[-2], second.hidden_states[-2]), -1), extra
+    return hidden, {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}}
 
 
 def one_by_one(pipe, z, t, prompts=PROMPTS):
@@ -224,6 +226,23 @@ def test_pipeline_refusals(tiny):
         from_pipeline(tiny(), precision="int8")
     with pytest.raises(ValueError, match="prediction_type 'sample'"):
         from_pipeline(tiny("sample"))
+    from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+
+    from_pipeline(tiny(scheduler=EulerDiscreteScheduler(steps_offset=1)))
+    flow = tiny()
+    flow.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler has no trained noise levels"):
+        from_pipeline(flow)
+
+
+def test_a_type_that_was_asked_for_is_kept(tiny, monkeypatch):
+    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("bfloat16", "float32"))
+    pipe = tiny()
+    assert dpid.Explainer(from_pipeline(pipe)).denoiser.precision == "bfloat16"
+    assert dpid.Explainer(from_pipeline(pipe, precision="float32")).denoiser.precision == "float32"
+    assert dpid.Explainer(from_pipeline(pipe).at("float32")).denoiser.precision == "float32"
+    coarse = dpid.Explainer(from_pipeline(pipe, precision="float32"), precision="bfloat16")
+    assert coarse.denoiser.precision == "bfloat16"
 
 
 def test_nan_is_named_with_its_condition_and_sample(tiny):

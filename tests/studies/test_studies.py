@@ -210,6 +210,24 @@ def test_localisation_of_a_lone_concept_is_against_the_rest_of_the_prompt(bench,
     assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant", "daam"}
 
 
+def test_localisation_looks_at_every_concept_with_a_mask(bench, own):
+    only = {"giraffe": own[0].masks()["giraffe"]}
+    for masks, seen in ((own[0].masks(), {"cow", "giraffe"}), (only, {"giraffe"})):
+        scene = Scene(own[0].image, own[0].prompt, ("cow", "giraffe"), lambda masks=masks: masks)
+        rows = run("localisation", bench(scenes=[scene])).tables["localisation"]
+        assert {row["concept"] for row in rows} == seen
+
+
+def test_bias_of_the_users_pictures_is_given_a_person(bench, tmp_path, monkeypatch):
+    world.picture(("doctor/woman/dark",), "0").save(tmp_path / "0.png")
+    asked = []
+    real = Workbench.explain
+    monkeypatch.setattr(Workbench, "explain", lambda self, case, *rest: asked.append(case) or real(self, case, *rest))
+    scene = Scene(tmp_path / "0.png", "a female doctor", ("female", "doctor"))
+    run("bias", bench(scenes=[scene]))
+    assert asked[0].conditions[()] == "person"
+
+
 def test_retrieval_is_computed_in_float32_whatever_the_explainer_is_in(emoji, pipe):
     coarse = copy.copy(emoji)
     coarse.denoiser = emoji.denoiser.at("bfloat16")

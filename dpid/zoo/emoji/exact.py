@@ -51,8 +51,8 @@ def given(holds: Callable[[Layout], bool]) -> dict[Layout, float]:
 class SceneDenoiser(ExactDenoiser):
     """x | condition = a scene of the emoji world, [3,32,32] in [-1,1], + scale · N(0, I).
 
-    A condition is a caption of the training world ("" is all of it), a name of ``conditions``, or a mapping
-    {pictures from left to right: probability}, for example of :func:`given`.
+    A condition is a caption of the training world ("" is all of it), a name of ``conditions``, or, but for explaining,
+    where it needs a name, a mapping {pictures from left to right: probability}, for example of :func:`given`.
 
     Parameters
     ----------
