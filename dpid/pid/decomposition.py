@@ -186,10 +186,9 @@ def image_priors(
     chosen = find(measure)
     if chosen.priors is None:
         return None
-    given = {
-        s: h for s, h in resolve(priors, concepts, chosen.priors, prompt).items()
-        if set(s) <= set(concepts) or not set(s) <= others
-    }  # fmt: skip
+    given = dict(resolve(priors, concepts, chosen.priors, prompt))
+    for s in [s for s in given if isinstance(s, tuple) and set(s) <= others and not set(s) <= set(concepts)]:
+        del given[s]
     h = _given(given, concepts, chosen)
     check_joint(h, concepts)
     return {s: float(h[mask]) for s in subsets_of(concepts)[1:] if (mask := mask_of(s, concepts)) in h}

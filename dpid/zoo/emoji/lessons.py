@@ -13,8 +13,11 @@ from dpid.zoo.emoji import scenes
 from dpid.zoo.emoji.teacher import Teacher
 
 CLEAR = 0.0  # log-SNR from which z itself says which scene it is: a caption has nothing to add
-VAGUE = -2.0  # up to which a caption may be wrong; beyond, a wrong one would have to be drawn over what is seen
-PERSON, NULL, WRONG = 0.25, 0.25, 0.15  # of scenes with one more person; of second captions that are empty; or wrong
+VAGUE = -1.0  # up to which a caption may be wrong; beyond, a wrong one would have to be drawn over what is seen
+LARGE = 0.02  # square of a gap between two captions, per latent number, from which on it counts by its ratio
+# Of scenes with one more person; of second captions that are empty; that are wrong (half as many where people are
+# shown: of whom right ones have most to tell); of wrong ones that have one picture swapped, else they are of any scene.
+PERSON, NULL, WRONG, SWAPPED = 0.4, 0.2, 0.45, 0.4
 
 
 def scene(rng: random.Random) -> scenes.Scene:
@@ -67,10 +70,13 @@ class Captions:
 
     def second(self, rng: random.Random, pictures: tuple[str, ...], wrong: bool) -> str:
         """To compare with: now and then empty or, where ``wrong`` is allowed, of what the scene does not show."""
-        chance = rng.random()
+        chance, people = rng.random(), any("/" in p for p in pictures)
         if chance < NULL:
             return ""
-        return self.draw(rng, swapped(rng, pictures) if wrong and chance < NULL + WRONG else pictures)
+        if not wrong or chance >= NULL + (WRONG / 2 if people else WRONG):
+            return self.draw(rng, pictures)
+        one = people or rng.random() < SWAPPED
+        return self.draw(rng, swapped(rng, pictures) if one else scenes.sample(rng).pictures)
 
 
 def timesteps(alphas: Tensor, count: int) -> Tensor:
@@ -110,7 +116,11 @@ class Lessons:
         self._captions = Captions()
 
     def draw(self, rng: random.Random) -> tuple[Tensor, Tensor, list[list[str]], Tensor, Tensor]:
-        """z [N,C,H,W], timesteps [N], two captions of each, the ε to predict under either [2,N,C,H,W], weights [N]."""
+        """z [N,C,H,W], timesteps [N], two captions of each, the ε to predict under either [2,N,C,H,W], weights [2,N].
+
+        Where a caption is wrong and z nearly clear, what it asks for is so far from what is seen that the square of it
+        would drown all else: it is weighed down to about ``LARGE``.
+        """
         rows = [rng.randrange(len(self.world)) for _ in range(self.count)]
         x, t = self.latents[rows].float(), timesteps(self.alphas, len(rows))
         a, noise = self.alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
@@ -124,4 +134,5 @@ class Lessons:
         target[:, known] += self.teacher.unsaid(
             z[known], logsnr[known], [shown[i] for i in known], [[column[i] for i in known] for column in texts]
         )
-        return z, t, texts, target, importance(logsnr)
+        tame = 1 / (1 + (target[0] - target[1]).square().mean((1, 2, 3)) / LARGE)
+        return z, t, texts, target, importance(logsnr) * torch.stack((torch.ones_like(tame), tame))

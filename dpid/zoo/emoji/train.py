@@ -255,7 +255,8 @@ def train_unet(
             text = model["text"](tokens).last_hidden_state
             eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
         error = eps_hat.float().unflatten(0, (2, -1)) - target
-        each, gap = (error.square().mean((2, 3, 4)) * weight).mean(), (error[0] - error[1]).square().mean()
+        each = (error.square().mean((2, 3, 4)) * weight).mean()
+        gap = ((error[0] - error[1]).square().mean((1, 2, 3)) * weight[1] / weight[0]).mean()
         step_with(optimizer, each + GAP * gap, rate(step, steps, peak, DECAY), model)
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
