@@ -131,7 +131,7 @@ def _explain_pairs(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the picture and the results.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 40,
 ) -> None:
     """Make a picture with the embedded model and explain it."""
     from dpid.explainer import Explainer
