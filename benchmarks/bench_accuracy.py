@@ -105,7 +105,7 @@ def pieces() -> dict[str, tuple[str, str]]:
 
 def kept(piece: str) -> Path:
     """Where a piece is kept; the embedded model's by its weights."""
-    return WORK / f"{piece}{fingerprint('emoji') if piece.startswith('emoji') else ''}.npz"
+    return WORK / (f"{piece}-{fingerprint('emoji')}.npz" if piece.startswith("emoji") else f"{piece}.npz")
 
 
 def measure(piece: str) -> None:

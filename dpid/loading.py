@@ -23,14 +23,14 @@ def embedded_path(name: str) -> Path:
 
 
 def fingerprint(model: str | Path) -> str:
-    """Of the weights of the UNet in a folder, " (1f3a…)": its name says nothing of a training since; "" of a hub id."""
+    """Of the UNet's weights in a folder, whose name says nothing of a training since: 8 hex digits; "" of a hub id."""
     folder = embedded_path(str(model)) if str(model) in EMBEDDED else Path(model)
     found = 0
     for path in sorted(folder.glob("unet/*.safetensors")):
         with path.open("rb") as f:
             f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last of them: all change in a step of training
             found = zlib.crc32(f.read(), found)
-    return f" ({found:08x})" if found else ""
+    return f"{found:08x}" if found else ""
 
 
 def shipped_density(folder: Path) -> Tensor | None:

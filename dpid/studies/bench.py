@@ -94,7 +94,7 @@ class Workbench:
                           + [[str(p.image), p.true, p.false, p.box] for p in self.pairs])  # fmt: skip
         given = f"{zlib.crc32(data.encode()):08x}" if self.scenes or self.pairs else "own"
         return (
-            f"dpid {__version__}, model {self.model}{fingerprint(self.model)}, samples {self.samples}, "
+            f"dpid {__version__}, model {self.model} {fingerprint(self.model)}, samples {self.samples}, "
             f"replicates {self.replicates}, pictures {self.pictures or 'default'}, seed {self.seed}, data {given}"
         )
 

@@ -183,6 +183,16 @@ def test_a_stopped_study_goes_on_and_a_finished_one_stays(bench, tmp_path, monke
         assert [float(r["gap"]) for r in csv.DictReader(f)] == [r["gap"] for r in straight["retrieval"]]
 
 
+def test_rows_of_other_weights_are_measured_again(tmp_path):
+    (tmp_path / "unet").mkdir()
+    said = []
+    for weights in (b"one", b"two", b"one"):
+        (tmp_path / "unet" / "model.safetensors").write_bytes(weights)
+        said.append(Workbench(str(tmp_path)).arguments())
+    assert said[0] == said[2] != said[1]
+    assert "model a/hub-id" in Workbench("a/hub-id").arguments()
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """Two pictures of a user, with masks."""
