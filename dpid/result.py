@@ -243,7 +243,7 @@ class PIDResult:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: replicates, picture, the chosen maps, and all facts as metadata."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {f"replicates/{name}": f.float().cpu().contiguous() for name, f in self.replicates.items()}
         tensors |= {f"profiles/{name}": f.float().cpu().contiguous() for name, f in self.profiles.items()}
@@ -258,7 +258,8 @@ class PIDResult:
             tensors |= {f"{prefix}/information/{'+'.join(s)}": t for s, t in maps.information.items()}
         metadata = {"format": FORMAT, "facts": json.dumps(asdict(self.facts)), "result": json.dumps(self.to_dict())}
         with whole(Path(path)) as unfinished:
-            save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, unfinished, metadata)
+            # save_file makes files that only their owner can read.
+            unfinished.write_bytes(save({k: t.cpu().contiguous() for k, t in tensors.items()}, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> PIDResult:

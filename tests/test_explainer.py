@@ -117,6 +117,12 @@ def test_save_and_load(result, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["r.safetensors"]
 
 
+def test_a_saved_result_can_be_read_by_whom_other_files_can(result, tmp_path):
+    result.save(tmp_path / "r.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "r.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_load_refusals(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         dpid.PIDResult.load(tmp_path / "none.safetensors")

@@ -25,7 +25,7 @@ import torch
 import typer
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -311,7 +311,7 @@ def learn_density(run: Run, out: Path) -> None:
             results.append(explainer.explain(image, prompt, phrases, samples=SAMPLES, rule="shifted-grid"))
     explainer.learn(results)
     assert explainer.density is not None
-    save_file({"density": explainer.density.float()}, out / DENSITY)
+    (out / DENSITY).write_bytes(save({"density": explainer.density.float()}))
 
 
 def main(
