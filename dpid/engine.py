@@ -92,7 +92,7 @@ def profile_groups(replicates: int) -> int:
 
 
 def profile_edges(grid: Tensor, points: int, replicates: int) -> Tensor:
-    """Ends [L+1] of equal parts of the range of log-SNRs; of a grid of ``points``, each group has one in every part."""
+    """Ends [L+1] of equal parts of the range of log-SNRs; of a grid of ``points``, a group has as many in each."""
     each = points // profile_groups(replicates)
     bins = each // math.ceil(each / _MOST_BINS)  # of several points each, rather than of one here and two there
     return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)

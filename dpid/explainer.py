@@ -259,7 +259,10 @@ class Explainer:
         self, picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
         progress: Progress | None,
     ) -> Iterator[list[PIDResult]]:  # fmt: skip
-        """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely; no round is told again."""
+        """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely; no round is told twice.
+
+        The last is told in any case: the finer type may meet the tolerance sooner than the coarser was found out.
+        """
         told = 0
         while True:
             for results in self._rounds(picture, x, questions, options, prompt, progress):
@@ -269,10 +272,12 @@ class Explainer:
                     )
                     self.denoiser = self.denoiser.at(self._finer.pop(0))
                     break
-                if results[0].facts.samples > told or all(result.facts.converged for result in results):
+                if new := results[0].facts.samples > told:
                     told = results[0].facts.samples
                     yield results
             else:
+                if not new:
+                    yield results
                 return
 
     def _rounding_bias(self, x: Tensor, chosen: Plan) -> dict[str, dict[str, float]] | None:

@@ -66,9 +66,9 @@ def shares(logsnr: Tensor, grid: Tensor, edges: Tensor) -> Tensor:
 
     Trained levels are sparse at one end (Stable Diffusion's highest are 0.7 apart): a level stands for all of its cell.
     """
-    bounds = ends(grid)
-    within = ((edges - bounds[:-1, None]) / bounds.diff()[:, None]).clamp(0, 1).diff(dim=1)
-    return within[torch.searchsorted(grid, logsnr)]
+    level, bounds = torch.searchsorted(grid, logsnr), ends(grid)
+    low, high = bounds[level, None], bounds[level + 1, None]
+    return ((edges - low) / (high - low)).clamp(0, 1).diff(dim=1)
 
 
 RULES = ("shifted-grid", "stratified", "uniform", "logistic", "adaptive")

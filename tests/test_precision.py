@@ -84,6 +84,21 @@ def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
     assert found == exact
 
 
+def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypatch):
+    """Sooner than the coarser type was found out: after 8 samples, of which it had told 24."""
+    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
+
+    def fine(result):
+        return result.facts.precision == "float32"
+
+    monkeypatch.setattr(dpid.PIDResult, "coarse", lambda self: not fine(self) and self.facts.samples == 32)
+    monkeypatch.setattr(dpid.PIDResult, "relative_error", lambda self: 0.0 if fine(self) else 1.0)
+    asked = {"latents": X, "conditions": CONDITIONS, "samples": 8, "max_samples": 64, "tolerance": 0.1}
+    told = [(r.facts.samples, r.facts.precision) for r in dpid.Explainer(model).stream(**asked)]
+    assert told == [(8, "float16"), (16, "float16"), (24, "float16"), (8, "float32")]
+    assert dpid.Explainer(model).explain(**asked).facts.converged
+
+
 def test_an_explicit_type_is_kept_and_its_bias_said(model):
     model.step = 0.5
     result = dpid.Explainer(model, precision="float16").explain(latents=X, conditions=CONDITIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -113,6 +114,14 @@ class Workbench:
         if self._given[0] is not None:
             return self._given[0]
         return Explainer.from_pretrained(self.model) if self.embedded else Explainer(self.pipe)
+
+    @cached_property
+    def exact(self) -> Explainer:
+        """A copy of the explainer that rounds nothing: for what no rounding bias is weighed against."""
+        exact = copy.copy(self.explainer)
+        if hasattr(exact.denoiser, "at"):
+            exact.denoiser = exact.denoiser.at("float32")
+        return exact
 
     @cached_property
     def pipe(self) -> Any:

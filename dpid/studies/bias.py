@@ -69,15 +69,19 @@ def _drawn(attribute: str, occupation: str, picture: str) -> Image.Image:
     return world.picture(shown, picture)
 
 
+def _asked(concepts: tuple[str, ...], article: str) -> dict[str, Any]:
+    """What a case of an attribute and an occupation is explained by, and its columns."""
+    attribute, occupation = concepts
+    return {
+        "conditions": people(attribute, occupation, article),
+        "facts": {"attribute": attribute, "occupation": occupation},
+    }
+
+
 def _cases(bench: Workbench) -> list[Case]:
     article = "" if bench.embedded else "a "
     if bench.scenes:
-        cases = []
-        for case in bench.own_cases():
-            attribute, occupation = case.concepts
-            facts, texts = {"attribute": attribute, "occupation": occupation}, people(attribute, occupation, article)
-            cases.append(replace(case, conditions=texts, facts=facts))
-        return cases
+        return [replace(case, **_asked(case.concepts, article)) for case in bench.own_cases()]
     attributes = tuple(world.ATTRIBUTES) if bench.embedded else ATTRIBUTES
     names = list(OCCUPATIONS) if bench.embedded else occupations()
     each = bench.pictures or (_EACH if bench.embedded else 1)
@@ -89,8 +93,7 @@ def _cases(bench: Workbench) -> list[Case]:
             image = partial(_drawn, attribute, occupation, picture)
         else:
             image = partial(bench.generate, prompt, picture)
-        facts, texts = {"attribute": attribute, "occupation": occupation}, people(attribute, occupation, article)
-        cases.append(Case(picture, image, prompt, (attribute, occupation), texts, facts=facts))
+        cases.append(Case(picture, image, prompt, (attribute, occupation), **_asked((attribute, occupation), article)))
     return cases
 
 
@@ -110,9 +113,7 @@ def bias(bench: Workbench) -> Study:
     is seen through noise. ``redundancy_normalised`` is scaled to [0, 1] over the run, as in DiffusionPID.
     ``log_ratio_true`` is the exact log P(a | o) / P(a) of the embedded world. ``bias_cells.csv`` has pictures averaged.
     """
-    denoiser = bench.explainer.denoiser
-    if hasattr(denoiser, "at"):
-        denoiser = denoiser.at("float32")  # half of it has no check of rounding
+    denoiser = bench.exact.denoiser  # seen through noise, there is no check of rounding
     whole = float(denoiser.logsnr_grid[-1])
     ranges = {whole: bench.explainer, SEEN_THROUGH: Explainer(Noisy(denoiser, SEEN_THROUGH))}
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 
 import torch
 from matplotlib.figure import Figure
@@ -93,14 +92,6 @@ def _cases(bench: Workbench) -> list[Case]:
     return cases
 
 
-def _in_float32(explainer: Explainer) -> Explainer:
-    """A copy that rounds nothing: no bias was weighed against what one word changes."""
-    exact = copy.copy(explainer)
-    if hasattr(exact.denoiser, "at"):
-        exact.denoiser = exact.denoiser.at("float32")
-    return exact
-
-
 def retrieval(bench: Workbench) -> Study:
     """Is i(x; true caption) above i(x; false caption)?
 
@@ -109,12 +100,11 @@ def retrieval(bench: Workbench) -> Study:
     """
 
     cases = _cases(bench)  # before a model is loaded
-    explainer = cache(lambda: _in_float32(bench.explainer))
 
     def measure(case: Case) -> list[Row]:
         (false,) = case.concepts
         found = caption_information(
-            explainer(), case.open(), (case.prompt, false), samples=bench.samples, replicates=bench.replicates,
+            bench.exact, case.open(), (case.prompt, false), samples=bench.samples, replicates=bench.replicates,
             seed=bench.seed_of(case.picture),
         )  # fmt: skip
         rows = []
