@@ -17,7 +17,7 @@ struct AccumulateArgs {
   const int64_t* replicate;  // [N], each in [0, G)
   const int64_t* pairs;      // [P,2], each in [0, K)
   const int64_t* sample_id;  // [N]
-  int64_t N, K, B, C, HW, P;
+  int64_t N, K, B, C, HW, P, G;
   uint64_t seed;
 };
 

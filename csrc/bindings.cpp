@@ -57,7 +57,7 @@ void noisy_channel(uintptr_t x, uintptr_t logsnr, uintptr_t sample_id, uintptr_t
 
 void accumulate(uintptr_t gaps, uintptr_t residuals, uintptr_t eps_hat, uintptr_t weight, uintptr_t replicate,
                 uintptr_t pairs, uintptr_t sample_id, int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int64_t P,
-                uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
+                int64_t G, uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
   dispatch(dtype, [&](auto type) {
     using T = decltype(type);
     const AccumulateArgs<T> args{pointer<float>(gaps),
@@ -73,6 +73,7 @@ void accumulate(uintptr_t gaps, uintptr_t residuals, uintptr_t eps_hat, uintptr_
                                  C,
                                  HW,
                                  P,
+                                 G,
                                  seed};
 #ifdef DPID_HAS_CUDA
     if (threads < 0) return check(accumulate_cuda(args, pointer<void>(stream)));

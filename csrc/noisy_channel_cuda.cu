@@ -13,28 +13,40 @@ struct alignas(4 * sizeof(T)) Four {
   T v[4];
 };
 
-// One row (n, b) a block of the grid's x, one Philox block of four elements a thread. kAligned: E is a multiple of
-// four, so that every row starts on a word.
+// One Philox block of four elements a thread, of one image under two samples: the second, where it is the antithetic
+// partner of the first, takes the noise that is there. kAligned: E is a multiple of four, so that every row starts on a
+// word.
 template <typename T, bool kAligned>
 __global__ void noisy_channel_kernel(NoisyChannelArgs<T> a, int64_t blocks) {
-  const int64_t row = blockIdx.x, n = row / a.B, b = row % a.B;
+  const int64_t first = blockIdx.x / a.B * 2, b = blockIdx.x % a.B;
   const int64_t block = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
-  __shared__ MixCoefficients shared;
-  if (threadIdx.x == 0) shared = mix_coefficients(a.logsnr[n]);
+  const int count = static_cast<int>(min(int64_t{2}, a.N - first));
+  __shared__ MixCoefficients coefficients[2];
+  if (threadIdx.x < count) coefficients[threadIdx.x] = mix_coefficients(a.logsnr[first + threadIdx.x]);
   __syncthreads();
   if (block >= blocks) return;
-  const MixCoefficients c = shared;
-  const Normals eps = normals4(a.seed, a.sample_id[n], static_cast<uint32_t>(b), static_cast<uint32_t>(block));
   const T* x = a.x + b * a.E + 4 * block;
-  T* z = a.z + row * a.E + 4 * block;
+  Four<T> in = {};
   if (kAligned) {
-    const Four<T> in = *reinterpret_cast<const Four<T>*>(x);
-    Four<T> out;
-    for (int lane = 0; lane < 4; ++lane) store(&out.v[lane], mix(to_float(in.v[lane]), eps.v[lane], c));
-    *reinterpret_cast<Four<T>*>(z) = out;
+    in = *reinterpret_cast<const Four<T>*>(x);
   } else {
-    for (int lane = 0; lane < 4 && 4 * block + lane < a.E; ++lane) {
-      store(z + lane, mix(to_float(x[lane]), eps.v[lane], c));
+    for (int lane = 0; lane < 4 && 4 * block + lane < a.E; ++lane) in.v[lane] = x[lane];
+  }
+  Normals eps;
+  for (int i = 0; i < count; ++i) {
+    const int64_t n = first + i, id = a.sample_id[n];
+    if (i == 1 && id == ~a.sample_id[first]) {
+      for (float& value : eps.v) value = -value;
+    } else {
+      eps = normals4(a.seed, id, static_cast<uint32_t>(b), static_cast<uint32_t>(block));
+    }
+    Four<T> out;
+    for (int lane = 0; lane < 4; ++lane) store(&out.v[lane], mix(to_float(in.v[lane]), eps.v[lane], coefficients[i]));
+    T* z = a.z + (n * a.B + b) * a.E + 4 * block;
+    if (kAligned) {
+      *reinterpret_cast<Four<T>*>(z) = out;
+    } else {
+      for (int lane = 0; lane < 4 && 4 * block + lane < a.E; ++lane) z[lane] = out.v[lane];
     }
   }
 }
@@ -43,7 +55,7 @@ __global__ void noisy_channel_kernel(NoisyChannelArgs<T> a, int64_t blocks) {
 
 template <typename T>
 int noisy_channel_cuda(const NoisyChannelArgs<T>& args, void* stream) {
-  const int64_t blocks = (args.E + 3) / 4, rows = args.N * args.B;
+  const int64_t blocks = (args.E + 3) / 4, rows = (args.N + 1) / 2 * args.B;
   if (rows * blocks == 0) return cudaSuccess;
   const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>((blocks + kThreads - 1) / kThreads));
   const bool aligned = args.E % 4 == 0 && reinterpret_cast<uintptr_t>(args.x) % alignof(Four<T>) == 0;

@@ -7,6 +7,6 @@ def noisy_channel(
 ) -> None: ...  # fmt: skip
 def accumulate(
     gaps: int, residuals: int, eps_hat: int, weight: int, replicate: int, pairs: int, sample_id: int,
-    N: int, K: int, B: int, C: int, HW: int, P: int, seed: int, dtype: int, threads: int, stream: int, /,
+    N: int, K: int, B: int, C: int, HW: int, P: int, G: int, seed: int, dtype: int, threads: int, stream: int, /,
 ) -> None: ...  # fmt: skip
 def philox4x32(counter: int, key: int, out: int, n: int, /) -> None: ...

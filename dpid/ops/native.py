@@ -71,8 +71,8 @@ def accumulate(
     n, k, b, c, h, w = eps_hat.shape
     _C.accumulate(
         gaps.data_ptr(), residuals.data_ptr(), eps_hat.data_ptr(), weight.data_ptr(), replicate.data_ptr(),
-        pairs.data_ptr(), sample_id.data_ptr(), n, k, b, c, h * w, len(pairs), seed % 2**64, _CODES[eps_hat.dtype],
-        *_where(eps_hat.device),
+        pairs.data_ptr(), sample_id.data_ptr(), n, k, b, c, h * w, len(pairs), len(gaps), seed % 2**64,
+        _CODES[eps_hat.dtype], *_where(eps_hat.device),
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
   const std::vector<float> weight(static_cast<size_t>(N), 2.0f);
   std::vector<float> gaps(static_cast<size_t>(G * P * B * HW)), residuals(static_cast<size_t>(G * K * B * HW));
   accumulate_cpu(AccumulateArgs<T>{gaps.data(), residuals.data(), eps_hat.data(), weight.data(), replicate.data(),
-                                   pairs.data(), id.data(), N, K, B, C, HW, P, 7},
+                                   pairs.data(), id.data(), N, K, B, C, HW, P, G, 7},
                  threads);
   const auto at = [&](int64_t n, int64_t k, int64_t b, int64_t c, int64_t h) {
     return static_cast<double>(to_float(eps_hat[static_cast<size_t>((((n * K + k) * B + b) * C + c) * HW + h)]));
