@@ -1,47 +1,93 @@
-"""SiLU(GroupNorm(x)) in one pass over memory and a second over cache; fp32 inside."""
+"""GroupNorm, with SiLU after it or not, of pictures in channels-last memory, as convolutions leave them; fp32 inside.
+
+Three kernels: mean and squares of every channel in every block of pixels; mean and scale of every group; the result.
+The picture is read twice and written once, always along its channels. Squares are of the distance from a block's own
+mean and put together by Chan's formula (Chan, Golub, LeVeque, 1983): E[x²] - E[x]² cancels where the mean is large.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+PIXELS, CHANNELS = 64, 64
+
 
 @triton.jit
-def _group_norm_silu_kernel(x, weight, bias, out, size, pixels, channels, groups, eps, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)  # b * groups + group
-    start = row * size
-    total = tl.zeros([BLOCK], tl.float32)
-    for i in range(0, size, BLOCK):
-        at = i + tl.arange(0, BLOCK)
-        total += tl.load(x + start + at, mask=at < size, other=0.0).to(tl.float32)
-    mean = tl.sum(total) / size
-    # A second sweep for the variance: the one-sweep form cancels where the mean is large.
-    total = tl.zeros([BLOCK], tl.float32)
-    for i in range(0, size, BLOCK):
-        at = i + tl.arange(0, BLOCK)
-        centred = tl.load(x + start + at, mask=at < size, other=0.0).to(tl.float32) - mean
-        total += tl.where(at < size, centred * centred, 0.0)
-    scale = 1.0 / tl.sqrt(tl.sum(total) / size + eps)
-    first = (row % groups) * (channels // groups)
-    for i in range(0, size, BLOCK):
-        at = i + tl.arange(0, BLOCK)
-        mask = at < size
-        channel = first + at // pixels
-        w = tl.load(weight + channel, mask=mask, other=0.0).to(tl.float32)
-        b = tl.load(bias + channel, mask=mask, other=0.0).to(tl.float32)
-        y = (tl.load(x + start + at, mask=mask, other=0.0).to(tl.float32) - mean) * scale * w + b
-        tl.store(out + start + at, (y / (1.0 + tl.exp(-y))).to(out.dtype.element_ty), mask=mask)
+def _group_norm_blocks_kernel(x, means, squares, HW, C, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+    b, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    h = block * PIXELS + tl.arange(0, PIXELS)
+    mask = (h < HW)[:, None] & (c < C)[None, :]
+    values = tl.load(x + (b * HW + h)[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    mean = tl.sum(values, 0) / tl.minimum(HW - block * PIXELS, PIXELS)
+    distance = tl.where(mask, values - mean[None, :], 0.0)
+    to = (b * tl.num_programs(1) + block) * C + c
+    tl.store(means + to, mean, mask=c < C)
+    tl.store(squares + to, tl.sum(distance * distance, 0), mask=c < C)
 
 
-def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """x [B,C,H,W], weight and bias [C] -> [B,C,H,W]; arguments as checked by ``dpid.ops``."""
-    x = x.contiguous()
+@triton.jit
+def _group_norm_groups_kernel(
+    means, squares, mean_out, scale_out, blocks, HW, C, groups, eps, PIXELS: tl.constexpr, WIDTH: tl.constexpr
+):
+    b, group = tl.program_id(0).to(tl.int64) // groups, tl.program_id(0) % groups
+    size = C // groups
+    total = tl.zeros([WIDTH], tl.float32)
+    for first in range(0, blocks * size, WIDTH):
+        i = first + tl.arange(0, WIDTH)
+        pixels = tl.minimum(HW - i // size * PIXELS, PIXELS)
+        at = (b * blocks + i // size) * C + group * size + i % size
+        total += tl.load(means + at, mask=i < blocks * size, other=0.0) * pixels
+    mean = tl.sum(total) / (size * HW)
+    total = tl.zeros([WIDTH], tl.float32)
+    for first in range(0, blocks * size, WIDTH):
+        i = first + tl.arange(0, WIDTH)
+        mask = i < blocks * size
+        pixels = tl.minimum(HW - i // size * PIXELS, PIXELS)
+        at = (b * blocks + i // size) * C + group * size + i % size
+        distance = tl.load(means + at, mask=mask, other=0.0) - mean
+        square = tl.load(squares + at, mask=mask, other=0.0) + distance * distance * pixels
+        total += tl.where(mask, square, 0.0)
+    tl.store(mean_out + b * groups + group, mean)
+    tl.store(scale_out + b * groups + group, 1.0 / tl.sqrt(tl.sum(total) / (size * HW) + eps))
+
+
+@triton.jit
+def _group_norm_apply_kernel(
+    x, mean, scale, weight, bias, out, HW, C, groups, SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    b = tl.program_id(0).to(tl.int64)
+    h = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    group = b * groups + c // (C // groups)
+    w = tl.load(weight + c, mask=c < C, other=0.0).to(tl.float32) * tl.load(scale + group, mask=c < C, other=0.0)
+    shift = tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)
+    centre = tl.load(mean + group, mask=c < C, other=0.0)
+    at = (b * HW + h)[:, None] * C + c[None, :]
+    mask = (h < HW)[:, None] & (c < C)[None, :]
+    values = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    y = (values - centre[None, :]) * w[None, :] + shift[None, :]
+    if SILU:
+        y = y / (1.0 + tl.exp(-y))
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=mask)
+
+
+def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+    """x [B,C,H,W], weight and bias [C] -> [B,C,H,W] in channels-last memory; arguments as checked by ``dpid.ops``."""
+    x = x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
     b, c, h, w = x.shape
-    size = c // groups * h * w
     if x.numel():
-        block = min(4096, triton.next_power_of_2(size))
-        _group_norm_silu_kernel[(b * groups,)](
-            x, weight.contiguous(), bias.contiguous(), out, size, h * w, c, groups, eps, BLOCK=block
+        blocks = triton.cdiv(h * w, PIXELS)
+        means, squares = x.new_empty((2, b, blocks, c), dtype=torch.float32)
+        mean, scale = x.new_empty((2, b, groups), dtype=torch.float32)
+        grid, tile = (b, blocks, triton.cdiv(c, CHANNELS)), {"PIXELS": PIXELS, "CHANNELS": CHANNELS}
+        _group_norm_blocks_kernel[grid](x, means, squares, h * w, c, **tile)
+        _group_norm_groups_kernel[(b * groups,)](
+            means, squares, mean, scale, blocks, h * w, c, groups, eps, PIXELS=PIXELS, WIDTH=1024
+        )
+        _group_norm_apply_kernel[grid](
+            x, mean, scale, weight.contiguous(), bias.contiguous(), out, h * w, c, groups, SILU=silu, **tile
         )
     return out

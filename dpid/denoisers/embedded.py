@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpid.denoisers.latent import LatentDenoiser, refuse_text
+from dpid.denoisers.latent import LatentDenoiser, exact_float32, refuse_text
 from dpid.denoisers.layers import Layers
 from dpid.denoisers.protocol import Conditions
 
@@ -47,7 +47,7 @@ def vae_mode(w: Layers, config: dict[str, Any], x: Tensor) -> Tensor:
     """Pixels [B,3,H,W] in [-1,1] -> the mode [B,4,h,w] of a VAE encoder's posterior, without attention blocks."""
 
     def norm_silu(name: str, x: Tensor) -> Tensor:
-        return functional.silu(w.group_norm(name, x, config["norm_num_groups"], 1e-6))
+        return w.group_norm(name, x, config["norm_num_groups"], 1e-6, silu=True)
 
     def resnet(name: str, x: Tensor) -> Tensor:
         y = w.conv(f"{name}.conv1", norm_silu(f"{name}.norm1", x))
@@ -116,6 +116,7 @@ class EmbeddedDenoiser(LatentDenoiser):
             hidden = clip_text(self._text, self._text_config, ids)
         return self._prepared(tuple(conditions), hidden)
 
+    @exact_float32()
     def encode_image(self, image: Tensor) -> Tensor:
         """Pixels [B,3,H,W] in [-1,1] -> the mode of the VAE's posterior, scaled, fp32 [B,4,h,w]."""
         with torch.inference_mode():

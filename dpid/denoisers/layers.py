@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dpid import ops
+
 _LARGE = 2**22  # bytes of a convolution's weights: 320 channels are below, 640 above
 
 
@@ -74,7 +76,9 @@ class Layers:
             return out
         return functional.conv2d(x, weight, self.weights[f"{name}.bias"], stride, padding)
 
-    def group_norm(self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None)) -> Tensor:
-        """x [B,C,H,W], normalised with the weights of ``channels``, which are all that x has."""
+    def group_norm(
+        self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None), silu: bool = False
+    ) -> Tensor:
+        """x [B,C,H,W], normalised with the weights of ``channels``, which are all that x has; then ``silu``."""
         weight, bias = self.weights[f"{name}.weight"][channels], self.weights[f"{name}.bias"][channels]
-        return functional.group_norm(x, groups, weight, bias, eps)
+        return ops.group_norm_silu(x, groups, weight, bias, eps, silu)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dpid import ops
 from dpid.denoisers.layers import Layers
 
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
@@ -154,7 +155,7 @@ class FusedUNet(Layers):
 
     def _norm_silu(self, name: str, x: Tensor, channels: slice = slice(None), groups: int | None = None) -> Tensor:
         groups = groups or self.config["norm_num_groups"]
-        return functional.silu(self.group_norm(name, x, groups, self.config["norm_eps"], channels), inplace=True)
+        return self.group_norm(name, x, groups, self.config["norm_eps"], channels, silu=True)
 
     def _down(self, name: str, h: Tensor, call: _Call, skips: list[Tensor]) -> Tensor:
         i = 0
@@ -249,8 +250,8 @@ class FusedUNet(Layers):
         q = self._split(q, name).expand(len(k), -1, -1, -1)
         y = self._merge(functional.scaled_dot_product_attention(q, k, v)).view(-1, *x.shape[1:])
         x = _add(self.linear(f"{name}.attn2.to_out.0", y), x)
-        y, gate = self.linear(f"{name}.ff.net.0.proj", self.layer_norm(f"{name}.norm3", x)).chunk(2, -1)
-        return _add(self.linear(f"{name}.ff.net.2", functional.gelu(gate).mul_(y)), x)
+        y = ops.geglu(self.linear(f"{name}.ff.net.0.proj", self.layer_norm(f"{name}.norm3", x)))
+        return _add(self.linear(f"{name}.ff.net.2", y), x)
 
     def _split(self, x: Tensor, name: str) -> Tensor:
         """x [B, T, heads·D] -> [B, heads, T, D]."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from dpid.ops import _schemas, native, reference
-from dpid.ops.unet import condition_attention, geglu, group_norm_silu, load_triton
+from dpid.ops.unet import geglu, group_norm_silu, load_triton
 
 __all__ = [
-    "BACKENDS", "accumulate", "condition_attention", "geglu", "group_norm_silu", "noisy_channel", "normal",
+    "BACKENDS", "accumulate", "geglu", "group_norm_silu", "noisy_channel", "normal",
     "philox4x32",
 ]  # fmt: skip
 

@@ -75,18 +75,13 @@ def accumulate(
     residuals += torch.zeros_like(residuals, dtype=torch.float64).index_add_(0, replicate, residual).to(gaps.dtype)
 
 
-def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """SiLU(GroupNorm(x)), x [B,C,H,W]."""
-    return functional.silu(functional.group_norm(x, groups, weight, bias, eps))
+def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+    """SiLU(GroupNorm(x)), or GroupNorm(x); x [B,C,H,W]."""
+    y = functional.group_norm(x, groups, weight, bias, eps)
+    return functional.silu(y, inplace=True) if silu else y
 
 
 def geglu(x: Tensor) -> Tensor:
     """First half of the last dimension times GELU of the second (Shazeer, 2020)."""
     value, gate = x.chunk(2, -1)
-    return value * functional.gelu(gate)
-
-
-def condition_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √D) v over q [K,M,heads,D], k and v [K,L,heads,D]."""
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return functional.gelu(gate).mul_(value)

@@ -2,13 +2,11 @@
 
 from dpid.ops.native import on_device
 from dpid.triton_kernels import accumulate as _accumulate
-from dpid.triton_kernels import condition_attention as _condition_attention
 from dpid.triton_kernels import geglu as _geglu
 from dpid.triton_kernels import group_norm_silu as _group_norm_silu
 from dpid.triton_kernels import noisy_channel as _noisy_channel
 
 accumulate = on_device(_accumulate.accumulate)
-condition_attention = on_device(_condition_attention.condition_attention)
 geglu = on_device(_geglu.geglu)
 group_norm_silu = on_device(_group_norm_silu.group_norm_silu)
 noisy_channel = on_device(_noisy_channel.noisy_channel)

@@ -1,10 +1,12 @@
-"""Ops of the UNet that have a Triton kernel. Until one is measured to win on a GPU, torch's own is the default.
+"""Ops of the UNet with a Triton kernel, measured to win on a GPU (``benchmarks/bench_ops.py``).
 
-``backend=None`` or ``"reference"``: torch. ``"triton"``: the kernel.
+``backend=None``: the kernel on a GPU, where Triton works, else torch. ``"reference"``: torch. ``"triton"``: the kernel.
 """
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from dpid.ops import reference
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_LOG = logging.getLogger("dpid")
 
 
 def load_triton() -> ModuleType:
@@ -24,33 +27,51 @@ def load_triton() -> ModuleType:
     return triton
 
 
+@cache
+def _works(device: torch.device) -> bool:
+    """Whether Triton is there and compiles for ``device``; tried once."""
+    try:
+        load_triton().geglu(torch.zeros(1, 2, device=device))
+    except Exception as error:  # no compiler, no driver, an old GPU: Triton raises what it likes
+        _LOG.info("without Triton's kernels: %s", (str(error).splitlines() or [type(error).__name__])[0])
+        return False
+    return True
+
+
 def _implementation(backend: str | None, *tensors: tuple[str, Tensor]) -> ModuleType:
     if backend not in (None, "reference", "triton"):
         raise ValueError(f"backend: found {backend!r}, allowed are None, reference, triton")
-    first = tensors[0][1]
+    name, first = tensors[0]
     for name, tensor in tensors:
         if tensor.dtype not in _FLOATS or tensor.dtype != first.dtype or tensor.device != first.device:
             raise TypeError(
                 f"{name}: found {tensor.dtype} on {tensor.device}, expected {first.dtype} on {first.device}"
             )
-    if backend != "triton":
-        return reference
-    for name, tensor in tensors:
-        if tensor.requires_grad:
-            raise ValueError(f"{name}: requires_grad is set; the kernel has no gradient: pass {name}.detach()")
-    return load_triton()
+    asked, graded = backend == "triton", [name for name, tensor in tensors if tensor.requires_grad]
+    if asked and first.dtype == torch.float64:
+        raise TypeError(f"{tensors[0][0]}: found torch.float64; the kernels take float32, float16 and bfloat16")
+    if asked and graded:
+        raise ValueError(f"{graded[0]}: requires_grad is set; the kernel has no gradient: pass {graded[0]}.detach()")
+    if asked:
+        return load_triton()
+    chosen = backend is None and first.device.type == "cuda" and first.dtype != torch.float64 and not graded
+    return load_triton() if chosen and _works(first.device) else reference
 
 
 def group_norm_silu(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, backend: str | None = None
-) -> Tensor:
-    """SiLU(GroupNorm(x)): x [B,C,H,W], weight and bias [C] -> [B,C,H,W]; ``ValueError`` if groups do not divide C."""
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True, *,
+    backend: str | None = None,
+) -> Tensor:  # fmt: skip
+    """SiLU(GroupNorm(x)), without ``silu`` GroupNorm(x): x [B,C,H,W], weight and bias [C] -> [B,C,H,W].
+
+    ``ValueError`` if groups do not divide C. The kernel returns channels-last memory.
+    """
     if x.ndim != 4 or groups < 1 or x.shape[1] % groups:
         raise ValueError(f"x, groups: found {tuple(x.shape)}, {groups}; expected [B,C,H,W] with groups dividing C")
     if weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
         raise ValueError(f"weight, bias: found {tuple(weight.shape)}, {tuple(bias.shape)}, expected ({x.shape[1]},)")
     chosen = _implementation(backend, ("x", x), ("weight", weight), ("bias", bias))
-    out: Tensor = chosen.group_norm_silu(x, groups, weight, bias, eps)
+    out: Tensor = chosen.group_norm_silu(x, groups, weight, bias, eps, silu)
     return out
 
 
@@ -59,15 +80,4 @@ def geglu(x: Tensor, *, backend: str | None = None) -> Tensor:
     if x.ndim < 1 or x.shape[-1] % 2:
         raise ValueError(f"x: found {tuple(x.shape)}, expected an even last dimension")
     out: Tensor = _implementation(backend, ("x", x)).geglu(x)
-    return out
-
-
-def condition_attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str | None = None) -> Tensor:
-    """softmax(q kᵀ / √D) v: q [K,M,heads,D] (all samples of a condition), k and v [K,L,heads,D] -> [K,M,heads,D]."""
-    if q.ndim != 4 or k.shape != v.shape or k.ndim != 4 or (k.shape[0], *k.shape[2:]) != (q.shape[0], *q.shape[2:]):
-        found = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
-        raise ValueError(f"q, k, v: found {found}; expected [K,M,heads,D], [K,L,heads,D], [K,L,heads,D]")
-    if k.shape[1] < 1:
-        raise ValueError("k: found no token, expected L of at least 1")
-    out: Tensor = _implementation(backend, ("q", q), ("k", k), ("v", v)).condition_attention(q, k, v)
     return out

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dpid import ops
+from dpid.ops.unet import _works
 
 # fp32 sums of up to a few thousand terms; fp16 rounds inputs' products once at the end (2^-11).
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3}
@@ -17,9 +18,6 @@ def randn(*shape, seed=0, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
 
 
-Q = randn(1, 2, 1, 4)
-
-
 def close(got, exact, dtype):
     assert got.dtype == dtype
     torch.testing.assert_close(got.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
@@ -27,18 +25,20 @@ def close(got, exact, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("shape", "groups"), [((1, 4, 1, 1), 2), ((2, 12, 5, 7), 4), ((1, 64, 16, 16), 32), ((2, 6, 64, 96), 1)]
+    ("shape", "groups"),
+    [((1, 4, 1, 1), 2), ((2, 12, 5, 7), 4), ((1, 64, 16, 16), 32), ((2, 6, 64, 96), 1), ((2, 320, 9, 9), 32)],
 )
-def test_group_norm_silu(shape, groups, dtype):
+@pytest.mark.parametrize("silu", [True, False])
+def test_group_norm_silu(shape, groups, silu, dtype):
     # A large mean: the variance must not cancel.
     x, weight, bias = (
         randn(*shape, dtype=dtype) + 3,
         randn(shape[1], seed=1, dtype=dtype),
         randn(shape[1], seed=2, dtype=dtype),
     )
-    exact = ops.group_norm_silu(x.double(), groups, weight.double(), bias.double())
-    close(ops.group_norm_silu(x, groups, weight, bias, backend="triton"), exact, dtype)
-    close(ops.group_norm_silu(x.mT.contiguous().mT, groups, weight, bias, backend="triton"), exact, dtype)
+    exact = ops.group_norm_silu(x.double(), groups, weight.double(), bias.double(), silu=silu)
+    for memory in (x, x.mT.contiguous().mT, x.contiguous(memory_format=torch.channels_last)):
+        close(ops.group_norm_silu(memory, groups, weight, bias, silu=silu, backend="triton"), exact, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -48,15 +48,14 @@ def test_geglu(shape, dtype):
     close(ops.geglu(x, backend="triton"), ops.geglu(x.double()), dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("k", "m", "length", "heads", "d"), [(1, 1, 1, 1, 4), (4, 70, 77, 2, 40), (3, 130, 16, 3, 64)])
-def test_condition_attention(k, m, length, heads, d, dtype):
-    q, key, v = (randn(k, n, heads, d, seed=s, dtype=dtype) for s, n in enumerate((m, length, length)))
-    exact = ops.condition_attention(q.double(), key.double(), v.double())
-    # An independent form of the reference: softmax written out.
-    scores = torch.einsum("kmhd,klhd->khml", q.double(), key.double()) / d**0.5
-    torch.testing.assert_close(exact, torch.einsum("khml,klhd->kmhd", scores.softmax(-1), v.double()))
-    close(ops.condition_attention(q, key, v, backend="triton"), exact, dtype)
+def test_where_triton_does_not_work_torch_does(monkeypatch, caplog):
+    def broken():
+        raise RuntimeError("no compiler was found\nat line 3")
+
+    monkeypatch.setattr("dpid.ops.unet.load_triton", broken)
+    with caplog.at_level("INFO", "dpid"):
+        assert not _works.__wrapped__(torch.device("cpu"))
+    assert caplog.messages == ["without Triton's kernels: no compiler was found"]
 
 
 @pytest.mark.parametrize(
@@ -67,8 +66,8 @@ def test_condition_attention(k, m, length, heads, d, dtype):
         (lambda: ops.geglu(randn(2, 3)), ValueError, "even last dimension"),
         (lambda: ops.geglu(randn(2, 4), backend="cuda"), ValueError, "backend: found 'cuda'"),
         (lambda: ops.geglu(randn(2, 4).requires_grad_(), backend="triton"), ValueError, "x: requires_grad"),
-        (lambda: ops.condition_attention(Q, randn(1, 2, 2, 4), randn(1, 2, 2, 4)), ValueError, "q, k, v: found"),
-        (lambda: ops.condition_attention(Q, Q.half(), Q), TypeError, "k: found"),
+        (lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4).half(), randn(4)), TypeError, "weight: found"),
+        (lambda: ops.geglu(randn(2, 4).double(), backend="triton"), TypeError, "x: found torch.float64"),
     ],
 )  # fmt: skip
 def test_refusals(call, error, message):
