@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpid.denoisers.latent import PRECISIONS, LatentDenoiser, check_precision, evaluating, refuse_text
+from dpid.denoisers.latent import PRECISIONS, LatentDenoiser, check_precision, evaluating, exact_float32, refuse_text
 from dpid.denoisers.protocol import Conditions
 from dpid.denoisers.unet import unsupported
 
@@ -157,6 +157,7 @@ class DiffusersDenoiser(LatentDenoiser):
             pooled = None if pooled is None else pooled * said[:, None]
         return self._prepared(tuple(conditions), hidden, pooled)
 
+    @exact_float32()
     def encode_image(self, image: Tensor) -> Tensor:
         """Pixels [B,3,H,W] in [-1,1] -> the mode of the VAE's posterior, scaled, fp32 [B,4,h,w].
 

@@ -42,6 +42,26 @@ def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """float32 that is float32: on CUDA torch's convolutions round it to TF32's 10 bits, and its products if asked to.
+
+    What was set before is put back.
+    """
+    backends: Any = torch.backends
+    new = hasattr(backends.cuda.matmul, "fp32_precision")  # since torch 2.9
+    where = (backends.cudnn.conv if new else backends.cudnn, backends.cuda.matmul)
+    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
+    before = [getattr(w, name) for w in where]
+    try:
+        for w in where:
+            setattr(w, name, exact)
+        yield
+    finally:
+        for w, value in zip(where, before, strict=True):
+            setattr(w, name, value)
+
+
 def refuse_text(tokens: int, limit: int, cut: str, unknown: Sequence[str], known: Sequence[str]) -> None:
     """Raise ``ValueError`` for a text of more ``tokens`` than ``limit``, or one with ``unknown`` words."""
     if tokens > limit:
@@ -181,6 +201,7 @@ class LatentDenoiser:
         timestep: Tensor = len(self._grid) - 1 - level
         return timestep
 
+    @exact_float32()
     def _prepared(self, names: tuple[str, ...], hidden: Tensor, pooled: Tensor | None = None) -> Conditions:
         """Conditions from hidden states [K,L,E] and SDXL's pooled text [K,D], with every cross-attention's K and V."""
         encoded: dict[str, Any] = {"hidden": hidden}
@@ -196,6 +217,7 @@ class LatentDenoiser:
         height, width = z.shape[-2:]
         return _size_conditioning(height * self.factor, width * self.factor, z.device).expand(count, -1)
 
+    @exact_float32()
     def _predict(self, z: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The UNet's output of all conditions: z [M,C,H,W], t [M] -> [K,M,C,H,W]."""
         if self._fused is None:
@@ -224,6 +246,7 @@ class LatentDenoiser:
         eps: Tensor = level.sigmoid().sqrt().float() * out.float() + (-level).sigmoid().sqrt().float() * z[:, None]
         return eps
 
+    @exact_float32()
     def check(self) -> float:
         """Relative difference of the fused path and :meth:`_plain` on small random latents under two conditions."""
         generator = torch.Generator().manual_seed(0)

@@ -1,0 +1,75 @@
+"""On a GPU: the numbers of the CPU, nothing of the user's changed, no wait, no leak."""
+
+import pytest
+import torch
+
+import dpid
+from dpid.denoisers.latent import exact_float32
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(scope="module")
+def on_gpu():
+    return dpid.Explainer.from_pretrained("emoji", device="cuda")
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """By device, in float32."""
+    return {d: dpid.Explainer.from_pretrained("emoji", device=d, precision="float32") for d in ("cuda", "cpu")}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_off_inside_and_as_it_was_afterwards(allowed):
+    backends = torch.backends
+    before = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+    try:
+        backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = allowed
+        with exact_float32():
+            assert backends.cudnn.conv.fp32_precision == backends.cuda.matmul.fp32_precision == "ieee"
+        assert (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32) == (allowed, allowed)
+    finally:
+        backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32 = before
+
+
+@gpu
+@pytest.mark.parametrize("options", [{}, {"tolerance": 0.2, "max_samples": 256}, {"estimator": "standard"}])
+def test_a_gpu_and_a_cpu_explain_alike(exact, two_things, options):
+    there, here = (exact[d].explain(*two_things, samples=32, **options) for d in ("cuda", "cpu"))
+    assert there.facts.unet_evaluations == here.facts.unet_evaluations
+    for name, d in here.estimates.items():
+        for subset, i in d.information.items():
+            # The noise agrees to 4 ulp and eps_hat to 1e-5 of itself; squares of small differences to 100 times that.
+            assert there.estimates[name].information[subset].value == pytest.approx(i.value, rel=1e-3, abs=1e-2)
+    for a, b in zip(there.maps.unique.values(), here.maps.unique.values(), strict=True):
+        assert float((a - b).norm() / b.norm()) < 1e-2  # fp32 rounding of pixels whose parts cancel
+
+
+@gpu
+def test_the_default_precision_stays_within_its_error(on_gpu, exact, two_things):
+    there, here = on_gpu.explain(*two_things), exact["cpu"].explain(*two_things)
+    # "auto" keeps the rounding bias under half the standard error; the noise is the same.
+    assert abs(there.redundancy.value - here.redundancy.value) < here.redundancy.stderr
+
+
+@gpu
+def test_memory_does_not_grow_with_samples(on_gpu, two_things):
+    peaks = []
+    for samples in (512, 512, 4096):  # batches of full size: a GPU takes 1024 evaluations at once
+        torch.cuda.reset_peak_memory_stats()
+        on_gpu.explain(*two_things, samples=samples)
+        peaks.append(torch.cuda.max_memory_allocated())
+    # Weights, profile and levels of a longer run are some kilobytes.
+    assert peaks[2] <= peaks[1] * 1.05
+
+
+@gpu
+def test_no_tensor_of_the_user_moves_and_no_random_number_is_used(tiny, on_gpu, two_things):
+    pipe = tiny().to("cuda")
+    gpu_state, cpu_state = torch.cuda.get_rng_state(), torch.get_rng_state()
+    explainer = dpid.Explainer(pipe)
+    explainer.explain(two_things[0], "a cow", conditions={(): "", ("cow",): "cow", ("a",): "a", ("cow", "a"): "a cow"})
+    assert all(p.device.type == "cuda" and p.dtype == torch.float32 for p in pipe.unet.parameters())
+    assert torch.equal(torch.cuda.get_rng_state(), gpu_state)
+    assert torch.equal(torch.get_rng_state(), cpu_state)
