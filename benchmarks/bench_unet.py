@@ -2,11 +2,13 @@
 
 ``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1|sdxl] [--rounds 3] [--precision float32]``. Stable
 Diffusion at true size with random weights, on latents of 64×64 (a quarter of SDXL's native area): nothing is
-downloaded. (a) fp32, one log-SNR a step, conditions repeated in the batch, the host waits at each step; (b) the
-pipeline's UNet on a batch of the size that the engine chooses; (c) ours. Where ours is coarser than float32, its
-rounding is measured as well.
+downloaded. (a) fp32 as torch computes it by default (on a GPU with convolutions in TF32), one log-SNR a step,
+conditions repeated in the batch, the host waits at each step; (b) the pipeline's UNet, its weights in the precision of
+ours, on a batch of the size that the engine chooses; (c) ours. Where ours is coarser than float32, its rounding is
+measured as well.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -54,8 +56,8 @@ def random_unet(config: dict[str, object]) -> torch.nn.Module:
     return unet
 
 
-def denoisers(model: str) -> tuple[object, object]:
-    """The plain and the fused denoiser of ``model``."""
+def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
+    """The plain denoiser of ``model`` in fp32, the plain one and the fused one in ``precision``."""
     from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 
     from dpid.denoisers import from_pipeline
@@ -66,12 +68,15 @@ def denoisers(model: str) -> tuple[object, object]:
         # Only the UNet matters here: texts are random hidden states, pictures random latents.
         vae = AutoencoderKL(block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
                             up_block_types=("UpDecoderBlock2D",) * 4)  # fmt: skip
-        pipe = StableDiffusionPipeline(
-            vae=vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=random_unet(FULL[model]),
-            scheduler=DDPMScheduler.from_config(pipe.scheduler.config), safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False,
-        )  # fmt: skip
-    return from_pipeline(pipe, fused=False), from_pipeline(pipe)
+        pipe.register_modules(
+            vae=vae, unet=random_unet(FULL[model]), scheduler=DDPMScheduler.from_config(pipe.scheduler.config)
+        )
+    plain, fused = from_pipeline(pipe, fused=False), from_pipeline(pipe).at(precision)
+    if precision == "float32":
+        return plain, plain, fused
+    coarse = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    coarse.register_modules(unet=copy.deepcopy(pipe.unet).to(getattr(torch, precision)))
+    return plain, from_pipeline(coarse, fused=False), fused
 
 
 def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples) -> torch.Tensor:
@@ -81,7 +86,7 @@ def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples
         logsnr = samples.logsnr[n : n + 1].to(x.device)
         noise = torch.randn_like(x)
         z = logsnr.sigmoid().sqrt().float() * x + (-logsnr).sigmoid().sqrt().float() * noise
-        eps_hat = denoiser.eps_hat(z[None], logsnr, conditions)[0, :, 0]
+        eps_hat = denoiser._plain(z, denoiser._timestep(logsnr), conditions)[:, 0]
         total += float(samples.weight[n]) / 2 * (eps_hat - eps_hat[:1]).square().sum(1).cpu()
     return total
 
@@ -106,7 +111,7 @@ class Inside:
     """Times what ``denoiser`` spends in its UNet, as long as the context lasts."""
 
     def __init__(self, denoiser: Any) -> None:
-        self.denoiser, self.predict, self.seconds = denoiser, denoiser._predict, 0.0
+        self.denoiser, self.predict, self.calls = denoiser, denoiser._predict, []
 
     def __enter__(self) -> "Inside":
         self.denoiser._predict = self.timed
@@ -115,12 +120,27 @@ class Inside:
     def __exit__(self, *_: object) -> None:
         del self.denoiser._predict  # not set back: copies would call this denoiser's
 
+    def now(self) -> Any:
+        """A point in time, of the GPU where the denoiser is on one."""
+        if self.denoiser.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
     def timed(self, *args: object) -> torch.Tensor:
-        """The UNet's call, and how long the host waited for it."""
-        began = time.perf_counter()
+        """The UNet's call, and how long it took."""
+        began = self.now()
         out = self.predict(*args)
-        self.seconds += time.perf_counter() - began
+        self.calls.append((began, self.now()))
         return out
+
+    def seconds(self) -> float:
+        """In all calls."""
+        if self.denoiser.device.type != "cuda":
+            return sum(end - began for began, end in self.calls)
+        torch.cuda.synchronize()
+        return sum(began.elapsed_time(end) for began, end in self.calls) / 1e3
 
 
 def encode(denoiser: Any, generator: torch.Generator) -> Conditions:
@@ -146,13 +166,24 @@ def rounding(fused: Any, x: torch.Tensor) -> float:
     return float(((f[0] - f[1]).mean(1).abs() / error).max())
 
 
+class Eager:
+    """Calls ``unet`` without CUDA graphs."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+
+    def __call__(self, *args: object) -> torch.Tensor:
+        return self.unet(*args)
+
+
 def operations(fused: Any, run: Callable[[], object]) -> int:
     """FLOPs of ``run``."""
-    unet = fused._fused.unet
+    graphed, unet = fused._fused, fused._fused.unet
     packed, unet._packed = unet._packed, {}  # torch does not count the operations of oneDNN's own layouts
+    fused._fused = Eager(unet)  # nor those of a CUDA graph
     with FlopCounterMode(display=False) as counted:
         run()
-    unet._packed = packed
+    unet._packed, fused._fused = packed, graphed
     return counted.get_total_flops()
 
 
@@ -204,13 +235,12 @@ def main(
     precision: Annotated[str, typer.Option(help="Of ours; ITD and the batches stay in float32.")] = "float32",
 ) -> None:
     """Measure and append to the ledger."""
-    plain, fused = denoisers(model)
-    fused = fused.at(precision)
-    count = samples or (32 if model == "emoji" else 2)
+    plain, batched, fused = denoisers(model, precision)
+    count = samples or (32 if model == "emoji" or torch.cuda.is_available() else 2)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, *fused.latent_shape, generator=generator).to(fused.device)
     drawn = draw("shifted-grid", fused.logsnr_grid, count, 1, generator)
-    encoded = {d: encode(d, torch.Generator().manual_seed(1)) for d in (plain, fused)}
+    encoded = {d: encode(d, torch.Generator().manual_seed(1)) for d in (plain, batched, fused)}
 
     def run(denoiser: Any) -> torch.Tensor:
         into = Accumulator.empty(x, 1, K, PAIRS)
@@ -223,10 +253,10 @@ def main(
     with Inside(fused) as inside:
         for _ in range(rounds):
             times["ITD"].append(seconds(lambda: itd(plain, x, encoded[plain], drawn), x.device))
-            times["batched"].append(seconds(lambda: run(plain), x.device))
+            times["batched"].append(seconds(lambda: run(batched), x.device))
             times["ours"].append(seconds(lambda: run(fused), x.device))
     peak = matmul_peak(getattr(torch, fused.precision), x.device)
-    found = figures(times, inside.seconds, count * K, operations(fused, lambda: run(fused)), peak)
+    found = figures(times, inside.seconds(), count * K, operations(fused, lambda: run(fused)), peak)
     found["ours: evaluations a call"] = (float(fitting(fused, x, K)), "")
     found["gaps: relative difference from diffusers"] = (error, "")
     if fused.precision != "float32":

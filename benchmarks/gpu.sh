@@ -27,22 +27,24 @@ nvidia-smi >"$OUT/machine.txt" 2>&1
 "$PYTHON" -m torch.utils.collect_env >>"$OUT/machine.txt" 2>&1
 
 PIP=("$PYTHON" -m pip install --no-index --no-build-isolation)
-[ -n "$WHEELS" ] && step wheels 40 "${PIP[@]}" --no-deps "$WHEELS"/*.whl
-step build 120 "${PIP[@]}" --no-deps --force-reinstall . -C cmake.define.DPID_CUDA=ON \
+[ -n "$WHEELS" ] && step wheels 20 "${PIP[@]}" --no-deps "$WHEELS"/*.whl
+step build 100 "${PIP[@]}" --no-deps --force-reinstall . -C cmake.define.DPID_CUDA=ON \
   -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$ARCH"
 
 # From another folder, so that the installed package is imported.
 ROOT=$PWD
 cd "$OUT" || exit 1
-step tests 100 "$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider "$ROOT/tests/ops"
+TEST=("$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider -p no:benchmark)
+"$PYTHON" -c 'import xdist' 2>/dev/null && TEST+=(-n 8)
+step tests 100 env OMP_NUM_THREADS=2 "${TEST[@]}" "$ROOT"/tests/{ops,denoisers,test_cuda.py,test_engine.py,test_explainer.py,test_precision.py}
 for tool in memcheck racecheck; do
-  step "$tool" 40 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
+  step "$tool" 30 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
 done
-step bench_ops 120 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.5
+step bench_ops 60 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.3
 if "$PYTHON" -c 'import diffusers, transformers, sklearn' 2>/dev/null; then
-  step graphs 20 "$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider \
-    "$ROOT/tests/denoisers/test_unet.py" -k graphs
-  step bench_model 60 "$PYTHON" "$ROOT/benchmarks/bench_model.py" --no-draw
+  for model in emoji sd2.1 sd1.5 sdxl; do
+    step "unet-$model" 50 "$PYTHON" "$ROOT/benchmarks/bench_unet.py" --model "$model" --precision float16 --rounds 2
+  done
 fi
 cp "$ROOT/benchmarks/results.csv" "$OUT/results.csv" 2>/dev/null
 exit $failed
