@@ -65,7 +65,7 @@ def test_what_a_caption_leaves_open_is_that_of_all_its_scenes(small, logsnr, sca
     torch.manual_seed(0)
     at = [3, len(shown) - 1]  # a cow alone, a bus and a cow
     z = a * latents[at] + noise * torch.randn(2, *latents.shape[1:]).double()
-    found = small.unsaid(z.float(), torch.full((2,), logsnr), [shown[i] for i in at], [["few"] * 2])[0]
+    found = small.unsaid(z.float(), torch.full((2,), logsnr), [shown[i] for i in at], [teacher.say(["few"] * 2)])[0]
     score = logs - (z[:, None] - a * latents).flatten(2).square().sum(2) / (2 * v)
     mean = torch.einsum("nm,mchw->nchw", score.softmax(1), latents)
     expected = -a * noise / v * (mean - latents[at])
@@ -75,7 +75,9 @@ def test_what_a_caption_leaves_open_is_that_of_all_its_scenes(small, logsnr, sca
 
 def test_nothing_is_left_open_where_the_picture_is_clear(small):
     shown, latents, _ = enumerated({("cow",): 1.0})
-    found = small.unsaid(latents[:1].float() * 0.99, torch.full((1,), 4.0), shown[:1], [["few"], ["cow"]])
+    found = small.unsaid(
+        latents[:1].float() * 0.99, torch.full((1,), 4.0), shown[:1], [teacher.say(["few"]), teacher.say(["cow"])]
+    )
     # Of the scenes of FEW none is within 10 standard deviations of the noise, so that their odds vanish in fp32.
     assert found.abs().max() < 1e-4
 
@@ -126,18 +128,18 @@ def test_squares_of_gaps_that_no_caption_could_close_do_not_drown_the_rest():
     class Told:
         """Teaches that every second caption asks for a thousand times what the noise is."""
 
-        def unsaid(self, z, logsnr, shown, texts):
+        def unsaid(self, z, logsnr, shown, said):
             return torch.stack((torch.zeros_like(z), 1000 * torch.ones_like(z)))
 
     rng = random.Random(0)
     world = [lessons.scene(rng) for _ in range(4)]
     alphas = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)
-    torch.manual_seed(0)
-    _, t, _, target, weight = lessons.Lessons(world, torch.randn(4, 4, 16, 16), Told(), alphas, 32).draw(rng)
+    lesson = lessons.Lessons(world, alphas, 32, (4, 16, 16), lambda texts: texts, random.Random)[0]
+    _, target, weight = lesson.taught(torch.randn(4, 4, 16, 16), Told(), alphas)
     gap = (target[0] - target[1]).square().mean((1, 2, 3)) * weight[1]
     assert gap.max() <= lessons.LARGE * 1.001  # fp32
     assert (weight[0] >= weight[1]).all()
-    assert (torch.logit(alphas[t]) < lessons.CLEAR).any()
+    assert (torch.logit(alphas[lesson.t]) < lessons.CLEAR).any()
 
 
 def test_timesteps_are_in_range_and_look_more_where_captions_say_something():

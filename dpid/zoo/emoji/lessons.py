@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from dpid.zoo.emoji import scenes
-from dpid.zoo.emoji.teacher import Teacher
+from dpid.zoo.emoji.teacher import Teacher, say
 
 CLEAR = 0.0  # log-SNR from which z itself says which scene it is: a caption has nothing to add
 VAGUE = -1.0  # up to which a caption may be wrong; beyond, a wrong one would have to be drawn over what is seen
@@ -103,36 +106,74 @@ def importance(logsnr: Tensor) -> Tensor:
 
 
 @dataclass
-class Lessons:
-    """What a step of the UNet learns from: ``count`` noisy scenes of ``world``, each under two captions."""
+class Lesson:
+    """Of one step: N scenes, each noised and under two captions. Other processes can prepare it.
 
-    world: list[scenes.Scene]
-    latents: Tensor
-    teacher: Teacher
-    alphas: Tensor
-    count: int
+    rows : of the scenes among those of training
+    shown : the scenes that ``known`` names
+    t, noise : timesteps [N] and ε [N,C,H,W]
+    tokens : of the captions, [2N,L]
+    known : rows [M] where z leaves open what it shows
+    said : what either caption says of those, see :func:`dpid.zoo.emoji.teacher.say`
+    """
 
-    def __post_init__(self) -> None:
-        self._captions = Captions()
+    rows: list[int]
+    shown: list[scenes.Scene]
+    t: Tensor
+    noise: Tensor
+    tokens: Tensor
+    known: Tensor
+    said: list[tuple[Tensor, Tensor]]
 
-    def draw(self, rng: random.Random) -> tuple[Tensor, Tensor, list[list[str]], Tensor, Tensor]:
-        """z [N,C,H,W], timesteps [N], two captions of each, the ε to predict under either [2,N,C,H,W], weights [2,N].
+    def map(self, change: Callable[[Tensor], Tensor]) -> Lesson:
+        """The same with every tensor changed."""
+        tensors: dict[str, Any] = {name: change(getattr(self, name)) for name in ("t", "noise", "tokens", "known")}
+        return replace(self, **tensors, said=[(change(one), change(two)) for one, two in self.said])
+
+    def pin_memory(self) -> Lesson:
+        """What a DataLoader asks for, so that a copy to the GPU keeps nobody waiting."""
+        return self.map(Tensor.pin_memory)
+
+    def taught(self, latents: Tensor, teacher: Teacher, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z [N,C,H,W], the ε to predict under either caption [2,N,C,H,W], weights [2,N], where ``latents`` lie.
 
         Where a caption is wrong and z nearly clear, what it asks for is so far from what is seen that the square of it
         would drown all else: it is weighed down to about ``LARGE``.
         """
+        x, a, shape = latents[self.rows].float(), alphas[self.t], (-1, 1, 1, 1)
+        logsnr = torch.logit(a)
+        z = a.sqrt().view(shape) * x + (1 - a).sqrt().view(shape) * self.noise
+        target = self.noise.repeat(2, 1, 1, 1, 1)
+        target[:, self.known] += teacher.unsaid(z[self.known], logsnr[self.known], self.shown, self.said)
+        tame = 1 / (1 + (target[0] - target[1]).square().mean((1, 2, 3)) / LARGE)
+        return z, target, importance(logsnr) * torch.stack((torch.ones_like(tame), tame))
+
+
+@dataclass
+class Lessons(Dataset[Lesson]):
+    """The lesson of every step: ``count`` scenes of ``world``, from the random numbers of that step alone."""
+
+    world: list[scenes.Scene]
+    alphas: Tensor
+    count: int
+    shape: tuple[int, int, int]
+    tokenize: Callable[[list[str]], Tensor]
+    random: Callable[[int], random.Random]
+
+    def __post_init__(self) -> None:
+        self._captions = Captions()
+
+    def __getitem__(self, step: int) -> Lesson:
+        rng = self.random(step)
+        torch.manual_seed(rng.getrandbits(63))
         rows = [rng.randrange(len(self.world)) for _ in range(self.count)]
-        x, t = self.latents[rows].float(), timesteps(self.alphas, len(rows))
-        a, noise = self.alphas[t].view(-1, 1, 1, 1), torch.randn_like(x)
-        z, logsnr = a.sqrt() * x + (1 - a).sqrt() * noise, torch.logit(self.alphas[t])
-        shown = [self.world[i] for i in rows]
+        shown, t = [self.world[i] for i in rows], timesteps(self.alphas, self.count)
+        noise, logsnr = torch.randn(self.count, *self.shape), torch.logit(self.alphas[t])
         texts = [
             [self._captions.draw(rng, s.pictures) for s in shown],
             [self._captions.second(rng, s.pictures, at < VAGUE) for s, at in zip(shown, logsnr.tolist(), strict=True)],
         ]
-        target, known = noise.repeat(2, 1, 1, 1, 1), (logsnr < CLEAR).nonzero()[:, 0].tolist()
-        target[:, known] += self.teacher.unsaid(
-            z[known], logsnr[known], [shown[i] for i in known], [[column[i] for i in known] for column in texts]
-        )
-        tame = 1 / (1 + (target[0] - target[1]).square().mean((1, 2, 3)) / LARGE)
-        return z, t, texts, target, importance(logsnr) * torch.stack((torch.ones_like(tame), tame))
+        known = (logsnr < CLEAR).nonzero()[:, 0]
+        said = [say([column[i] for i in known.tolist()]) for column in texts]
+        open_ = [shown[i] for i in known.tolist()]
+        return Lesson(rows, open_, t, noise, self.tokenize(texts[0] + texts[1]), known, said)

@@ -58,27 +58,27 @@ class Teacher:
         return cls(_alone(encode), *_halves(encode))
 
     def unsaid(
-        self, z: Tensor, logsnr: Tensor, shown: Sequence[scenes.Scene], captions: Sequence[Sequence[str]]
+        self, z: Tensor, logsnr: Tensor, shown: Sequence[scenes.Scene], said: Sequence[tuple[Tensor, Tensor]]
     ) -> Tensor:
         """E[ε | z, caption] - E[ε | z, scene], [K,N,C,16,16].
 
-        z [N,C,16,16] at logsnr [N] shows ``shown``, under K captions of each; ε plus this is the target of training.
+        z [N,C,16,16] at logsnr [N] shows ``shown``; K captions of each say ``said`` (:func:`say`). ε plus this is the
+        target of training.
         """
         a, noise = logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()  # [N]
         v = a.square() * self.scale**2 + noise.square()
-        own = torch.stack([self._own(scene) for scene in shown])
-        change = torch.stack([mean - own for mean in self._means(z, a, v, captions)])
+        own = self._own(shown)
+        change = torch.stack([mean - own for mean in self._means(z, a, v, said)])
         eps: Tensor = (-(a * noise / v)[:, None] * change).unflatten(-1, z.shape[1:])
         return eps
 
-    def _means(self, z: Tensor, a: Tensor, v: Tensor, captions: Sequence[Sequence[str]]) -> list[Tensor]:
-        """Mean of the templates given z and each of K captions, [N,D] each."""
+    def _means(self, z: Tensor, a: Tensor, v: Tensor, said: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Mean of the templates given z and what each of K captions says, [N,D] each."""
         scores = self._scores(z, a, v)
         sums = [s.logsumexp(2) - log(s.shape[2]) for s in scores]  # [N,G,P], alone, left, right
         where = [s.softmax(2) for s in scores]
         out = []
-        for texts in captions:
-            one, two = (torch.stack(w) for w in zip(*map(weights, texts), strict=True))  # [N,P], [N,P,P]
+        for one, two in said:
             alone = sums[0] + one[:, None]
             pairs = sums[1][..., None] + sums[2][..., None, :] + two[:, None]  # [N,G,P,P]
             total = torch.cat((alone.flatten(1), pairs.flatten(1)), 1).logsumexp(1)[:, None, None]
@@ -100,18 +100,26 @@ class Teacher:
             scores.append((a / v).view(-1, 1, 1, 1) * fit - (a.square() / v).view(-1, 1, 1, 1) * norm)
         return scores
 
-    def _own(self, scene: scenes.Scene) -> Tensor:
-        """The template [D] of a scene."""
-        g = scenes.BACKGROUNDS.index(scene.background)
-        single = len(scene.pictures) == 1
-        jitter = list(scenes.JITTER_ONE if single else scenes.JITTER_TWO)
-        halves = []
-        for middle, (x, y), picture, template in zip(
-            _MIDDLES[not single], scene.corners, scene.pictures, self._templates[:1] if single else self._templates[1:],
-            strict=True,
-        ):  # fmt: skip
-            halves.append(template[g, jitter.index((x - middle + scenes.SPRITE // 2, y - _TOP)), _INDEX[picture]])
-        return halves[0] if single else _beside(*halves)
+    def _own(self, shown: Sequence[scenes.Scene]) -> Tensor:
+        """The templates [N,D] of scenes."""
+        own = self.alone.new_empty(len(shown), self.alone.shape[-1])
+        for count, templates in ((1, self._templates[:1]), (2, self._templates[1:])):
+            rows = [n for n, scene in enumerate(shown) if len(scene.pictures) == count]
+            at = torch.tensor([_places(shown[n]) for n in rows], dtype=torch.int64).reshape(len(rows), count, 3)
+            parts = [template[at[:, i].unbind(1)] for i, template in enumerate(templates)]
+            own[rows] = parts[0] if count == 1 else _beside(*parts)
+        return own
+
+
+def _places(scene: scenes.Scene) -> list[tuple[int, int, int]]:
+    """Background, place and picture of every picture of a scene, as the templates number them."""
+    single = len(scene.pictures) == 1
+    jitter = scenes.JITTER_ONE if single else scenes.JITTER_TWO
+    return [
+        (scenes.BACKGROUNDS.index(scene.background), jitter.index((x - middle + scenes.SPRITE // 2, y - _TOP)),
+         _INDEX[picture])
+        for middle, (x, y), picture in zip(_MIDDLES[not single], scene.corners, scene.pictures, strict=True)
+    ]  # fmt: skip
 
 
 def _beside(left: Tensor, right: Tensor) -> Tensor:
@@ -159,12 +167,19 @@ def _draw(shown: Sequence[Sequence[tuple[str, tuple[int, int]]]], background: tu
     return drawn
 
 
+def say(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """:func:`weights` of N captions: [N,P] and [N,P,P]."""
+    one, two = zip(*map(weights, captions), strict=True)
+    return torch.stack(one), torch.stack(two)
+
+
 @lru_cache(maxsize=4096)
 def weights(caption: str) -> tuple[Tensor, Tensor]:
     """log P(picture alone | caption) [P] and of two from left to right [P,P], ``-inf`` for what it does not say."""
-    one = torch.zeros(len(_NAMES))
-    two = torch.zeros(len(_NAMES), len(_NAMES))
-    for pictures, weight in scenes.posterior(caption).items():
-        at = tuple(_INDEX[picture] for picture in pictures)
-        (one if len(at) == 1 else two)[at] = weight
-    return one.log(), two.log()
+    tables = torch.zeros(len(_NAMES)), torch.zeros(len(_NAMES), len(_NAMES))
+    layouts = scenes.posterior(caption)
+    for count, table in zip((1, 2), tables, strict=True):
+        pictures = [p for p in layouts if len(p) == count]
+        at = torch.tensor([[_INDEX[name] for name in p] for p in pictures], dtype=torch.int64).view(-1, count)
+        table[at.unbind(1)] = torch.tensor([layouts[p] for p in pictures])
+    return tables[0].log(), tables[1].log()

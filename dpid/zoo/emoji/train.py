@@ -13,10 +13,13 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import os
 import random
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,13 +32,15 @@ from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from dpid.explainer import Explainer
 from dpid.loading import DENSITY
 from dpid.precision import candidates
+from dpid.result import PIDResult
 from dpid.zoo.emoji import scenes, sprites
-from dpid.zoo.emoji.lessons import Lessons, scene
+from dpid.zoo.emoji.lessons import Lesson, Lessons, scene
 from dpid.zoo.emoji.teacher import Teacher
 
 MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 words
@@ -44,7 +49,7 @@ VAE_BATCH, VAE_LR = 16, 2e-3
 BATCH, LR, WARMUP, DECAY, EMA = 48, 1e-3, 200, 0.8, 0.999
 GAP = 4.0  # weight of how two captions of a scene differ, beside what each of them says
 SAVE_EVERY = 250
-SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each
+SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each result
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -167,7 +172,8 @@ def train_vae(run: Run, steps: int) -> AutoencoderKL:
         latent = vae.encode(x).latent_dist
         error = vae.decode(latent.sample()).sample - x
         loss = error.abs().mean() + 0.5 * error.square().mean() + 1e-4 * latent.kl().mean() / latent.mean[0].numel()
-        step_with(optimizer, loss, rate(step, steps, VAE_LR, 0.5), vae)
+        loss.backward()
+        step_with(optimizer, rate(step, steps, VAE_LR, 0.5), vae)
         recent.append(loss.item())
         seconds += time.perf_counter() - began
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
@@ -180,14 +186,14 @@ def train_vae(run: Run, steps: int) -> AutoencoderKL:
     return vae.eval().requires_grad_(False)
 
 
-def step_with(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, *modules: nn.Module) -> None:
-    """One optimizer step at learning rate ``lr``, gradients clipped to norm 1."""
+def step_with(optimizer: torch.optim.Optimizer, lr: float, *modules: nn.Module, keep: bool = False) -> None:
+    """One optimizer step at learning rate ``lr``, gradients clipped to norm 1; ``keep`` leaves them where they are."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-    loss.backward()
     nn.utils.clip_grad_norm_([p for m in modules for p in m.parameters()], 1.0)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    if not keep:
+        optimizer.zero_grad()
 
 
 def training_scenes(run: Run, count: int) -> list[scenes.Scene]:
@@ -226,15 +232,59 @@ def make_teacher(run: Run, vae: AutoencoderKL, scaling: float) -> Teacher:
     return teacher
 
 
+def tokenized(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
+    """Token ids int64 [len(texts), MAX_LENGTH]."""
+    return torch.tensor(tokenizer(texts, padding="max_length").input_ids)
+
+
+def losses(model: nn.ModuleDict, z: Tensor, t: Tensor, tokens: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Of ε̂, and of how ε̂ differs between two captions of the same z: [2], gradients of their weighted sum added."""
+    fast = "bfloat16" in candidates(z.device)
+    # Flash attention's backward pass on a CPU, a third of the whole one, takes far longer than its parts do.
+    plain = sdpa_kernel(SDPBackend.MATH) if z.device.type == "cpu" else nullcontext()
+    # No cache of casts: a CUDA graph must make its own.
+    with plain, torch.autocast(z.device.type, torch.bfloat16, enabled=fast, cache_enabled=False):
+        text = model["text"](tokens).last_hidden_state
+        eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
+    error = eps_hat.float().unflatten(0, (2, -1)) - target
+    each = (error.square().mean((2, 3, 4)) * weight).mean()
+    gap = ((error[0] - error[1]).square().mean((1, 2, 3)) * weight[1] / weight[0]).mean()
+    (each + GAP * gap).backward()
+    return torch.stack((each, gap)).detach()
+
+
+class Captured:
+    """:func:`losses` as a CUDA graph: its thousands of small kernels take longer to launch than to run."""
+
+    def __init__(self, model: nn.ModuleDict, *arguments: Tensor) -> None:
+        self.arguments = [a.clone() for a in arguments]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                losses(model, *self.arguments)
+        torch.cuda.current_stream().wait_stream(stream)
+        model.zero_grad(set_to_none=True)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.out = losses(model, *self.arguments)
+
+    def __call__(self, *arguments: Tensor) -> Tensor:
+        for mine, given in zip(self.arguments, arguments, strict=True):
+            mine.copy_(given)
+        self.graph.replay()
+        return self.out.clone()
+
+
 def train_unet(
-    run: Run, steps: int, lessons: Lessons, model: nn.ModuleDict, peak: float
-) -> tuple[nn.ModuleDict, int, float]:
+    run: Run, steps: int, lessons: Lessons, taught: Callable[[Lesson], tuple[Tensor, Tensor, Tensor]],
+    model: nn.ModuleDict, peak: float,
+) -> tuple[nn.ModuleDict, int, float]:  # fmt: skip
     """Returns the moving average of the weights.
 
     The loss is that of ε̂, plus ``GAP`` times that of how ε̂ differs between two captions of the same z: all that a PID
     sees, and lost among what both get wrong alike if not asked for by itself.
     """
-    tokenizer, fast = make_tokenizer(), "bfloat16" in candidates(run.device)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=1e-2)
     start, seconds, recent = 0, 0.0, []
@@ -243,30 +293,26 @@ def train_unet(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         start, seconds = state["step"], state["seconds"]
-    for step in range(start, steps):
-        began = time.perf_counter()
-        rng = run.rng("unet", step)
-        torch.manual_seed(rng.getrandbits(63))
-        z, t, texts, target, weight = lessons.draw(rng)
-        tokens = tokenizer(texts[0] + texts[1], padding="max_length", return_tensors="pt").input_ids.to(run.device)
-        # Flash attention's backward pass on a CPU, a third of the whole one, takes far longer than its parts do.
-        plain = sdpa_kernel(SDPBackend.MATH) if run.device.type == "cpu" else nullcontext()
-        with plain, torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
-            text = model["text"](tokens).last_hidden_state
-            eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
-        error = eps_hat.float().unflatten(0, (2, -1)) - target
-        each = (error.square().mean((2, 3, 4)) * weight).mean()
-        gap = ((error[0] - error[1]).square().mean((1, 2, 3)) * weight[1] / weight[0]).mean()
-        step_with(optimizer, each + GAP * gap, rate(step, steps, peak, DECAY), model)
+    # On a GPU a step takes less time than its lesson: other processes prepare them.
+    gpu = run.device.type == "cuda"
+    workers = max(1, (os.cpu_count() or 1) - 2) if gpu else 0
+    loader = DataLoader(lessons, None, sampler=range(start, steps), num_workers=workers, pin_memory=gpu)
+    began, learn = time.perf_counter() - seconds, None
+    for step, lesson in zip(range(start, steps), loader, strict=True):
+        lesson = lesson.map(partial(Tensor.to, device=run.device, non_blocking=True))
+        z, target, weight = taught(lesson)
+        arguments = z, lesson.t, lesson.tokens, target, weight
+        learn = learn or (Captured(model, *arguments) if gpu else partial(losses, model))
+        recent.append(learn(*arguments))
+        step_with(optimizer, rate(step, steps, peak, DECAY), model, keep=gpu)  # a graph writes them anew
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
-        recent.append((each.item(), gap.item()))
-        seconds += time.perf_counter() - began
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            seconds = time.perf_counter() - began
             run.save("unet", {"model": model.state_dict(), "average": average.state_dict(),
                               "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})  # fmt: skip
-            for stage, mean in zip(("unet", "unet: gap"), np.mean(recent, 0), strict=True):
-                run.log(stage, step + 1, float(mean), seconds)
+            for stage, mean in zip(("unet", "unet: gap"), torch.stack(recent).mean(0).tolist(), strict=True):
+                run.log(stage, step + 1, mean, seconds)
             recent = []
     return average.eval(), max(steps, start), seconds
 
@@ -300,15 +346,23 @@ def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) 
 
 
 def learn_density(run: Run, out: Path) -> None:
-    """Write :attr:`dpid.Explainer.density`, learnt from scenes of two pictures drawn as those of training are."""
+    """Write :attr:`dpid.Explainer.density`, learnt from scenes of two pictures drawn as those of training are.
+
+    Each is explained twice: by its own words, and by one of them with a word of what it does not show.
+    """
     explainer, rng = Explainer.from_pretrained(out), run.rng("density", 0)
-    results = []
-    while len(results) < SEEN:
+    results: list[PIDResult] = []
+    while len(results) < 2 * SEEN:
         scene = scenes.sample(rng)
         phrases = [rng.choice(scenes.PICTURES[p].phrases)[0] for p in scene.pictures]
+        absent = scenes.THINGS[rng.choice([n for n in scenes.THINGS if n not in scene.pictures])][1][0]
         if len(set(phrases)) == 2:
+            there = phrases[0]
             prompt, image = " and ".join(f"a {p}" for p in phrases), Image.fromarray(sprites.draw(scene)[0])
-            results.append(explainer.explain(image, prompt, phrases, samples=SAMPLES, rule="shifted-grid"))
+            wrong = {(): "", (there,): there, (absent,): absent, (there, absent): f"{there} {absent}"}
+            how: dict[str, Any] = {"samples": SAMPLES, "rule": "shifted-grid"}
+            results.append(explainer.explain(image, prompt, phrases, **how))
+            results.append(explainer.explain(image, prompt, conditions=wrong, reference="prompt", **how))
     explainer.learn(results)
     assert explainer.density is not None
     (out / DENSITY).write_bytes(save({"density": explainer.density.float()}))
@@ -323,6 +377,7 @@ def main(
     seed: int = 0,
     start: Annotated[Path | None, typer.Option(help="An exported model to go on from.")] = None,
     peak: Annotated[float, typer.Option(help="Learning rate.")] = LR,
+    batch: Annotated[int, typer.Option(help="Captions a step, two of each scene.")] = BATCH,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Train the embedded emoji model and export it."""
@@ -331,13 +386,21 @@ def main(
     vae = vae or train_vae(run, vae_steps)
     world = training_scenes(run, count)
     latents, scaling = encode_scenes(run, vae, world, scaling)
-    alphas = make_scheduler().alphas_cumprod.to(run.device)
-    lessons = Lessons(world, latents, make_teacher(run, vae, scaling), alphas, BATCH // 2)
-    average, done, seconds = train_unet(run, steps, lessons, model.to(run.device), peak)
+    alphas, teacher = make_scheduler().alphas_cumprod, make_teacher(run, vae, scaling)
+    lessons = Lessons(
+        world,
+        alphas,
+        batch // 2,
+        tuple(latents.shape[1:]),
+        partial(tokenized, make_tokenizer()),
+        partial(run.rng, "unet"),
+    )
+    taught = partial(Lesson.taught, latents=latents, teacher=teacher, alphas=alphas.to(run.device))
+    average, done, seconds = train_unet(run, steps, lessons, taught, model.to(run.device), peak)
     export(out, vae, scaling, average)
     learn_density(run, out)
     (out / "train_log.csv").write_text((work / "log.csv").read_text())
-    facts = {"seed": seed, "vae_steps": vae_steps, "unet_steps": done, "batch": BATCH, "scenes": count,
+    facts = {"seed": seed, "vae_steps": vae_steps, "unet_steps": done, "batch": batch, "scenes": count,
              "unet_seconds": round(seconds), "start": start and str(start), "peak": peak, "device": device,
              "torch": torch.__version__}  # fmt: skip
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
