@@ -23,10 +23,13 @@ def embedded_path(name: str) -> Path:
 
 
 def fingerprint(model: str | Path) -> str:
-    """Of the UNet's weights in a folder, whose name says nothing of a training since: 8 hex digits; "" of a hub id."""
+    """Of a folder's UNet and density, which its name does not tell from those of another training: 8 hex digits.
+
+    "" of a hub id.
+    """
     folder = embedded_path(str(model)) if str(model) in EMBEDDED else Path(model)
     found = 0
-    for path in sorted(folder.glob("unet/*.safetensors")):
+    for path in sorted(folder.glob("unet/*.safetensors")) + sorted(folder.glob(DENSITY)):
         with path.open("rb") as f:
             f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last of them: all change in a step of training
             found = zlib.crc32(f.read(), found)
