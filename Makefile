@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc triton_kernels dpid -name __pycache__ -prune -o -type f -print) CMakeLists.txt pyproject.toml constraints.txt
-CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp)
+CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp tests/cpp/*/*.h)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -18,12 +18,16 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
 	$(BIN)/pytest
 
-sanitize:  ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize:  ## the C++ tests under sanitizers of addresses and undefined behaviour; on an emulated GPU, of races
 	mkdir -p build/sanitize
 	$(CXX) -std=c++17 -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
 	  -DDPID_SANITIZE -Icsrc tests/cpp/test_ops.cpp csrc/noisy_channel_cpu.cpp csrc/accumulate_cpu.cpp -fopenmp \
 	  -o build/sanitize/test_ops
 	build/sanitize/test_ops
+	$(CXX) -std=c++20 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -Werror -fsanitize=thread -DDPID_SANITIZE -Icsrc \
+	  -Itests/cpp/cuda_on_cpu tests/cpp/test_accumulate_cuda.cpp csrc/noisy_channel_cpu.cpp csrc/accumulate_cpu.cpp \
+	  -pthread -o build/sanitize/test_accumulate_cuda
+	build/sanitize/test_accumulate_cuda
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .

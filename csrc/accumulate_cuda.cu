@@ -1,4 +1,4 @@
-#include <cuda_pipeline.h>
+#include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
 
 #include "accumulate.h"
@@ -6,36 +6,30 @@
 namespace dpid {
 namespace {
 
-constexpr int kChannels = 4;  // taken together: their squares are summed in a register
+constexpr int kChannels = 4;  // taken together, at most: their squares are summed in a register
 constexpr int kRows = 36;     // residuals and gaps of a block: those of K = 8 with all pairs
-
-// Four pixels of one channel as one 16-byte (fp32) or 8-byte (fp16, bf16) word.
-template <typename T>
-struct alignas(4 * sizeof(T)) Four {
-  T v[4];
-};
 
 // The two conditions of a row of sums; the noise is condition -1.
 struct Pair {
   int left, right;
 };
 
-// Dynamic shared memory of a block: lines[kRows], noise[kChannels][threads], sums[rows][threads] and, twice, for this
-// step and the next one, words[kChannels][K][threads].
+// Dynamic shared memory of a block: pairs[kRows], noise[kChannels][threads], sums[rows][threads] and, twice, for this
+// step and the next one, eps_hat[channels][K][threads].
 template <typename T>
 struct Shared {
-  Pair* lines;
+  Pair* pairs;
   float *noise, *sums;
-  T* words;
+  T* eps_hat;
 
   __device__ Shared(unsigned char* memory, int rows)
-      : lines(reinterpret_cast<Pair*>(memory)),
-        noise(reinterpret_cast<float*>(lines + kRows)),
+      : pairs(reinterpret_cast<Pair*>(memory)),
+        noise(reinterpret_cast<float*>(pairs + kRows)),
         sums(noise + kChannels * blockDim.x),
-        words(reinterpret_cast<T*>(sums + rows * blockDim.x)) {}
+        eps_hat(reinterpret_cast<T*>(sums + rows * blockDim.x)) {}
 
-  static int64_t bytes(int64_t threads, int64_t K, int64_t rows) {
-    const int64_t pixel = (kChannels + rows) * sizeof(float) + 2 * kChannels * K * sizeof(T);
+  static int64_t bytes(int64_t threads, int64_t K, int64_t rows, int64_t channels) {
+    const int64_t pixel = (kChannels + rows) * sizeof(float) + 2 * channels * K * sizeof(T);
     return kRows * static_cast<int64_t>(sizeof(Pair)) + threads * pixel;
   }
 };
@@ -47,15 +41,15 @@ __device__ int64_t next_sample(const AccumulateArgs<T>& a, int64_t g, int64_t n)
   return n;
 }
 
-// Starts the copy of channels c … c + count - 1 of all conditions of sample n. Of four neighbours each brings one
-// channel of all four pixels.
+// Starts the copy of channels c … c + count - 1 of all conditions of sample n to the tile `to`. Of four neighbours each
+// brings one channel of all four pixels.
 template <typename T, bool kAligned>
-__device__ void fetch(const AccumulateArgs<T>& a, T* words, int64_t n, int64_t b, int64_t c, int count, int64_t h) {
+__device__ void fetch(const AccumulateArgs<T>& a, T* to, int64_t n, int64_t b, int64_t c, int count, int64_t h) {
   const int lane = threadIdx.x % 4;
   if (h >= a.HW) return;
-  for (int64_t k = 0; k < a.K; ++k) {
+  to += threadIdx.x;
+  for (int64_t k = 0; k < a.K; ++k, to += blockDim.x) {
     const T* from = a.eps_hat + (((n * a.K + k) * a.B + b) * a.C + c) * a.HW + h;
-    T* to = words + k * blockDim.x + threadIdx.x;
     if constexpr (!kAligned) {
       for (int i = 0; i < count; ++i) to[i * a.K * blockDim.x] = from[i * a.HW];
     } else if (lane < count) {
@@ -64,11 +58,11 @@ __device__ void fetch(const AccumulateArgs<T>& a, T* words, int64_t n, int64_t b
   }
 }
 
-// The noise of `count` channels from c on of this thread's pixel h. Of four neighbours each makes one channel of all
+// The noise of the channels from c on of this thread's pixel h. Of four neighbours each makes one channel of all
 // four pixels, which are one Philox block.
 template <typename T, bool kAligned>
-__device__ void take_noise(const AccumulateArgs<T>& a, float* shared, int64_t id, int64_t b, int64_t c, int count,
-                           int64_t h, float (&noise)[kChannels]) {
+__device__ void take_noise(const AccumulateArgs<T>& a, float* shared, int64_t id, int64_t b, int64_t c, int64_t h,
+                           float (&noise)[kChannels]) {
   const auto image = static_cast<uint32_t>(b);
   if constexpr (kAligned) {
     const int lane = threadIdx.x % 4;
@@ -90,12 +84,47 @@ __device__ void take_noise(const AccumulateArgs<T>& a, float* shared, int64_t id
   }
 }
 
+// sums[row] += scale * sum over channels of (left - right)^2, of this thread's pixel, whose eps_hat is
+// tile[channel][K].
+template <typename T>
+__device__ void add_rows(const Pair* pairs, int rows, const T* tile, int64_t K, int count, float scale,
+                         const float (&noise)[kChannels], float* sums) {
+  float left[kChannels] = {};
+  int loaded = -1;
+  for (int row = 0; row < rows; ++row) {
+    const Pair pair = pairs[row];
+    if (pair.left != loaded) {
+#pragma unroll
+      for (int i = 0; i < kChannels; ++i) {
+        if (i < count) left[i] = to_float(tile[(i * K + pair.left) * blockDim.x]);
+      }
+      loaded = pair.left;
+    }
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kChannels; ++i) {
+      if (i < count) {
+        const float right = to_float(tile[(i * K + pair.right) * blockDim.x]);
+        total += squared_difference(pair.left < 0 ? noise[i] : left[i], right);
+      }
+    }
+    sums[row * blockDim.x] += scale * total;
+  }
+}
+
+// Where the sums of residual or gap `row` of a replicate and an image are in memory.
+template <typename T>
+__device__ float* sums_of(const AccumulateArgs<T>& a, int64_t row, int64_t g, int64_t b) {
+  return row < a.K ? a.residuals + ((g * a.K + row) * a.B + b) * a.HW
+                   : a.gaps + ((g * a.P + row - a.K) * a.B + b) * a.HW;
+}
+
 // A block owns blockDim.x pixels of one image and one replicate, a thread one of them, and kRows of the K residuals and
-// P gaps. It walks the samples of its replicate in order while the next ones are on their way: eps_hat is read once
-// (once for every kRows), no sum is shared between threads, no atomics, the same result at every launch. Only four
-// neighbours exchange what they bring, so that no more than a warp has to wait.
+// P gaps. It walks the samples of its replicate in order, `channels` at a time, while the next are on their way:
+// eps_hat is read once (once for every kRows), no sum is shared between threads, no atomics, the same result at every
+// launch. Only four neighbours exchange what they bring, so that no more than a warp has to wait.
 template <typename T, bool kAligned>
-__global__ void accumulate_kernel(AccumulateArgs<T> a) {
+__global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int64_t h = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t b = blockIdx.y, g = blockIdx.z % a.G, first = blockIdx.z / a.G * kRows;
@@ -104,97 +133,76 @@ __global__ void accumulate_kernel(AccumulateArgs<T> a) {
   int64_t n = next_sample(a, g, 0), c = 0;
   if (n == a.N) return;
 
-  // Where the sums of a row are in memory.
-  const auto place = [&](int64_t row) {
-    return row < a.K ? a.residuals + ((g * a.K + row) * a.B + b) * a.HW + h
-                     : a.gaps + ((g * a.P + row - a.K) * a.B + b) * a.HW + h;
-  };
   for (int row = threadIdx.x; row < rows; row += blockDim.x) {
     const int64_t p = first + row - a.K;
-    shared.lines[row] = p < 0 ? Pair{-1, static_cast<int>(first + row)}
+    shared.pairs[row] = p < 0 ? Pair{-1, static_cast<int>(first + row)}
                               : Pair{static_cast<int>(a.pairs[2 * p]), static_cast<int>(a.pairs[2 * p + 1])};
   }
   float* sums = shared.sums + threadIdx.x;
-  for (int row = 0; row < rows; ++row) sums[row * blockDim.x] = h < a.HW ? *place(first + row) : 0.0f;
+  for (int row = 0; row < rows; ++row) {
+    sums[row * blockDim.x] = h < a.HW ? sums_of(a, first + row, g, b)[h] : 0.0f;
+  }
   __syncthreads();
 
-  const auto count_at = [&](int64_t c) { return static_cast<int>(min(static_cast<int64_t>(kChannels), a.C - c)); };
-  const int64_t half = kChannels * a.K * blockDim.x;
-  float noise[kChannels] = {}, left[kChannels] = {};
-  int64_t kept = 0, kept_channel = -1;  // whose noise that is
-  fetch<T, kAligned>(a, shared.words, n, b, c, count_at(c), h);
+  const auto count_at = [&](int64_t c) { return static_cast<int>(min(static_cast<int64_t>(channels), a.C - c)); };
+  const int64_t tile = channels * a.K * blockDim.x;
+  float noise[kChannels] = {};
+  int64_t noise_id = 0, noise_channel = -1;
+  fetch<T, kAligned>(a, shared.eps_hat, n, b, c, count_at(c), h);
   __pipeline_commit();
   for (int buffer = 0; n < a.N; buffer ^= 1) {
-    const bool same = c + kChannels < a.C;
-    const int64_t next_n = same ? n : next_sample(a, g, n + 1), next_c = same ? c + kChannels : 0;
+    const bool same = c + channels < a.C;
+    const int64_t next_n = same ? n : next_sample(a, g, n + 1), next_c = same ? c + channels : 0;
     __syncwarp();  // the neighbours have read what is overwritten now
     if (next_n < a.N) {
-      fetch<T, kAligned>(a, shared.words + (buffer ^ 1) * half, next_n, b, next_c, count_at(next_c), h);
+      fetch<T, kAligned>(a, shared.eps_hat + (buffer ^ 1) * tile, next_n, b, next_c, count_at(next_c), h);
     }
     __pipeline_commit();
     __pipeline_wait_prior(1);
     __syncwarp();
-    const T* words = shared.words + buffer * half + threadIdx.x;
-    const int count = count_at(c);
-    const float scale = 0.5f * a.weight[n];
     if (first < a.K) {
       const int64_t id = a.sample_id[n];
-      if (id == ~kept && kept_channel == c) {  // the antithetic partner of the last one
+      if (id == ~noise_id && noise_channel == c) {  // the antithetic partner of the last sample, and one step a sample
         for (float& value : noise) value = -value;
       } else {
-        take_noise<T, kAligned>(a, shared.noise, id, b, c, count, h, noise);
+        take_noise<T, kAligned>(a, shared.noise, id, b, c, h, noise);
       }
-      kept = id, kept_channel = c;
+      noise_id = id, noise_channel = c;
     }
-    int loaded = -1;
-    for (int row = 0; row < rows; ++row) {
-      const Pair line = shared.lines[row];
-      if (line.left != loaded) {
-#pragma unroll
-        for (int i = 0; i < kChannels; ++i) {
-          if (i < count) left[i] = to_float(words[(i * a.K + line.left) * blockDim.x]);
-        }
-        loaded = line.left;
-      }
-      const bool residual = line.left < 0;
-      float total = 0.0f;
-#pragma unroll
-      for (int i = 0; i < kChannels; ++i) {
-        if (i < count) {
-          const float right = to_float(words[(i * a.K + line.right) * blockDim.x]);
-          total += squared_difference(residual ? noise[i] : left[i], right);
-        }
-      }
-      sums[row * blockDim.x] += scale * total;
-    }
+    add_rows(shared.pairs, rows, shared.eps_hat + buffer * tile + threadIdx.x, a.K, count_at(c), 0.5f * a.weight[n],
+             noise, sums);
     n = next_n, c = next_c;
   }
   if (h >= a.HW) return;
-  for (int row = 0; row < rows; ++row) *place(first + row) = sums[row * blockDim.x];
+  for (int row = 0; row < rows; ++row) sums_of(a, first + row, g, b)[h] = sums[row * blockDim.x];
 }
 
 }  // namespace
 
 template <typename T>
 int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
-  if (a.N * a.B * a.HW == 0) return cudaSuccess;
+  const int64_t parts = (a.K + a.P + kRows - 1) / kRows;
+  if (a.N * a.B * a.HW * parts == 0) return cudaSuccess;
   const bool aligned = a.HW % 4 == 0 && reinterpret_cast<uintptr_t>(a.eps_hat) % alignof(Four<T>) == 0;
   auto* kernel = aligned ? accumulate_kernel<T, true> : accumulate_kernel<T, false>;
   int device = 0, most = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
   if (cudaError_t error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
-  // Small blocks, so that a multiprocessor holds several; a block of many conditions is smaller still.
-  int64_t threads = 128, rows = std::min<int64_t>(kRows, a.K + a.P);
-  while (threads > 32 && Shared<T>::bytes(threads, a.K, rows) > most / 4) threads /= 2;
-  const int64_t bytes = Shared<T>::bytes(threads, a.K, rows);
-  if (bytes > most) return cudaErrorInvalidConfiguration;
-  const auto size = static_cast<int>(bytes);
-  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, size)) return error;
-  const int64_t parts = (a.K + a.P + kRows - 1) / kRows;
-  const dim3 grid(static_cast<unsigned>((a.HW + threads - 1) / threads), static_cast<unsigned>(a.B),
-                  static_cast<unsigned>(a.G * parts));
-  kernel<<<grid, static_cast<unsigned>(threads), size, static_cast<cudaStream_t>(stream)>>>(a);
-  return cudaGetLastError();
+  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)) return error;
+  // Small blocks, so that a multiprocessor holds several. Many conditions need smaller ones, then fewer channels at
+  // once.
+  int64_t threads = 128, rows = std::min<int64_t>(kRows, a.K + a.P), channels = kChannels;
+  const auto bytes = [&] { return Shared<T>::bytes(threads, a.K, rows, channels); };
+  while (threads > 32 && bytes() > most / 4) threads /= 2;
+  while (channels > 1 && bytes() > most) channels /= 2;
+  if (bytes() > most) return cudaErrorInvalidConfiguration;
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim = dim3(static_cast<unsigned>((a.HW + threads - 1) / threads), static_cast<unsigned>(a.B),
+                        static_cast<unsigned>(a.G * parts));
+  launch.blockDim = dim3(static_cast<unsigned>(threads));
+  launch.dynamicSmemBytes = static_cast<size_t>(bytes());
+  launch.stream = static_cast<cudaStream_t>(stream);
+  return cudaLaunchKernelEx(&launch, kernel, a, static_cast<int>(channels));
 }
 
 template int accumulate_cuda(const AccumulateArgs<float>&, void*);

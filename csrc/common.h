@@ -35,6 +35,12 @@ struct BFloat16 {
   uint16_t bits;
 };
 
+// Four elements as one word of 16 bytes (fp32) or 8 (fp16, bf16).
+template <typename T>
+struct alignas(4 * sizeof(T)) Four {
+  T v[4];
+};
+
 template <typename To, typename From>
 DPID_INLINE To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From), "bit_cast needs equal sizes");

@@ -7,12 +7,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Four elements as one 16-byte (fp32) or 8-byte (fp16, bf16) word.
-template <typename T>
-struct alignas(4 * sizeof(T)) Four {
-  T v[4];
-};
-
 // One Philox block of four elements a thread, of one image under two samples: the second, where it is the antithetic
 // partner of the first, takes the noise that is there. kAligned: E is a multiple of four, so that every row starts on a
 // word.
