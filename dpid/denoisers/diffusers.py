@@ -131,6 +131,7 @@ class DiffusersDenoiser(LatentDenoiser):
             words = [w for w in text.split() if unknown in tokenizer(w, add_special_tokens=False).input_ids]
         refuse_text(len(ids), limit, cut, words, list(tokenizer.get_vocab()) if words else ())
 
+    @exact_float32()
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
         """Texts to hidden states and every cross-attention's keys and values.
 

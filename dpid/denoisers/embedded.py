@@ -109,6 +109,7 @@ class EmbeddedDenoiser(LatentDenoiser):
         refuse_text(len(ids), limit, self._tokenizer.decode(ids[limit - 1 : -1]), words, known)
         return ids + [self._text_config["pad_token_id"]] * (limit - len(ids))
 
+    @exact_float32()
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
         """Texts to hidden states and keys and values; ``ValueError`` for one too long or with unknown words."""
         ids = torch.tensor([self._ids(text) for text in conditions], device=self.device)

@@ -1,4 +1,4 @@
-"""The compiled ops. Each has four backends with one truth: reference, cpu, cuda, triton.
+"""The compiled ops. Each has four backends with one truth: reference, cpu, cuda, triton; those of the UNet have two.
 
 ``backend=None`` takes ``DPID_BACKEND`` from the environment, else the compiled kernel of the tensors' device, else
 (a build without CUDA) the reference. A backend that is named and cannot run raises.

@@ -1,11 +1,13 @@
 """Ops of the UNet with a Triton kernel, measured to win on a GPU (``benchmarks/bench_ops.py``).
 
-``backend=None``: the kernel on a GPU, where Triton works, else torch. ``"reference"``: torch. ``"triton"``: the kernel.
+``backend=None``: the kernel on a GPU, where Triton works; else torch, as for float64, for tensors that want gradients
+and with ``DPID_BACKEND=reference`` in the environment. ``"reference"``: torch. ``"triton"``: the kernel.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 from types import ModuleType
 
@@ -29,7 +31,9 @@ def load_triton() -> ModuleType:
 
 @cache
 def _works(device: torch.device) -> bool:
-    """Whether Triton is there and compiles for ``device``; tried once."""
+    """Whether Triton is wanted, is there and compiles for ``device``; tried once."""
+    if os.environ.get("DPID_BACKEND") == "reference":
+        return False
     try:
         load_triton().geglu(torch.zeros(1, 2, device=device))
     except Exception as error:  # no compiler, no driver, an old GPU: Triton raises what it likes
@@ -41,7 +45,7 @@ def _works(device: torch.device) -> bool:
 def _implementation(backend: str | None, *tensors: tuple[str, Tensor]) -> ModuleType:
     if backend not in (None, "reference", "triton"):
         raise ValueError(f"backend: found {backend!r}, allowed are None, reference, triton")
-    name, first = tensors[0]
+    first = tensors[0][1]
     for name, tensor in tensors:
         if tensor.dtype not in _FLOATS or tensor.dtype != first.dtype or tensor.device != first.device:
             raise TypeError(

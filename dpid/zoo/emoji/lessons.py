@@ -158,13 +158,14 @@ class Lessons(Dataset[Lesson]):
     count: int
     shape: tuple[int, int, int]
     tokenize: Callable[[list[str]], Tensor]
-    random: Callable[[int], random.Random]
+    rng_of: Callable[[int], random.Random]
 
     def __post_init__(self) -> None:
         self._captions = Captions()
+        say([""])  # makes what all captions need, once for all processes
 
     def __getitem__(self, step: int) -> Lesson:
-        rng = self.random(step)
+        rng = self.rng_of(step)
         torch.manual_seed(rng.getrandbits(63))
         rows = [rng.randrange(len(self.world)) for _ in range(self.count)]
         shown, t = [self.world[i] for i in rows], timesteps(self.alphas, self.count)

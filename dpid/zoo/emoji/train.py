@@ -120,7 +120,7 @@ class Run:
 
     def load(self, name: str) -> dict[str, Any] | None:
         path = self.work / f"{name}.pt"
-        return torch.load(path, map_location=self.device, weights_only=True) if path.exists() else None
+        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         path = self.work / f"{name}.pt"
@@ -214,7 +214,7 @@ def encode_scenes(
 ) -> tuple[Tensor, float]:
     """Latents fp16 [len(world), 4, 16, 16], scaled (to unit variance, if not known), and the scaling factor."""
     if state := run.load("latents"):
-        return state["latents"], state["scaling"]
+        return state["latents"].to(run.device), state["scaling"]
     parts = (world[i : i + 256] for i in range(0, len(world), 256))  # of which the pictures are in memory
     latents = torch.cat([encode(vae, [sprites.draw(s)[0] for s in part]) for part in parts])
     scaling = scaling or 1 / latents.std().item()
@@ -226,7 +226,7 @@ def encode_scenes(
 def make_teacher(run: Run, vae: AutoencoderKL, scaling: float) -> Teacher:
     """The exact posterior means in the latents of ``vae``; minutes, kept among the checkpoints."""
     if state := run.load("teacher"):
-        return Teacher(**state)
+        return Teacher(**{name: v.to(run.device) if isinstance(v, Tensor) else v for name, v in state.items()})
     teacher = Teacher.of(lambda drawn: encode(vae, drawn) * scaling)
     run.save("teacher", {field.name: getattr(teacher, field.name) for field in fields(teacher)})
     return teacher
@@ -295,7 +295,7 @@ def train_unet(
         start, seconds = state["step"], state["seconds"]
     # On a GPU a step takes less time than its lesson: other processes prepare them.
     gpu = run.device.type == "cuda"
-    workers = max(1, (os.cpu_count() or 1) - 2) if gpu else 0
+    workers = max(1, min(14, len(os.sched_getaffinity(0)) - 2)) if gpu else 0
     loader = DataLoader(lessons, None, sampler=range(start, steps), num_workers=workers, pin_memory=gpu)
     began, learn = time.perf_counter() - seconds, None
     for step, lesson in zip(range(start, steps), loader, strict=True):
@@ -381,7 +381,11 @@ def main(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Train the embedded emoji model and export it."""
+    if batch < 16 or batch % 2:
+        raise typer.BadParameter(f"--batch: found {batch}, expected an even number from 16")
     run = Run(work, seed, torch.device(device))
+    if run.device.type == "cuda":
+        torch.cuda.set_device(run.device)
     model, vae, scaling = first(run, start)
     vae = vae or train_vae(run, vae_steps)
     world = training_scenes(run, count)
