@@ -29,8 +29,8 @@ def on_device(launch: Launch) -> Launch:
 
     @wraps(launch)
     def there(first: Tensor, *rest: Any) -> Any:
-        if first.device.type != "cuda":
-            return launch(first, *rest)
+        if first.device.type != "cuda" or first.device.index == torch.cuda.current_device():
+            return launch(first, *rest)  # a guard costs more than the launch
         with torch.cuda.device(first.device):
             return launch(first, *rest)
 
