@@ -105,6 +105,15 @@ def importance(logsnr: Tensor) -> Tensor:
     return (-logsnr / 2).exp().clamp(max=1)
 
 
+def tame(target: Tensor) -> Tensor:
+    """Weight [N] of second captions, beside that of first ones, of what is to be predicted under both [2,N,C,H,W].
+
+    Where a caption is wrong and z nearly clear, what it asks for is so far from what is seen that the square of it
+    would drown all else: it is weighed down to about ``LARGE``.
+    """
+    return 1 / (1 + (target[0] - target[1]).square().mean((1, 2, 3)) / LARGE)
+
+
 @dataclass
 class Lesson:
     """Of one step: N scenes, each noised and under two captions. Other processes can prepare it.
@@ -135,18 +144,13 @@ class Lesson:
         return self.map(Tensor.pin_memory)
 
     def taught(self, latents: Tensor, teacher: Teacher, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z [N,C,H,W], the ε to predict under either caption [2,N,C,H,W], weights [2,N], where ``latents`` lie.
-
-        Where a caption is wrong and z nearly clear, what it asks for is so far from what is seen that the square of it
-        would drown all else: it is weighed down to about ``LARGE``.
-        """
+        """z [N,C,H,W], the ε to predict under either caption [2,N,C,H,W], weights [N], where ``latents`` lie."""
         x, a, shape = latents[self.rows].float(), alphas[self.t], (-1, 1, 1, 1)
         logsnr = torch.logit(a)
         z = a.sqrt().view(shape) * x + (1 - a).sqrt().view(shape) * self.noise
         target = self.noise.repeat(2, 1, 1, 1, 1)
         target[:, self.known] += teacher.unsaid(z[self.known], logsnr[self.known], self.shown, self.said)
-        tame = 1 / (1 + (target[0] - target[1]).square().mean((1, 2, 3)) / LARGE)
-        return z, target, importance(logsnr) * torch.stack((torch.ones_like(tame), tame))
+        return z, target, importance(logsnr)
 
 
 @dataclass

@@ -40,7 +40,7 @@ from dpid.loading import DENSITY
 from dpid.precision import candidates
 from dpid.result import PIDResult
 from dpid.zoo.emoji import scenes, sprites
-from dpid.zoo.emoji.lessons import Lesson, Lessons, scene
+from dpid.zoo.emoji.lessons import Lesson, Lessons, scene, tame
 from dpid.zoo.emoji.teacher import Teacher
 
 MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 words
@@ -246,9 +246,10 @@ def losses(model: nn.ModuleDict, z: Tensor, t: Tensor, tokens: Tensor, target: T
     with plain, torch.autocast(z.device.type, torch.bfloat16, enabled=fast, cache_enabled=False):
         text = model["text"](tokens).last_hidden_state
         eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
-    error = eps_hat.float().unflatten(0, (2, -1)) - target
-    each = (error.square().mean((2, 3, 4)) * weight).mean()
-    gap = ((error[0] - error[1]).square().mean((1, 2, 3)) * weight[1] / weight[0]).mean()
+    error, tamed = eps_hat.float().unflatten(0, (2, -1)) - target, tame(target)
+    first, second = error.square().mean((2, 3, 4))
+    each = ((first + second * tamed) / 2 * weight).mean()
+    gap = ((error[0] - error[1]).square().mean((1, 2, 3)) * tamed).mean()
     (each + GAP * gap).backward()
     return torch.stack((each, gap)).detach()
 
