@@ -96,9 +96,13 @@ def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
 
 
 def _held(values: Tensor, errors: Tensor, truth: Tensor, replicates: int, positive: Tensor | bool = False) -> float:
-    """Share of the intervals of ``values`` that hold ``truth``."""
+    """Share of the intervals of ``values`` that hold ``truth``.
+
+    What is known exactly (the uniqueness of one of two words, pixels that no word changes) is no interval and left out.
+    """
     low, high = interval(values, errors, replicates - 1, positive=positive)
-    return float(((low <= truth) & (truth <= high)).double().mean())
+    held = (low <= truth) & (truth <= high)
+    return float(held[(errors > 0) | ~held].double().mean())
 
 
 def coverage(f: Tensor, truth: Truth, replicates: int, positive: Tensor = NONE) -> dict[str, float]:

@@ -8,6 +8,7 @@ import answers
 import calibrate
 import known
 import pytest
+import torch
 
 import dpid
 from dpid.information import ESTIMATORS
@@ -37,6 +38,11 @@ def test_coverage_and_bias(gaussian, rule):
                 assert share - 0.95 <= (PIXELS if "pixels" in level else IMAGE), (c, level)
         # The worst of three f(S): 4 standard errors are passed in one run of 5000. Truncation is below 1e-3 of them.
         assert abs(c.bias) < 4, c
+
+
+def test_what_is_known_exactly_is_no_interval_that_holds():
+    values, errors, truth = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 0.1, 0.0, 0.1], [0.0, 5.0, 1.0, 1.0]])
+    assert calibrate._held(values, errors, truth, 8) == pytest.approx(1 / 3)  # the first says nothing
 
 
 def test_a_mixture_needs_more_samples():
