@@ -2,7 +2,8 @@
 
 Coverage: over many repeats, how often the 95 % interval (:func:`dpid.estimates.interval`) holds the truth: of f(S) of
 the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of :mod:`dpid.sampling`, every estimator,
-R = 4 and 8 replicates of 4, 16 and 64 samples (``--each`` asks for others). A repeat is one explanation.
+R = 4 and 8 replicates of 4, 16 and 64 samples (``--each`` asks for others). A repeat is one explanation; what all of
+them know exactly is no interval and left out.
 Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
 "orthogonal" and "rao-blackwell" the integral, in closed form or of a long run; of the embedded model, which is asked by
 name only, always a long run.
@@ -63,7 +64,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Truth:
-    """f(S) of the image [3] with its standard error [3], and of the pixels [3,H,W]."""
+    """f(S) of the image [3] with its standard error [3], and of the pixels [3,H,W]; or [repeats, …] of each repeat."""
 
     image: Tensor
     stderr: Tensor
@@ -95,29 +96,33 @@ def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
     return values.coarse, errors.coarse
 
 
-def _held(values: Tensor, errors: Tensor, truth: Tensor, replicates: int, positive: Tensor | bool = False) -> float:
-    """Share of the intervals of ``values`` that hold ``truth``.
+def _held(
+    values: Tensor, errors: Tensor, truth: Tensor, replicates: int, positive: Tensor | bool = False, repeats: int = 0
+) -> float:
+    """Share of the intervals of ``values`` that hold ``truth``; ``repeats`` is the dimension of those.
 
-    What is known exactly (the uniqueness of one of two words, pixels that no word changes) is no interval and left out.
+    What every repeat knows exactly (the uniqueness of one of two words, pixels that no word changes) is left out.
     """
     low, high = interval(values, errors, replicates - 1, positive=positive)
     held = (low <= truth) & (truth <= high)
-    return float(held[(errors > 0) | ~held].double().mean())
+    unknown = ~(held & (errors == 0)).all(repeats, keepdim=True)
+    return float(held[unknown.expand_as(held)].double().mean())
 
 
 def coverage(f: Tensor, truth: Truth, replicates: int, positive: Tensor = NONE) -> dict[str, float]:
-    """By level: replicates [G,3,H,W], taken ``replicates`` at a time, against the truth.
+    """By level: replicates [G,3,H,W], taken ``replicates`` at a time, against the truth, of all or of each repeat.
 
     ``positive`` [3]: which f(S) are integrals of squares.
     """
     f = f.unflatten(0, (-1, replicates)).transpose(0, 1)  # [R,repeats,3,H,W]
     shares = []
     for values, exact, corrected, above in (
-        (f.sum((-2, -1)), truth.image, True, positive), (f, truth.pixels, False, positive[:, None, None]),
+        (f.sum((-2, -1)), truth.image.view(-1, 3), True, positive),
+        (f, truth.pixels.view(-1, *f.shape[2:]), False, positive[:, None, None]),
     ):  # fmt: skip
         shares.append(_held(*mean_stderr(values), exact, replicates, above))
-        right = decompose({s: exact[i] for i, s in enumerate(SUBSETS)}, coarse=True).coarse[:, None]
-        shares.append(_held(*_atoms(values, corrected), right, replicates))
+        right = decompose({s: exact[:, i] for i, s in enumerate(SUBSETS)}, coarse=True).coarse
+        shares.append(_held(*_atoms(values, corrected), right, replicates, repeats=1))
     return dict(zip(LEVELS, shares, strict=True))
 
 
@@ -231,14 +236,16 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
 
 def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth]) -> Coverage:
     """Coverage of the default maps, smoothed and laid out a share w like iˢ, against the long run's with the same w."""
-    names, held = ("rao-blackwell", "standard"), []
+    names, maps, exact = ("rao-blackwell", "standard"), [], []
     long = [smoothed(truth[name].pixels, SMOOTH) for name in names]
     for quiet, noisy in zip(*(smoothed(f[name], SMOOTH).split(8) for name in names), strict=True):
         w = share(quiet, noisy)
-        exact = arranged(*long, w)
-        held.append(coverage(arranged(quiet, noisy, w), Truth(exact.sum((-2, -1)), torch.zeros(3), exact), 8))
-    kept = {level: sum(s[level] for s in held) / len(held) for level in LEVELS if "pixels" in level}
-    return Coverage(case.name, "adaptive", 4, 8, "rao-blackwell, maps as shown", len(held), kept, float("nan"))
+        maps.append(arranged(quiet, noisy, w))
+        exact.append(arranged(*long, w))
+    right = torch.stack(exact)
+    held = coverage(torch.cat(maps), Truth(right.sum((-2, -1)), torch.zeros(3), right), 8)
+    kept = {level: held[level] for level in LEVELS if "pixels" in level}
+    return Coverage(case.name, "adaptive", 4, 8, "rao-blackwell, maps as shown", len(maps), kept, float("nan"))
 
 
 def every_rule(

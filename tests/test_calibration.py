@@ -40,9 +40,12 @@ def test_coverage_and_bias(gaussian, rule):
         assert abs(c.bias) < 4, c
 
 
-def test_what_is_known_exactly_is_no_interval_that_holds():
-    values, errors, truth = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 0.1, 0.0, 0.1], [0.0, 5.0, 1.0, 1.0]])
-    assert calibrate._held(values, errors, truth, 8) == pytest.approx(1 / 3)  # the first says nothing
+def test_what_every_repeat_knows_exactly_is_no_interval_that_holds():
+    """Two repeats of three numbers: one exact in both, one exact in the first alone, one missed in both."""
+    values = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    errors = torch.tensor([[0.0, 0.0, 0.1], [0.0, 0.1, 0.1]])
+    truth = torch.tensor([0.0, 0.0, 5.0])
+    assert calibrate._held(values, errors, truth, 8) == pytest.approx(1 / 4)  # the first number says nothing
 
 
 def test_a_mixture_needs_more_samples():

@@ -386,7 +386,7 @@ def main(
         raise typer.BadParameter(f"--batch: found {batch}, expected an even number from 16")
     run = Run(work, seed, torch.device(device))
     if run.device.type == "cuda":
-        torch.cuda.set_device(run.device)
+        torch.cuda.set_device(run.device.index or 0)
     model, vae, scaling = first(run, start)
     vae = vae or train_vae(run, vae_steps)
     world = training_scenes(run, count)

@@ -1,4 +1,4 @@
-// As much of CUDA as the kernels of csrc/ need, on a CPU: a thread of a block is a thread, blocks run one after
+// As much of CUDA as the kernel of accumulate needs, on a CPU: a thread of a block is a thread, blocks run one after
 // another, barriers are barriers, asynchronous copies happen as late or as early as they may. For tests without a GPU.
 #pragma once
 
