@@ -104,7 +104,7 @@ def pieces() -> dict[str, tuple[str, str]]:
 
 
 def kept(piece: str) -> Path:
-    """Where a piece is kept; the embedded model's by its weights."""
+    """Where a piece is kept; the embedded model's by its weights and density."""
     return WORK / (f"{piece}-{fingerprint('emoji')}.npz" if piece.startswith("emoji") else f"{piece}.npz")
 
 

@@ -80,7 +80,7 @@ def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]
         if len(shown) != len(scene["pictures"]):
             continue
         there = scenes.THINGS[shown[0]][1][0]
-        word = scenes.THINGS[rng.choice([n for n in scenes.THINGS if n not in shown])][1][0]
+        word = scenes.absent(rng, shown)
         conditions = {(): "", (there,): there, (word,): word, (there, word): f"{there} {word}"}
         results = [
             explainer.explain(

@@ -201,7 +201,6 @@ class LatentDenoiser:
         timestep: Tensor = len(self._grid) - 1 - level
         return timestep
 
-    @exact_float32()
     def _prepared(self, names: tuple[str, ...], hidden: Tensor, pooled: Tensor | None = None) -> Conditions:
         """Conditions from hidden states [K,L,E] and SDXL's pooled text [K,D], with every cross-attention's K and V."""
         encoded: dict[str, Any] = {"hidden": hidden}

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +21,6 @@ __all__ = [
 ]  # fmt: skip
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
-_ENVIRONMENT = os.environ.get("DPID_BACKEND") or None
 _LEVELS, _INDICES = (torch.float64, torch.float32), (torch.int64,)
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -50,7 +48,7 @@ def _check_length(name: str, value: Tensor, n: int) -> None:
 
 
 def _implementation(backend: str | None, device: torch.device) -> ModuleType | Any:
-    backend = backend or _ENVIRONMENT
+    backend = backend or native.ENVIRONMENT
     if backend is None:
         if device.type not in _schemas.DEVICES:
             return reference

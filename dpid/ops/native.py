@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ except ImportError as error:  # pragma: no cover - only in a broken install
     ) from error
 
 HAS_CUDA, CUDA_ARCHITECTURES = _C.has_cuda, _C.cuda_architectures
+ENVIRONMENT = os.environ.get("DPID_BACKEND") or None  # the backend where none is named
 _CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 

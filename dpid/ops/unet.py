@@ -7,14 +7,13 @@ and with ``DPID_BACKEND=reference`` in the environment. ``"reference"``: torch. 
 from __future__ import annotations
 
 import logging
-import os
 from functools import cache
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from dpid.ops import reference
+from dpid.ops import native, reference
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _LOG = logging.getLogger("dpid")
@@ -32,7 +31,7 @@ def load_triton() -> ModuleType:
 @cache
 def _works(device: torch.device) -> bool:
     """Whether Triton is wanted, is there and compiles for ``device``; tried once."""
-    if os.environ.get("DPID_BACKEND") == "reference":
+    if native.ENVIRONMENT == "reference":
         return False
     x = torch.ones(1, 2, 1, 1, device=device)
     try:
@@ -55,15 +54,17 @@ def _implementation(backend: str | None, *tensors: tuple[str, Tensor]) -> Module
             raise TypeError(
                 f"{name}: found {tensor.dtype} on {tensor.device}, expected {first.dtype} on {first.device}"
             )
-    asked, graded = backend == "triton", [name for name, tensor in tensors if tensor.requires_grad]
-    if asked and first.dtype == torch.float64:
+    if backend == "reference" or (backend is None and first.device.type != "cuda"):
+        return reference
+    graded = [name for name, tensor in tensors if tensor.requires_grad]
+    if backend is None:
+        suited = first.dtype != torch.float64 and not graded and _works(first.device)
+        return load_triton() if suited else reference
+    if first.dtype == torch.float64:
         raise TypeError(f"{tensors[0][0]}: found torch.float64; the kernels take float32, float16 and bfloat16")
-    if asked and graded:
+    if graded:
         raise ValueError(f"{graded[0]}: requires_grad is set; the kernel has no gradient: pass {graded[0]}.detach()")
-    if asked:
-        return load_triton()
-    chosen = backend is None and first.device.type == "cuda" and first.dtype != torch.float64 and not graded
-    return load_triton() if chosen and _works(first.device) else reference
+    return load_triton()
 
 
 def group_norm_silu(

@@ -179,6 +179,6 @@ class Lessons(Dataset[Lesson]):
             [self._captions.second(rng, s.pictures, at < VAGUE) for s, at in zip(shown, logsnr.tolist(), strict=True)],
         ]
         known = (logsnr < CLEAR).nonzero()[:, 0]
-        said = [say([column[i] for i in known.tolist()]) for column in texts]
-        open_ = [shown[i] for i in known.tolist()]
-        return Lesson(rows, open_, t, noise, self.tokenize(texts[0] + texts[1]), known, said)
+        at = known.tolist()
+        said = [say([column[i] for i in at]) for column in texts]
+        return Lesson(rows, [shown[i] for i in at], t, noise, self.tokenize(texts[0] + texts[1]), known, said)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
@@ -249,6 +249,11 @@ def vocabulary() -> list[str]:
     """All words of all captions, sorted: the words that the model knows."""
     words = {w for p in PICTURES.values() for phrase, _ in p.phrases for w in phrase.split()}
     return sorted(words | {"a", "and"})
+
+
+def absent(rng: random.Random, pictures: Collection[str]) -> str:
+    """The first word of a thing that ``pictures`` do not show."""
+    return THINGS[rng.choice([name for name in THINGS if name not in pictures])][1][0]
 
 
 def place(rng: random.Random, pictures: tuple[str, ...], caption: str) -> Scene:

@@ -356,7 +356,7 @@ def learn_density(run: Run, out: Path) -> None:
     while len(results) < 2 * SEEN:
         scene = scenes.sample(rng)
         phrases = [rng.choice(scenes.PICTURES[p].phrases)[0] for p in scene.pictures]
-        absent = scenes.THINGS[rng.choice([n for n in scenes.THINGS if n not in scene.pictures])][1][0]
+        absent = scenes.absent(rng, scene.pictures)
         if len(set(phrases)) == 2:
             there = phrases[0]
             prompt, image = " and ".join(f"a {p}" for p in phrases), Image.fromarray(sprites.draw(scene)[0])
