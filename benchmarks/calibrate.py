@@ -228,13 +228,14 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
     """
     for name in ("emoji-0", "emoji-80"):
         case, density = case_of(name), density_of(name)
-        truth = long_run(case, 64, 64, density)
-        f = case.replicates("adaptive", 4, 8 * repeats, 9, density=density, together=8)
-        yield from (judge(case, f, truth, "adaptive", 4, 8, estimator) for estimator in ESTIMATORS)
-        yield shown(case, f, truth)
+        truth = long_run(case, 64, 16 * max(each), density)  # 128 times the longest explanation
+        for samples in each:
+            f = case.replicates("adaptive", samples, 8 * repeats, 9, density=density, together=8)
+            yield from (judge(case, f, truth, "adaptive", samples, 8, estimator) for estimator in ESTIMATORS)
+            yield shown(case, f, truth, samples)
 
 
-def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth]) -> Coverage:
+def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth], each: int) -> Coverage:
     """Coverage of the default maps, smoothed and laid out a share w like iˢ, against the long run's with the same w."""
     names, maps, exact = ("rao-blackwell", "standard"), [], []
     long = [smoothed(truth[name].pixels, SMOOTH) for name in names]
@@ -245,7 +246,7 @@ def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth]) -> Coverage
     right = torch.stack(exact)
     held = coverage(torch.cat(maps), Truth(right.sum((-2, -1)), torch.zeros(3), right), 8)
     kept = {level: held[level] for level in LEVELS if "pixels" in level}
-    return Coverage(case.name, "adaptive", 4, 8, "rao-blackwell, maps as shown", len(maps), kept, float("nan"))
+    return Coverage(case.name, "adaptive", each, 8, "rao-blackwell, maps as shown", len(maps), kept, float("nan"))
 
 
 def every_rule(
@@ -292,14 +293,18 @@ def main(
     repeats: Annotated[
         int, typer.Option(min=1, help="Explanations, by each rule, each number of samples and each R.")
     ] = 500,
-    each: Annotated[list[int], typer.Option(help="Samples a replicate; the embedded model is asked with 4.")] = EACH,
+    each: Annotated[
+        list[int] | None, typer.Option(min=1, help=f"Samples a replicate; default: {EACH}, of the embedded model [4].")
+    ] = None,
 ) -> None:
     """Measure, print and append to the ledger."""
     allowed = [*MODELS, "answers", "tolerance"]
     chosen = models or [name for name in allowed if name != "embedded"]  # which takes twice as long as all the others
     if unknown := [name for name in chosen if name not in allowed]:
         raise typer.BadParameter(f"models: found {', '.join(unknown)}, allowed are {', '.join(allowed)}")
-    lines = [line for name in chosen if name in MODELS for line in MODELS[name](repeats, each)]
+    lines: list[Coverage] = []
+    for name in (name for name in chosen if name in MODELS):
+        lines += MODELS[name](repeats, each or ([4] if name == "embedded" else EACH))
     if lines:
         show(lines)
     rows = ledger_rows(lines)

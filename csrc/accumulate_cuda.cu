@@ -190,11 +190,12 @@ int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
   if (cudaError_t error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
   if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)) return error;
   // Small blocks, so that a multiprocessor holds several. Many conditions need smaller ones, then fewer channels at
-  // once.
+  // once, then less than a warp.
   int64_t threads = 128, rows = std::min<int64_t>(kRows, a.K + a.P), channels = kChannels;
   const auto bytes = [&] { return Shared<T>::bytes(threads, a.K, rows, channels); };
   while (threads > 32 && bytes() > most / 4) threads /= 2;
   while (channels > 1 && bytes() > most) channels /= 2;
+  while (threads > 4 && bytes() > most) threads /= 2;
   if (bytes() > most) return cudaErrorInvalidConfiguration;
   cudaLaunchConfig_t launch = {};
   launch.gridDim = dim3(static_cast<unsigned>((a.HW + threads - 1) / threads), static_cast<unsigned>(a.B),

@@ -4,6 +4,9 @@
 
 #include <stdexcept>
 #include <string>
+#ifdef DPID_HAS_CUDA
+#include <cuda_runtime_api.h>
+#endif
 
 #include "accumulate.h"
 #include "noisy_channel.h"
@@ -31,9 +34,13 @@ void dispatch(int dtype, const Call& call) {
   throw std::invalid_argument("dtype code " + std::to_string(dtype) + " is unknown");
 }
 
-[[maybe_unused]] void check(int status) {
-  if (status != 0) throw std::runtime_error("CUDA error " + std::to_string(status));
+#ifdef DPID_HAS_CUDA
+void check(int status) {
+  if (status != 0) {
+    throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(static_cast<cudaError_t>(status)));
+  }
 }
+#endif
 
 // threads < 0 launches on the CUDA stream `stream`.
 void noisy_channel(uintptr_t x, uintptr_t logsnr, uintptr_t sample_id, uintptr_t z, int64_t N, int64_t B, int64_t E,

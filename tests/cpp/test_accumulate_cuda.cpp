@@ -88,6 +88,7 @@ void all() {
   compare<Half>({.N = 4, .K = 4, .B = 1, .C = 4, .HW = 64, .G = 1, .offset = 1});      // the same
   compare<float>({.N = 3, .K = 17, .B = 1, .C = 6, .HW = 36, .G = 2, .most = 14000});  // fewer channels at once
   compare<float>({.N = 2, .K = 256, .B = 1, .C = 4, .HW = 32, .G = 1, .every = 97});   // eight concepts
+  compare<float>({.N = 2, .K = 256, .B = 1, .C = 4, .HW = 24, .G = 1, .every = 97, .most = 1 << 16});  // on a T4
 }
 
 }  // namespace

@@ -78,14 +78,16 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* launch, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
   const unsigned threads = launch->blockDim.x, blocks = launch->gridDim.x * launch->gridDim.y * launch->gridDim.z;
-  if (launch->dynamicSmemBytes > static_cast<size_t>(emulated::most) || threads % 32) {
+  if (launch->dynamicSmemBytes > static_cast<size_t>(emulated::most) || threads % std::min(threads, 32U)) {
     return cudaErrorInvalidConfiguration;
   }
   for (unsigned i = 0; i < blocks; ++i) {
     std::memset(emulated::shared, 0xff, emulated::kMost);  // NaN, to be written before it is read
     std::barrier<> all(threads);
     std::vector<std::unique_ptr<std::barrier<>>> warps;
-    for (unsigned w = 0; w < threads / 32; ++w) warps.push_back(std::make_unique<std::barrier<>>(32));
+    for (unsigned w = 0; w < threads; w += 32) {
+      warps.push_back(std::make_unique<std::barrier<>>(std::min(threads, 32U)));
+    }
     std::vector<std::thread> running;
     for (unsigned t = 0; t < threads; ++t) {
       running.emplace_back([&, t] {
