@@ -201,24 +201,24 @@ def gaussian(repeats: int, each: list[int]) -> Iterator[Coverage]:
 
 
 def long_enough(each: list[int]) -> int:
-    """Replicates of 64 samples, together 128 times those of the longest explanation: the truth errs by a tenth as much.
+    """Samples in each of 4096 replicates, together 128 times the longest explanation: the truth errs a tenth as much.
 
     Coverage then falls short by 0.1 %; of an explanation a thirty-second as long as the truth it would by 0.4 %.
     """
-    return 16 * max(256, *each)
+    return max(256, *each) // 4
 
 
 def mixture(repeats: int, each: list[int], wrong: bool = False) -> Iterator[Coverage]:
     """Of the mixture: one coarse choice, decided within a narrow band of log-SNR by rare noise."""
     ends = WRONG if wrong else MIXTURE
     case, density = known.mixture(ends, wrong=wrong), known.mixture(ends, wrong=wrong, seed=1).density(seed=2)
-    yield from every_rule(case, long_run(case, 64, long_enough(each), density), repeats, each, density)
+    yield from every_rule(case, long_run(case, long_enough(each), 4096, density), repeats, each, density)
 
 
 def scene(repeats: int, each: list[int]) -> Iterator[Coverage]:
     """Of an emoji scene: what, where and on which background, decided one after another."""
     case, density = known.scene(SCENE), known.scene(SCENE, seed=1).density(seed=2)
-    yield from every_rule(case, long_run(case, 64, long_enough(each), density), repeats, each, density)
+    yield from every_rule(case, long_run(case, long_enough(each), 4096, density), repeats, each, density)
 
 
 def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:

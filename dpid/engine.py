@@ -78,9 +78,9 @@ class Accumulator:
             torch.einsum("na,nl,nkb->alkb", to_group, spread, torch.stack(residuals, 1)),
         )
 
-    def is_finite(self) -> bool:
-        """Whether no sum is NaN or infinite."""
-        return bool(self.residuals.isfinite().all())
+    def is_finite(self, replicates: Tensor | slice = slice(None)) -> bool:
+        """Whether no sum of ``replicates`` is NaN or infinite."""
+        return bool(self.residuals[replicates].isfinite().all())
 
 
 def profile_groups(replicates: int) -> int:
@@ -217,7 +217,7 @@ class _Run:
         # Whatever needs memory came before: a batch that does not fit has added nothing.
         for total, more in zip((into.gap_profile, into.residual_profile), profile, strict=False):
             total += more
-        if self.watch and not into.is_finite():
+        if self.watch and not into.is_finite(part.replicate.unique()):
             _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
         into.evaluations += eps_hat.shape[0] * eps_hat.shape[1] * eps_hat.shape[2]
         if self.on_batch:
