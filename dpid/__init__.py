@@ -6,6 +6,7 @@
 >>> result.redundancy, result.unique["cow"], result.synergy
 """
 
+from importlib import import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,13 @@ if TYPE_CHECKING:
     from dpid.result import PIDResult
 
 
+_HOMES = {"Estimate": "estimates", "Explainer": "explainer", "PIDResult": "result"}
+_MODULES = {"daam", "denoisers", "estimates", "gaussian", "options", "pid", "rate", "sampling", "studies", "zoo"}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Explainer":
-        from dpid.explainer import Explainer
-
-        return Explainer
-    if name == "Estimate":
-        from dpid.estimates import Estimate
-
-        return Estimate
-    if name == "PIDResult":
-        from dpid.result import PIDResult
-
-        return PIDResult
+    if name in _HOMES:
+        return getattr(import_module(f"dpid.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"dpid.{name}")
     raise AttributeError(f"module 'dpid' has no attribute {name!r}")

@@ -109,7 +109,7 @@ def _explain_pairs(
     from dpid.result import ranked
 
     with _evaluations() as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note, as above
         results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
     table = Table(title=f"“{prompt}”, every pair, nats ± standard error", title_justify="left")
     for column in ("pair", "redundancy", "unique, first", "unique, second", "synergy"):
@@ -123,6 +123,9 @@ def _explain_pairs(
         table.add_row(" + ".join(pair), *map(str, numbers))
     console = Console()
     console.print(table)
+    for pair, result in results.items():
+        for line in result.remarks():
+            console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
     first = next(iter(results.values()))
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
     console.print(f"most synergy: {synergy}; {first.facts.unet_evaluations} UNet evaluations; folders: {out}/")
@@ -150,7 +153,12 @@ def demo(
 @app.command()
 def explain(
     image: Annotated[str, typer.Argument(help="PNG, JPEG or WebP of any size.")],
-    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            help="What the picture shows. The model is given its concepts alone, but for --context and --reference."
+        ),
+    ],
     concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
     model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
     context: Annotated[bool, typer.Option(help="Condition on the rest of the prompt (CPID).")] = False,
@@ -164,7 +172,11 @@ def explain(
     smooth: Annotated[int, typer.Option(help="Maps are means over this many pixels a side; 1 for none.")] = 3,
     estimator: Annotated[str, typer.Option(help="rao-blackwell, standard or orthogonal.")] = "rao-blackwell",
     samples: Annotated[
-        int | None, typer.Option(help="Evaluations of every condition: 32, or with --tolerance at most 1024.")
+        int | None,
+        typer.Option(
+            help="Evaluations of every condition, rounded up to a multiple of 16 (of 8 below): 32; with --tolerance at "
+            "most so many, in steps of 32: 1024."
+        ),
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Go on until i(x; all) is known to this fraction.")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -247,7 +259,8 @@ def run() -> int:
         message, code = " ".join(str(error).split()), 2
     except (KeyboardInterrupt, typer.Abort):
         message, code = "interrupted", 130
-    print(f"dpid: {message}", file=sys.stderr)
+    if message:  # the help that stands for no command has been printed
+        print(f"dpid: {message}", file=sys.stderr)
     return code
 
 

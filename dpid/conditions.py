@@ -165,8 +165,13 @@ def plan_concepts(
         if prompt is None or concepts is None:
             raise ValueError("prompt, concepts: both are needed, or conditions instead")
         if not isinstance(concepts, str) and not 2 <= len(concepts) <= 8:
-            raise ValueError(f"concepts: found {len(concepts)}, allowed are 2…8")
+            raise ValueError(_number(concepts))
         chosen = plan(prompt, concepts, context)
     if not 2 <= len(chosen.concepts) <= 8:
-        raise ValueError(f"concepts: found {len(chosen.concepts)}, allowed are 2…8")
+        raise ValueError(_number(chosen.concepts))
     return chosen
+
+
+def _number(concepts: Sequence[str]) -> str:
+    found = f" ({concepts[0]!r})" if len(concepts) == 1 else ""
+    return f"concepts: found {len(concepts)}{found}, allowed are 2…8, each on its own"

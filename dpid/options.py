@@ -84,6 +84,8 @@ class Options:
             raise ValueError(f"max_samples: found {self.max_samples}, expected at least samples = {self.samples}")
         if not isinstance(self.reference, str):
             raise TypeError(f"reference: found {type(self.reference).__name__}, expected a text")
+        if self.reference.lower() in ("concepts", "prompt") and self.reference != self.reference.lower():
+            raise ValueError(f"reference: found {self.reference!r}, allowed are 'concepts', 'prompt', or a text")
         self._check_measure()
 
     def _check_measure(self) -> None:

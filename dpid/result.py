@@ -205,11 +205,19 @@ class PIDResult:
                 lines.append(
                     f"{' + '.join(subset)!r} misleads about this picture: {estimate} nats, below zero beyond its error"
                 )
-        beyond = [f"{' + '.join(s)} by {gap}" for s, gap in self._disagreements(level).items()]
-        if beyond:
+        differ, standard = self._disagreements(level), self.estimates["standard"].information
+        if differ:
+            beyond = ", ".join(f"{' + '.join(s)} by {gap}" for s, gap in list(differ.items())[:4])
+            # A wrong word among the concepts is part of F, by which iʳ takes for right what that word says.
+            wrong = [s for s in differ if standard[s].interval(level)[1] < 0]
+            misled = ", ".join(f"{' + '.join(s)!r} misleads: {standard[s]}" for s in wrong[:4])
+            trust = (
+                f"by standard {misled} nats; trust that, or give a reference that is true of the picture" if wrong
+                else "trust the maps for where, and standard for how much"
+            )  # fmt: skip
             lines.append(
-                f"rao-blackwell and standard disagree ({', '.join(beyond[:4])} nats): {self.facts.reference!r} does "
-                "not describe this picture as the model would; trust the maps for where, and standard for how much"
+                f"rao-blackwell and standard disagree ({beyond} nats): {self.facts.reference!r} does not describe this "
+                f"picture as the model would; {trust}"
             )
         above = [
             "+".join(s) for s, e in self.information.items()

@@ -75,13 +75,29 @@ def bad(tmp_path_factory):
     return root
 
 
+def test_pairs_say_what_is_to_be_known_of_each(bad, tmp_path):
+    words = ("-c", "cow", "-c", "giraffe", "-c", "pizza")
+    tight = ("--pairs", "--samples", "8", "--tolerance", "1e-6", "--out", tmp_path)
+    done = dpid("explain", "noisy.png", "a cow, a giraffe and a pizza", *words, *tight, cwd=bad)
+    assert done.returncode == 0, done.stderr
+    for pair in ("cow + giraffe", "cow + pizza", "giraffe + pizza"):
+        assert f"note: {pair}: the tolerance was not reached" in done.stdout
+        assert (tmp_path / pair.replace(" ", "") / "maps.png").is_file()
+
+
+def test_without_a_command_there_is_help_and_nothing_else(tmp_path):
+    done = dpid(cwd=tmp_path)
+    assert "explain" in done.stdout
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("image", "prompt", "concepts", "options", "message"),
     [
         ("good.png", PROMPT, ("cow", "dog"), (), "'dog' is not in the prompt; its words are a, cow, and, giraffe"),
         ("good.png", PROMPT, ("cow", "cow"), (), "each may be given once"),
         ("good.png", PROMPT, ("a cow", "cow"), (), "overlap"),
-        ("good.png", PROMPT, ("cow",), (), "found 1, allowed are 2…8"),
+        ("good.png", PROMPT, ("cow",), (), "concepts: found 1 ('cow'), allowed are 2…8, each on its own"),
         ("good.png", "", ("cow", "dog"), (), "prompt: found an empty text"),
         ("good.png", "cow " * 20 + "dog", ("cow", "dog"), ("--context",), "would be cut: shorten it"),
         ("good.png", "a cow and a unicorn", ("cow", "unicorn"), (), "does not know 'unicorn'"),
@@ -98,6 +114,8 @@ def bad(tmp_path_factory):
         ("good.png", PROMPT, ("cow", "giraffe"), ("--model", "./pickled"), "pickle files"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--model", "nobody/nothing"), "could not be loaded"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--device", "cuda:99"), "device: 'cuda:99' cannot be used"),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--device", "gpu"), "device: 'gpu' cannot be used"),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--reference", "Prompt"), "reference: found 'Prompt'"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--out", "file"), "out: file cannot be written"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--out", "file/inside"), "cannot be written"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--samples", "0"), "samples: found 0"),

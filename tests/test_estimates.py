@@ -120,7 +120,16 @@ def test_estimators_disagree_only_where_the_reference_does_not_describe_the_pict
     assert sure > 50
     assert sum(flagged) <= 5 + 3 * 2.2
     far = toy.explain(latents=torch.full(SHAPE, -4.0), conditions=CONDITIONS, samples=128)
-    assert any("disagree" in line for line in far.remarks())
+    (remark,) = (line for line in far.remarks() if "disagree" in line)
+    # log p(-4 | y = 2) / p(-4) = ½ ln 2 - 18 + 4 a coordinate: F is wrong, i°(F) > 0, and only iˢ tells.
+    assert far.information[("a", "b")].value > 0
+    assert "'a + b' misleads: -8" in remark
+    assert "trust that" in remark
+    same = {subset: "2" if subset else "" for subset in CONDITIONS}
+    above = toy.explain(latents=torch.full(SHAPE, 5.0), conditions=same, samples=128)
+    (remark,) = (line for line in above.remarks() if "disagree" in line)
+    assert "misleads" not in remark
+    assert "trust the maps" in remark
 
 
 def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):

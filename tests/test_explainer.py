@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +21,15 @@ from dpid.pid import mean_stderr
 def result(emoji, two_things):
     path, prompt, concepts = two_things
     return emoji.explain(path, prompt, concepts, samples=16)
+
+
+def test_modules_are_found_after_import_dpid(tmp_path):
+    names = "pid.decompose, gaussian.pid, rate.pird, options.Options, denoisers.GaussianDenoiser, estimates.arranged, "
+    names += "sampling.draw, studies, daam, zoo"
+    code = f"import dpid; {', '.join('dpid.' + name for name in names.split(', '))}"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    with pytest.raises(AttributeError, match="no attribute 'cow'"):
+        _ = dpid.cow
 
 
 def test_atoms_sum_to_the_whole_everywhere(result):
@@ -210,7 +221,7 @@ def test_repr_is_readable(result):
         ({"measure": "max"}, "measure: found 'max'"),
         ({"tolerance": 0}, "tolerance: found 0"),
         ({"tolerance": 0.1, "samples": 64, "max_samples": 32}, "max_samples: found 32, expected at least samples = 64"),
-        ({"concepts": ("cow",)}, "concepts: found 1, allowed are 2…8"),
+        ({"concepts": ("cow",)}, r"concepts: found 1 \('cow'\), allowed are 2…8"),
         ({"level": "word"}, "level: found 'word'"),
         ({"rule": "random"}, "rule: found 'random'"),
         ({"smooth": 2}, "smooth: found 2"),

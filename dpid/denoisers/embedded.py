@@ -85,8 +85,8 @@ class EmbeddedDenoiser(LatentDenoiser):
             prediction=schedule["prediction_type"],
         )  # fmt: skip
         self.name = folder.parent.name
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             for weights in (self._unet_weights, vae, text):
                 weights.update({name: w.to(self.device) for name, w in weights.items()})
         except (RuntimeError, AssertionError) as error:

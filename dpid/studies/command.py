@@ -24,10 +24,14 @@ def _data(
 ) -> dict[str, tuple[Scene, ...] | tuple[CaptionPair, ...]]:
     """The user's pictures; rows that cannot be used are named and left out."""
     coco = images is not None or captions is not None
-    if coco and (path is None or name == "retrieval"):
-        raise ValueError("images, captions: they belong to COCO's --data, which retrieval does not read")
+    if coco and path is None:
+        raise ValueError("images, captions: found without --data, give COCO's instances.json there")
+    if coco and name == "retrieval":
+        raise ValueError("images, captions: they belong to COCO's instances.json, which retrieval does not read")
     if path is None:
         return {}
+    if not path.is_file():
+        raise ValueError(f"data: {path} is not a file")
     from dpid.studies.coco import read_coco
     from dpid.studies.data import read_pairs, read_scenes
 

@@ -126,6 +126,15 @@ def _page(out: Path) -> None:
         path.write_text(page, encoding="utf-8")
 
 
+def check_installed() -> None:
+    """``RuntimeError`` without pyarrow or jinja2: known before a study is computed."""
+    try:
+        import jinja2  # noqa: F401
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(f'a report needs pyarrow and jinja2 ({error}); pip install "dpid[studies]"') from error
+
+
 def write_study(
     out: str | Path, study: str, *, title: str, about: str, summary: Mapping[str, Any],
     tables: Mapping[str, pyarrow.Table | Sequence[Mapping[str, Any]]], figures: Mapping[str, Figure],
@@ -151,12 +160,10 @@ def write_study(
     RuntimeError
         pyarrow or jinja2 is not installed.
     """
-    try:
-        import jinja2  # noqa: F401
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ImportError as error:
-        raise RuntimeError(f'a report needs pyarrow and jinja2 ({error}); pip install "dpid[studies]"') from error
+    check_installed()
+    import pyarrow.csv
+    import pyarrow.parquet
+
     for argument, name in (("study", study), *(("tables", table) for table in tables)):
         if not _NAME.fullmatch(name):
             raise ValueError(f"{argument}: found {name!r}, expected small letters, digits, '-' and '_'")

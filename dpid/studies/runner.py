@@ -17,7 +17,7 @@ from dpid.studies.homonyms import homonyms
 from dpid.studies.intervention import intervention
 from dpid.studies.localisation import localisation
 from dpid.studies.pairs import pairs
-from dpid.studies.report import write_study
+from dpid.studies.report import check_installed, write_study
 from dpid.studies.retrieval import retrieval
 from dpid.studies.study import Study
 
@@ -67,6 +67,7 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
 
     A run that was stopped goes on where it was: measured rows are kept until the study is whole. Raises as :func:`run`.
     """
+    check_installed()
     made_with = bench.arguments()
     folder = out / name
     if _finished(folder / "summary.json") == made_with:

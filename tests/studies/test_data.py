@@ -242,8 +242,10 @@ def test_coco_from_the_command_line(coco):
     assert scene.concepts == ("cat", "umbrella")
     assert "note: instances.json: row 3, column file_name" in said.export_text()
     for data, study in ((path, "retrieval"), (None, "localisation")):
-        with pytest.raises(ValueError, match="images, captions: they belong to COCO's --data"):
+        with pytest.raises(ValueError, match="images, captions: "):
             _data(data, folder, None, study, said)
+    with pytest.raises(ValueError, match=r"data: .*nowhere\.json is not a file"):
+        _data(path.with_name("nowhere.json"), folder, None, "localisation", said)
 
 
 def test_coco_with_captions(coco):
