@@ -77,6 +77,8 @@ def span_of(prompt: str, concept: str) -> tuple[int, int]:
     phrase, mark, number = concept.partition("#")
     if mark and not (number.isdecimal() and int(number) > 0):
         raise ValueError(f"concepts: found {concept!r}; write {phrase}#2 for the second {phrase!r} of the prompt")
+    if not phrase.strip():
+        raise ValueError(f"concepts: found {concept!r}, a concept is a phrase of the prompt")
     pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, phrase.split())) + r"(?!\w)"
     spans = [m.span() for m in re.finditer(pattern, prompt, re.IGNORECASE)]
     wanted = int(number) if mark else 1

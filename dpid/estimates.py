@@ -27,6 +27,8 @@ def interval(
     """
     from scipy.special import stdtrit
 
+    if not 0 < level < 1:
+        raise ValueError(f"level: found {level}, expected a probability such as 0.95")
     half = float(stdtrit(dof, 0.5 + level / 2)) * stderr
     positive = torch.as_tensor(positive) & (value > 0)
     factor = (half / value.where(positive, 1.0)).exp()

@@ -83,6 +83,7 @@ class Explainer:
         """An explainer of "emoji" (embedded), a folder, or a hub id; see :func:`dpid.loading.load_pipeline`."""
         from dpid.loading import EMBEDDED, embedded_path, load_pipeline, shipped_density
 
+        check_precision(precision)
         embedded = str(model) in EMBEDDED
         folder = embedded_path(str(model)) if embedded else Path(model)
         if embedded and dtype is None:
@@ -250,6 +251,7 @@ class Explainer:
             if not results:
                 raise
             broken = f"{error}; what was found before is returned"
+            results = [replace(result, facts=replace(result.facts, broken=broken)) for result in results]
         if broken or (options.tolerance is not None and not all(result.facts.converged for result in results)):
             missed = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
             warnings.warn(broken or missed, ConvergenceWarning, stacklevel=3)
@@ -259,40 +261,48 @@ class Explainer:
         self, picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
         progress: Progress | None,
     ) -> Iterator[list[PIDResult]]:  # fmt: skip
-        """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely; no round is told twice.
+        """:meth:`_rounds`, begun again in a finer type where one rounds too coarsely or overflows; none is told twice.
 
         The last is told in any case: the finer type may meet the tolerance sooner than the coarser was found out.
         """
         told = 0
         while True:
-            for results in self._rounds(picture, x, questions, options, prompt, progress):
-                if self._finer and any(result.coarse() for result in results):
-                    _LOG.info(
-                        "precision: %s rounds too coarsely, going on with %s", self.denoiser.precision, self._finer[0]
-                    )
-                    self.denoiser = self.denoiser.at(self._finer.pop(0))
-                    break
-                if new := results[0].facts.samples > told:
-                    told = results[0].facts.samples
-                    yield results
-            else:
-                if not new:
-                    yield results
-                return
+            try:
+                for results in self._rounds(picture, x, questions, options, prompt, progress):
+                    if self._finer and any(result.coarse() for result in results):
+                        self._refine("rounds too coarsely", self._finer[-1:])  # bfloat16 would do so even more
+                        break
+                    if new := results[0].facts.samples > told:
+                        told = results[0].facts.samples
+                        yield results
+                else:
+                    if not new:
+                        yield results
+                    return
+            except FloatingPointError:
+                if not self._finer:
+                    raise
+                self._refine("is not finite", self._finer)
 
-    def _rounding_bias(self, x: Tensor, chosen: Plan) -> dict[str, dict[str, float]] | None:
+    def _refine(self, why: str, finer: Sequence[str]) -> None:
+        """Go on in the first of ``finer`` types."""
+        _LOG.info("precision: %s %s, going on with %s", self.denoiser.precision, why, finer[0])
+        first, *self._finer = finer
+        self.denoiser = self.denoiser.at(first)
+
+    def _rounding_bias(self, denoiser: Any, x: Tensor, chosen: Plan) -> dict[str, dict[str, float]] | None:
         """Of every i(x; y_S) by every estimator in nats; None where nothing rounds, {} where it cannot be measured."""
-        if self.denoiser.precision == "float32" or not hasattr(self.denoiser, "at"):
+        if denoiser.precision == "float32" or not hasattr(denoiser, "at"):
             return None
-        key = (self.denoiser.precision, x.shape, len(chosen.subsets))
+        key = (denoiser.precision, x.shape, len(chosen.subsets))
         if key not in self._rounding:
             (alone,) = merge((chosen,))  # without the conditions of other pairs
             try:
-                self._rounding[key] = rounding_bias(self.denoiser, x, alone)
+                self._rounding[key] = rounding_bias(denoiser, x, alone)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                _LOG.warning("no memory to compare %s with float32: its rounding is not known", self.denoiser.precision)
+                _LOG.warning("no memory to compare %s with float32: its rounding is not known", denoiser.precision)
                 self._rounding[key] = {}
         names = ["+".join(s) for s in chosen.subsets[1:]]
         return {
@@ -326,14 +336,14 @@ class Explainer:
         progress: Progress | None,
     ) -> Iterator[list[PIDResult]]:  # fmt: skip
         """The results after every round of samples; all questions share one list of texts."""
-        texts = questions[0].texts
+        texts, denoiser = questions[0].texts, self.denoiser  # which another call may change between two rounds
         asked = {c for question in questions for c in question.concepts}
         priors = [image_priors(options.priors, q.concepts, options.measure, prompt, asked) for q in questions]
-        encoded = self.denoiser.encode_conditions(texts)
+        encoded = denoiser.encode_conditions(texts)
         generator = torch.Generator().manual_seed(options.seed)
         # A pilot looks with the half that comes first.
         points = options.points // (2 if options.rule == "pilot" else 1)
-        edges = profile_edges(self.denoiser.logsnr_grid, points, options.repeats)
+        edges = profile_edges(denoiser.logsnr_grid, points, options.repeats)
         sums = Accumulator.empty(x, options.repeats, len(texts), needed_pairs(questions), edges)
         planned = options.each * len(texts) * (1 if options.tolerance is None else options.rounds)
 
@@ -347,20 +357,20 @@ class Explainer:
                 if rule == "adaptive" and options.rule == "pilot":
                     found = [set_profile(sums, question) for question in questions]
                     profiles = [f[name][:, :, 0].cpu() for f in found for name in SIGNED]
-                    where = density(profiles, edges, self.denoiser.logsnr_grid, _EVEN_PILOT)
+                    where = density(profiles, edges, denoiser.logsnr_grid, _EVEN_PILOT)
                 samples = draw(
-                    rule, self.denoiser.logsnr_grid, count, options.repeats, generator, first_id=done,
+                    rule, denoiser.logsnr_grid, count, options.repeats, generator, first_id=done,
                     antithetic=options.antithetic, density=where, shift=shift,
                 )  # fmt: skip
                 # Every draw estimates the whole integral; two that make up one round count by their samples.
                 samples = replace(samples, weight=samples.weight * (count / options.per_replicate))
                 integrate(
-                    self.denoiser, x, encoded, samples, sums, seed=options.seed, on_batch=tell,
+                    denoiser, x, encoded, samples, sums, seed=options.seed, on_batch=tell,
                     max_batch_size=options.max_batch_size,
                 )  # fmt: skip
                 done += count * options.repeats
             results = [
-                self._result(picture, x, question, options, prompt, known, sums, turn + 1)
+                self._result(denoiser, picture, x, question, options, prompt, known, sums, turn + 1)
                 for question, known in zip(questions, priors, strict=True)
             ]
             if options.tolerance is not None:
@@ -374,10 +384,10 @@ class Explainer:
                 return
 
     def _result(
-        self, picture: Tensor | None, x: Tensor, question: Plan, options: Options, prompt: str | None,
+        self, denoiser: Any, picture: Tensor | None, x: Tensor, question: Plan, options: Options, prompt: str | None,
         priors: dict[Subset, float] | None, sums: Accumulator, rounds: int,
     ) -> PIDResult:  # fmt: skip
-        grid = self.denoiser.logsnr_grid
+        grid = denoiser.logsnr_grid
         texts = {"+".join(s): str(question.texts[i]) for s, i in zip(question.subsets, question.index, strict=True)}
         facts = Facts(
             prompt=prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
@@ -385,9 +395,9 @@ class Explainer:
             level=options.level, smooth=options.smooth, rule=options.rule, antithetic=options.antithetic,
             priors=None if priors is None else {"+".join(s): h for s, h in priors.items()},
             samples=options.each * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
-            logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=self.denoiser.name,
-            precision=self.denoiser.precision, version=__version__,
-            rounding_bias=self._rounding_bias(x, question), peak_memory=peak_memory(x.device),
+            logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=denoiser.name,
+            precision=denoiser.precision, version=__version__,
+            rounding_bias=self._rounding_bias(denoiser, x, question), peak_memory=peak_memory(x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}

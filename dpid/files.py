@@ -12,8 +12,11 @@ from pathlib import Path
 def whole(path: Path) -> Iterator[Path]:
     """Another path to write to; what is there is moved to ``path`` at the end, so that nobody finds half a file."""
     unfinished = path.with_name(f".{path.name}.partial")
-    yield unfinished
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ def _from_array(array: Any) -> Image.Image:
 
 
 def _from_tensor(tensor: Tensor) -> Image.Image:
-    if tensor.ndim != 3 or tensor.shape[0] != 3:
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.numel():
         raise ValueError(f"image: found a tensor {tuple(tensor.shape)}, expected [3, H, W], uint8 or float in [0, 1]")
     if tensor.is_floating_point():
         if not (tensor.isfinite().all() and tensor.min() >= 0 and tensor.max() <= 1):
@@ -51,6 +53,10 @@ def open_image(image: ImageLike) -> Image.Image:
                 f"image: {image} cannot be read as a picture ({error}); give a PNG, JPEG or WebP"
             ) from error
     elif isinstance(image, Image.Image):
+        try:
+            image.load()
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"image: cannot be read as a picture ({error})") from error
         opened = image
     elif isinstance(image, np.ndarray):
         opened = _from_array(image)
@@ -60,7 +66,8 @@ def open_image(image: ImageLike) -> Image.Image:
         raise TypeError(f"image: found {type(image).__name__}, expected a path, PIL image, uint8 array or tensor")
     if opened.mode[0] in "IF":  # whose scale nothing tells: conversion to RGB would clip it
         raise ValueError(f"image: found pixels of mode {opened.mode!r}, expected 8 bits a channel; scale them to 0…255")
-    opened = ImageOps.exif_transpose(opened)
+    with suppress(SyntaxError, ValueError, TypeError, KeyError, struct.error):  # EXIF data that cannot be read
+        opened = ImageOps.exif_transpose(opened)
     if min(opened.size) < SMALLEST:
         raise ValueError(f"image: found {opened.width}×{opened.height} pixels, expected at least {SMALLEST} a side")
     if opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255:

@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 _COLUMNS = 5
 
 
+def literal(text: str) -> str:
+    """A user's words in a figure, where $…$ would be a formula."""
+    return text.replace("$", r"\$")
+
+
 def plot_maps(result: PIDResult) -> Figure:
     """Picture, redundancy, all uniqueness maps and synergy on one diverging scale, white at zero."""
     maps = result.maps
     panels = [("redundancy", result.redundancy, maps.redundancy)]
-    panels += [(f"unique: {c}", result.unique[c], maps.unique[c]) for c in result.facts.concepts]
+    panels += [(f"unique: {literal(c)}", result.unique[c], maps.unique[c]) for c in result.facts.concepts]
     panels += [("synergy", result.synergy, maps.synergy)]
     count = len(panels) + (result.picture is not None)
     columns = min(count, _COLUMNS)
@@ -76,7 +81,7 @@ def plot_profile(result: PIDResult) -> Figure:
     for ax, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
         for name, (value, error) in lines.items():
             v, e = value.numpy(), error.numpy()
-            ax.plot(x, v, label=name, marker="o", markersize=3)
+            ax.plot(x, v, label=literal(name), marker="o", markersize=3)
             ax.fill_between(x, v - e, v + e, alpha=0.2)
         ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         ax.set_title(title, fontsize=10)
@@ -92,8 +97,8 @@ def _frame(figure: Figure, result: PIDResult) -> None:
     """Title and how it was made."""
     facts = result.facts
     given = " | rest of the prompt" if facts.context else ""
-    figure.suptitle(f"“{facts.prompt}”{given}", fontsize=11, fontweight="bold")
+    figure.suptitle(f"“{literal(facts.prompt)}”{given}", fontsize=11, fontweight="bold")
     figure.supxlabel(
         f"{facts.estimator}, {facts.measure} by {facts.level}; {facts.unet_evaluations} UNet evaluations; "
-        f"{facts.model}", fontsize=7, color="0.4",
+        f"{literal(facts.model)}", fontsize=7, color="0.4",
     )  # fmt: skip

@@ -21,11 +21,15 @@ PILOT = 8  # samples a condition, spread over the log-SNRs
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
-    """Types from the fastest to the most precise that ``device`` computes in hardware."""
+    """Types from the fastest to the most precise that ``device`` computes in hardware.
+
+    bfloat16 is coarser than float16, but has float32's range: it is for what float16 cannot hold.
+    """
     if device.type == "cuda":
-        return ("float16", "bfloat16", "float32") if torch.cuda.is_bf16_supported() else ("float16", "float32")
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("float16", "bfloat16", "float32") if bf16 else ("float16", "float32")
     # A CPU without the instructions converts each product: bf16 convolutions then take a hundred times longer.
-    has = torch.cpu.get_capabilities()
+    has = getattr(torch.cpu, "get_capabilities", dict[str, Any])()  # newer than the oldest torch that dpid takes
     return ("bfloat16", "float32") if has.get("avx512_bf16") or has.get("amx_bf16") else ("float32",)
 
 

@@ -33,7 +33,8 @@ class Facts:
 
     ``conditions``: {"": null, "cow": …, "cow+giraffe": …}; ``reference``: the condition F; ``priors``: {"cow": nats}.
     ``rounding_bias``: {estimator: {"cow+giraffe": nats}}, how much more i(x; y_S) is in ``precision`` than in float32,
-    measured on the first picture that the explainer saw. ``peak_memory`` in bytes: of the GPU, else of the process.
+    measured on the first picture that the explainer saw. ``broken``: what ended a run before its tolerance.
+    ``peak_memory`` in bytes: of the GPU, else of the process.
     """
 
     prompt: str
@@ -57,6 +58,7 @@ class Facts:
     precision: str
     version: str
     converged: bool | None = None
+    broken: str = ""
     rounding_bias: dict[str, dict[str, float]] | None = None
     peak_memory: int | None = None
     unit: str = field(default="nats", init=False)
@@ -232,7 +234,9 @@ class PIDResult:
             lines.append(
                 f"rounding in {self.facts.precision} biases a number by more than half its standard error: use float32"
             )
-        if self.facts.converged is False:
+        if self.facts.broken:
+            lines.append(self.facts.broken)
+        elif self.facts.converged is False:
             lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
         return lines
 

@@ -85,6 +85,20 @@ def test_pairs_say_what_is_to_be_known_of_each(bad, tmp_path):
         assert (tmp_path / pair.replace(" ", "") / "maps.png").is_file()
 
 
+def test_brackets_and_dollars_are_text(bad, tmp_path):
+    prompt = "a [cow] for $5 and a $10 100% giraffe, $6"
+    done = dpid("explain", "noisy.png", prompt, "-c", "[cow]", "-c", "giraffe", "--samples", "8", "--out", tmp_path,
+                cwd=bad)  # fmt: skip
+    assert done.returncode == 2  # the model knows no brackets, and says so
+    assert "does not know '[cow]'" in done.stderr
+    done = dpid(
+        "explain", "noisy.png", prompt, "-c", "cow", "-c", "giraffe", "--samples", "8", "--out", tmp_path, cwd=bad
+    )
+    assert done.returncode == 0, done.stderr
+    assert prompt in done.stdout
+    assert (tmp_path / "profile.png").is_file()
+
+
 def test_without_a_command_there_is_help_and_nothing_else(tmp_path):
     done = dpid(cwd=tmp_path)
     assert "explain" in done.stdout

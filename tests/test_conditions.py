@@ -45,6 +45,7 @@ def test_each_distinct_text_once():
         ("a cow", ("cow", "cow"), "each may be given once"),
         ("a rose bowl", ("rose bowl", "bowl"), "overlap"),
         ("a bowl", ("bowl#2", "a"), "occurs 1 time"),
+        ("the #1 bowl", ("#1", "bowl"), "found '#1', a concept is a phrase"),
         ("a bowl", ("bowl#x", "a"), "write bowl#2"),
         ("  ", ("cow", "dog"), "prompt: found an empty text"),
         ("a cow", ("", "cow"), "concepts: found ''"),

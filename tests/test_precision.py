@@ -84,6 +84,26 @@ def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
     assert found == exact
 
 
+def test_what_overflows_goes_on_in_a_finer_type(model, monkeypatch):
+    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "bfloat16", "float32"))
+    model.step = float("inf")
+    explainer = dpid.Explainer(model)
+    assert explainer.explain(latents=X, conditions=CONDITIONS).facts.precision == "float32"
+    with pytest.raises(FloatingPointError, match="returned NaN or infinity"):
+        dpid.Explainer(model, precision="float16").explain(latents=X, conditions=CONDITIONS)
+
+
+def test_an_open_stream_stays_in_its_type(model, monkeypatch):
+    """Another call that goes on in a finer one changes nothing of it."""
+    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
+    explainer = dpid.Explainer(model)
+    stream = explainer.stream(latents=X, conditions=CONDITIONS, samples=8, max_samples=24)
+    assert next(stream).facts.precision == "float16"
+    explainer._refine("is too coarse", explainer._finer)
+    assert explainer.explain(latents=X, conditions=CONDITIONS).facts.precision == "float32"
+    assert [r.facts.precision for r in stream] == ["float16"] * 2
+
+
 def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypatch):
     """Sooner than the coarser type was found out: after 8 samples, of which it had told 24."""
     monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
@@ -109,6 +129,11 @@ def test_an_explicit_type_is_kept_and_its_bias_said(model):
 
 def test_the_most_precise_type_comes_last():
     assert candidates(torch.device("cpu"))[-1] == "float32"
+
+
+def test_a_torch_that_does_not_say_what_its_cpu_can_computes_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert candidates(torch.device("cpu")) == ("float32",)
 
 
 def test_refusals(model):

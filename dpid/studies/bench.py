@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dpid import __version__
@@ -91,13 +92,25 @@ class Workbench:
 
     def arguments(self) -> str:
         """Everything that the rows depend on."""
-        data = json.dumps([[str(s.image), s.prompt, s.concepts] for s in self.scenes]
-                          + [[str(p.image), p.true, p.false, p.box] for p in self.pairs])  # fmt: skip
-        given = f"{zlib.crc32(data.encode()):08x}" if self.scenes or self.pairs else "own"
         return (
             f"dpid {__version__}, model {self.model} {fingerprint(self.model)}, samples {self.samples}, "
-            f"replicates {self.replicates}, pictures {self.pictures or 'default'}, seed {self.seed}, data {given}"
+            f"replicates {self.replicates}, pictures {self.pictures or 'default'}, seed {self.seed}, data {self._data}"
         )
+
+    @cached_property
+    def _data(self) -> str:
+        """The user's pictures, masks and texts, all that is in them."""
+        if not self.scenes and not self.pairs:
+            return "own"
+        texts = json.dumps([[str(s.image), s.prompt, s.concepts] for s in self.scenes]
+                           + [[str(p.image), p.true, p.false, p.box] for p in self.pairs])  # fmt: skip
+        crc = zlib.crc32(texts.encode())
+        for path in dict.fromkeys([s.image for s in self.scenes] + [p.image for p in self.pairs]):
+            crc = zlib.crc32(path.read_bytes(), crc)
+        for scene in self.scenes:
+            for mask in scene.masks().values():
+                crc = zlib.crc32(np.packbits(mask).tobytes(), crc)
+        return f"{crc:08x}"
 
     def keep(self, path: Path) -> None:
         """Add measured rows to a JSON-lines file, and take from it what a run with the same arguments has measured."""
@@ -148,7 +161,7 @@ class Workbench:
         explain = (by or self.explainer).explain
         chosen = {**self._budget(case), **options}
         if case.conditions is not None:
-            return explain(case.open(), conditions=case.conditions, **chosen)
+            return explain(case.open(), conditions=_said(case.conditions), **chosen)
         return explain(case.open(), case.prompt, case.concepts, **chosen)
 
     def explain_pairs(self, case: Case, **options: Any) -> dict[tuple[str, str], PIDResult]:
@@ -183,6 +196,14 @@ class Workbench:
 def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, known: Row) -> list[Row]:
     """Rows of a case whose picture is made once."""
     return [known | row for row in measure(replace(case, image=case.open()))]
+
+
+def _said(conditions: dict[Subset, str]) -> dict[Subset, str]:
+    """Texts without the mark of "bowl#2", the name of a second bowl, which no text has."""
+    marked = {c for subset in conditions for c in subset if "#" in c}
+    for name in marked:
+        conditions = {s: text.replace(name, name.partition("#")[0]) for s, text in conditions.items()}
+    return conditions
 
 
 class Kept:

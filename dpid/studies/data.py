@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dpid.conditions import plan
-from dpid.images import open_image
+from dpid.images import SMALLEST, open_image
 
 Masks = dict[str, NDArray[np.bool_]]
 Row = TypeVar("Row")
@@ -248,6 +248,8 @@ def _box(row: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int, int, 
     box = (max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1]))
     if box[0] >= box[2] or box[1] >= box[3]:
         raise ValueError(f"found ({x}, {y}, {w}, {h}), outside a picture of {size[0]}×{size[1]} pixels")
+    if min(box[2] - box[0], box[3] - box[1]) < SMALLEST:
+        raise ValueError(f"found ({x}, {y}, {w}, {h}), expected at least {SMALLEST} pixels a side")
     return box
 
 

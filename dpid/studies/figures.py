@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dpid.plot import draw_maps
+from dpid.plot import draw_maps, literal
 from dpid.result import PIDResult
 from dpid.studies.study import Row
 
@@ -24,7 +24,7 @@ def bars(ax: Any, rows: Sequence[Row], label: str, value: str) -> None:
     if value == "co_information" and all(t is not None for t in true):
         ax.plot(true, at, "o", mfc="none", color="k", ms=4)
     ax.axvline(0, color="0.5", lw=0.5)
-    ax.set_yticks(at, [r[label] for r in rows], fontsize=7)
+    ax.set_yticks(at, [literal(str(r[label])) for r in rows], fontsize=7)
 
 
 def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[float, float] | None = None) -> Figure:
@@ -40,7 +40,7 @@ def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[flo
                 np.clip(np.median(values), *limits) if limits else np.median(values), i - 0.35, i + 0.35, color="k"
             )
     ax.axhline(0, color="0.6", lw=0.5)
-    ax.set_xticks(range(len(groups)), list(groups), rotation=20 if len(groups) > 3 else 0)
+    ax.set_xticks(range(len(groups)), [literal(name) for name in groups], rotation=20 if len(groups) > 3 else 0)
     ax.set_ylabel(ylabel)
     return figure
 
@@ -61,5 +61,5 @@ def row_of_maps(figure: Figure, axes: Any, name: str, picture: Any, panels: Sequ
     """A picture and maps [h,w] in nats on one diverging scale, white at zero."""
     drawn = draw_maps(axes, picture, [m for _, m in panels])
     for ax, title in zip(axes, (name, *(title for title, _ in panels)), strict=True):
-        ax.set_title(title, fontsize=8)
+        ax.set_title(literal(title), fontsize=8)
     figure.colorbar(drawn, ax=list(axes), shrink=0.8, pad=0.01, label="nats", extend="both")

@@ -63,7 +63,7 @@ def _own(bench: Workbench) -> Iterator[Case]:
     """The user's pictures: the first concept is the homonym, the second its modifier."""
     for case in bench.own_cases():
         word, modifier = case.concepts
-        for role, other in (("right", modifier), ("neutral", words.NEUTRAL)):
+        for role, other in (("right", modifier), ("neutral", _NEUTRAL if bench.embedded else words.NEUTRAL)):
             yield Case(
                 case.picture, case.image, case.prompt, (word, other), _texts(word, other, False),
                 facts={"word": word, "modifier": other, "role": role},

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dpid.conditions import plan
 from dpid.daam import attention_maps
+from dpid.estimates import smoothed
 from dpid.information import ESTIMATORS
 from dpid.result import PIDResult
 from dpid.studies import world
@@ -33,8 +34,10 @@ def _cases(bench: Workbench) -> list[Case]:
 def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
     """MI i(x; y), CMI i(x; y | the other concept), unique and redundant map [h,w]."""
     d = result.estimates[estimator]
-    # Of the orthogonal estimator CMI is ½∫(ε̂_other - ε̂_both)², which is Rao–Blackwell's f(both) - f(other).
-    f = result.estimates["rao-blackwell" if estimator == "orthogonal" else estimator].maps.information
+    f = d.maps.information
+    if estimator == "orthogonal":  # whose CMI is ½∫(ε̂_other - ε̂_both)², Rao–Blackwell's f(both) - f(other) as it is
+        raw = smoothed(result.replicates["rao-blackwell"].double().mean(0), result.facts.smooth)
+        f = dict(zip(f, raw, strict=True))
     (other,) = (c for c in result.facts.concepts if c != concept)
     return {
         "mi": d.maps.information[(concept,)], "cmi": f[result.facts.concepts] - f[(other,)],

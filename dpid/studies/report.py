@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,11 +115,11 @@ def _section(folder: Path) -> dict[str, Any]:
     return {**content, "tables": tables, "figures": figures, "lines": _lines(content["summary"])}
 
 
-def _page(out: Path) -> None:
+def write_page(out: Path) -> None:
     """``report.html`` of every study in ``out``, in the order in which they were first written."""
     import jinja2
 
-    sections = sorted((_section(p.parent) for p in out.glob("*/summary.json")), key=lambda s: (s["order"], s["study"]))
+    sections = sorted((_section(out / name) for name in _orders(out)), key=lambda s: (s["order"], s["study"]))
     source = files("dpid.studies").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(source).render(sections=sections, shown=ROWS)
@@ -187,12 +188,22 @@ def write_study(
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with whole(folder / "summary.json") as path:
         path.write_text(text, encoding="utf-8")
-    _page(Path(out))
+    write_page(Path(out))
     return Path(out) / "report.html"
 
 
 def _order(out: Path, study: str) -> int:
     """The place of ``study`` on the page: the one it has, else the last."""
-    orders = {p.parent.name: json.loads(p.read_text(encoding="utf-8"))["order"] for p in out.glob("*/summary.json")}
-    place: int = orders.get(study, max(orders.values(), default=0) + 1)
-    return place
+    orders = _orders(out)
+    return orders.get(study, max(orders.values(), default=0) + 1)
+
+
+def _orders(out: Path) -> dict[str, int]:
+    """The studies in ``out`` and their places; other folders with a summary.json are none."""
+    found = {}
+    for path in out.glob("*/summary.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["study"] == path.parent.name:
+                found[path.parent.name] = int(content["order"])
+    return found

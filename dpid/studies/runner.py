@@ -17,7 +17,7 @@ from dpid.studies.homonyms import homonyms
 from dpid.studies.intervention import intervention
 from dpid.studies.localisation import localisation
 from dpid.studies.pairs import pairs
-from dpid.studies.report import check_installed, write_study
+from dpid.studies.report import check_installed, write_page, write_study
 from dpid.studies.retrieval import retrieval
 from dpid.studies.study import Study
 
@@ -71,6 +71,8 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
     made_with = bench.arguments()
     folder = out / name
     if _finished(folder / "summary.json") == made_with:
+        if not (out / "report.html").exists():
+            write_page(out)
         return False
     folder.mkdir(parents=True, exist_ok=True)
     bench.keep(folder / KEPT)

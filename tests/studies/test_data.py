@@ -164,6 +164,8 @@ def test_pairs_of_aro(folder):
          "bbox_h": 5},
         "a.png",
         {"image_path": "a.png", "true_caption": "x", "false_caption": "y", "bbox_x": 3},
+        {"image_path": "a.png", "true_caption": "x", "false_caption": "y", "bbox_x": 3, "bbox_y": 0, "bbox_w": 5,
+         "bbox_h": 9},
     ]  # fmt: skip
     data = read_pairs(write(folder / "vg.json", json.dumps(entries)))
     first, second = data.rows
@@ -174,6 +176,7 @@ def test_pairs_of_aro(folder):
         assert np.array_equal(np.asarray(second.open()), np.asarray(whole))
     assert [(p.row, p.column) for p in data.problems] == [
         (3, "false"), (4, "image"), (4, "true"), (4, "false"), (5, "bbox"), (6, "image"), (7, "bbox"),
+        (8, "bbox"),
     ]  # fmt: skip
     assert data.problems[0] == Problem(3, "false", "is the true caption")
 

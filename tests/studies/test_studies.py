@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,8 +15,9 @@ from dpid import cli
 from dpid.information import ESTIMATORS
 from dpid.loading import load_pipeline
 from dpid.studies import STUDIES, Workbench, run, world, write
-from dpid.studies.bench import KEPT, Kept
+from dpid.studies.bench import KEPT, Kept, _said
 from dpid.studies.data import CaptionPair, Scene
+from dpid.studies.localisation import _maps
 from dpid.studies.retrieval import caption_information
 from dpid.zoo.emoji import scenes
 
@@ -173,7 +175,11 @@ def test_a_stopped_study_goes_on_and_a_finished_one_stays(bench, tmp_path, monke
     assert len(explained) == 2
     files = {p.name for p in (tmp_path / "retrieval").iterdir()}
     assert files == {"retrieval.csv", "retrieval.parquet", "figure-1.png", "summary.json"}
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "summary.json").write_text("{}")
     assert not write("retrieval", bench(pictures=4), tmp_path)
+    assert (tmp_path / "report.html").is_file()
     assert write("retrieval", bench(pictures=2), tmp_path)  # other arguments
     with (tmp_path / "retrieval" / "retrieval.csv").open() as f:
         assert len({row["picture"] for row in csv.DictReader(f)}) == 2
@@ -205,12 +211,41 @@ def own(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", ["bias", "synonyms", "features", "complex-prompts", "localisation"])
+@pytest.mark.parametrize("name", ["bias", "synonyms", "homonyms", "features", "complex-prompts", "localisation"])
 def test_studies_take_the_users_pictures(bench, own, name):
     study = run(name, bench(scenes=own, pictures=None))
     rows = next(iter(study.tables.values()))
     assert len({row["picture"] for row in rows}) == 2
     assert all(row.get("log_ratio_true") is None for row in rows)
+
+
+def test_the_mark_of_a_second_occurrence_is_no_text(bench, own):
+    asked = bench(scenes=[replace(own[0], prompt="a cow and a cow", concepts=("cow", "cow#2"))])
+    study = run("synonyms", asked)
+    assert {row["b"] for row in study.tables["pairs"]} == {"cow#2"}
+    assert _said({(): "", ("cow",): "a cow", ("cow#2",): "a cow#2", ("cow", "cow#2"): "a cow and a cow#2"}) == {
+        (): "", ("cow",): "a cow", ("cow#2",): "a cow", ("cow", "cow#2"): "a cow and a cow",
+    }  # fmt: skip
+
+
+def test_other_masks_or_pixels_are_measured_again(own, tmp_path):
+    def said(**changes):
+        return Workbench("emoji", scenes=[replace(own[0], **changes)]).arguments()
+
+    assert said() == said()
+    assert said() != said(masks=lambda: {c: ~m for c, m in own[0].masks().items()})
+    copied = tmp_path / own[0].image.name
+    copied.write_bytes(own[0].image.read_bytes())
+    before = said(image=copied)
+    copied.write_bytes(own[1].image.read_bytes())
+    assert said(image=copied) != before
+
+
+def test_cmi_of_orthogonal_is_an_integral_of_squares(emoji, own):
+    result = emoji.explain(own[0].image, own[0].prompt, own[0].concepts, samples=8)
+    for concept in own[0].concepts:
+        # g(F, other) of every pixel; what is left of a difference of two such sums in fp32.
+        assert float(_maps(result, concept, "orthogonal")["cmi"].min()) > -1e-5
 
 
 def test_localisation_of_a_lone_concept_is_against_the_rest_of_the_prompt(bench, own):
@@ -304,7 +339,7 @@ def test_command_names_bad_rows_and_goes_on(command, own, tmp_path):
     [
         (("biases",), "name: found 'biases'"),
         (("all", "--data", "bad.csv"), "data: found with all"),
-        (("retrieval", "--data", "nowhere.csv"), "nowhere.csv cannot be read"),
+        (("retrieval", "--data", "nowhere.csv"), "data: nowhere.csv is not a file"),
         (("retrieval", "--data", "bad.csv"), "has no row that can be used"),
         (("bias", "--pictures", "0"), "pictures: found 0"),
         (("bias", "--samples", "0"), "samples: found 0"),
