@@ -323,6 +323,8 @@ class Explainer:
             channels = getattr(self.denoiser, "latent_shape", latents.shape)[0]
             if len(latents) != channels:
                 raise ValueError(f"latents: found {len(latents)} channels, the model has {channels}")
+            if latents.shape != getattr(self.denoiser, "shape", latents.shape):  # of an exact one, which has one size
+                raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(self.denoiser.shape)}")
             x = latents[None].to(self.denoiser.device, torch.float32)
         else:
             assert image is not None

@@ -132,6 +132,11 @@ def test_estimators_disagree_only_where_the_reference_does_not_describe_the_pict
     assert "trust the maps" in remark
 
 
+def test_an_exact_model_has_one_size(toy):
+    with pytest.raises(ValueError, match=r"latents: found \(1, 2, 4\), the model has \(1, 2, 3\)"):
+        toy.explain(latents=torch.ones(1, 2, 4), conditions=CONDITIONS)
+
+
 def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
     explainer = dpid.Explainer(toy.denoiser)
     with pytest.raises(ValueError, match=r"rule: 'adaptive' needs Explainer\.density"):
