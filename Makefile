@@ -43,7 +43,7 @@ format: $(VENV)/.installed-dev  ## rewrite all files in the project's style
 bench: $(VENV)/.installed-test  ## measure the embedded model; appends to benchmarks/results.csv
 	$(BIN)/python benchmarks/bench_model.py
 
-calibrate: $(VENV)/.installed-test  ## are the intervals honest? six minutes; appends to benchmarks/results.csv
+calibrate: $(VENV)/.installed-test  ## are the intervals honest? five minutes; appends to benchmarks/results.csv
 	$(BIN)/python benchmarks/calibrate.py
 
 train: $(VENV)/.installed  ## train the embedded model again (hours on a CPU; resumes), then copy train/out
