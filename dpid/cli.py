@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from dpid.files import whole, writable
@@ -62,34 +61,34 @@ def _show(result: PIDResult, out: Path) -> None:
     """The numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
     from dpid.estimates import antichain_name
 
-    console = Console()
+    console = Console(markup=False)  # brackets are the user's
     names = list(dict.fromkeys([result.facts.estimator, "rao-blackwell", "standard"]))
     given = " (given the rest of the prompt)" if result.facts.context else ""
-    table = Table(title=f"“{escape(result.facts.prompt)}”{given}, nats ± standard error", title_justify="left")
+    table = Table(title=f"“{result.facts.prompt}”{given}, nats ± standard error", title_justify="left")
     table.add_column("")
     for name in names:
         table.add_column(f"{SYMBOLS[name]} {name}", justify="right")
     shown = [result.estimates[name] for name in names]
     few = len(result.facts.concepts) <= 3
     for subset in [s for s in result.information if few or len(s) in (1, len(result.facts.concepts))]:
-        table.add_row(escape(f"i(x; {', '.join(subset)})"), *(str(d.information[subset]) for d in shown))
+        table.add_row(f"i(x; {', '.join(subset)})", *(str(d.information[subset]) for d in shown))
     table.add_section()
     table.add_row("redundancy", *(str(d.redundancy) for d in shown))
     for concept in result.facts.concepts:
-        table.add_row(escape(f"unique: {concept}"), *(str(d.unique[concept]) for d in shown))
+        table.add_row(f"unique: {concept}", *(str(d.unique[concept]) for d in shown))
     table.add_row("synergy", *(str(d.synergy) for d in shown))
     if len(result.facts.concepts) > 2:
         table.add_section()
         largest = sorted(result.chosen.atoms, key=lambda a: -abs(result.chosen.atoms[a].value))[:_ATOMS]
         for atom in largest:
-            table.add_row(escape(antichain_name(atom)), *(str(d.atoms.get(atom, "")) for d in shown))
+            table.add_row(antichain_name(atom), *(str(d.atoms.get(atom, "")) for d in shown))
     console.print(table)
     for line in result.remarks():
-        console.print(f"note: {line}", style="yellow", highlight=False, markup=False)
+        console.print(f"note: {line}", style="yellow", highlight=False)
     console.print(
         f"{result.facts.unet_evaluations} UNet evaluations; written: {out}/maps.png, profile.png, result.json, "
-        "result.safetensors", markup=False,
-    )  # fmt: skip
+        "result.safetensors"
+    )
 
 
 def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
@@ -112,7 +111,7 @@ def _explain_pairs(
     with _evaluations() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note, as above
         results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
-    table = Table(title=f"“{escape(prompt)}”, every pair, nats ± standard error", title_justify="left")
+    table = Table(title=f"“{prompt}”, every pair, nats ± standard error", title_justify="left")
     for column in ("pair", "redundancy", "unique, first", "unique, second", "synergy"):
         table.add_column(column, justify="left" if column == "pair" else "right")
     for pair in ranked(results):
@@ -121,17 +120,15 @@ def _explain_pairs(
         folder.mkdir(exist_ok=True)
         _write(result, folder)
         numbers = (result.redundancy, *result.unique.values(), result.synergy)
-        table.add_row(escape(" + ".join(pair)), *map(str, numbers))
-    console = Console()
+        table.add_row(" + ".join(pair), *map(str, numbers))
+    console = Console(markup=False)  # brackets are the user's
     console.print(table)
     for pair, result in results.items():
         for line in result.remarks():
-            console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False, markup=False)
+            console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
     first = next(iter(results.values()))
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
-    console.print(
-        f"most synergy: {synergy}; {first.facts.unet_evaluations} UNet evaluations; folders: {out}/", markup=False
-    )
+    console.print(f"most synergy: {synergy}; {first.facts.unet_evaluations} UNet evaluations; folders: {out}/")
 
 
 @app.command()
@@ -189,7 +186,6 @@ def explain(
 ) -> None:
     """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
     from dpid.conditions import plan_concepts
-    from dpid.denoisers.latent import check_precision
     from dpid.explainer import Explainer
     from dpid.images import open_image
     from dpid.options import Options
@@ -205,7 +201,6 @@ def explain(
         "smooth": smooth, "estimator": estimator, "tolerance": tolerance, "seed": seed, **budget,
     }  # fmt: skip
     Options(**options)
-    check_precision(precision)
     plan_concepts(prompt, concept, context=context)
     picture = open_image(image)
     if not pairs:

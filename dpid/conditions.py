@@ -159,21 +159,20 @@ def plan_concepts(
     context: bool = False,
 ) -> Plan:  # fmt: skip
     """The conditions of two to eight concepts, from a prompt or given; ``ValueError`` if they make no plan."""
-    if conditions is not None:
-        if concepts is not None or context:
-            raise ValueError("conditions: they name the concepts and hold the context; leave out concepts and context")
-        chosen = from_mapping(conditions)
-    else:
+    if conditions is None:
         if prompt is None or concepts is None:
             raise ValueError("prompt, concepts: both are needed, or conditions instead")
-        if not isinstance(concepts, str) and not 2 <= len(concepts) <= 8:
-            raise ValueError(_number(concepts))
-        chosen = plan(prompt, concepts, context)
-    if not 2 <= len(chosen.concepts) <= 8:
-        raise ValueError(_number(chosen.concepts))
+        if not isinstance(concepts, str):
+            _check_number(concepts)
+        return plan(prompt, concepts, context)
+    if concepts is not None or context:
+        raise ValueError("conditions: they name the concepts and hold the context; leave out concepts and context")
+    chosen = from_mapping(conditions)
+    _check_number(chosen.concepts)
     return chosen
 
 
-def _number(concepts: Sequence[str]) -> str:
-    found = f" ({concepts[0]!r})" if len(concepts) == 1 else ""
-    return f"concepts: found {len(concepts)}{found}, allowed are 2…8, each on its own"
+def _check_number(concepts: Sequence[str]) -> None:
+    if not 2 <= len(concepts) <= 8:
+        found = f" ({concepts[0]!r})" if len(concepts) == 1 else ""
+        raise ValueError(f"concepts: found {len(concepts)}{found}, allowed are 2…8, each on its own")

@@ -27,6 +27,11 @@ def _holds_zero(interval: tuple[float, float]) -> bool:
     return interval[0] <= 0 <= interval[1]
 
 
+def _below_zero(information: Mapping[Subset, Estimate], level: float) -> list[Subset]:
+    """The concepts that mislead beyond the error."""
+    return [subset for subset, estimate in information.items() if estimate.interval(level)[1] < 0]
+
+
 @dataclass(frozen=True)
 class Facts:
     """How a result came about; see :class:`dpid.options.Options` for what was asked.
@@ -202,16 +207,16 @@ class PIDResult:
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
         lines = []
-        for subset, estimate in self.information.items():
-            if estimate.interval(level)[1] < 0:
-                lines.append(
-                    f"{' + '.join(subset)!r} misleads about this picture: {estimate} nats, below zero beyond its error"
-                )
+        for subset in _below_zero(self.information, level):
+            lines.append(
+                f"{' + '.join(subset)!r} misleads about this picture: {self.information[subset]} nats, below zero "
+                "beyond its error"
+            )
         differ, standard = self._disagreements(level), self.estimates["standard"].information
         if differ:
             beyond = ", ".join(f"{' + '.join(s)} by {gap}" for s, gap in list(differ.items())[:4])
             # A wrong word among the concepts is part of F, by which iʳ takes for right what that word says.
-            wrong = [s for s in differ if standard[s].interval(level)[1] < 0]
+            wrong = [s for s in _below_zero(standard, level) if s in differ]
             misled = ", ".join(f"{' + '.join(s)!r} misleads: {standard[s]}" for s in wrong[:4])
             trust = (
                 f"by standard {misled} nats; trust that, or give a reference that is true of the picture" if wrong

@@ -8,7 +8,7 @@ import torch
 import dpid
 from dpid.conditions import subsets_of
 from dpid.denoisers import GaussianDenoiser
-from dpid.estimates import arranged, smoothed
+from dpid.estimates import arranged, interval, smoothed
 from dpid.explainer import ConvergenceWarning
 from dpid.result import ranked
 
@@ -130,6 +130,27 @@ def test_estimators_disagree_only_where_the_reference_does_not_describe_the_pict
     (remark,) = (line for line in above.remarks() if "disagree" in line)
     assert "misleads" not in remark
     assert "trust the maps" in remark
+
+
+def test_what_ended_a_run_early_is_remarked(toy, monkeypatch):
+    whole, calls = toy.denoiser.eps_hat, []
+
+    def breaks(*arguments):
+        calls.append(arguments)
+        return whole(*arguments) if len(calls) < 3 else torch.full_like(whole(*arguments), torch.nan)
+
+    monkeypatch.setattr(toy.denoiser, "eps_hat", breaks)
+    asked = {"latents": torch.ones(SHAPE), "conditions": CONDITIONS, "samples": 8, "tolerance": 1e-6}
+    with pytest.warns(ConvergenceWarning, match="returned NaN or infinity"):
+        result = toy.explain(**asked)
+    assert result.facts.samples == 16
+    assert any("what was found before is returned" in line for line in result.remarks())
+    assert not any("allow more samples" in line for line in result.remarks())
+
+
+def test_a_level_is_a_probability():
+    with pytest.raises(ValueError, match="level: found 95, expected a probability"):
+        interval(torch.ones(1), torch.ones(1), 3, level=95)
 
 
 def test_an_exact_model_has_one_size(toy):

@@ -22,6 +22,7 @@ from PIL import Image
 from dpid.conditions import Subset
 from dpid.explainer import Explainer
 from dpid.information import ESTIMATORS
+from dpid.plot import literal
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman
@@ -203,6 +204,6 @@ def _figures(cells: list[Row]) -> dict[str, Figure]:
             if len(ranked) > 60:  # both ends, where there are more than can be read
                 ranked = ranked[:30] + ranked[-30:]
             figures.bars(ax, ranked, "occupation", value)
-            ax.set_title(attribute)
+            ax.set_title(literal(attribute))
         made[caption] = figure
     return made

@@ -41,7 +41,7 @@ def _data(
     else:
         read = read_pairs(path) if name == "retrieval" else read_scenes(path)
     for problem in read.problems:
-        console.print(f"note: {path.name}: {problem}", style="yellow", highlight=False, markup=False)
+        console.print(f"note: {path.name}: {problem}", style="yellow", highlight=False)
     if not read.rows:
         raise ValueError(f"data: {path} has no row that can be used")
     return {"pairs" if name == "retrieval" else "scenes": read.rows}
@@ -87,7 +87,7 @@ def study(
     if name == "all" and data is not None:
         raise ValueError("data: found with all, but studies need different data; run them one by one")
     names = [n for n in STUDIES if name in (n, "all")]
-    err, console = Console(stderr=True), Console()
+    err, console = Console(stderr=True, markup=False), Console(markup=False)
     given = _data(data, images, captions, name, err)
     with writable(out), bar(err) as (progress, task):
 
@@ -101,9 +101,6 @@ def study(
             progress.update(task, description=each, completed=0, total=None)
             done = write(each, bench, out)
             console.print(
-                f"{each}: {'written' if done else 'was there already'}: {out / each}",
-                highlight=False,
-                soft_wrap=True,
-                markup=False,
+                f"{each}: {'written' if done else 'was there already'}: {out / each}", highlight=False, soft_wrap=True
             )
-    console.print(f"{out}/report.html", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{out}/report.html", highlight=False, soft_wrap=True)

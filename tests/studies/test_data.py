@@ -244,8 +244,11 @@ def test_coco_from_the_command_line(coco):
     (scene,) = _data(path, folder, None, "localisation", said)["scenes"]
     assert scene.concepts == ("cat", "umbrella")
     assert "note: instances.json: row 3, column file_name" in said.export_text()
-    for data, study in ((path, "retrieval"), (None, "localisation")):
-        with pytest.raises(ValueError, match="images, captions: "):
+    for data, study, why in (
+        (path, "retrieval", r"they belong to COCO's instances\.json, which retrieval does not read"),
+        (None, "localisation", r"found without --data, give COCO's instances\.json there"),
+    ):
+        with pytest.raises(ValueError, match=f"images, captions: {why}"):
             _data(data, folder, None, study, said)
     with pytest.raises(ValueError, match=r"data: .*nowhere\.json is not a file"):
         _data(path.with_name("nowhere.json"), folder, None, "localisation", said)
