@@ -106,7 +106,7 @@ def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[
         density = (-denoiser.logsnr_grid.abs() / 2).exp() + 0.02  # where the integrand lives, about
         samples = draw("adaptive", denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(0),
                        density=density)  # fmt: skip
-        f = set_function(evaluate(denoiser, x, plan, samples, seed=0, max_batch_size=2**17), plan)
+        f = set_function(evaluate(denoiser, x, (plan,), samples, seed=0, max_batch_size=2**17), plan)
         for column, estimator in ((2, "standard"), (3, "orthogonal")):
             values, errors = (t[0, :, 0, 0] for t in mean_stderr(f[estimator]))
             for row, value, error in zip(rows, values.tolist(), errors.tolist(), strict=True):
@@ -123,7 +123,7 @@ def elsewhere(pictures: int = 4096, each: int = 64) -> list[Answer]:
     denoiser, plan, exact = Toy("eps", 1.0), from_mapping({(): "", ("y",): "y"}), 0.5 * log(2) - 1
     x = 2**0.5 * torch.randn(pictures, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(1))
-    f = set_function(evaluate(denoiser, x, plan, samples, seed=1, max_batch_size=2**16), plan)
+    f = set_function(evaluate(denoiser, x, (plan,), samples, seed=1, max_batch_size=2**16), plan)
     found = []
     for estimator, expected in (("standard", exact), ("orthogonal", -exact)):
         mean, error = mean_stderr(f[estimator].mean(0).flatten())
@@ -142,7 +142,7 @@ def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
         denoiser = MixtureDenoiser(means, 0.1, {k: torch.tensor(w) for k, w in weights.items()})
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(0))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 8, torch.Generator().manual_seed(1))
-        sums = evaluate(denoiser, x, plan, samples, seed=1, max_batch_size=2**16)
+        sums = evaluate(denoiser, x, (plan,), samples, seed=1, max_batch_size=2**16)
         f = {name: v.mean(0)[:, :, 0, 0] for name, v in set_function(sums, plan).items()}  # [3,B]
         at = sums.pairs.tolist().index([2, 3])
         given = {
@@ -164,7 +164,7 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
         denoiser = case.denoiser
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(3))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(4))
-        sums = evaluate(denoiser, x, case.plan, samples, seed=4, max_batch_size=2**13)
+        sums = evaluate(denoiser, x, (case.plan,), samples, seed=4, max_batch_size=2**13)
         f = set_function(sums, case.plan)["rao-blackwell"].mean(0).sum((-2, -1))  # [3,B]
         for i, condition in enumerate(("one", "two", "both")):
             rest = f[i] - denoiser.log_ratio(x, condition, "")

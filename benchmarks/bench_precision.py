@@ -16,7 +16,8 @@ import typer
 
 import dpid
 from dpid.conditions import plan
-from dpid.denoisers import latent
+from dpid.denoisers.fused import network
+from dpid.denoisers.modes import PRECISIONS
 from dpid.precision import rounding_bias
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
@@ -45,22 +46,22 @@ def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat
     chosen = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2][:scenes]
     explainer = dpid.Explainer.from_pretrained("emoji", precision="float32")
     rows: list[dict[str, object]] = []
-    kept = latent.LAST
-    latent.PRECISIONS["float64"] = torch.float64
+    kept = network._LAST
+    PRECISIONS["float64"] = torch.float64
     for precision in types.split(","):
         for variant, last in (("last in fp32", kept), ("all in", ())):
-            latent.LAST = last
+            network._LAST = last
             if precision == "float32":
                 if variant == "all in":
                     continue
-                latent.LAST = ()
+                network._LAST = ()
                 low, sign = Double(explainer.denoiser), -1  # fp64 less fp32, the other way round
             else:
                 low, sign = explainer.denoiser.at(precision), 1
             found: dict[str, list[torch.Tensor]] = {}
             for i, scene in enumerate(chosen):
                 _, x = explainer._latents(DATA / scene["file"], None)
-                bias = rounding_bias(low, x, plan(scene["prompt"], scene["concepts"]), samples, seed=i)
+                (bias,) = rounding_bias(low, x, (plan(scene["prompt"], scene["concepts"]),), samples, seed=i)
                 for name, maps in bias.items():
                     found.setdefault(name, []).append(sign * maps[-1])  # S = both concepts
             for name, maps in found.items():
@@ -74,7 +75,7 @@ def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat
                     {"case": case, "metric": "bias of i(x; both), root mean square of a pixel",
                      "value": float(pixel.square().mean().sqrt()), "unit": "nats", "n": len(pixel)},
                 ]  # fmt: skip
-    latent.LAST = kept
+    network._LAST = kept
     ledger.append("precision", rows)
 
 

@@ -35,7 +35,7 @@ class Case:
 
     def run(self, samples: Samples, seed: int) -> dict[str, Tensor]:
         """Replicates of f(S) by every estimator, float64 [G,3,H,W], nats per pixel."""
-        sums = evaluate(self.denoiser, self.x, self.plan, samples, seed=seed, max_batch_size=self.batch)
+        sums = evaluate(self.denoiser, self.x, (self.plan,), samples, seed=seed, max_batch_size=self.batch)
         return {name: f[:, :, 0] for name, f in set_function(sums, self.plan).items()}
 
     def replicates(

@@ -13,7 +13,7 @@ averaged where the paper adds them up, so that a map stays a probability; tokens
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from dpid import ops
 from dpid.conditions import span_of
-from dpid.denoisers.diffusers import DiffusersDenoiser
-from dpid.denoisers.latent import evaluating
+from dpid.denoisers.modes import evaluating, undisturbed
+from dpid.denoisers.network import NetworkDenoiser, from_pipeline
 from dpid.engine import fitting
 from dpid.images import ImageLike, encode, to_pixels
 from dpid.options import Options
@@ -49,8 +49,12 @@ class AttentionMaps:
     unet_evaluations: int
 
 
-def token_positions(tokenizer: Any, prompt: str, concept: str) -> range:
+def token_positions(
+    tokenizer: Any, prompt: str, concept: str, written_out: Callable[[str], str] = str
+) -> range:  # fmt: skip
     """Positions, in what ``tokenizer`` makes of ``prompt``, of the phrase ``concept`` ("bowl#2": its second "bowl").
+
+    ``written_out``: what a text is turned into before it is read, where a textual inversion has several vectors.
 
     Raises
     ------
@@ -60,13 +64,22 @@ def token_positions(tokenizer: Any, prompt: str, concept: str) -> range:
     start, end = span_of(prompt, concept)
 
     def ids(text: str) -> list[int]:
-        return list(tokenizer(text, verbose=False).input_ids[:-1])  # without the end of the text
+        return list(tokenizer(written_out(text), verbose=False).input_ids[:-1])  # without the end of the text
 
     whole, before, through = ids(prompt), ids(prompt[:start]), ids(prompt[:end])
     # Tokens do not cross the ends of words, so that the text up to one begins with the same tokens as the whole.
     if not (whole[: len(before)] == before and whole[: len(through)] == through and len(before) < len(through)):
         raise ValueError(f"concepts: {concept!r} has no tokens of its own in the prompt")
     return range(len(before), len(through))
+
+
+def _written_out(pipe: Any) -> Callable[[str], str]:
+    """How ``pipe`` writes out textual inversions of several vectors."""
+
+    def convert(text: str) -> str:
+        return str(pipe.maybe_convert_prompt(text, pipe.tokenizer))
+
+    return convert if hasattr(pipe, "maybe_convert_prompt") else str
 
 
 @dataclass
@@ -141,7 +154,7 @@ def _generate(pipe: Any, prompt: str, recorder: _Recorder, samples: int, seed: i
 
 
 def _look(
-    denoiser: DiffusersDenoiser, prompt: str, image: ImageLike, recorder: _Recorder, samples: int, seed: int
+    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, recorder: _Recorder, samples: int, seed: int
 ) -> Tensor:
     """Noise ``image`` at many levels and run the UNet on them; the picture as the model sees it, uint8 [H,W,3]."""
     picture, x = encode(image, denoiser)
@@ -149,7 +162,7 @@ def _look(
     points = draw("shifted-grid", denoiser.logsnr_grid, 2 * -(-samples // 2), 1, torch.Generator().manual_seed(seed))
     points, size = points.to(x.device), fitting(denoiser, x, 1)
     condition = denoiser.encode_conditions((prompt,))
-    with _recording(denoiser.unet, recorder):
+    with _recording(denoiser.family.net, recorder):
         for start in range(0, len(points.logsnr), size):
             part = points[start : start + size]
             z = ops.noisy_channel(x, part.logsnr, part.sample_id, seed)
@@ -184,9 +197,20 @@ def attention_maps(
     if isinstance(concepts, str) or not concepts:
         raise TypeError(f"concepts: found {concepts!r}, expected a sequence of phrases of the prompt")
     Options(samples=samples, seed=seed)
-    denoiser = DiffusersDenoiser(pipe, fused=False)
+    with undisturbed():
+        denoiser = from_pipeline(pipe, fused=False)
+        with denoiser.lock:
+            return _attention_maps(denoiser, prompt, concepts, image, samples, seed, guidance)
+
+
+def _attention_maps(
+    denoiser: NetworkDenoiser, prompt: str, concepts: Sequence[str], image: ImageLike | None, samples: int, seed: int,
+    guidance: float,
+) -> AttentionMaps:  # fmt: skip
+    """:func:`attention_maps` of the pipeline of ``denoiser``."""
+    pipe = denoiser.family.pipe
     denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
-    tokens = {concept: token_positions(pipe.tokenizer, prompt, concept) for concept in concepts}
+    tokens = {concept: token_positions(pipe.tokenizer, prompt, concept, _written_out(pipe)) for concept in concepts}
     every = sorted({t for positions in tokens.values() for t in positions})
     # Guidance puts the unconditional half first.
     recorder = _Recorder(every, slice(None) if image is not None else slice(-1, None), denoiser.latent_shape[1:])

@@ -129,22 +129,19 @@ def integrate(
 
 
 def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
-    """Denoiser evaluations a call for latents ``x`` [B,C,H,W]: as many as run fastest, and half the free memory holds.
-
-    A denoiser without ``evaluation_bytes`` needs next to nothing.
-    """
+    """Denoiser evaluations a call for latents ``x`` [B,C,H,W]: as many as run fastest, and half the free memory holds."""
     b, _, h, w = x.shape
     # Larger batches are no faster: measured on two cores; on a GPU a batch of 64 such maps keeps every core busy.
     fastest = max(conditions * b, (16_384 if x.device.type == "cpu" else 262_144) // (h * w))
-    need = getattr(denoiser, "evaluation_bytes", None)
-    if need is None:
+    need = denoiser.evaluation_bytes(h, w)
+    if need == 0:
         return fastest
     if x.device.type == "cuda":  # and what torch holds, but no tensor uses
         free = torch.cuda.mem_get_info(x.device)[0]
         free += torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
     else:
         free = psutil.virtual_memory().available
-    return max(1, min(fastest, free // 2 // int(need(h, w))))
+    return max(1, min(fastest, free // 2 // need))
 
 
 def peak_memory(device: torch.device) -> int:

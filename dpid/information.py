@@ -39,13 +39,16 @@ def needed_pairs(plans: Sequence[Plan]) -> Tensor:
 
 
 def evaluate(
-    denoiser: Denoiser, x: Tensor, plan: Plan, samples: Samples, *, seed: int, max_batch_size: int | None = None,
-    edges: Tensor | None = None,
+    denoiser: Denoiser, x: Tensor, plans: Sequence[Plan], samples: Samples, *, seed: int,
+    max_batch_size: int | None = None, edges: Tensor | None = None,
 ) -> Accumulator:  # fmt: skip
-    """What one pass over ``samples`` accumulates for ``plan`` on latents ``x`` [B,C,H,W]; raises as ``integrate``."""
-    replicates = int(samples.replicate.max()) + 1
-    sums = Accumulator.empty(x, replicates, len(plan.texts), needed_pairs((plan,)), edges)
-    encoded = denoiser.encode_conditions(plan.texts)
+    """What one pass over ``samples`` accumulates for ``plans``, which share their texts, on latents ``x`` [B,C,H,W].
+
+    Raises as :func:`dpid.engine.integrate`.
+    """
+    replicates, texts = int(samples.replicate.max()) + 1, plans[0].texts
+    sums = Accumulator.empty(x, replicates, len(texts), needed_pairs(plans), edges)
+    encoded = denoiser.encode_conditions(texts)
     integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size)
     return sums
 

@@ -51,7 +51,7 @@ def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Optio
         antithetic=options.antithetic,
     )  # fmt: skip
     sums = evaluate(
-        denoiser, x, Plan((), ((),), (condition,), (0,), 0), samples, seed=options.seed,
+        denoiser, x, (Plan((), ((),), (condition,), (0,), 0),), samples, seed=options.seed,
         max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats),
     )  # fmt: skip
     d, residuals = x[0].numel(), sums.residuals[:, 0, 0].double().sum((-2, -1))

@@ -2,17 +2,19 @@
 
 Rounding moves every ε̂ by something like independent noise of variance s², which a squared difference of two of them
 turns into a bias of 2s² a pixel and channel: in i° all of it stays, in iʳ and iˢ, differences of two such squares,
-most of it cancels. It hardly depends on the picture, so it is measured once a model and type, against float32.
+most of it cancels. It is measured against float32, on a few samples of the picture and conditions in question.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dpid.conditions import Plan
+from dpid.denoisers.protocol import Denoiser
 from dpid.information import evaluate, set_function
 from dpid.sampling import draw
 
@@ -42,14 +44,28 @@ def for_one(precision: str, device: str | None, samples: int) -> str:
     return "float32" if precision == "auto" and cpu and samples <= 4 * PILOT else precision
 
 
-def rounding_bias(denoiser: Any, x: Tensor, chosen: Plan, samples: int = PILOT, seed: int = 0) -> Bias:
-    """f(S) in the type of ``denoiser`` less f(S) in float32, on the same samples: {estimator: [S, h, w]} in nats.
+def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:
+    """The model in every type that may be tried, from the fastest to the finest; of a type that was asked for, one."""
+    if precision != "auto":
+        return [denoiser.at(precision)]
+    if denoiser.precision_is_chosen:
+        return [denoiser]
+    types = [p for p in candidates(denoiser.device) if p in denoiser.precisions] or [denoiser.precision]
+    return [denoiser.at(p) for p in types]
 
-    ``x`` [1,C,h,w]; ``denoiser`` is a :class:`dpid.denoisers.latent.LatentDenoiser`.
+
+def rounding_bias(
+    denoiser: Denoiser, x: Tensor, plans: Sequence[Plan], samples: int = PILOT, seed: int = 0
+) -> list[Bias]:  # fmt: skip
+    """f(S) in the type of ``denoiser`` less f(S) in float32, on the same samples: {estimator: [S, h, w]} of each plan.
+
+    In nats, for ``x`` [1,C,h,w]; the plans share one list of texts.
     """
     grid = denoiser.logsnr_grid
     drawn = draw("shifted-grid", grid, samples, 1, torch.Generator().manual_seed(seed))
+    own, exact = (evaluate(model, x, plans, drawn, seed=seed) for model in (denoiser, denoiser.at("float32")))
     found = []
-    for model in (denoiser, denoiser.at("float32")):
-        found.append(set_function(evaluate(model, x, chosen, drawn, seed=seed), chosen))
-    return {name: (found[0][name] - found[1][name])[0, :, 0].float().cpu() for name in found[0]}
+    for plan in plans:
+        f, reference = set_function(own, plan), set_function(exact, plan)
+        found.append({name: (f[name] - reference[name])[0, :, 0].float().cpu() for name in f})
+    return found

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dpid
-from dpid.denoisers.latent import exact_float32
+from dpid.denoisers.modes import exact_float32
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -46,6 +46,7 @@ class Limited:
 
     def __init__(self, model, limit, error):
         self.model, self.limit, self.error, self.calls = model, limit, error, []
+        self.evaluation_bytes = model.evaluation_bytes
 
     def eps_hat(self, z, logsnr, conditions):
         size = z.shape[0] * len(conditions.names) * z.shape[1]

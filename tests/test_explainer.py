@@ -12,9 +12,10 @@ from PIL import Image
 
 import dpid
 from dpid.estimates import interval
-from dpid.explainer import ConvergenceWarning, _may_stop
+from dpid.explainer import ConvergenceWarning
 from dpid.options import Options
 from dpid.pid import mean_stderr
+from dpid.run import _may_stop
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ class Rounded(GaussianDenoiser):
     step = 0.0
     generator = torch.Generator().manual_seed(0)
     precision = "float16"
+    precisions = ("float32", "bfloat16", "float16")
 
     def at(self, precision):
         other = Rounded(self.conditions, (-5.0, 7.0), 300)
@@ -41,7 +42,7 @@ def model():
 def test_bias_of_independent_rounding(model):
     """½∫Σ_C E[(d + δ - δ')² - d²] dλ = 12 · 4 · s² a pixel for i°; it cancels in iˢ, and in iʳ but for F."""
     model.step = 0.1
-    bias = rounding_bias(model, X[None], from_mapping(CONDITIONS), samples=256)
+    (bias,) = rounding_bias(model, X[None], (from_mapping(CONDITIONS),), samples=256)
     each = 12 * 4 * 0.1**2
     # The cross term ½ · 12 · 4 · 2 (ε - ε̂) δ of a sample and channel has a standard deviation of at most about 7;
     # its mean over 36 pixels, 256 samples, 4 channels 0.035. Four of those.
@@ -54,7 +55,7 @@ def test_bias_of_independent_rounding(model):
 
 @pytest.mark.parametrize(("step", "settled"), [(1e-3, "float16"), (0.5, "float32")])
 def test_auto_takes_the_fastest_type_that_is_precise_enough(model, monkeypatch, step, settled):
-    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
     model.step = step
     explainer = dpid.Explainer(model)
     for _ in range(2):
@@ -71,7 +72,7 @@ def test_auto_takes_the_fastest_type_that_is_precise_enough(model, monkeypatch, 
 
 def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
     """A stream begins again where its errors have fallen below twice the rounding, and tells no round twice."""
-    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
     model.step = 0.04  # fine enough for the error of 8 samples, not for that of 256
     told = [
         (r.facts.samples, r.facts.precision)
@@ -85,7 +86,7 @@ def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
 
 
 def test_what_overflows_goes_on_in_a_finer_type(model, monkeypatch):
-    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "bfloat16", "float32"))
+    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "bfloat16", "float32"))
     model.step = float("inf")
     explainer = dpid.Explainer(model)
     assert explainer.explain(latents=X, conditions=CONDITIONS).facts.precision == "float32"
@@ -95,18 +96,18 @@ def test_what_overflows_goes_on_in_a_finer_type(model, monkeypatch):
 
 def test_an_open_stream_stays_in_its_type(model, monkeypatch):
     """Another call that goes on in a finer one changes nothing of it."""
-    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
+    model.step = 0.04  # fine enough for the error of 24 samples, not for that of 256
     explainer = dpid.Explainer(model)
     stream = explainer.stream(latents=X, conditions=CONDITIONS, samples=8, max_samples=24)
     assert next(stream).facts.precision == "float16"
-    explainer._refine("is too coarse", explainer._finer)
-    assert explainer.explain(latents=X, conditions=CONDITIONS).facts.precision == "float32"
+    assert explainer.explain(latents=X, conditions=CONDITIONS, samples=256).facts.precision == "float32"
     assert [r.facts.precision for r in stream] == ["float16"] * 2
 
 
 def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypatch):
     """Sooner than the coarser type was found out: after 8 samples, of which it had told 24."""
-    monkeypatch.setattr("dpid.explainer.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
 
     def fine(result):
         return result.facts.precision == "float32"

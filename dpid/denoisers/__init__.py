@@ -1,8 +1,7 @@
-"""Models that predict noise: Stable Diffusion pipelines, and exact ones with known answers."""
+"""Models that predict noise: diffusers pipelines, the embedded models, and exact ones with known answers."""
 
-from dpid.denoisers.diffusers import DiffusersDenoiser, from_pipeline
-from dpid.denoisers.gaussian import GaussianDenoiser
-from dpid.denoisers.mixture import MixtureDenoiser
+from dpid.denoisers.exact import GaussianDenoiser, MixtureDenoiser
+from dpid.denoisers.network import NetworkDenoiser, from_pipeline
 from dpid.denoisers.protocol import Conditions, Denoiser
 
-__all__ = ["Conditions", "Denoiser", "DiffusersDenoiser", "GaussianDenoiser", "MixtureDenoiser", "from_pipeline"]
+__all__ = ["Conditions", "Denoiser", "GaussianDenoiser", "MixtureDenoiser", "NetworkDenoiser", "from_pipeline"]

@@ -6,7 +6,9 @@ Text encoder (CLIP) and image encoder (the VAE's) are written as functions of th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpid.denoisers.latent import LatentDenoiser, exact_float32, refuse_text
-from dpid.denoisers.layers import Layers
-from dpid.denoisers.protocol import Conditions
+from dpid.denoisers.families.stable_diffusion import StableDiffusion
+from dpid.denoisers.fused.layers import Layers
+from dpid.denoisers.levels import Discrete
+from dpid.denoisers.modes import usable_device
+from dpid.denoisers.network import NetworkDenoiser
+from dpid.denoisers.texts import refuse_text
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -24,7 +29,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     weights = load_file(next(folder.glob("*.safetensors")))
-    return json.loads((folder / "config.json").read_text()), {name: w.float() for name, w in weights.items()}
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")), {
+        name: w.float() for name, w in weights.items()
+    }
 
 
 def clip_text(w: Layers, config: dict[str, Any], ids: Tensor) -> Tensor:
@@ -66,60 +73,115 @@ def vae_mode(w: Layers, config: dict[str, Any], x: Tensor) -> Tensor:
     return w.conv("quant_conv", x).chunk(2, 1)[0]
 
 
-class EmbeddedDenoiser(LatentDenoiser):
-    """A model of :mod:`dpid.zoo`, from its folder; ``ValueError`` if ``device`` cannot be used."""
+class _Files(StableDiffusion):
+    """The family of a model that is read from its files, without a pipeline; nobody else can change it."""
 
-    own_precision = precision = "float32"
+    pipelines = ()
+    only_fused = True
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
+    def __init__(self, folder: Path, device: str | None) -> None:
         from tokenizers import Tokenizer
 
-        unet_config, self._unet_weights = _read(folder / "unet")
-        vae_config, vae = _read(folder / "vae")
+        self._asked = (folder, device)
+        self._unet_config, unet = _read(folder / "unet")
+        self._vae_config, vae = _read(folder / "vae")
         self._text_config, text = _read(folder / "text_encoder")
-        schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-        ends = (schedule["beta_start"] ** 0.5, schedule["beta_end"] ** 0.5)  # "scaled_linear"
-        betas = torch.linspace(*ends, schedule["num_train_timesteps"], dtype=torch.float32) ** 2
-        super().__init__(
-            unet_config=unet_config, vae_config=vae_config, alphas_cumprod=(1 - betas).cumprod(0),
-            prediction=schedule["prediction_type"],
-        )  # fmt: skip
-        self.name = folder.parent.name
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            for weights in (self._unet_weights, vae, text):
-                weights.update({name: w.to(self.device) for name, w in weights.items()})
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device: {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-        self._vae, self._text = Layers(vae), Layers(text)
+        self._schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        self._device = usable_device(device)
+        for weights in (unet, vae, text):
+            weights.update({name: w.to(self._device) for name, w in weights.items()})
+        self._weights, self._vae, self._text = unet, Layers(vae), Layers(text)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
-        self.fuse()
+        self._lock = threading.RLock()
 
-    def _weights(self) -> dict[str, Tensor]:
-        return self._unet_weights
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Files, self._asked
+
+    @property
+    def name(self) -> str:
+        """The name of the model's folder."""
+        return self._asked[0].parent.name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self._device
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held by a thread while the model works for it."""
+        return self._lock
+
+    @property
+    def net(self) -> None:
+        """There is no module."""
+        return None
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Of the UNet, fp32."""
+        return self._weights
+
+    @property
+    def precision(self) -> str:
+        """The type of the weights."""
+        return "float32"
+
+    def check(self) -> None:
+        """The files are the package's own."""
+
+    def fixed_precision(self) -> None:
+        """The weights are plain numbers: any type will do."""
+        return
+
+    def not_fused(self) -> None:
+        """The UNet is a plain one."""
+        return
+
+    def levels(self) -> Discrete:
+        """The scheduler's training timesteps."""
+        ends = (self._schedule["beta_start"] ** 0.5, self._schedule["beta_end"] ** 0.5)  # "scaled_linear"
+        betas = torch.linspace(*ends, self._schedule["num_train_timesteps"], dtype=torch.float32) ** 2
+        return Discrete((1 - betas).cumprod(0), self._schedule["prediction_type"])
+
+    @property
+    def unet_config(self) -> dict[str, Any]:
+        """The UNet's configuration."""
+        return self._unet_config
+
+    @property
+    def vae_config(self) -> dict[str, Any]:
+        """The VAE's configuration."""
+        return self._vae_config
 
     def _ids(self, text: str) -> list[int]:
-        if not isinstance(text, str):
-            raise TypeError(f"conditions: found {type(text).__name__}, expected texts")
         ids: list[int] = self._tokenizer.encode(text).ids
-        limit = self._text_config["max_position_embeddings"]
-        unknown = self._tokenizer.token_to_id("<unk>")
-        words = [w for w in text.split() if unknown in self._tokenizer.encode(w).ids] if unknown in ids else []
-        known = list(self._tokenizer.get_vocab(with_added_tokens=False)) if words else ()
-        refuse_text(len(ids), limit, self._tokenizer.decode(ids[limit - 1 : -1]), words, known)
-        return ids + [self._text_config["pad_token_id"]] * (limit - len(ids))
+        return ids + [self._text_config["pad_token_id"]] * (self._text_config["max_position_embeddings"] - len(ids))
 
-    @exact_float32()
-    def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Texts to hidden states and keys and values; ``ValueError`` for one too long or with unknown words."""
-        ids = torch.tensor([self._ids(text) for text in conditions], device=self.device)
+    def check_texts(self, texts: Iterable[str]) -> None:
+        """``ValueError`` for a text that is too long or has unknown words."""
+        limit, unknown = self._text_config["max_position_embeddings"], self._tokenizer.token_to_id("<unk>")
+        for text in texts:
+            ids = self._tokenizer.encode(text).ids
+            words = [w for w in text.split() if unknown in self._tokenizer.encode(w).ids] if unknown in ids else []
+            known = list(self._tokenizer.get_vocab(with_added_tokens=False)) if words else ()
+            refuse_text(len(ids), limit, self._tokenizer.decode(ids[limit - 1 : -1]), words, known)
+
+    def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Hidden states [K,L,E] of the text encoder."""
+        ids = torch.tensor([self._ids(text) for text in texts], device=self.device)
         with torch.inference_mode():
-            hidden = clip_text(self._text, self._text_config, ids)
-        return self._prepared(tuple(conditions), hidden)
+            return {"encoder_hidden_states": clip_text(self._text, self._text_config, ids)}
 
-    @exact_float32()
     def encode_image(self, image: Tensor) -> Tensor:
-        """Pixels [B,3,H,W] in [-1,1] -> the mode of the VAE's posterior, scaled, fp32 [B,4,h,w]."""
+        """The mode of the VAE's posterior, scaled, fp32 [B,4,h,w]."""
         with torch.inference_mode():
-            mode = vae_mode(self._vae, dict(self.vae_config), image.to(self.device))
+            mode = vae_mode(self._vae, self.vae_config, image.to(self.device, torch.float32))
         return mode * float(self.vae_config["scaling_factor"])
+
+
+class EmbeddedDenoiser(NetworkDenoiser):
+    """A model of :mod:`dpid.zoo`, from its folder; ``ValueError`` if ``device`` cannot be used."""
+
+    def __init__(self, folder: Path, device: str | None = None) -> None:
+        super().__init__(_Files(folder, device))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -131,10 +130,7 @@ class Workbench:
     @cached_property
     def exact(self) -> Explainer:
         """A copy of the explainer that rounds nothing: for what no rounding bias is weighed against."""
-        exact = copy.copy(self.explainer)
-        if hasattr(exact.denoiser, "at"):
-            exact.denoiser = exact.denoiser.at("float32")
-        return exact
+        return self.explainer.at("float32")
 
     @cached_property
     def pipe(self) -> Any:

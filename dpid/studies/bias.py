@@ -9,6 +9,8 @@ about whether the picture shows one.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
@@ -16,10 +18,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from dpid.conditions import Subset
+from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.explainer import Explainer
 from dpid.information import ESTIMATORS
 from dpid.plot import literal
@@ -35,17 +40,48 @@ _EACH = 2  # pictures of an occupation and attribute of the embedded model
 SEEN_THROUGH = -1.0
 
 
-class Noisy:
+class Noisy(Denoiser):
     """A denoiser that is never asked above a log-SNR: i(x; y) is then that of the picture seen through this noise."""
 
-    def __init__(self, denoiser: Any, highest: float) -> None:
-        self._denoiser = denoiser
-        self.logsnr_grid = denoiser.logsnr_grid[denoiser.logsnr_grid <= highest]
+    def __init__(self, denoiser: Denoiser, highest: float) -> None:
+        self._denoiser, self._highest = denoiser, highest
+        self.name, self.precision = denoiser.name, denoiser.precision
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "at":  # its precision stays what it is
-            raise AttributeError(name)
-        return getattr(self._denoiser, name)
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self._denoiser.device
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """That of the model."""
+        return self._denoiser.lock
+
+    @property
+    def logsnr_grid(self) -> Tensor:
+        """Log-SNRs [T] of the model that are not above the highest."""
+        grid = self._denoiser.logsnr_grid
+        return grid[grid <= self._highest]
+
+    def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
+        """As the model does."""
+        return self._denoiser.encode_conditions(conditions)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """As the model does."""
+        return self._denoiser.encode_image(image)
+
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """As the model does."""
+        return self._denoiser.size_for(width, height)
+
+    def evaluation_bytes(self, height: int, width: int) -> int:
+        """As the model does."""
+        return self._denoiser.evaluation_bytes(height, width)
+
+    def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
+        """As the model does."""
+        return self._denoiser.eps_hat(z, logsnr, conditions)
 
 
 def occupations() -> list[str]:

@@ -47,7 +47,7 @@ def caption_information(
         rule, denoiser.logsnr_grid, chosen.per_replicate, chosen.repeats, torch.Generator().manual_seed(seed),
         density=explainer.density,
     )  # fmt: skip
-    f = set_function(evaluate(denoiser, x, plan, drawn, seed=seed), plan)
+    f = set_function(evaluate(denoiser, x, (plan,), drawn, seed=seed), plan)
     return {name: f[name][:, :, 0].sum((-2, -1)).cpu() for name in ESTIMATORS}
 
 

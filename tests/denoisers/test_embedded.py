@@ -22,7 +22,9 @@ def test_texts_pictures_and_predictions_are_the_pipelines(pair):
     ours, theirs = pair
     a, b = ours.encode_conditions(PROMPTS), theirs.encode_conditions(PROMPTS)
     # fp32 operations in another order, two layers deep.
-    torch.testing.assert_close(a.encoded["hidden"], b.encoded["hidden"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        a.encoded["encoder_hidden_states"], b.encoded["encoder_hidden_states"], rtol=1e-4, atol=1e-5
+    )
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     torch.testing.assert_close(ours.encode_image(image), theirs.encode_image(image), rtol=1e-4, atol=1e-5)
     assert torch.equal(ours.logsnr_grid, theirs.logsnr_grid)

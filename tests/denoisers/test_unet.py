@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpid.denoisers.unet import FusedUNet, unsupported
+from dpid.denoisers.fused.unet import FusedUNet, unsupported
 
 K = 4
 FULL = {  # configurations of the released models
@@ -115,16 +115,16 @@ def test_configurations_it_does_not_know_are_named(tiny):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @torch.inference_mode()
 def test_graphs_replay_what_the_unet_computes(unet):
-    from dpid.denoisers.graph import Graphed
+    from dpid.denoisers.fused.graphs import Graphed
 
     unet = unet.cuda()
     ours = FusedUNet(unet.config, dict(unet.named_parameters()))
-    graphed = Graphed(ours)
+    graphed = Graphed(lambda changing, keys_values: ours(*changing[:2], keys_values, changing[2]))
     for m in (2, 2, 3, 4, 2):  # a second call replays, others capture another shape; two are kept
         z, t, hidden, pooled, sizes = (a.cuda() for a in inputs(unet, m, (8, 8)))
         added = ours.embed_added(pooled, sizes) if unet.config.addition_embed_type else None
         keys_values = ours.encode(hidden + m)
         torch.testing.assert_close(
-            graphed(z, t + m, keys_values, added), ours(z, t + m, keys_values, added), rtol=1e-4, atol=1e-5
+            graphed((z, t + m, added), keys_values), ours(z, t + m, keys_values, added), rtol=1e-4, atol=1e-5
         )  # fmt: skip  # fp32; algorithms may differ inside a capture
         assert len(graphed._captured) <= 2

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpid.denoisers.exact import ExactDenoiser, channel
-from dpid.denoisers.mixture import check_weights
+from dpid.denoisers.exact.base import ExactDenoiser, channel
+from dpid.denoisers.exact.mixture import check_weights
 from dpid.denoisers.protocol import Conditions
 from dpid.zoo.emoji import scenes, sprites
 

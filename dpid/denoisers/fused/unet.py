@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid import ops
-from dpid.denoisers.layers import Layers
+from dpid.denoisers.fused.layers import Layers
 
+KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # of every cross-attention, [K, heads, L, D]
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
 UP = ("UpBlock2D", "CrossAttnUpBlock2D")
 # Every other field of the configuration must have the value here: what it would change is not written below.
@@ -75,7 +76,7 @@ class _Call:
 
     samples: int  # M
     emb: Tensor  # [M, E] or [K·M, E]
-    keys_values: Mapping[str, tuple[Tensor, Tensor]]
+    keys_values: KeysValues
 
 
 class FusedUNet(Layers):
@@ -114,12 +115,11 @@ class FusedUNet(Layers):
             for name in self._cross
         }  # fmt: skip
 
-    def __call__(
-        self, z: Tensor, t: Tensor, keys_values: Mapping[str, tuple[Tensor, Tensor]], added: Tensor | None = None
-    ) -> Tensor:
-        """z [M,C,H,W], timesteps t [M], ``keys_values`` of K conditions by :meth:`encode` -> [K,M,C,H,W].
+    def __call__(self, z: Tensor, t: Tensor, keys_values: KeysValues, added: Tensor | None = None) -> Tensor:
+        """The UNet's output [K,M,C,H,W] for z [M,C,H,W], timesteps t [M] and ``keys_values`` of K conditions.
 
-        ``added`` [K, E]: SDXL's pooled text and sizes, already embedded by :meth:`embed_added`.
+        ``keys_values`` come from :meth:`encode`; ``added`` [K, E] is SDXL's pooled text and sizes, embedded by
+        :meth:`embed_added`.
         """
         call = _Call(len(z), self._time(t, added), keys_values)
         h = self.conv("conv_in", z)

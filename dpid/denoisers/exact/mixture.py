@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.denoisers.exact import ExactDenoiser, channel
+from dpid.denoisers.exact.base import ExactDenoiser, channel
 from dpid.denoisers.protocol import Conditions
 
 _SUM = 1e-6  # how far from one weights may sum: what float32 leaves of a normalised vector

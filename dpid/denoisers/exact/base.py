@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dpid.denoisers.protocol import Conditions
+from dpid.denoisers.protocol import Denoiser
 
 
-class ExactDenoiser(ABC):
+class ExactDenoiser(Denoiser):
     """A denoiser over x [C,H,W] with the density that it denoises; nothing was trained, so any log-SNR may be asked.
 
     Parameters
@@ -23,9 +23,6 @@ class ExactDenoiser(ABC):
     logsnr_range : ends of the integral, ascending
     levels : evenly spaced grid points over it, two or more
     """
-
-    name: str
-    precision = "float32"
 
     def __init__(
         self,
@@ -40,7 +37,7 @@ class ExactDenoiser(ABC):
             raise ValueError(
                 f"logsnr_range, levels: found {logsnr_range}, {levels}; expected finite, ascending, at least 2"
             )
-        self.shape, self.conditions, self.device = shape, dict(conditions), device
+        self.shape, self.conditions, self._device = shape, dict(conditions), device
         self._grid = torch.linspace(low, high, levels, dtype=torch.float64)
 
     @property
@@ -48,21 +45,21 @@ class ExactDenoiser(ABC):
         """Evenly spaced log-SNRs [levels], float64."""
         return self._grid
 
-    def encode_image(self, image: Tensor) -> Tensor:
-        """There is no image encoder: pass ``latents=``."""
-        raise ValueError("image: an exact denoiser has no image encoder; pass latents= instead")
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self._device
 
-    def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pictures are not resized."""
-        return width, height
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of x."""
+        channels, height, width = self.shape
+        return channels, height, width
 
-    @abstractmethod
-    def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Encode K conditions; ``ValueError`` for one that this model does not have."""
-
-    @abstractmethod
-    def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """z [N,B,C,H,W], logsnr [N] -> E[ε | z, condition] [N,K,B,C,H,W], exact, in the dtype of z."""
+    @property
+    def any_size(self) -> bool:
+        """The density is that of one size."""
+        return False
 
     @abstractmethod
     def log_density(self, x: Tensor, condition: Any) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.denoisers.exact import ExactDenoiser, channel
+from dpid.denoisers.exact.base import ExactDenoiser, channel
 from dpid.denoisers.protocol import Conditions
 
 # Asymmetry of a covariance, and its smallest eigenvalue, over its largest: what rounding of float32 input can explain.

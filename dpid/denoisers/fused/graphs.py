@@ -1,0 +1,99 @@
+"""CUDA graphs of a network: one a shape, captured at its first use, replayed over all log-SNRs; two are kept.
+
+A UNet call launches a thousand kernels; at small batches the host needs longer to launch them than the device to run
+them. Off CUDA, and where a capture fails, the network is simply called.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+_MOST = 2  # graphs kept, each with memory of its own: of whole batches, and of the last one of a run
+_LOG = logging.getLogger("dpid")
+
+
+@dataclass
+class _Captured:
+    graph: Any
+    changing: Any
+    constant: Any
+    out: Tensor
+    source: Any  # whose values ``constant`` holds now
+
+
+def _clone(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _copy(into: Any, tree: Any) -> None:
+    for old, new in zip(tree_leaves(into), tree_leaves(tree), strict=True):
+        if isinstance(old, Tensor):
+            old.copy_(new)
+
+
+def _shapes(tree: Any) -> tuple[Any, ...]:
+    return tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(tree))
+
+
+class Graphed:
+    """``function(changing, constant)`` through CUDA graphs; its arguments are trees (tuple, dict, …) of tensors."""
+
+    def __init__(self, function: Callable[[Any, Any], Tensor]) -> None:
+        self.function = function
+        self._captured: dict[Any, _Captured] = {}
+        self._usable = True
+
+    def __call__(self, changing: Any, constant: Any) -> Tensor:
+        """What ``function`` returns; ``constant`` is copied only where it is another object than in the last call."""
+        device = next(leaf.device for leaf in tree_leaves(changing) if isinstance(leaf, Tensor))
+        if device.type != "cuda" or not self._usable:
+            return self.function(changing, constant)
+        with torch.cuda.device(device):
+            captured = self._of(changing, constant)
+            if captured is None:
+                return self.function(changing, constant)
+            _copy(captured.changing, changing)
+            if captured.source is not constant:
+                _copy(captured.constant, constant)
+                captured.source = constant
+            captured.graph.replay()
+            return captured.out.clone()
+
+    def _of(self, changing: Any, constant: Any) -> _Captured | None:
+        """The graph of these shapes, captured if need be; None where a capture fails."""
+        shape = (_shapes(changing), _shapes(constant))
+        if captured := self._captured.pop(shape, None):
+            self._captured[shape] = captured  # the last one used comes last
+            return captured
+        while len(self._captured) >= _MOST:
+            del self._captured[next(iter(self._captured))]
+        try:
+            self._captured[shape] = self._capture(changing, constant)
+        except torch.OutOfMemoryError:
+            self._captured.clear()
+            raise
+        except RuntimeError as error:
+            _LOG.warning("CUDA graph capture failed, going on without: %s", str(error).splitlines()[0])
+            self._usable = False
+            return None
+        return self._captured[shape]
+
+    def _capture(self, changing: Any, constant: Any) -> _Captured:
+        static = _clone(changing), _clone(constant)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries choose their algorithms and allocate workspaces outside the capture
+            for _ in range(2):
+                self.function(*static)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = self.function(*static)
+        return _Captured(graph, *static, out, constant)

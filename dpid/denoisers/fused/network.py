@@ -1,0 +1,93 @@
+"""The fused UNet in place of a pipeline's own: when it may stand in, its precision, its keys and values, its graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpid.denoisers.fused.graphs import Graphed
+from dpid.denoisers.fused.unet import FusedUNet, KeysValues, unsupported
+from dpid.denoisers.modes import PRECISIONS
+
+# fp32 kept where rounding costs most for next to no time: the last layers, whose output is what gets squared.
+_LAST = ("conv_norm_out.", "conv_out.")
+# What a UNet that the fused path computes is made of. LoRA, IP-Adapter and their like bring modules of their own.
+_MODULES = {
+    "Attention", "BasicTransformerBlock", "Conv2d", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "DownBlock2D",
+    "Downsample2D", "Dropout", "FeedForward", "GEGLU", "GroupNorm", "LayerNorm", "Linear", "ModuleList",
+    "ResnetBlock2D", "SiLU", "TimestepEmbedding", "Timesteps", "Transformer2DModel", "UNet2DConditionModel",
+    "UNetMidBlock2DCrossAttn", "UpBlock2D", "Upsample2D",
+}  # fmt: skip
+_PROCESSORS = {"AttnProcessor", "AttnProcessor2_0"}
+
+
+def not_plain(unet: nn.Module) -> str | None:
+    """What makes ``unet`` compute something else than a plain Stable Diffusion UNet, or None."""
+    for name, module in unet.named_modules():
+        kind = type(module)
+        if kind.__name__ not in _MODULES or not kind.__module__.startswith(("diffusers.models.", "torch.nn.modules.")):
+            return f"{name or 'the UNet'} is a {kind.__module__.split('.')[0]} {kind.__name__}"
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            return f"{name or 'the UNet'} has a forward hook"
+        processor = getattr(module, "processor", None)
+        if processor is not None and type(processor).__name__ not in _PROCESSORS:
+            return f"{name} has a {type(processor).__name__}"
+        if any(getattr(module, factor, None) is not None for factor in ("s1", "s2", "b1", "b2")):
+            return "FreeU is on"
+    for name, p in unet.named_parameters():
+        if p.dtype not in PRECISIONS.values() or type(p.data) is not Tensor:
+            return f"{name} is quantised"
+    return unsupported(unet.config)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=16)  # made once: inside the loop a copy from the host would wait for the device
+def _sizes(height: int, width: int, device: torch.device) -> Tensor:
+    return torch.tensor([[height, width, 0, 0, height, width]], device=device)
+
+
+def sizes_of(x: Tensor, factor: int) -> Tensor:
+    """SDXL's sizes [1, 6] of a picture with latents ``x`` [*,h,w]: original, crop (0, 0), target height and width."""
+    height, width = x.shape[-2:]
+    return _sizes(height * factor, width * factor, x.device)
+
+
+class FusedNetwork:
+    """The UNet's output of all conditions at once, in one precision.
+
+    Parameters
+    ----------
+    config, weights : of a ``UNet2DConditionModel``; weights of another type are converted, others shared
+    precision : "float32", "bfloat16" or "float16"
+    factor : pixels a side of a latent pixel
+    """
+
+    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], precision: str, factor: int) -> None:
+        self.dtype, self._factor = PRECISIONS[precision], factor
+        typed = {name: w.to(torch.float32 if name.startswith(_LAST) else self.dtype) for name, w in weights.items()}
+        self.unet = FusedUNet(config, typed)
+        self.unet.pack()
+        self.graphed = Graphed(self._call)
+
+    def _call(self, changing: tuple[Tensor, Tensor, Tensor | None], keys_values: KeysValues) -> Tensor:
+        x, t, added = changing
+        return self.unet(x, t, keys_values, added)
+
+    @torch.inference_mode()
+    def encode(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
+        """``encoded`` with the keys and values of every cross-attention, which depend on the texts alone."""
+        return {**encoded, "keys_values": self.unet.encode(encoded["encoder_hidden_states"].to(self.dtype))}
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, t: Tensor, encoded: Mapping[str, Any]) -> Tensor:
+        """x [M,C,h,w], timesteps t [M], K conditions from :meth:`encode` -> [K,M,C,h,w]."""
+        added = None
+        if "text_embeds" in encoded:
+            pooled = encoded["text_embeds"].to(self.dtype)
+            added = self.unet.embed_added(pooled, sizes_of(x, self._factor).expand(len(pooled), -1))
+        # channels_last: pixels become tokens without a copy, and convolutions take no longer.
+        x = x.to(self.dtype, memory_format=torch.channels_last)
+        return self.graphed((x, t, added), encoded["keys_values"])

@@ -1,0 +1,212 @@
+"""The run of one explanation: rounds of samples, a result after each, in a type that rounds finely enough."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dpid import __version__
+from dpid.conditions import Plan, Subset
+from dpid.denoisers.protocol import Conditions, Denoiser
+from dpid.engine import Accumulator, integrate, out_of_memory, peak_memory, profile_edges
+from dpid.information import SIGNED, needed_pairs, set_function, set_profile
+from dpid.options import Options
+from dpid.pid.decomposition import image_priors
+from dpid.precision import rounding_bias
+from dpid.result import Facts, PIDResult
+from dpid.sampling import Samples, density, draw, shifts
+
+_LOG = logging.getLogger("dpid")
+_EVEN_PILOT = 0.5  # of a density that a pilot of few samples found, which may have missed a peak
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be explained, and how.
+
+    Attributes
+    ----------
+    picture : as the model sees it, uint8 [H,W,3], or None where latents were given
+    x : its latents, fp32 [1,C,h,w]
+    questions : the conditions of every decomposition asked for; all share one list of texts
+    options : rule "auto" is settled
+    prompt : of the picture
+    priors : h(y_S) of every question, where the measure needs them
+    density : where rule "adaptive" samples
+    progress : told (evaluations done, evaluations planned)
+    """
+
+    picture: Tensor | None
+    x: Tensor
+    questions: Sequence[Plan]
+    options: Options
+    prompt: str | None
+    priors: Sequence[dict[Subset, float] | None]
+    density: Tensor | None
+    progress: Progress | None
+
+
+def make_job(
+    picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
+    where: Tensor | None, progress: Progress | None,
+) -> Job:  # fmt: skip
+    """The job of explaining ``x`` by ``questions``; ``ValueError`` for priors that do not fit them."""
+    asked = {c for question in questions for c in question.concepts}
+    priors = [image_priors(options.priors, q.concepts, options.measure, prompt, asked) for q in questions]
+    return Job(picture, x, questions, options, prompt, priors, where, progress)
+
+
+def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDResult]]:
+    """Growing results of every question, in the first of ``denoisers`` (of one model) whose rounding is small enough.
+
+    Where rounding biases some number by more than half its standard error the run begins again in the last of them,
+    where one overflows in the next. No number of samples is told twice, but for the last: the finer type may meet a
+    tolerance sooner than the coarser was found out.
+    """
+    told = 0
+    while True:
+        denoiser, *finer = denoisers
+        try:
+            for results in rounds(job, denoiser):
+                if finer and any(result.coarse() for result in results):
+                    why, denoisers = "rounds too coarsely", finer[-1:]  # bfloat16 would do so even more than float16
+                    break
+                if new := results[0].facts.samples > told:
+                    told = results[0].facts.samples
+                    yield results
+            else:
+                if not new:
+                    yield results
+                return
+        except FloatingPointError:
+            if not finer:
+                raise
+            why, denoisers = "is not finite", finer
+        _LOG.info("precision: %s %s, going on with %s", denoiser.precision, why, denoisers[0].precision)
+
+
+def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
+    """The results of all questions after every round of samples, until a tolerance is met or the samples are spent."""
+    run, tolerance = _Run(job, denoiser), job.options.tolerance
+    for turn, shift in zip(range(job.options.rounds), shifts(run.generator), strict=False):
+        if turn:
+            denoiser.refresh()  # conditions of a model that has changed are refused
+        run.add(turn, shift)
+        results = run.results(turn + 1)
+        met = False
+        if tolerance is not None:
+            reached = [result.relative_error() <= tolerance for result in results]
+            results = [
+                replace(result, facts=replace(result.facts, converged=ok))
+                for result, ok in zip(results, reached, strict=True)
+            ]
+            met = all(reached)
+        yield results
+        if met and _may_stop(turn + 1):
+            return
+
+
+def _may_stop(rounds: int) -> bool:
+    """After 1, 2, 3, 4, 6, 8, 12, … rounds: who looks after every round stops when an error happens to look small."""
+    return rounds // (rounds & -rounds) in (1, 3)
+
+
+class _Run:
+    """The sums of one job on one denoiser."""
+
+    def __init__(self, job: Job, denoiser: Denoiser) -> None:
+        options = job.options
+        self.job, self.denoiser = job, denoiser
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.conditions: Conditions = denoiser.encode_conditions(job.questions[0].texts)
+        self.density = job.density
+        self.done = 0  # samples
+        # A pilot looks with the half that comes first.
+        points = options.points // (2 if options.rule == "pilot" else 1)
+        edges = profile_edges(denoiser.logsnr_grid, points, options.repeats)
+        count = len(self.conditions.names)
+        self.sums = Accumulator.empty(job.x, options.repeats, count, needed_pairs(job.questions), edges)
+        self.planned = options.each * count * (1 if options.tolerance is None else options.rounds)
+        self.bias: list[dict[str, dict[str, float]] | None] | None = None
+
+    def add(self, turn: int, shift: float) -> None:
+        """Round ``turn``, whose grids are shifted by ``shift``."""
+        options, grid = self.job.options, self.denoiser.logsnr_grid
+        for rule, count in options.draws(turn):
+            if rule == "adaptive" and options.rule == "pilot":
+                found = [set_profile(self.sums, question) for question in self.job.questions]
+                profiles = [f[name][:, :, 0].cpu() for f in found for name in SIGNED]
+                self.density = density(profiles, self.sums.edges.cpu(), grid, _EVEN_PILOT)
+            samples = draw(
+                rule, grid, count, options.repeats, self.generator, first_id=self.done,
+                antithetic=options.antithetic, density=self.density, shift=shift,
+            )  # fmt: skip
+            # Every draw estimates the whole integral; two that make up one round count by their samples.
+            self._integrate(replace(samples, weight=samples.weight * (count / options.per_replicate)))
+            self.done += count * options.repeats
+
+    def _integrate(self, samples: Samples) -> None:
+        options = self.job.options
+        integrate(
+            self.denoiser, self.job.x, self.conditions, samples, self.sums, seed=options.seed, on_batch=self._tell,
+            max_batch_size=options.max_batch_size,
+        )  # fmt: skip
+
+    def _tell(self) -> None:
+        if self.job.progress:
+            self.job.progress(self.sums.evaluations, self.planned)
+
+    def results(self, rounds: int) -> list[PIDResult]:
+        """Of every question, after so many rounds."""
+        if self.bias is None:
+            self.bias = self._rounding()
+        return [
+            self._result(question, priors, bias, rounds)
+            for question, priors, bias in zip(self.job.questions, self.job.priors, self.bias, strict=True)
+        ]
+
+    def _rounding(self) -> list[dict[str, dict[str, float]] | None]:
+        """Rounding bias of every i(x; y_S) in nats; None where nothing rounds, {} where it cannot be measured."""
+        questions, denoiser = self.job.questions, self.denoiser
+        if denoiser.precision == "float32":
+            return [None] * len(questions)
+        if "float32" not in denoiser.precisions:
+            return [{} for _ in questions]
+        try:
+            found = rounding_bias(denoiser, self.job.x, questions)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            _LOG.warning("no memory to compare %s with float32: its rounding is not known", denoiser.precision)
+            return [{} for _ in questions]
+        return [
+            {
+                name: dict(zip(map("+".join, question.subsets[1:]), maps.sum((-2, -1)).tolist(), strict=True))
+                for name, maps in bias.items()
+            }
+            for question, bias in zip(questions, found, strict=True)
+        ]
+
+    def _result(
+        self, question: Plan, priors: dict[Subset, float] | None, bias: dict[str, dict[str, float]] | None, rounds: int
+    ) -> PIDResult:
+        options, denoiser, sums, grid = self.job.options, self.denoiser, self.sums, self.denoiser.logsnr_grid
+        texts = {"+".join(s): str(question.texts[i]) for s, i in zip(question.subsets, question.index, strict=True)}
+        facts = Facts(
+            prompt=self.job.prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
+            reference=str(question.texts[question.full]), estimator=options.estimator, measure=options.measure,
+            level=options.level, smooth=options.smooth, rule=options.rule, antithetic=options.antithetic,
+            priors=None if priors is None else {"+".join(s): h for s, h in priors.items()},
+            samples=options.each * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
+            logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=denoiser.name,
+            precision=denoiser.precision, version=__version__, rounding_bias=bias,
+            peak_memory=peak_memory(self.job.x.device),
+        )  # fmt: skip
+        f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
+        profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}
+        return PIDResult(facts, f, profiles, sums.edges.cpu(), self.job.picture)

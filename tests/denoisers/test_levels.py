@@ -1,0 +1,76 @@
+"""Noise levels of networks against closed forms: what they are told, what they are given, what comes out."""
+
+import pytest
+import torch
+
+from dpid.denoisers import GaussianDenoiser
+from dpid.denoisers.levels import Discrete, Flow
+
+
+def test_timesteps_without_noise_or_without_picture_are_left_out():
+    levels = Discrete(torch.tensor([1.0, 0.9, 0.5, 0.1, 0.0]), "epsilon")
+    assert torch.equal(levels.time(levels.grid), torch.tensor([3, 2, 1]))  # of the noisiest first
+    torch.testing.assert_close(levels.grid.sigmoid(), torch.tensor([0.1, 0.5, 0.9]).double(), rtol=1e-7, atol=0)
+    with pytest.raises(ValueError, match="no timestep between noise and picture"):
+        Discrete(torch.tensor([1.0, 0.0]), "epsilon")
+
+
+def test_v_and_epsilon_are_one_prediction():
+    """v = √σ(λ) ε - √σ(-λ) x at z = √σ(λ) x + √σ(-λ) ε gives ε back, in float64 but for the float32 of the formula."""
+    generator = torch.Generator().manual_seed(0)
+    x, eps = torch.randn(2, 5, 4, 3, 3, generator=generator)
+    levels = Discrete(torch.linspace(0.99, 0.01, 50), "v_prediction")
+    logsnr = levels.grid[::10]
+    a, b = (t.sqrt().float().view(-1, 1, 1, 1) for t in (logsnr.sigmoid(), (-logsnr).sigmoid()))
+    z, v = a * x + b * eps, a * eps - b * x
+    torch.testing.assert_close(levels.eps(v, z, logsnr), eps, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["flow", "discrete"])
+def test_another_prediction_of_a_gaussian_is_its_noise(kind):
+    """The exact velocity (or ε) of a Gaussian at the network's own input is the ε̂ of its closed form in the channel."""
+    mean, variance = torch.full((4, 3, 3), 0.7), torch.linspace(0.1, 3, 36).view(4, 3, 3)
+    exact = GaussianDenoiser({"a": (mean, variance)})
+    levels = Flow(-9.0, 9.0) if kind == "flow" else Discrete(torch.linspace(0.99, 0.01, 50), "epsilon")
+    logsnr = levels.grid[:: len(levels.grid) // 7]
+    z = torch.randn(len(logsnr), 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    want = exact.eps_hat(z[:, None], logsnr, exact.encode_conditions(["a"]))[:, 0, 0]
+    x = levels.enter(z, logsnr)
+    if kind == "discrete":
+        assert x is z
+        assert torch.equal(levels.eps(want, x, logsnr), want)
+        return
+    sigma = levels.time(logsnr).double().view(-1, 1, 1, 1)
+    # E[ε - x | x_σ] of x ~ N(m, s²): linear regression of ε - x on x_σ = (1-σ) x + σ ε.
+    spread = (1 - sigma) ** 2 * variance + sigma**2
+    v = -mean + (sigma - (1 - sigma) * variance) / spread * (x.double() - (1 - sigma) * mean)
+    # float32 rounding of z, of x_σ and of v, of which x_σ + (1-σ) v is a sum.
+    torch.testing.assert_close(levels.eps(v.float(), x, logsnr), want, rtol=1e-5, atol=2e-6)
+
+
+def test_a_flow_has_only_levels_that_its_network_can_be_told():
+    def told(sigma):
+        return sigma.bfloat16().float()
+
+    coarse = Flow(-9.0, 9.0, told)
+    assert len(coarse.grid) < 1001  # 8 bits tell fewer than were asked for
+    sigma = coarse.time(coarse.grid)
+    torch.testing.assert_close(sigma, told(sigma), rtol=1e-6, atol=0)  # float32 of a logarithm and back
+    assert (coarse.grid.diff() > 0).all()
+
+
+def test_the_range_of_a_logit_normal_training():
+    """logit σ ~ N(m, s²) shifted by c is λ ~ N(-2 (m + log c), (2s)²): 3.5 deviations hold all but 5e-4 of samples."""
+    sigma = (0.3 + 0.8 * torch.randn(200_000, generator=torch.Generator().manual_seed(0)).double()).sigmoid()
+    shifted = 3 * sigma / (1 + 2 * sigma)
+    logsnr = 2 * ((1 - shifted).log() - shifted.log())
+    levels = Flow.trained(3.0, lambda s: s, mean=0.3, std=0.8)
+    outside = ((logsnr < levels.low) | (logsnr > levels.high)).double().mean()
+    assert float(outside) == pytest.approx(4.65e-4, abs=2e-4)  # 200 000 samples: one error is 5e-5
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="prediction_type 'sample' is not supported"):
+        Discrete(torch.tensor([0.5]), "sample")
+    with pytest.raises(ValueError, match="low, high: found 3"):
+        Flow(3.0, -3.0)
