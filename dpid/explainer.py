@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dpid import __version__
-from dpid.conditions import Plan, Subset, merge, plan_concepts, with_reference
+from dpid.conditions import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.denoisers.latent import check_precision
 from dpid.engine import Accumulator, integrate, out_of_memory, peak_memory, profile_edges
 from dpid.images import ImageLike, encode
@@ -181,9 +181,10 @@ class Explainer:
         :func:`dpid.result.ranked`.
         """
         chosen = self._options(options)
-        if concepts is None or len(concepts) < 2:
-            raise ValueError(f"concepts: found {0 if concepts is None else len(concepts)}, expected at least 2")
-        pairs = list(combinations(concepts, 2))
+        words = () if concepts is None else check_concepts(concepts)
+        if len(words) < 2:
+            raise ValueError(f"concepts: found {len(words)}, expected at least 2")
+        pairs = list(combinations(words, 2))
         questions = merge([self._question(prompt, pair, None, chosen) for pair in pairs])
         results = self._last(image, latents, questions, chosen, prompt, progress)
         return dict(zip(pairs, results, strict=True))
