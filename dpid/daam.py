@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpid import ops
-from dpid.conditions import span_of
 from dpid.denoisers.modes import evaluating, undisturbed
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
 from dpid.engine import fitting
 from dpid.images import ImageLike, encode, to_pixels
 from dpid.options import Options
+from dpid.phrases import span_of
 from dpid.sampling import draw
 from dpid.zoo import GUIDANCE, generate
 

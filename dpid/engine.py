@@ -129,7 +129,7 @@ def integrate(
 
 
 def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
-    """Denoiser evaluations a call for latents ``x`` [B,C,H,W]: as many as run fastest, and half the free memory holds."""
+    """Denoiser evaluations a call for latents ``x`` [B,C,H,W]: as many as run fastest and fit half the free memory."""
     b, _, h, w = x.shape
     # Larger batches are no faster: measured on two cores; on a GPU a batch of 64 such maps keeps every core busy.
     fastest = max(conditions * b, (16_384 if x.device.type == "cpu" else 262_144) // (h * w))

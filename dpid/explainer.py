@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Plan, Subset, merge, plan_concepts, with_reference
+from dpid.conditions import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.denoisers.modes import check_precision, undisturbed
 from dpid.denoisers.protocol import Denoiser
 from dpid.images import ImageLike, encode
@@ -184,9 +184,10 @@ class Explainer:
         :func:`dpid.result.ranked`.
         """
         chosen = self._options(options)
-        if concepts is None or len(concepts) < 2:
-            raise ValueError(f"concepts: found {0 if concepts is None else len(concepts)}, expected at least 2")
-        pairs = list(combinations(concepts, 2))
+        words = () if concepts is None else check_concepts(concepts)
+        if len(words) < 2:
+            raise ValueError(f"concepts: found {len(words)}, expected at least 2")
+        pairs = list(combinations(words, 2))
         questions = merge([_question(prompt, pair, None, chosen) for pair in pairs])
         results = self._last(image, latents, questions, chosen, prompt, progress)
         return dict(zip(pairs, results, strict=True))

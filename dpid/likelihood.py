@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Plan
+from dpid.conditions import Plan, check_condition
 from dpid.denoisers.protocol import Denoiser
 from dpid.engine import Accumulator, profile_edges
 from dpid.estimates import Estimate, beyond
@@ -44,6 +44,7 @@ def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Optio
 
     There is no gap between conditions for "adaptive" to adapt to.
     """
+    condition = check_condition("condition", condition)
     grid, repeats = denoiser.logsnr_grid, options.repeats
     rule = "shifted-grid" if options.rule in ("auto", "adaptive", "pilot") else options.rule
     samples = draw(

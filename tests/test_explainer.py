@@ -263,6 +263,22 @@ def test_bad_priors_are_refused_before_anything_is_evaluated(emoji):
         )  # fmt: skip
 
 
+def test_prompts_and_concepts_as_people_hand_them_over(emoji, two_things):
+    path, prompt, concepts = two_things
+    expected = emoji.explain(path, prompt, concepts, samples=8)
+    assert emoji.explain(path, prompt, (c for c in concepts), samples=8).redundancy == expected.redundancy
+    assert list(emoji.explain_pairs(path, prompt, iter(concepts), samples=8)) == [concepts]
+    again = emoji.explain(path, conditions=expected.facts.conditions, samples=8)
+    assert again.redundancy == expected.redundancy
+    assert again.facts.conditions == expected.facts.conditions
+    with pytest.raises(TypeError, match="concepts: found the string"):
+        emoji.explain_pairs(path, prompt, " ".join(concepts))
+    with pytest.raises(ValueError, match="concepts: found 1, expected at least 2"):
+        emoji.explain_pairs(path, prompt, iter(concepts[:1]))
+    with pytest.raises(ValueError, match=r"condition: found U\+D800"):
+        emoji.log_likelihood(path, "\ud800")
+
+
 def test_opaque_alpha_is_fine(emoji):
     image = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
     result = emoji.explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8)

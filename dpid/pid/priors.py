@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Subset, span_of, subsets_of
+from dpid.conditions import Subset, subsets_of
+from dpid.phrases import span_of
 from dpid.pid.lattice import members
 
 VOCABULARY = 49_408  # tokens of CLIP, the text encoder of Stable Diffusion: what "uniform" draws a concept from

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -196,9 +197,9 @@ def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, known: Row) 
 
 def _said(conditions: dict[Subset, str]) -> dict[Subset, str]:
     """Texts without the mark of "bowl#2", the name of a second bowl, which no text has."""
-    marked = {c for subset in conditions for c in subset if "#" in c}
+    marked = {c for subset in conditions for c in subset if re.fullmatch(".+#[0-9]+", c)}  # not "C#"
     for name in marked:
-        conditions = {s: text.replace(name, name.partition("#")[0]) for s, text in conditions.items()}
+        conditions = {s: text.replace(name, name.rpartition("#")[0]) for s, text in conditions.items()}
     return conditions
 
 

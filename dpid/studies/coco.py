@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpid.conditions import plan, span_of
+from dpid.conditions import spans_of
+from dpid.phrases import span_of
 from dpid.studies.data import Data, Masks, Reader, Scene, open_picture, read_json, text_of
 
 Groups = defaultdict[Any, list[Any]]
@@ -62,7 +63,7 @@ def _named(captions: Sequence[str], things: Mapping[str, Any]) -> tuple[str, tup
         found: list[str] = []
         for thing in things:
             try:
-                plan(caption, [*found, thing])  # in the caption, and not part of another's name
+                spans_of(caption, [*found, thing])  # in the caption, and not part of another's name
             except ValueError:
                 continue
             found.append(thing)

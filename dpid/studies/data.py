@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dpid.conditions import plan
+from dpid.conditions import spans_of
 from dpid.images import SMALLEST, open_image
 
 Masks = dict[str, NDArray[np.bool_]]
@@ -225,7 +225,7 @@ def read_scenes(path: str | Path) -> Data[Scene]:
         with reader.column("concepts"):
             concepts = tuple(c.strip() for c in text_of(row, "concepts").split(";") if c.strip())
             if row.get("prompt"):
-                plan(row["prompt"], concepts)  # refuses concepts that are not phrases of the prompt
+                spans_of(row["prompt"], concepts)  # refuses concepts that are not phrases of the prompt
         if reader.good and row.get("mask"):
             with reader.column("mask"):
                 masks = _scene_masks(path.parent, row["mask"], concepts, size)

@@ -226,6 +226,7 @@ def test_the_mark_of_a_second_occurrence_is_no_text(bench, own):
     assert _said({(): "", ("cow",): "a cow", ("cow#2",): "a cow#2", ("cow", "cow#2"): "a cow and a cow#2"}) == {
         (): "", ("cow",): "a cow", ("cow#2",): "a cow", ("cow", "cow#2"): "a cow and a cow",
     }  # fmt: skip
+    assert _said({("C#",): "a C#", ("C##2",): "a C##2"}) == {("C#",): "a C#", ("C##2",): "a C#"}
 
 
 def test_other_masks_or_pixels_are_measured_again(own, tmp_path):
