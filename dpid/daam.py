@@ -27,14 +27,15 @@ from dpid.conditions import span_of
 from dpid.denoisers.diffusers import DiffusersDenoiser
 from dpid.denoisers.latent import evaluating
 from dpid.engine import fitting
+from dpid.equality import Comparable
 from dpid.images import ImageLike, encode, to_pixels
 from dpid.options import Options
 from dpid.sampling import draw
 from dpid.zoo import GUIDANCE, generate
 
 
-@dataclass(frozen=True)
-class AttentionMaps:
+@dataclass(frozen=True, eq=False)
+class AttentionMaps(Comparable):
     """What :func:`attention_maps` returns.
 
     Attributes
