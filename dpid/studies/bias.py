@@ -16,13 +16,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from dpid.conditions import Subset
+from dpid.drawing import Figure, literal, standard
 from dpid.explainer import Explainer
 from dpid.information import ESTIMATORS
-from dpid.plot import literal
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman
@@ -186,6 +185,7 @@ def _summary(cells: list[Row]) -> dict[str, Row]:
     return summary
 
 
+@standard()
 def _figures(cells: list[Row]) -> dict[str, Figure]:
     """The default estimator's through noise, a panel an attribute, occupations sorted."""
     chosen = [c for c in cells if c["estimator"] == ESTIMATORS[0] and c["logsnr_to"] == SEEN_THROUGH]
