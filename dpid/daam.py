@@ -26,6 +26,7 @@ from dpid import ops
 from dpid.denoisers.modes import evaluating, undisturbed
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
 from dpid.engine import fitting
+from dpid.equality import Comparable
 from dpid.images import ImageLike, encode, to_pixels
 from dpid.options import Options
 from dpid.phrases import span_of
@@ -33,8 +34,8 @@ from dpid.sampling import draw
 from dpid.zoo import GUIDANCE, generate
 
 
-@dataclass(frozen=True)
-class AttentionMaps:
+@dataclass(frozen=True, eq=False)
+class AttentionMaps(Comparable):
     """What :func:`attention_maps` returns.
 
     Attributes

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid.conditions import Subset, subsets_of
+from dpid.equality import Comparable
 from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates, mean_stderr
 
 
@@ -30,8 +31,8 @@ def interval(
     if not 0 < level < 1:
         raise ValueError(f"level: found {level}, expected a probability such as 0.95")
     half = float(stdtrit(dof, 0.5 + level / 2)) * stderr
-    positive = torch.as_tensor(positive) & (value > 0)
-    factor = (half / value.where(positive, 1.0)).exp()
+    positive = (value > 0) & positive
+    factor = (half / value.where(positive, torch.ones_like(value))).exp()
     return torch.where(positive, value / factor, value - half), torch.where(positive, value * factor, value + half)
 
 
@@ -44,7 +45,8 @@ def squares(f: Tensor, orthogonal: Tensor) -> Tensor:
 class Estimate:
     """A number with its standard error, both in nats unless said; ``dof`` = replicates - 1.
 
-    ``positive``: whether it is an integral of squares.
+    ``positive``: whether it is an integral of squares. As a number it is its value: ``float(e)``, ``f"{e:.3f}"``,
+    ``e > 3``, ``sorted``; ``==`` is that of all four fields, and ``str(e)`` and ``f"{e}"`` have the error too.
     """
 
     value: float
@@ -54,7 +56,7 @@ class Estimate:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval by Student's t; see :func:`dpid.estimates.interval`."""
-        value, stderr = torch.tensor((self.value, self.stderr), dtype=torch.float64)
+        value, stderr = torch.tensor((self.value, self.stderr), dtype=torch.float64, device="cpu")
         low, high = interval(value, stderr, self.dof, level, self.positive)
         return float(low), float(high)
 
@@ -65,9 +67,31 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.2f} ± {self.stderr:.2f}"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
 
-@dataclass(frozen=True)
-class Maps:
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.value < _value(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.value <= _value(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.value > _value(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.value >= _value(other)
+
+
+def _value(number: Any) -> Any:
+    return number.value if isinstance(number, Estimate) else number
+
+
+@dataclass(frozen=True, eq=False)
+class Maps(Comparable):
     """Nats per latent pixel, float32 [h, w] each; ``stderr`` holds the standard errors in the same shape."""
 
     information: dict[Subset, Tensor]
@@ -82,8 +106,8 @@ def beyond(edges: Tensor) -> float:
     return 1 / math.expm1(float(edges[1] - edges[0]))
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, eq=False)
+class Profile(Comparable):
     """Where over log-SNR the information lies: nats per unit of log-SNR, of the whole image, float32 [L] each.
 
     Attributes
@@ -130,8 +154,8 @@ class Profile:
         }
 
 
-@dataclass(frozen=True)
-class Decomposition:
+@dataclass(frozen=True, eq=False)
+class Decomposition(Comparable):
     """PID by one estimator, whole image, per pixel, and over log-SNR.
 
     ``atoms``: every atom of the lattice by antichain; for two concepts the four that have names of their own.
@@ -165,10 +189,16 @@ def smoothed(f: Tensor, size: int) -> Tensor:
     """Maps [*, h, w] whose every pixel is shared evenly among its size × size neighbours; sums stay as they are."""
     if size == 1:
         return f
-    ones = f.new_ones(1, 1, size, size)
-    count = functional.conv2d(f.new_ones(1, 1, *f.shape[-2:]), ones, padding=size // 2)
-    shared = functional.conv2d(f.reshape(-1, 1, *f.shape[-2:]) / count, ones, padding=size // 2)
-    return shared.reshape(f.shape)
+    height, width = (min(size, 2 * side - 1) for side in f.shape[-2:])  # with more, still only the map's own pixels
+    column, row = f.new_ones(1, 1, height, 1), f.new_ones(1, 1, 1, width)
+
+    def summed(maps: Tensor) -> Tensor:
+        return functional.conv2d(
+            functional.conv2d(maps, column, padding=(height // 2, 0)), row, padding=(0, width // 2)
+        )
+
+    maps = f.reshape(-1, 1, *f.shape[-2:])
+    return summed(maps / summed(torch.ones_like(maps[:1]))).reshape(f.shape)
 
 
 def arranged(f: Tensor, like: Tensor, w: float | None = None) -> Tensor:

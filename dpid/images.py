@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
-import struct
+import os
+import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from dpid.files import as_path
+
 SMALLEST = 8  # pixels a side: less holds no picture
-ImageLike = str | Path | Image.Image | np.ndarray | Tensor
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
 def _from_array(array: Any) -> Image.Image:
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8:
-        raise ValueError(f"image: found {array.dtype} {tuple(array.shape)}, expected uint8 [H, W, 3]")
-    return Image.fromarray(array)
+    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or not array.size:
+        raise ValueError(
+            f"image: found an array {array.dtype} {tuple(array.shape)}, expected uint8 [H, W, 3] of 0…255; a "
+            "tensor may be [3, H, W] and float in [0, 1]"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _from_tensor(tensor: Tensor) -> Image.Image:
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.numel():
-        raise ValueError(f"image: found a tensor {tuple(tensor.shape)}, expected [3, H, W], uint8 or float in [0, 1]")
-    if tensor.is_floating_point():
+    scaled = tensor.is_floating_point()
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.numel() or not (scaled or tensor.dtype == torch.uint8):
+        raise ValueError(
+            f"image: found a tensor {tuple(tensor.shape)} {tensor.dtype}, expected [3, H, W], uint8 or float in [0, 1]"
+        )
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise ValueError(f"image: found a tensor {tensor.layout} on {tensor.device}, expected one with its values")
+    if scaled:
         if not (tensor.isfinite().all() and tensor.min() >= 0 and tensor.max() <= 1):
             raise ValueError("image: found a float tensor with values outside [0, 1]")
         tensor = (tensor.float() * 255).round().to(torch.uint8)
     return _from_array(tensor.permute(1, 2, 0).cpu().numpy())
 
 
+def _from_file(image: str | os.PathLike[str]) -> Image.Image:
+    if "://" in os.fspath(image):
+        raise ValueError(f"image: found the address {image}, expected a file; nothing is fetched from the network")
+    path = as_path(image, "image")
+    if not path.is_file():
+        raise ValueError(
+            f"image: {path} {'is a folder and cannot be read as a picture' if path.is_dir() else 'does not exist'}"
+        )
+    try:
+        with Image.open(path) as opened:
+            return opened.copy()
+    except Exception as error:  # PIL's readers raise of every kind, as the damage is
+        raise ValueError(f"image: {path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP") from error
+
+
 def open_image(image: ImageLike) -> Image.Image:
     """An RGB picture from a path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; turned as its EXIF data says.
+
+    A tensor may also be float in [0, 1]. Of an animation it is the first picture.
 
     Raises
     ------
@@ -42,37 +69,48 @@ def open_image(image: ImageLike) -> Image.Image:
     TypeError
         None of the kinds above.
     """
-    if isinstance(image, (str, Path)):
-        try:
-            with Image.open(image) as opened_file:
-                opened: Image.Image = opened_file.copy()
-        except FileNotFoundError as error:
-            raise ValueError(f"image: {image} does not exist") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"image: {image} cannot be read as a picture ({error}); give a PNG, JPEG or WebP"
-            ) from error
-    elif isinstance(image, Image.Image):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged EXIF data and the like, which does no harm
+        return _flat(_opened(image))
+
+
+def _opened(image: Any) -> Image.Image:
+    if isinstance(image, (str, os.PathLike)):
+        return _from_file(image)
+    if isinstance(image, Image.Image):
         try:
             image.load()
-        except (OSError, SyntaxError) as error:
+        except Exception as error:  # as above
             raise ValueError(f"image: cannot be read as a picture ({error})") from error
-        opened = image
-    elif isinstance(image, np.ndarray):
-        opened = _from_array(image)
-    elif isinstance(image, Tensor):
-        opened = _from_tensor(image)
-    else:
-        raise TypeError(f"image: found {type(image).__name__}, expected a path, PIL image, uint8 array or tensor")
+        return image
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, Tensor):
+        return _from_tensor(image)
+    of_file = (
+        "; PIL.Image.open reads files and io.BytesIO" if isinstance(image, bytes) or hasattr(image, "read") else ""
+    )
+    raise TypeError(f"image: found {type(image).__name__}, expected a path, PIL image, uint8 array or tensor{of_file}")
+
+
+def _flat(opened: Image.Image) -> Image.Image:
+    """Upright, opaque, RGB."""
     if opened.mode[0] in "IF":  # whose scale nothing tells: conversion to RGB would clip it
         raise ValueError(f"image: found pixels of mode {opened.mode!r}, expected 8 bits a channel; scale them to 0…255")
-    with suppress(SyntaxError, ValueError, TypeError, KeyError, struct.error):  # EXIF data that cannot be read
+    with suppress(Exception):  # EXIF data that cannot be read
         opened = ImageOps.exif_transpose(opened)
     if min(opened.size) < SMALLEST:
         raise ValueError(f"image: found {opened.width}×{opened.height} pixels, expected at least {SMALLEST} a side")
-    if opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255:
+    try:
+        clear = opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255
+        picture = opened.convert("RGB")
+    except Exception as error:  # of a mode that has no way to RGB
+        raise ValueError(
+            f"image: found pixels of mode {opened.mode!r}, which do not turn into RGB ({error})"
+        ) from error
+    if clear:
         raise ValueError("image: has transparent pixels; flatten it onto a background first, the model has seen none")
-    return opened.convert("RGB")
+    return picture
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> Tensor:
@@ -86,4 +124,4 @@ def encode(image: ImageLike, denoiser: Any) -> tuple[Tensor, Tensor]:
     """``image`` as ``denoiser`` sees it, uint8 [H,W,3], and its latents [1,C,h,w]; raises as :func:`open_image`."""
     opened = open_image(image)
     picture = to_pixels(opened, denoiser.size_for(*opened.size))
-    return picture, denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
+    return picture, denoiser.encode_image(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)

@@ -6,26 +6,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
+
+from dpid.drawing import Figure, literal, shortened, standard
 
 if TYPE_CHECKING:
     from dpid.result import PIDResult
 
-
 _COLUMNS = 5
+_CONCEPT, _MODEL = 26, 60  # columns that fit above a panel, and below all of them
 
 
-def literal(text: str) -> str:
-    """A user's words in a figure, where $…$ would be a formula."""
-    return text.replace("$", r"\$")
-
-
+@standard()
 def plot_maps(result: PIDResult) -> Figure:
     """Picture, redundancy, all uniqueness maps and synergy on one diverging scale, white at zero."""
     maps = result.maps
     panels = [("redundancy", result.redundancy, maps.redundancy)]
-    panels += [(f"unique: {literal(c)}", result.unique[c], maps.unique[c]) for c in result.facts.concepts]
+    panels += [(f"unique: {literal(c, _CONCEPT)}", result.unique[c], maps.unique[c]) for c in result.facts.concepts]
     panels += [("synergy", result.synergy, maps.synergy)]
     count = len(panels) + (result.picture is not None)
     columns = min(count, _COLUMNS)
@@ -64,6 +61,7 @@ def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor
     return drawn
 
 
+@standard()
 def plot_profile(result: PIDResult) -> Figure:
     """Left i(x; y_S), right the atoms, over log-SNR, with bands of one standard error."""
     profile = result.profile
@@ -81,7 +79,8 @@ def plot_profile(result: PIDResult) -> Figure:
     for ax, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
         for name, (value, error) in lines.items():
             v, e = value.numpy(), error.numpy()
-            ax.plot(x, v, label=literal(name), marker="o", markersize=3)
+            # matplotlib leaves out labels that begin with "_".
+            ax.plot(x, v, label=f" {literal(name)}", marker="o", markersize=3)
             ax.fill_between(x, v - e, v + e, alpha=0.2)
         ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         ax.set_title(title, fontsize=10)
@@ -97,8 +96,10 @@ def _frame(figure: Figure, result: PIDResult) -> None:
     """Title and how it was made."""
     facts = result.facts
     given = " | rest of the prompt" if facts.context else ""
-    figure.suptitle(f"“{literal(facts.prompt)}”{given}", fontsize=11, fontweight="bold")
+    columns = int(10 * figure.get_figwidth())  # of bold letters of 11 points
+    prompt = literal(f"“{shortened(facts.prompt, 3 * columns)}”{given}", columns, lines=4)
+    figure.suptitle(prompt, fontsize=11, fontweight="bold")
     figure.supxlabel(
         f"{facts.estimator}, {facts.measure} by {facts.level}; {facts.unet_evaluations} UNet evaluations; "
-        f"{literal(facts.model)}", fontsize=7, color="0.4",
+        f"{literal(facts.model, _MODEL)}", fontsize=7, color="0.4",
     )  # fmt: skip

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from dpid.conditions import Subset, subsets_of
+from dpid.equality import Comparable
 from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, atoms_of, decomposition, laid_out, squares
-from dpid.files import whole
+from dpid.files import PathLike, as_path, whole
 from dpid.pid import Atoms, mean_stderr
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "2"
+    from dpid.drawing import Figure
 
 
 def _holds_zero(interval: tuple[float, float]) -> bool:
@@ -32,8 +29,8 @@ def _below_zero(information: Mapping[Subset, Estimate], level: float) -> list[Su
     return [subset for subset, estimate in information.items() if estimate.interval(level)[1] < 0]
 
 
-@dataclass(frozen=True)
-class Facts:
+@dataclass(frozen=True, eq=False)
+class Facts(Comparable):
     """How a result came about; see :class:`dpid.options.Options` for what was asked.
 
     ``conditions``: {"": null, "cow": …, "cow+giraffe": …}; ``reference``: the condition F; ``priors``: {"cow": nats}.
@@ -65,13 +62,15 @@ class Facts:
     converged: bool | None = None
     broken: str = ""
     rounding_bias: dict[str, dict[str, float]] | None = None
-    peak_memory: int | None = None
+    peak_memory: int | None = field(default=None, compare=False)  # says nothing about the numbers
     unit: str = field(default="nats", init=False)
 
 
-@dataclass(frozen=True, repr=False)
-class PIDResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class PIDResult(Comparable):
     """Which word put what into the picture.
+
+    Equal are results of equal facts and tensors, bit by bit; they can be hashed, pickled and copied.
 
     Attributes
     ----------
@@ -258,51 +257,39 @@ class PIDResult:
             | {"remarks": self.remarks()}
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file: replicates, picture, the chosen maps, and all facts as metadata."""
-        from safetensors.torch import save
+    def save(self, path: PathLike) -> None:
+        """Write a safetensors file: replicates, picture, the chosen maps, and all facts as metadata.
 
-        tensors = {f"replicates/{name}": f.float().cpu().contiguous() for name, f in self.replicates.items()}
-        tensors |= {f"profiles/{name}": f.float().cpu().contiguous() for name, f in self.profiles.items()}
-        tensors["edges"] = self.edges.cpu().contiguous()
-        if self.picture is not None:
-            tensors["picture"] = self.picture.contiguous()
-        for prefix, maps in (("maps", self.maps), ("maps/stderr", self.maps.stderr)):
-            if maps is None:
-                continue
-            tensors |= {f"{prefix}/redundancy": maps.redundancy, f"{prefix}/synergy": maps.synergy}
-            tensors |= {f"{prefix}/unique/{c}": t for c, t in maps.unique.items()}
-            tensors |= {f"{prefix}/information/{'+'.join(s)}": t for s, t in maps.information.items()}
-        metadata = {"format": FORMAT, "facts": json.dumps(asdict(self.facts)), "result": json.dumps(self.to_dict())}
-        with whole(Path(path)) as unfinished:
-            # save_file makes files that only their owner can read.
-            unfinished.write_bytes(save({k: t.cpu().contiguous() for k, t in tensors.items()}, metadata))
+        The file is whole or not there, also where several write it at once: then the last one stays. ``ValueError``
+        where there is no such folder.
+        """
+        from dpid.saved import to_bytes
+
+        target = as_path(path)
+        if not target.parent.is_dir():
+            raise ValueError(f"path: found {target}, but there is no folder {target.parent}")
+        if target.is_dir():
+            raise ValueError(f"path: {target} is a folder; give the name of a file")
+        with whole(target) as unfinished:
+            unfinished.write_bytes(to_bytes(self))
 
     @classmethod
-    def load(cls, path: str | Path) -> PIDResult:
-        """Read what :meth:`save` wrote; ``ValueError`` if the file is something else."""
-        from safetensors import SafetensorError, safe_open
+    def load(cls, path: PathLike) -> PIDResult:
+        """Read what :meth:`save` wrote; ``ValueError`` names the path and what is wrong if the file is another."""
+        from dpid.saved import from_bytes
 
-        if not Path(path).is_file():
-            raise ValueError(f"path: {path} does not exist")
+        source = as_path(path)
+        if not source.is_file():
+            raise ValueError(f"path: {source} {'is no file' if source.exists() else 'does not exist'}")
         try:
-            with safe_open(path, framework="pt") as f:
-                metadata = f.metadata() or {}
-                names = [k for k in f.keys() if not k.startswith("maps/")]  # noqa: SIM118
-                tensors = {k: f.get_tensor(k) for k in names}
-        except SafetensorError as error:
-            raise ValueError(f"path: {path} is not a safetensors file ({error})") from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"path: {path} is not a dpid result of format {FORMAT}")
-        stored = json.loads(metadata["facts"])
-        stored.pop("unit")
-        stored |= {k: tuple(stored[k]) for k in ("concepts", "logsnr_range")}
-
-        def by_estimator(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-
-        replicates, profiles = by_estimator("replicates/"), by_estimator("profiles/")
-        return cls(Facts(**stored), replicates, profiles, tensors["edges"], tensors.get("picture"))
+            # In one piece: a memory map is opened twice, between which another writer may put another file there.
+            data = source.read_bytes()
+        except OSError as error:
+            raise ValueError(f"path: {source} cannot be read ({error.strerror})") from error
+        try:
+            return from_bytes(data)
+        except ValueError as error:
+            raise ValueError(f"path: {source}: {error}") from error
 
     def plot(self) -> Figure:
         """The picture, R, every U and S side by side on one colour scale."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from dpid.conditions import Subset
+from dpid.equality import Comparable
 from dpid.pid.lattice import Sets, members, ordered
 
 Antichain = tuple[Subset, ...]
@@ -18,7 +18,7 @@ _SHOWN = 20  # rows of a printed table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Atoms(Mapping[Antichain, Tensor]):
+class Atoms(Comparable, Mapping[Antichain, Tensor]):
     """The atoms of f([n]) = i(x; y_1, …, y_n), by antichain: ``atoms[("cow",), ("giraffe",)]``, each [*].
 
     Attributes
@@ -103,7 +103,7 @@ class Atoms(Mapping[Antichain, Tensor]):
         lines += [f"  {name:{width}} {value:10.4f}" for name, value in zip(names, coarse, strict=True)]
         if len(self.concepts) == 2:
             return "\n".join(lines)  # the four atoms
-        sums = torch.as_tensor(self.flat.sum(1).to_dense()) if self.nodes else torch.zeros(0)
+        sums = self.flat.sum(1).to_dense() if self.nodes else self.flat.new_zeros(0)
         shown = sorted(sums.abs().topk(min(_SHOWN, len(sums))).indices.tolist())
         labels = ["".join("{" + ", ".join(subset) + "}" for subset in self._name(self.nodes[i])) for i in shown]
         width = max(map(len, labels), default=0)

@@ -71,7 +71,11 @@ def collect(entries: list[Entries], n: int, pixels: int) -> tuple[list[Sets], Te
     codes, atom = torch.unique(torch.cat([e.code for e in entries]), dim=0, return_inverse=True)
     at = torch.stack((atom, torch.cat([e.pixel for e in entries])))
     values = torch.sparse_coo_tensor(
-        at, torch.cat([e.value for e in entries]), (len(codes), pixels), check_invariants=False
+        at,
+        torch.cat([e.value for e in entries]),
+        (len(codes), pixels),
+        check_invariants=False,
+        device=at.device,
     ).coalesce()
     return _decode(codes, n), values
 

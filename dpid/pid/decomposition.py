@@ -121,7 +121,7 @@ def concepts_of(values: Mapping[Subset, Any], name: str) -> tuple[str, ...]:
 
 def _tensor(name: str, value: Any) -> Tensor:
     """``value`` as a finite fp32 or fp64 tensor."""
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: found dtype {tensor.dtype}, expected torch.float32 or torch.float64")
     if not tensor.isfinite().all():

@@ -53,14 +53,14 @@ def discrete(
     given, weight = _candidates(p) if chosen.axis == "candidates" else _points(p)
     if chosen.axis == "images":  # the measure itself averages: to one value
         given = Given({s: f.unsqueeze(1) for s, f in given.f.items()}, {}, weight)
-        weight = torch.ones(1, dtype=torch.float64)
+        weight = torch.ones(1, dtype=torch.float64, device="cpu")
     return solve(chosen, names, given, coarse=coarse).average(weight, UNITS[unit], unit)
 
 
 def _distribution(joint: Any) -> Tensor:
     """``joint`` as a float64 tensor, checked."""
     values = joint.cpu() if isinstance(joint, Tensor) else np.ascontiguousarray(joint, np.float64)
-    p = torch.as_tensor(values, dtype=torch.float64)
+    p = torch.as_tensor(values, dtype=torch.float64, device="cpu")
     if p.ndim < 2:
         raise ValueError(f"joint: found {p.ndim} dimension(s), expected one for every y and, last, one for x")
     check_count(p.ndim - 1)

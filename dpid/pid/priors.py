@@ -141,11 +141,11 @@ def check_joint(h: Mapping[int, Tensor], concepts: Sequence[str]) -> None:
     if len(h) < 2**n - 1:
         return
     for t in range(2**n):
-        exactly: Tensor | float = 0.0
+        exactly = torch.zeros_like(h[2**n - 1])
         for s in range(2**n):
             if s & t == t:
                 exactly = exactly + (-1) ** (s ^ t).bit_count() * (torch.exp(-h[s]) if s else 1.0)
-        if (torch.as_tensor(exactly) < -1e-6).any():  # the rounding of 2^n float32 terms of at most 1
+        if (exactly < -1e-6).any():  # the rounding of 2^n float32 terms of at most 1
             only = name(t) or "no concept"
             raise ValueError(f"priors: they do not sum, the probability of {only} alone comes out negative")
 

@@ -28,8 +28,8 @@ def perturbed(replicates: Tensor) -> tuple[Tensor, Tensor]:
     statistics that are not smooth (Shao & Wu, 1989). Of such, the error depends a little on the replicates' order.
     """
     g = len(replicates)
-    k, r = torch.arange(1, g, dtype=torch.float64)[:, None], torch.arange(g, dtype=torch.float64)
-    contrasts = (torch.pi / g * k * (r + 0.5)).cos().to(replicates) * 2**0.5 / g
+    r = torch.arange(g, dtype=torch.float64, device="cpu")
+    contrasts = (torch.pi / g * r[1:, None] * (r + 0.5)).cos().to(replicates) * 2**0.5 / g
     mean = replicates.mean(0)
     off = torch.tensordot(contrasts, replicates - mean, 1)
     return torch.cat((mean + off, mean - off)), mean

@@ -19,15 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from dpid.conditions import Subset
 from dpid.denoisers.protocol import Conditions, Denoiser
+from dpid.drawing import Figure, literal, standard
 from dpid.explainer import Explainer
 from dpid.information import ESTIMATORS
-from dpid.plot import literal
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman
@@ -222,6 +221,7 @@ def _summary(cells: list[Row]) -> dict[str, Row]:
     return summary
 
 
+@standard()
 def _figures(cells: list[Row]) -> dict[str, Figure]:
     """The default estimator's through noise, a panel an attribute, occupations sorted."""
     chosen = [c for c in cells if c["estimator"] == ESTIMATORS[0] and c["logsnr_to"] == SEEN_THROUGH]

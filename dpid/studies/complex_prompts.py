@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from matplotlib.figure import Figure
 from PIL import Image
 
+from dpid.drawing import Figure, standard
 from dpid.information import ESTIMATORS
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
@@ -102,6 +102,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
     return summary
 
 
+@standard()
 def _ranked(rows: list[Row]) -> Figure:
     """Pairs of the first picture by the default estimator, sorted, PID beside CPID."""
     same = [r for r in rows if r["estimator"] == ESTIMATORS[0] and r["picture"] == rows[0]["picture"]]

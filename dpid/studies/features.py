@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from dpid.drawing import Figure
 from dpid.information import ESTIMATORS
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench

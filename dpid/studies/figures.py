@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from dpid.plot import draw_maps, literal
+from dpid.drawing import Figure, literal, shortened, standard
+from dpid.plot import draw_maps
 from dpid.result import PIDResult
 from dpid.studies.study import Row
 
@@ -27,6 +27,7 @@ def bars(ax: Any, rows: Sequence[Row], label: str, value: str) -> None:
     ax.set_yticks(at, [literal(str(r[label])) for r in rows], fontsize=7)
 
 
+@standard()
 def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[float, float] | None = None) -> Figure:
     """Every value as a dot, a line at the median, a column a group; ``limits`` cut the axis, dots beyond lie on it."""
     figure = Figure(figsize=(1.2 + 1.1 * len(groups), 3.2), dpi=120, layout="constrained")
@@ -45,13 +46,14 @@ def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[flo
     return figure
 
 
+@standard()
 def maps(results: Mapping[str, PIDResult]) -> Figure:
     """A row a result: its picture and its redundancy, uniqueness and synergy maps, one scale a row."""
     figure = Figure(figsize=(11, 2.4 * len(results)), dpi=110, layout="constrained")
     axes = figure.subplots(len(results), 5, squeeze=False)
     for line, (name, result) in zip(axes, results.items(), strict=True):
         panels: list[tuple[str, Tensor]] = [(f"redundancy {result.redundancy}", result.maps.redundancy)]
-        panels += [(f"unique {c!r} {result.unique[c]}", result.maps.unique[c]) for c in result.facts.concepts]
+        panels += [(f"unique {shortened(c, 20)!r} {e}", result.maps.unique[c]) for c, e in result.unique.items()]
         panels += [(f"synergy {result.synergy}", result.maps.synergy)]
         row_of_maps(figure, line, name, result.picture, panels)
     return figure

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from matplotlib.figure import Figure
-
+from dpid.drawing import Figure
 from dpid.information import ESTIMATORS
 from dpid.result import PIDResult
 from dpid.studies import figures, words, world

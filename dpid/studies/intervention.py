@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from dpid.conditions import plan
 from dpid.daam import attention_maps
+from dpid.drawing import Figure, standard
 from dpid.images import encode
 from dpid.information import ESTIMATORS
 from dpid.result import PIDResult
@@ -173,6 +173,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
     return summary
 
 
+@standard()
 def _scatter(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(2.6 * len(PREDICTORS), 3), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(PREDICTORS), sharey=True)

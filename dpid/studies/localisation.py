@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from dpid.conditions import plan
 from dpid.daam import attention_maps
+from dpid.drawing import Figure, standard
 from dpid.estimates import smoothed
 from dpid.information import ESTIMATORS
 from dpid.result import PIDResult
@@ -131,6 +131,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
     return summary
 
 
+@standard()
 def _curves(rows: list[Row]) -> Figure:
     made = Figure(figsize=(11, 4), dpi=120, layout="constrained")
     axes = made.subplots(1, 2)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from dpid.conditions import Subset
+from dpid.drawing import Figure
 from dpid.information import ESTIMATORS
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench

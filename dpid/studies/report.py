@@ -21,7 +21,8 @@ from dpid.files import whole
 
 if TYPE_CHECKING:
     import pyarrow
-    from matplotlib.figure import Figure
+
+    from dpid.drawing import Figure
 
 ROWS = 100  # of a table on the page; all are in its CSV
 _ERROR = "_stderr"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from dpid.conditions import Plan
+from dpid.drawing import Figure
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, encode
 from dpid.information import evaluate, set_function

@@ -16,7 +16,7 @@ from dpid.pid.replicates import perturbed, stderr
 from dpid.result import PIDResult
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from dpid.drawing import Figure
 
 Row = dict[str, Any]
 _RESAMPLES = 2000

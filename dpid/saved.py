@@ -1,0 +1,158 @@
+"""A result as the bytes of a safetensors file, and back; what was cut or edited is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+from dpid.conditions import subsets_of
+from dpid.information import ESTIMATORS
+from dpid.options import LEVELS
+from dpid.pid.decomposition import image_priors, picture_measures
+from dpid.result import Facts, PIDResult
+
+FORMAT = "2"
+
+
+def to_bytes(result: PIDResult) -> bytes:
+    """A safetensors file: replicates, profiles, edges, picture, the chosen maps, and all facts as metadata."""
+    from safetensors.torch import save
+
+    tensors = {f"replicates/{name}": f.float() for name, f in result.replicates.items()}
+    tensors |= {f"profiles/{name}": f.float() for name, f in result.profiles.items()}
+    tensors["edges"] = result.edges
+    if result.picture is not None:
+        tensors["picture"] = result.picture
+    for prefix, maps in (("maps", result.maps), ("maps/stderr", result.maps.stderr)):
+        if maps is None:
+            continue
+        tensors |= {f"{prefix}/redundancy": maps.redundancy, f"{prefix}/synergy": maps.synergy}
+        tensors |= {f"{prefix}/unique/{c}": t for c, t in maps.unique.items()}
+        tensors |= {f"{prefix}/information/{'+'.join(s)}": t for s, t in maps.information.items()}
+    metadata = {"format": FORMAT, "facts": json.dumps(asdict(result.facts)), "result": json.dumps(result.to_dict())}
+    return bytes(save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
+
+
+def from_bytes(data: bytes) -> PIDResult:
+    """The result that :func:`to_bytes` wrote; ``ValueError`` says what is wrong with anything else.
+
+    What follows from the replicates, the maps and the numbers in the metadata, is not read but computed.
+    """
+    tensors, metadata = _parse(data)
+    if metadata.get("format") != FORMAT or "facts" not in metadata:
+        raise ValueError(f"is not a dpid result of format {FORMAT}")
+    try:
+        facts = _facts(json.loads(metadata["facts"]))
+    except RecursionError:
+        raise ValueError("facts: are nested too deeply") from None
+
+    def by_estimator(kind: str) -> dict[str, Tensor]:
+        if missing := [f"{kind}/{name}" for name in ESTIMATORS if f"{kind}/{name}" not in tensors]:
+            raise ValueError(f"lacks the tensor {missing[0]!r}")
+        return {name: tensors[f"{kind}/{name}"] for name in ESTIMATORS}
+
+    if "edges" not in tensors:
+        raise ValueError("lacks the tensor 'edges'")
+    result = PIDResult(
+        facts, by_estimator("replicates"), by_estimator("profiles"), tensors["edges"], tensors.get("picture")
+    )
+    _check_facts(facts)
+    _check_tensors(result)
+    return result
+
+
+def _parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Tensors and metadata of a safetensors file."""
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except Exception as error:  # of many kinds, as the damage is
+        raise ValueError(f"is not a safetensors file ({error or type(error).__name__})") from error
+    return tensors, header.get("__metadata__") or {}
+
+
+def _facts(stored: Any) -> Facts:
+    """:class:`dpid.result.Facts` from JSON, every field of its declared type."""
+    if not isinstance(stored, dict):
+        raise ValueError(f"facts: found {type(stored).__name__}, expected an object of JSON")
+    if stored.pop("unit", None) != Facts.unit:
+        raise ValueError(f"facts: unit is not {Facts.unit!r}")
+    known = {f.name: f for f in fields(Facts) if f.init}
+    if unknown := [name for name in stored if name not in known]:
+        raise ValueError(f"facts: {unknown[0]!r} is not known here; another version of dpid may have written it")
+    if missing := [name for name, f in known.items() if name not in stored and f.default is MISSING]:
+        raise ValueError(f"facts: {missing[0]!r} is missing")
+    hints = get_type_hints(Facts)
+    return Facts(**{name: _typed(name, value, hints[name]) for name, value in stored.items()})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """``value`` of JSON as a value of the type ``hint``; numbers are finite, and whole numbers not negative."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return None if value is None else _typed(name, value, next(a for a in args if a is not NoneType))
+    if origin is dict and isinstance(value, dict):
+        return {k: _typed(f"{name}[{k!r}]", v, args[1]) for k, v in value.items()}
+    if origin is tuple and isinstance(value, list):
+        kinds = args[:1] * len(value) if args[1:] == (...,) else args
+        if len(kinds) == len(value):
+            return tuple(_typed(name, v, kind) for v, kind in zip(value, kinds, strict=True))
+    if hint is float and type(value) in (int, float) and abs(value) < 1e300:
+        return float(value)
+    if hint in (str, bool, int) and type(value) is hint and not (hint is int and value < 0):
+        return value
+    raise ValueError(f"facts: {name} is {str(value)[:60]!r}, expected {getattr(hint, '__name__', hint)}")
+
+
+def _check_facts(facts: Facts) -> None:
+    """``ValueError`` unless numbers can be computed as ``facts`` say."""
+    concepts = facts.concepts
+    if not 2 <= len(concepts) <= 8 or len(set(concepts)) < len(concepts):
+        raise ValueError(f"facts: concepts are {concepts!r}, expected two to eight different ones")
+    for name, allowed in (("estimator", ESTIMATORS), ("level", LEVELS), ("measure", picture_measures())):
+        if getattr(facts, name) not in allowed:
+            raise ValueError(f"facts: {name} is {getattr(facts, name)!r}, allowed are {', '.join(allowed)}")
+    if facts.smooth % 2 == 0:
+        raise ValueError(f"facts: smooth is {facts.smooth}, expected an odd number")
+    names = {"+".join(s): s for s in subsets_of(concepts)[1:]}
+    if unknown := set(facts.priors or ()) - names.keys():
+        raise ValueError(f"facts: priors name {min(unknown)!r}, which is none of {', '.join(names)}")
+    image_priors({names[k]: h for k, h in (facts.priors or {}).items()}, concepts, facts.measure, None)
+
+
+def _check_tensors(result: PIDResult) -> None:
+    """``ValueError`` unless the tensors fit the facts, and one another."""
+    subsets, edges, picture = 2 ** len(result.facts.concepts) - 1, result.edges, result.picture
+    first, profile = result.replicates[ESTIMATORS[0]], result.profiles[ESTIMATORS[0]]
+    groups = len(profile) if profile.ndim else 0
+    shapes = {
+        "replicates": (result.facts.replicates, subsets, *first.shape[2:]),
+        "profiles": (groups if groups == 4 else result.facts.replicates, subsets, edges.numel() - 1),
+    }
+    if first.ndim != 4 or result.facts.replicates < 2 or not math.prod(first.shape):
+        raise ValueError(f"replicates: found {list(first.shape)}, expected [replicates ≥ 2, subsets, h, w]")
+    for kind, values in (("replicates", result.replicates), ("profiles", result.profiles)):
+        for name, f in values.items():
+            if f.shape != shapes[kind] or f.dtype != torch.float32:
+                raise ValueError(
+                    f"{kind}/{name}: found {f.dtype} {list(f.shape)}, expected torch.float32 {list(shapes[kind])}, as "
+                    "the facts say"
+                )
+            if not f.isfinite().all():
+                raise ValueError(f"{kind}/{name}: found NaN or infinity")
+    rising = edges.ndim == 1 and len(edges) > 1 and edges.is_floating_point() and bool((edges.diff() > 0).all())
+    if not rising or not edges.isfinite().all():
+        raise ValueError(f"edges: found {edges.dtype} {list(edges.shape)}, expected rising log-SNRs")
+    if picture is not None and (
+        picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.numel()
+    ):
+        raise ValueError(f"picture: found {picture.dtype} {list(picture.shape)}, expected torch.uint8 [H, W, 3]")

@@ -1,0 +1,133 @@
+"""Pictures are drawn the same wherever matplotlib runs, whatever words are in them."""
+
+import io
+import os
+import subprocess
+import sys
+from threading import Thread
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import dpid
+from dpid.drawing import Figure, literal, shortened, standard
+
+
+def drawn(figure):
+    """The pixels of ``figure``."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return np.asarray(Image.open(file))
+
+
+@pytest.fixture(scope="module")
+def result(emoji, two_things):
+    path, prompt, concepts = two_things
+    return emoji.explain(path, prompt, concepts, samples=8)
+
+
+def renamed(result, prompt, concepts):
+    """``result`` as if of other words."""
+    from dataclasses import replace
+
+    return replace(result, facts=replace(result.facts, prompt=prompt, concepts=concepts))
+
+
+ODD = {
+    "text.usetex": True, "font.family": "no such font", "savefig.dpi": 7, "savefig.bbox": "tight", "figure.dpi": 11,
+    "savefig.format": "svg", "image.cmap": "gray", "axes.prop_cycle": matplotlib.cycler(color=["k"]),
+    "axes.titlesize": 60, "savefig.transparent": True, "figure.constrained_layout.use": False, "lines.linewidth": 9,
+    "axes.facecolor": "black", "text.color": "red", "image.origin": "lower", "axes.grid": True,
+}  # fmt: skip
+
+
+def test_a_users_settings_change_no_picture_and_stay(result):
+    expected = [drawn(figure) for figure in (result.plot(), result.plot_profile())]
+    with matplotlib.rc_context(ODD):
+        before = dict(matplotlib.rcParams)
+        found = [drawn(figure) for figure in (result.plot(), result.plot_profile())]
+        assert dict(matplotlib.rcParams) == before
+    for one, other in zip(expected, found, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_threads_that_draw_leave_the_settings_alone(result):
+    before, pictures = dict(matplotlib.rcParams), []
+    threads = [Thread(target=lambda: pictures.append(drawn(result.plot()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert dict(matplotlib.rcParams) == before
+    assert len(pictures) == 4
+    assert all(np.array_equal(picture, pictures[0]) for picture in pictures)
+
+
+@pytest.mark.parametrize("named", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_an_inherited_backend_that_is_not_there_is_not_needed(named, tmp_path):
+    code = (
+        "import os\nfrom dpid.studies.figures import strips\n"
+        "strips({'a': [1.0, 2.0]}, 'nats').savefig('a.png')\n"
+        f"assert os.environ['MPLBACKEND'] == {named!r}"
+    )  # fmt: skip
+    environment = {**os.environ, "MPLBACKEND": named}
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, cwd=tmp_path, env=environment)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (276, 384)  # 1.2 + 1.1 by 3.2 inches of 120 dots
+
+
+WORDS = {
+    "mathematics": "$x^2$ costs $5 and \\$6 {", "no glyphs": "一只牛和一只长颈鹿", "emoji": "a 👩‍👩‍👧 cow 🐄",
+    "lines": "a\ncow\r\n\tand\x0b\x0ca pizza\u2028end", "controls": "a\x00cow\x1b[31m\x7f",
+    "lone surrogate": "a\ud800 cow",
+    "bidi": "\u202ea cow\u202c שלום مرحبا", "long word": "cow" * 3000, "long": "a cow and " * 3000,
+    "marks": "a" + "\u0301" * 500, "hidden": "_cow", "empty": "", "percent": "50% & #1_a ~b ^c \\frac{1}{0}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WORDS.values(), ids=WORDS)
+def test_any_words_make_a_picture_of_the_usual_size(result, text):
+    other = renamed(result, text, (text, text + "2"))
+    for figure, shape in ((other.plot(), (495, 1965, 4)), (other.plot_profile(), (400, 1000, 4))):
+        assert drawn(figure).shape == shape  # five panels of 2.5 inches and 0.6 more, 150 dots each; 10 by 4, 100 dots
+        lines = [line for t in figure.findobj(matplotlib.text.Text) for line in t.get_text().splitlines()]
+        assert max(map(len, lines)) < 200
+
+
+@given(st.text(), st.integers(2, 30), st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_titles_are_short_and_printable(text, columns, lines):
+    plain = shortened(text, columns)
+    assert len(plain) <= columns
+    assert all(c.isprintable() or c in "\u200c\u200d" for c in plain)
+    assert plain.startswith(" ".join(text.split())[:1] if text.split() and text.split()[0][0].isprintable() else "")
+    title = literal(text, columns, lines)
+    assert max(map(len, title.replace(r"\$", "$").split("\n"))) <= max(columns, 2)
+
+
+@given(st.text(min_size=1, max_size=30))
+@settings(max_examples=20, deadline=None)
+def test_any_title_is_drawn(text):
+    with standard():
+        figure = Figure(figsize=(2, 1), dpi=50)
+        figure.suptitle(literal(text))
+        figure.subplots().plot([0, 1], label=f" {literal(text)}")
+        figure.axes[0].legend()
+    assert drawn(figure).shape == (50, 100, 4)
+
+
+def test_every_line_of_a_profile_has_its_label(result):
+    other = renamed(result, "_cow and _dog", ("_cow", "_dog"))
+    legend = other.plot_profile().axes[0].get_legend()
+    assert [t.get_text().strip() for t in legend.get_texts()] == ["_cow", "_dog", "_cow, _dog"]
+
+
+def test_a_figure_can_be_pickled(result):
+    import pickle
+
+    assert np.array_equal(drawn(pickle.loads(pickle.dumps(result.plot()))), drawn(result.plot()))
+    assert isinstance(result, dpid.PIDResult)

@@ -1,0 +1,370 @@
+"""Results as values: compared, copied, saved by many at once, and loaded from files that someone has had a hand in."""
+
+import copy
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dpid
+from dpid.estimates import Estimate
+from dpid.result import Facts, PIDResult
+from dpid.saved import from_bytes, to_bytes
+
+
+def made(seed=0, size=4, **facts):
+    """A result of made-up maps of two concepts."""
+    rng = torch.Generator().manual_seed(seed)
+    known = {
+        "prompt": "a cow and a pizza", "concepts": ("cow", "pizza"), "context": False,
+        "conditions": {"": "", "cow": "cow"},
+        "reference": "cow pizza", "estimator": "rao-blackwell", "measure": "min", "level": "image", "smooth": 3,
+        "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 8, "replicates": 4,
+        "unet_evaluations": 32, "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji", "precision": "float32",
+        "version": "0", "rounding_bias": {"standard": {"cow": 0.1}}, "peak_memory": 1,
+    }  # fmt: skip
+    names = ("rao-blackwell", "standard", "orthogonal")
+    return PIDResult(
+        Facts(**known | facts),
+        {name: torch.randn(4, 3, size, size, generator=rng) for name in names},
+        {name: torch.randn(4, 3, 5, generator=rng) for name in names},
+        torch.linspace(-5, 7, 6, dtype=torch.float64),
+        torch.zeros(8, 8, 3, dtype=torch.uint8),
+    )
+
+
+def test_an_estimate_is_a_number():
+    e = Estimate(3.14159, 0.2, 7)
+    assert (f"{e:.3f}", f"{e:8.1f}", f"{e}", str(e)) == ("3.142", "     3.1", "3.14 ± 0.20", "3.14 ± 0.20")
+    assert float(e) == 3.14159
+    assert e > 3 and e >= np.float32(3) and e < Estimate(4.0, 9.0, 7) and e <= 4  # noqa: PT018
+    assert max([e, Estimate(1.0, 0.0, 7)]) == e
+    assert np.array([e, Estimate(1.0, 0.0, 7)], dtype=float).tolist() == [3.14159, 1.0]
+    assert e != Estimate(3.14159, 0.3, 7)
+    assert len({e, replace(e)}) == 1
+    with pytest.raises(TypeError, match="not supported"):
+        _ = e > "3"
+
+
+def test_equal_results_are_equal_and_hash_alike():
+    r, same, other = made(), made(peak_memory=2), made(1)
+    assert r == same
+    assert hash(r) == hash(same)
+    assert [other, same].index(r) == 1
+    assert r not in [other]
+    assert len({r, same, other}) == 2
+    for part in ("facts", "maps", "profile", "chosen"):
+        assert getattr(r, part) == getattr(same, part)
+        assert hash(getattr(r, part)) == hash(getattr(same, part))
+        assert getattr(r, part) != getattr(other, part)
+    assert r.atom_maps() == same.atom_maps()
+    assert r.atom_maps() != other.atom_maps()
+    assert r != r.facts
+    assert r != 3
+
+
+def test_results_are_compared_bit_by_bit():
+    r = made()
+    for value in (torch.nan, 0.0, -0.0):
+        changed = {**r.replicates, "standard": torch.full_like(r.replicates["standard"], value)}
+        one, other = (replace(r, replicates={k: v.clone() for k, v in changed.items()}) for _ in range(2))
+        assert one == other
+        assert hash(one) == hash(other)
+        assert one != r
+    assert replace(r, edges=r.edges.float()) != r
+    assert replace(r, picture=None) != r
+
+
+def test_results_travel():
+    r = made()
+    small = len(pickle.dumps(r))
+    assert r.redundancy.stderr > 0  # what is computed from the fields does not travel
+    assert len(pickle.dumps(r)) == small
+    for other in (pickle.loads(pickle.dumps(r)), copy.deepcopy(r), copy.copy(r), from_bytes(to_bytes(r))):
+        assert other == r
+        assert other.to_dict() == r.to_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_surroundings_change_no_number(dtype, tmp_path):
+    expected = made().to_dict(), made(), made().atom_maps(), made(measure="i_ccs").maps
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            r = replace(pickle.loads(PICKLED), edges=torch.linspace(-5, 7, 6, dtype=torch.float64, device="cpu"))
+            assert (r.to_dict(), from_bytes(to_bytes(r)), r.atom_maps()) == expected[:3]
+            assert replace(r, facts=replace(r.facts, measure="i_ccs")).maps == expected[3]
+            r.save(tmp_path / "a")
+            assert PIDResult.load(tmp_path / "a") == r
+            assert r.information["cow", "pizza"].interval() == made_interval
+            r.plot()
+            r.plot_profile()
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
+PICKLED = pickle.dumps(made())
+made_interval = made().information["cow", "pizza"].interval()
+
+
+def test_smoothing_over_more_than_the_picture_is_the_mean_of_it():
+    r = made(smooth=999)
+    # Every pixel is shared evenly among all: sums stay, and 16 float32 numbers are one.
+    mean = r.maps.information["cow",].mean()
+    torch.testing.assert_close(r.maps.information["cow",], mean.expand(4, 4))
+
+
+def test_a_home_folder_is_written_as_a_wave(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for path in ("~/a b", Path("~/é"), b"~/c"):
+        made().save(path)
+        assert PIDResult.load(path) == made()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_where_nothing_can_be_saved_is_said_by_name(tmp_path):
+    for path, message in ((tmp_path / "none" / "a", "there is no folder"), (tmp_path, "is a folder")):
+        with pytest.raises(ValueError, match=f"path: .*{message}"):
+            made().save(path)
+    for do in (made().save, PIDResult.load):
+        with pytest.raises(TypeError, match="path: found int, expected a path"):
+            do(3)
+    with pytest.raises(ValueError, match="is no file"):
+        PIDResult.load(tmp_path)
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
+    made().save(tmp_path / "a")
+    monkeypatch.setattr(Path, "write_bytes", lambda self, data: (_ for _ in ()).throw(OSError(28, "no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        made(1).save(tmp_path / "a")
+    assert PIDResult.load(tmp_path / "a") == made()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from dpid.files import whole
+data, target = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+print("ready", flush=True)
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    with whole(target) as path:
+        path.write_bytes(data)
+"""
+
+
+def test_many_writers_of_one_file_each_leave_it_whole(tmp_path):
+    """Two threads here and two other processes save results of two sizes; whatever is read is one of them."""
+    results, target = [made(0, 4), made(1, 32)], tmp_path / "out" / "same"
+    target.parent.mkdir()
+    sources = [tmp_path / f"{i}" for i in range(2)]
+    for result, source in zip(results, sources, strict=True):
+        result.save(source)
+    others = [
+        subprocess.Popen([sys.executable, "-c", WRITER, source, target], stdout=subprocess.PIPE, text=True)
+        for source in sources
+    ]
+    for other in others:
+        assert other.stdout.readline() == "ready\n"
+    end, failed, done = time.monotonic() + 2, [], []
+
+    def use(result):
+        try:
+            while time.monotonic() < end:
+                result.save(target)
+                done.append(PIDResult.load(target) in results)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [Thread(target=use, args=(result,)) for result in results]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [other.wait(timeout=60) for other in others] == [0, 0]
+    for other in others:
+        other.stdout.close()
+    assert not failed
+    assert len(done) > 10
+    assert all(done)
+    assert [p.name for p in target.parent.iterdir()] == ["same"]
+
+
+def test_a_folder_is_probed_by_many_at_once(tmp_path):
+    from dpid.files import writable
+
+    failed = []
+
+    def use():
+        try:
+            for _ in range(50):
+                with writable(tmp_path / "a" / "b"):
+                    pass
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert not list((tmp_path / "a" / "b").iterdir())
+
+
+SAVED = to_bytes(made())
+
+
+def rebuilt(header):
+    """:data:`SAVED` with another header."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + SAVED[8 + struct.unpack("<Q", SAVED[:8])[0] :]
+
+
+def header_of(data):
+    return json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+
+
+def edited(**facts):
+    """:data:`SAVED` with other facts; None leaves one out."""
+    header = header_of(SAVED)
+    stored = json.loads(header["__metadata__"]["facts"]) | facts
+    header["__metadata__"]["facts"] = json.dumps({k: v for k, v in stored.items() if v != "left out"})
+    return rebuilt(header)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a safetensors file"),
+        (SAVED[:-100], "not a safetensors file"),
+        (edited(prompt="left out"), "facts: 'prompt' is missing"),
+        (edited(unit="left out"), "facts: unit is not 'nats'"),
+        (edited(unit="bits"), "facts: unit is not 'nats'"),
+        (edited(colour="red"), "facts: 'colour' is not known here"),
+        (edited(prompt=3), "facts: prompt is '3', expected str"),
+        (edited(samples=1.5), "facts: samples is '1.5', expected int"),
+        (edited(samples=True), "facts: samples is 'True', expected int"),
+        (edited(seed=-1), "facts: seed is '-1', expected int"),
+        (edited(logsnr_range=[1.0]), r"facts: logsnr_range is '\[1.0\]', expected"),
+        (edited(logsnr_range=[1.0, float("nan")]), "facts: logsnr_range is 'nan', expected float"),
+        (edited(priors={"cow": "x"}), r"facts: priors\['cow'\] is 'x', expected float"),
+        (edited(priors={"dog": 1.0}, measure="ppid"), "facts: priors name 'dog'"),
+        (edited(measure="ppid", priors={"cow": 1.0}), r"priors: \('pizza',\) is missing"),
+        (edited(concepts=["cow", "cow"]), "facts: concepts are"),
+        (edited(concepts=["cow"]), "facts: concepts are"),
+        (edited(concepts=["cow", "pizza", "dog"]), r"expected torch.float32 \[4, 7, 4, 4\]"),
+        (edited(replicates=8), r"replicates/rao-blackwell: found torch.float32 \[4, 3, 4, 4\]"),
+        (edited(estimator="daam"), "facts: estimator is 'daam', allowed are"),
+        (edited(measure="mmi"), "facts: measure is 'mmi', allowed are"),
+        (edited(level="word"), "facts: level is 'word'"),
+        (edited(smooth=2), "facts: smooth is 2, expected an odd"),
+    ],
+)
+def test_files_that_are_wrong_are_refused_by_name(data, message, tmp_path):
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(ValueError, match=f"path: .*a: .*{message}"):
+        PIDResult.load(tmp_path / "a")
+
+
+def test_tensors_that_do_not_fit_are_refused():
+    r = made()
+    for change, message in (
+        ({"replicates": {"standard": r.replicates["standard"]}}, "lacks the tensor 'replicates/rao-blackwell'"),
+        ({"replicates": {**r.replicates, "standard": r.replicates["standard"] * torch.inf}}, "found NaN or infinity"),
+        ({"replicates": {**r.replicates, "standard": r.replicates["standard"][..., :3]}}, r"\[4, 3, 4, 3\], expected"),
+        ({"profiles": {**r.profiles, "standard": r.profiles["standard"][..., :3]}}, r"profiles/standard: found .*3\]"),
+        ({"edges": r.edges.flip(0)}, "edges: found .* expected rising"),
+        ({"edges": r.edges.long()}, "edges: found"),
+        ({"picture": r.picture[..., :2].contiguous()}, "picture: found"),
+    ):
+        changed = replace(r, **change)
+        changed.__dict__["estimates"] = r.estimates  # only what is stored is wrong
+        changed.__dict__["to_dict"] = r.to_dict
+        with pytest.raises(ValueError, match=message):
+            from_bytes(to_bytes(changed))
+
+
+def test_fields_that_have_a_default_may_be_missing():
+    """As in files of the versions that did not have them yet."""
+    assert from_bytes(edited(broken="left out", peak_memory="left out")) == made()
+
+
+def reads(data):
+    """``data`` makes a result whose numbers can be computed, or a ``ValueError``."""
+    try:
+        result = from_bytes(data)
+    except ValueError:
+        return
+    assert repr(result)
+    assert result.remarks() is not None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(SAVED) - 1), st.binary(min_size=1, max_size=6)), max_size=5),
+       st.integers(0, len(SAVED)) | st.just(len(SAVED)))  # fmt: skip
+def test_damaged_files_are_read_or_refused(edits, length):
+    data = bytearray(SAVED)
+    for at, new in edits:
+        data[at : at + len(new)] = new
+    reads(bytes(data[:length]))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["cow", "standard"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = sorted(json.loads(header_of(SAVED)["__metadata__"]["facts"]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from([*NAMES, "new"]), JSON | st.just("left out"), min_size=1, max_size=3))
+def test_edited_facts_are_read_or_refused(facts):
+    reads(edited(**facts))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(sorted(header_of(SAVED))), JSON, st.sampled_from(["dtype", "shape", "data_offsets", "all", "none"])
+)
+def test_edited_headers_are_read_or_refused(tensor, value, part):
+    header = header_of(SAVED)
+    if part == "none":
+        del header[tensor]
+    elif part == "all" or part not in header[tensor]:
+        header[tensor] = value
+    else:
+        header[tensor][part] = value
+    reads(rebuilt(header))
+
+
+def test_results_of_the_first_release_load():
+    """The file was written by version 0.1.0, with the numbers that it found."""
+    path = Path(__file__).parent / "data" / "result-2.safetensors"
+    written = json.loads(header_of(path.read_bytes())["__metadata__"]["result"])
+    result = dpid.PIDResult.load(path)
+    for estimate, stored in ((result.redundancy, written["redundancy"]), (result.synergy, written["synergy"])):
+        assert estimate.to_dict() == pytest.approx(stored, rel=1e-9)  # float64 sums in whatever order
+    assert result.facts.concepts == ("cow", "pizza")
