@@ -7,12 +7,12 @@ import known
 import torch
 from torch import Tensor
 
-from dpid.conditions import from_mapping, subsets_of
 from dpid.denoisers import MixtureDenoiser
 from dpid.denoisers.protocol import Conditions
-from dpid.information import evaluate, set_function
+from dpid.estimation.estimators import evaluate, set_function
+from dpid.estimation.sampling import draw
 from dpid.pid import mean_stderr
-from dpid.sampling import draw
+from dpid.prompts.plan import from_mapping, subsets_of
 
 # y, x, log p(x | y) / p(x), ½ ∫ E (ε̂_∅ - ε̂_y)² dλ for y ~ N(0,1), x | y ~ N(y,1)
 TOY = (

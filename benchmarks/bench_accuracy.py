@@ -22,10 +22,10 @@ import torch
 import typer
 
 import dpid
-from dpid.conditions import plan
+from dpid.denoisers.loading import fingerprint
+from dpid.estimation.estimators import ESTIMATORS
 from dpid.images import open_image, to_pixels
-from dpid.information import ESTIMATORS
-from dpid.loading import fingerprint
+from dpid.prompts.plan import plan
 
 ROOT = Path(__file__).parents[1]
 HELDOUT, WORK, FIGURE = ROOT / "tests" / "data" / "heldout", ROOT / "build" / "accuracy", ROOT / "docs" / "accuracy.png"

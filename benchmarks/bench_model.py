@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 import dpid
-from dpid.information import ESTIMATORS
-from dpid.loading import load_pipeline
+from dpid.denoisers.loading import load_pipeline
+from dpid.estimation.estimators import ESTIMATORS
 from dpid.zoo import generate
 from dpid.zoo.emoji import scenes
 from dpid.zoo.emoji.sprites import read

@@ -8,8 +8,8 @@ import ledger
 import numpy as np
 import torch
 
-from dpid.conditions import subsets_of
 from dpid.pid import decompose, lattice
+from dpid.prompts.plan import subsets_of
 
 SIDE, REPEATS = 128, 40
 

@@ -15,10 +15,10 @@ import torch
 import typer
 
 import dpid
-from dpid.conditions import plan
 from dpid.denoisers.fused import network
 from dpid.denoisers.modes import PRECISIONS
-from dpid.precision import rounding_bias
+from dpid.estimation.precision import rounding_bias
+from dpid.prompts.plan import plan
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 

@@ -21,8 +21,8 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpid.denoisers.protocol import Conditions
-from dpid.engine import Accumulator, fitting, integrate
-from dpid.sampling import Samples, draw
+from dpid.estimation.engine import Accumulator, fitting, integrate
+from dpid.estimation.sampling import Samples, draw
 
 K, PROMPTS = 4, ("", "cow", "giraffe", "cow giraffe")
 PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]])
@@ -61,7 +61,7 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
     from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 
     from dpid.denoisers import from_pipeline
-    from dpid.loading import load_pipeline
+    from dpid.denoisers.loading import load_pipeline
 
     pipe = load_pipeline("emoji")
     if model in FULL:

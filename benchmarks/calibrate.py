@@ -1,9 +1,9 @@
 """Are the intervals honest? Coverage and bias on models whose truth is known: ``make calibrate``.
 
-Coverage: over many repeats, how often the 95 % interval (:func:`dpid.estimates.interval`) holds the truth: of f(S) of
-the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of :mod:`dpid.sampling`, every estimator,
-R = 4 and 8 replicates of 4, 16 and 64 samples (``--each`` asks for others). A repeat is one explanation; what all of
-them know exactly is no interval and left out.
+Coverage: over many repeats, how often the 95 % interval (:func:`dpid.results.intervals.interval`) holds the truth: of
+f(S) of the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of
+:mod:`dpid.estimation.sampling`, every estimator, R = 4 and 8 replicates of 4, 16 and 64 samples (``--each`` asks for
+others). A repeat is one explanation; what all of them know exactly is no interval and left out.
 Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
 "orthogonal" and "rao-blackwell" the integral, in closed form or of a long run; of the embedded model, which is asked by
 name only, always a long run.
@@ -33,11 +33,12 @@ from rich.table import Table
 from torch import Tensor
 
 import dpid
-from dpid.estimates import arranged, interval, share, smoothed, squares
-from dpid.information import ESTIMATORS
+from dpid.estimation.estimators import ESTIMATORS, are_squares
+from dpid.estimation.sampling import RULES
 from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
-from dpid.sampling import RULES
+from dpid.results.intervals import interval
+from dpid.results.maps import shrinkage, shrunk, smoothed
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
 EACH = [4, 16, 64]  # samples a replicate; the default is 4 in each of 8
@@ -148,7 +149,8 @@ def judge(
     mean, error = mean_stderr(repeats)
     z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
     bias = float(z[z.abs().argmax()])
-    held = coverage(f[estimator], truth[estimator], r, squares(f[estimator], f["orthogonal"]))
+    positive = torch.tensor(are_squares(estimator, case.plan.index[1:], case.plan.full))
+    held = coverage(f[estimator], truth[estimator], r, positive)
     return Coverage(case.name, rule, each, r, estimator, len(repeats), held, bias)
 
 
@@ -238,13 +240,13 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
 
 
 def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth], each: int) -> Coverage:
-    """Coverage of the default maps, smoothed and laid out a share w like iˢ, against the long run's with the same w."""
+    """Coverage of the default maps, smoothed and shrunk towards iˢ, against the long run's with the same weight."""
     names, maps, exact = ("rao-blackwell", "standard"), [], []
     long = [smoothed(truth[name].pixels, SMOOTH) for name in names]
     for quiet, noisy in zip(*(smoothed(f[name], SMOOTH).split(8) for name in names), strict=True):
-        w = share(quiet, noisy)
-        maps.append(arranged(quiet, noisy, w))
-        exact.append(arranged(*long, w))
+        w = shrinkage(quiet, noisy)
+        maps.append(shrunk(quiet, noisy, w))
+        exact.append(shrunk(*long, w))
     right = torch.stack(exact)
     held = coverage(torch.cat(maps), Truth(right.sum((-2, -1)), torch.zeros(3), right), 8)
     kept = {level: held[level] for level in LEVELS if "pixels" in level}

@@ -13,10 +13,11 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from dpid.conditions import Plan, from_mapping
 from dpid.denoisers import GaussianDenoiser, MixtureDenoiser
-from dpid.information import evaluate, set_function
-from dpid.sampling import Samples, cells, draw
+from dpid.estimation.estimators import evaluate, set_function
+from dpid.estimation.grid import cells
+from dpid.estimation.sampling import Samples, draw
+from dpid.prompts.plan import Plan, from_mapping
 from dpid.zoo.emoji import scenes, sprites
 
 _BATCH = 4096  # evaluations in a call: these models are cheap

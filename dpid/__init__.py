@@ -14,13 +14,13 @@ __version__ = _version("dpid")
 __all__ = ["Estimate", "Explainer", "PIDResult", "__version__"]
 
 if TYPE_CHECKING:
-    from dpid.estimates import Estimate
     from dpid.explainer import Explainer
-    from dpid.result import PIDResult
+    from dpid.results.intervals import Estimate
+    from dpid.results.result import PIDResult
 
 
-_HOMES = {"Estimate": "estimates", "Explainer": "explainer", "PIDResult": "result"}
-_MODULES = {"daam", "denoisers", "estimates", "gaussian", "options", "pid", "rate", "sampling", "studies", "zoo"}
+_HOMES = {"Estimate": "results.intervals", "Explainer": "explainer", "PIDResult": "results.result"}
+_MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from dpid.files import whole, writable
 from dpid.studies.command import bar, study
 
 if TYPE_CHECKING:
-    from dpid.result import PIDResult
+    from dpid.results.result import PIDResult
 
 app = typer.Typer(
     help="Which word of a prompt put what into a picture, and how the words work together.",
@@ -59,7 +59,7 @@ def _write(result: PIDResult, out: Path) -> None:
 
 def _show(result: PIDResult, out: Path) -> None:
     """The numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
-    from dpid.estimates import antichain_name
+    from dpid.results.decomposition import antichain_name
 
     console = Console(markup=False)  # brackets are the user's
     names = list(dict.fromkeys([result.facts.estimator, "rao-blackwell", "standard"]))
@@ -106,7 +106,7 @@ def _explain_pairs(
 ) -> None:
     """A folder a pair, and a table of all, the most redundant first."""
     from dpid.explainer import ConvergenceWarning
-    from dpid.result import ranked
+    from dpid.results.result import ranked
 
     with _evaluations() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note, as above
@@ -137,8 +137,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 40,
 ) -> None:
     """Make a picture with the embedded model and explain it."""
+    from dpid.denoisers.loading import load_pipeline
     from dpid.explainer import Explainer
-    from dpid.loading import load_pipeline
     from dpid.options import Options
     from dpid.zoo import generate
 
@@ -185,11 +185,11 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("explained"),
 ) -> None:
     """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
-    from dpid.conditions import plan_concepts
+    from dpid.estimation.precision import for_one
     from dpid.explainer import Explainer
     from dpid.images import open_image
     from dpid.options import Options
-    from dpid.precision import for_one
+    from dpid.prompts.plan import plan_concepts
 
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
     if samples is None:
@@ -221,7 +221,7 @@ def info() -> None:
     import torch
 
     from dpid import __version__
-    from dpid.loading import EMBEDDED, embedded_path
+    from dpid.denoisers.loading import EMBEDDED, embedded_path
     from dpid.ops.native import CUDA_ARCHITECTURES, HAS_CUDA
 
     def installed(package: str) -> str:

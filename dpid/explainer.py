@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.denoisers.modes import check_precision, undisturbed
 from dpid.denoisers.protocol import Denoiser
+from dpid.estimation.density import learn_density
+from dpid.estimation.estimators import SIGNED
+from dpid.estimation.precision import ladder
 from dpid.images import ImageLike, encode
-from dpid.information import SIGNED
 from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
-from dpid.precision import ladder
-from dpid.result import PIDResult
+from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
+from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations, make_job
-from dpid.sampling import density
 
 _EVEN = 0.1  # share of the samples that a density learnt from results spreads evenly
 
@@ -73,8 +73,8 @@ class Explainer:
     def from_pretrained(
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
     ) -> Explainer:
-        """An explainer of "emoji" (embedded), a folder, or a hub id; see :func:`dpid.loading.load_pipeline`."""
-        from dpid.loading import EMBEDDED, embedded_path, load_pipeline, shipped_density
+        """An explainer of "emoji" (embedded), a folder, or a hub id; see :mod:`dpid.denoisers.loading`."""
+        from dpid.denoisers.loading import EMBEDDED, embedded_path, load_pipeline, shipped_density
 
         check_precision(precision)
         embedded = str(model) in EMBEDDED
@@ -111,7 +111,7 @@ class Explainer:
         if len(lengths) != 1:
             raise ValueError(f"results: found profiles of {sorted(lengths)} edges, expected all of one length")
         profiles = [result.profiles[name] for result in results for name in SIGNED]
-        self.density = density(profiles, results[0].edges.double(), self.denoiser.logsnr_grid, _EVEN)
+        self.density = learn_density(profiles, results[0].edges.double(), self.denoiser.logsnr_grid, _EVEN)
 
     def explain(
         self,
@@ -181,7 +181,7 @@ class Explainer:
         """The PID of every pair of ``concepts``, from one run in which each distinct condition is evaluated once.
 
         Eight concepts make 28 pairs but 37 conditions. Arguments and errors as for :meth:`explain`; see
-        :func:`dpid.result.ranked`.
+        :func:`dpid.results.result.ranked`.
         """
         chosen = self._options(options)
         words = () if concepts is None else check_concepts(concepts)

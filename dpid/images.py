@@ -21,7 +21,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 def _from_array(array: Any) -> Image.Image:
     if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or not array.size:
         raise ValueError(
-            f"image: found an array {array.dtype} {tuple(array.shape)}, expected uint8 [H, W, 3] of 0…255; a "
+            f"image: found {array.dtype} {tuple(array.shape)}, expected uint8 [H, W, 3] of 0…255; a "
             "tensor may be [3, H, W] and float in [0, 1]"
         )
     return Image.fromarray(np.ascontiguousarray(array))

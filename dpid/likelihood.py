@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Plan, check_condition
 from dpid.denoisers.protocol import Denoiser
-from dpid.engine import Accumulator, profile_edges
-from dpid.estimates import Estimate, beyond
-from dpid.information import evaluate
+from dpid.estimation.engine import Accumulator, profile_edges
+from dpid.estimation.estimators import evaluate
+from dpid.estimation.grid import cells, shares
+from dpid.estimation.sampling import Samples, draw
 from dpid.options import Options
 from dpid.pid import mean_stderr
-from dpid.sampling import Samples, cells, draw, shares
+from dpid.prompts.plan import Plan, check_condition
+from dpid.results.intervals import Estimate
+from dpid.results.profile import tail_share
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Likelihood:
     nats : of all latents; the part of the integral outside the trained log-SNRs is not in it
     bits_per_dimension : -log₂ p / d, of a latent's dimensions, not of a picture's pixels
     tails : about what lies below and above those log-SNRs would add, nats; taken from the ends as by
-        :meth:`dpid.estimates.Profile.tails`, an order of magnitude
+        :meth:`dpid.results.profile.Profile.tails`, an order of magnitude
     """
 
     nats: Estimate
@@ -72,7 +74,7 @@ def _tails(sums: Accumulator, samples: Samples, spread: Tensor, d: int) -> tuple
     groups, repeats = len(profile), len(sums.residuals)
     gaussian = (d / 2 * samples.weight * samples.logsnr.sigmoid())[:, None] * spread
     excess = profile - torch.zeros_like(profile).index_add_(0, samples.replicate % groups, gaussian)
-    outermost = excess[:, [0, -1]] * groups / repeats * beyond(sums.edges)
+    outermost = excess[:, [0, -1]] * groups / repeats * tail_share(sums.edges)
     below, above = (
         Estimate(-float(mean), float(error), groups - 1) for mean, error in zip(*mean_stderr(outermost), strict=True)
     )

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dpid.conditions import Subset
-from dpid.information import ESTIMATORS
+from dpid.estimation.estimators import ESTIMATORS
+from dpid.estimation.sampling import RULES as DRAWN
 from dpid.pid import picture_measures
 from dpid.pid.decomposition import find
-from dpid.sampling import RULES as DRAWN
+from dpid.prompts.plan import Subset
 
 RULES = ("auto", *DRAWN, "pilot")
 LEVELS = ("image", "pixel", "logsnr")
@@ -35,7 +35,7 @@ class Options:
     samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` ("pilot": of 4 · …)
     replicates : repeats, from whose spread the errors come; None: eight, or four of fewer than 16 samples. Of the same
         samples eight tell an error of more degrees of freedom: in a 95 % interval 2.4 of them, of four 3.2
-    rule : which log-SNRs, one of :mod:`dpid.sampling`'s; "adaptive" needs :attr:`dpid.Explainer.density`; "pilot" is
+    rule : which log-SNRs, one of :mod:`dpid.estimation.sampling`; "adaptive" needs :attr:`dpid.Explainer.density`; "pilot" is
         "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where there is a
         density, else "shifted-grid"
     antithetic : use each noise with both signs

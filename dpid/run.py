@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from dpid import __version__
-from dpid.conditions import Plan, Subset
 from dpid.denoisers.protocol import Conditions, Denoiser
-from dpid.engine import Accumulator, integrate, out_of_memory, peak_memory, profile_edges
-from dpid.information import SIGNED, needed_pairs, set_function, set_profile
+from dpid.estimation.density import learn_density
+from dpid.estimation.engine import Accumulator, integrate, out_of_memory, peak_memory, profile_edges
+from dpid.estimation.estimators import SIGNED, needed_pairs, set_function, set_profile
+from dpid.estimation.precision import rounding_bias
+from dpid.estimation.sampling import Samples, draw, shifts
 from dpid.options import Options
 from dpid.pid.decomposition import image_priors
-from dpid.precision import rounding_bias
-from dpid.result import Facts, PIDResult
-from dpid.sampling import Samples, density, draw, shifts
+from dpid.prompts.plan import Plan, Subset
+from dpid.results.result import Facts, PIDResult
 
 _LOG = logging.getLogger("dpid")
 _EVEN_PILOT = 0.5  # of a density that a pilot of few samples found, which may have missed a peak
@@ -73,7 +74,7 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDRe
         denoiser, *finer = denoisers
         try:
             for results in rounds(job, denoiser):
-                if finer and any(result.coarse() for result in results):
+                if finer and any(result.rounding_matters() for result in results):
                     why, denoisers = "rounds too coarsely", finer[-1:]  # bfloat16 would do so even more than float16
                     break
                 if new := results[0].facts.samples > told:
@@ -141,7 +142,7 @@ class _Run:
             if rule == "adaptive" and options.rule == "pilot":
                 found = [set_profile(self.sums, question) for question in self.job.questions]
                 profiles = [f[name][:, :, 0].cpu() for f in found for name in SIGNED]
-                self.density = density(profiles, self.sums.edges.cpu(), grid, _EVEN_PILOT)
+                self.density = learn_density(profiles, self.sums.edges.cpu(), grid, _EVEN_PILOT)
             samples = draw(
                 rule, grid, count, options.repeats, self.generator, first_id=self.done,
                 antithetic=options.antithetic, density=self.density, shift=shift,

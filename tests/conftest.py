@@ -96,7 +96,7 @@ def tiny():
         )
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-        from dpid.loading import embedded_path, quiet
+        from dpid.denoisers.loading import embedded_path, quiet
 
         torch.manual_seed(0)
         with quiet():

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import dpid
-from dpid.information import ESTIMATORS
-from dpid.sampling import RULES
+from dpid.estimation.estimators import ESTIMATORS
+from dpid.estimation.sampling import RULES
 
 REPEATS = 500
 INTERLEAVED = ("shifted-grid", "adaptive")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from dpid.loading import embedded_path
+from dpid.denoisers.loading import embedded_path
 
 PROMPT = "a cow and a giraffe"
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import dpid
-from dpid.estimates import interval
 from dpid.explainer import ConvergenceWarning
 from dpid.options import Options
 from dpid.pid import mean_stderr
+from dpid.results.intervals import interval
 from dpid.run import _may_stop
 
 
@@ -25,8 +25,8 @@ def result(emoji, two_things):
 
 
 def test_modules_are_found_after_import_dpid(tmp_path):
-    names = "pid.decompose, gaussian.pid, rate.pird, options.Options, denoisers.GaussianDenoiser, estimates.arranged, "
-    names += "sampling.draw, studies, daam, zoo"
+    names = "pid.decompose, gaussian.pid, gaussian.rate.pird, options.Options, denoisers.GaussianDenoiser, "
+    names += "studies, studies.daam.attention_maps, estimation, results, zoo"
     code = f"import dpid; {', '.join('dpid.' + name for name in names.split(', '))}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'cow'"):

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -168,3 +170,9 @@ def information_bias(n: int, dims: Sequence[int], unit: str = "bits") -> tuple[f
         return (entropy(dm) + entropy(d) - entropy(dm + d)) / UNITS[unit]
 
     return bias(dx), bias(dy), bias(dx + dy)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "rate":  # what it needs is an extra of its own
+        return import_module("dpid.gaussian.rate")
+    raise AttributeError(f"module 'dpid.gaussian' has no attribute {name!r}")

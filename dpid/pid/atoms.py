@@ -8,9 +8,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from dpid.conditions import Subset
 from dpid.equality import Comparable
 from dpid.pid.lattice import Sets, members, ordered
+from dpid.prompts.plan import Subset
 
 Antichain = tuple[Subset, ...]
 

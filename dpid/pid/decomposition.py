@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Subset, subsets_of
 from dpid.pid import chain, lattice
 from dpid.pid.atoms import Atoms
 from dpid.pid.measures import MEASURES, Given, Measure, Minima
 from dpid.pid.priors import Priors, check_joint, resolve, warn_beyond
+from dpid.prompts.plan import Subset, subsets_of
 
 MOST_CONCEPTS = 8
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dpid.conditions import Subset
 from dpid.pid.decomposition import read
+from dpid.prompts.plan import Subset
 
 
 def co_information(information: Mapping[Subset, Tensor | float]) -> Tensor:

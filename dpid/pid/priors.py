@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Subset, subsets_of
-from dpid.phrases import span_of
 from dpid.pid.lattice import members
+from dpid.prompts.phrases import span_of
+from dpid.prompts.plan import Subset, subsets_of
 
 VOCABULARY = 49_408  # tokens of CLIP, the text encoder of Stable Diffusion: what "uniform" draws a concept from
 
@@ -74,7 +74,7 @@ def _load(model: str) -> tuple[Any, Any]:
     """Tokenizer and network of a masked language model."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    from dpid.loading import quiet
+    from dpid.denoisers.loading import quiet
 
     try:
         with quiet():

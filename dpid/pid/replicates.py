@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dpid.conditions import Subset
 from dpid.pid.atoms import Atoms
 from dpid.pid.decomposition import concepts_of, decompose, find
 from dpid.pid.lattice import Sets
 from dpid.pid.priors import Priors, resolve
+from dpid.prompts.plan import Subset
 
 _MOST = 2**28  # numbers in memory at once
 

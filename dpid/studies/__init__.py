@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "daam":
+        from dpid.studies import daam
+
+        return daam
     if name in ("STUDIES", "run", "write"):
         from dpid.studies import runner
 

@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from dpid import __version__
-from dpid.conditions import Subset
+from dpid.denoisers.loading import EMBEDDED, fingerprint, load_pipeline
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, open_image
-from dpid.loading import EMBEDDED, fingerprint, load_pipeline
 from dpid.options import Options
-from dpid.result import PIDResult
+from dpid.prompts.plan import Subset
+from dpid.results.result import PIDResult
 from dpid.studies.data import CaptionPair, Masks, Scene
 from dpid.studies.study import Row
 

@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpid.conditions import Subset
 from dpid.denoisers.protocol import Conditions, Denoiser
-from dpid.drawing import Figure, literal, standard
+from dpid.estimation.estimators import ESTIMATORS
 from dpid.explainer import Explainer
-from dpid.information import ESTIMATORS
+from dpid.prompts.plan import Subset
+from dpid.results.drawing import Figure, literal, standard
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpid.conditions import spans_of
-from dpid.phrases import span_of
+from dpid.prompts.phrases import span_of
+from dpid.prompts.plan import spans_of
 from dpid.studies.data import Data, Masks, Reader, Scene, open_picture, read_json, text_of
 
 Groups = defaultdict[Any, list[Any]]

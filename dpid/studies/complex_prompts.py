@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from dpid.drawing import Figure, standard
-from dpid.information import ESTIMATORS
+from dpid.estimation.estimators import ESTIMATORS
+from dpid.results.drawing import Figure, standard
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, spearman

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dpid.conditions import spans_of
 from dpid.images import SMALLEST, open_image
+from dpid.prompts.plan import spans_of
 
 Masks = dict[str, NDArray[np.bool_]]
 Row = TypeVar("Row")

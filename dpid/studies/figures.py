@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dpid.drawing import Figure, literal, shortened, standard
-from dpid.plot import draw_maps
-from dpid.result import PIDResult
+from dpid.results.drawing import Figure, literal, shortened, standard
+from dpid.results.plot import draw_maps
+from dpid.results.result import PIDResult
 from dpid.studies.study import Row
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from dpid.drawing import Figure
-from dpid.information import ESTIMATORS
-from dpid.result import PIDResult
+from dpid.estimation.estimators import ESTIMATORS
+from dpid.results.drawing import Figure
+from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, median, proportion

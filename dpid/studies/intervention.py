@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from dpid.conditions import plan
-from dpid.daam import attention_maps
-from dpid.drawing import Figure, standard
+from dpid.estimation.estimators import ESTIMATORS
 from dpid.images import encode
-from dpid.information import ESTIMATORS
-from dpid.result import PIDResult
+from dpid.prompts.plan import plan
+from dpid.results.drawing import Figure, standard
+from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
+from dpid.studies.daam import attention_maps
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion
 from dpid.zoo.emoji import scenes
 

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpid.conditions import plan
-from dpid.daam import attention_maps
-from dpid.drawing import Figure, standard
-from dpid.estimates import smoothed
-from dpid.information import ESTIMATORS
-from dpid.result import PIDResult
+from dpid.estimation.estimators import ESTIMATORS
+from dpid.prompts.plan import plan
+from dpid.results.drawing import Figure, standard
+from dpid.results.maps import smoothed
+from dpid.results.result import PIDResult
 from dpid.studies import world
 from dpid.studies.bench import Case, Workbench
+from dpid.studies.daam import attention_maps
 from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
 from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, mean

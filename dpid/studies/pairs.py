@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dpid.conditions import Subset
-from dpid.drawing import Figure
-from dpid.information import ESTIMATORS
+from dpid.estimation.estimators import ESTIMATORS
+from dpid.prompts.plan import Subset
+from dpid.results.drawing import Figure
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, median, proportion

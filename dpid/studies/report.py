@@ -22,7 +22,7 @@ from dpid.files import whole
 if TYPE_CHECKING:
     import pyarrow
 
-    from dpid.drawing import Figure
+    from dpid.results.drawing import Figure
 
 ROWS = 100  # of a table on the page; all are in its CSV
 _ERROR = "_stderr"

@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dpid.conditions import Plan
-from dpid.drawing import Figure
+from dpid.estimation.estimators import evaluate, set_function
+from dpid.estimation.sampling import draw
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, encode
-from dpid.information import evaluate, set_function
 from dpid.options import Options
 from dpid.pid.replicates import mean_stderr
-from dpid.sampling import draw
+from dpid.prompts.plan import Plan
+from dpid.results.drawing import Figure
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, column, grouped, proportion

@@ -11,12 +11,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from dpid.estimates import Estimate
 from dpid.pid.replicates import perturbed, stderr
-from dpid.result import PIDResult
+from dpid.results.intervals import Estimate
+from dpid.results.result import PIDResult
 
 if TYPE_CHECKING:
-    from dpid.drawing import Figure
+    from dpid.results.drawing import Figure
 
 Row = dict[str, Any]
 _RESAMPLES = 2000

@@ -9,7 +9,7 @@ from math import log
 import numpy as np
 from PIL import Image
 
-from dpid.conditions import Subset
+from dpid.prompts.plan import Subset
 from dpid.zoo.emoji import scenes, sprites
 
 # Families of things, for words of one kind and words of different kinds; those of one kind are not synonyms.

@@ -19,7 +19,7 @@ def generate(
     """
     import torch
 
-    from dpid.loading import quiet
+    from dpid.denoisers.loading import quiet
 
     with quiet():
         from diffusers import DPMSolverMultistepScheduler

@@ -238,7 +238,7 @@ def test_pipeline_refusals(tiny):
 
 
 def test_a_type_that_was_asked_for_is_kept(tiny, monkeypatch):
-    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("bfloat16", "float32"))
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("bfloat16", "float32"))
     pipe = tiny()
     assert dpid.Explainer(from_pipeline(pipe)).denoiser.precision == "bfloat16"
     assert dpid.Explainer(from_pipeline(pipe, precision="float32")).denoiser.precision == "float32"

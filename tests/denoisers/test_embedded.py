@@ -8,7 +8,7 @@ import torch
 
 from dpid.denoisers import from_pipeline
 from dpid.denoisers.embedded import EmbeddedDenoiser
-from dpid.loading import embedded_path, load_pipeline
+from dpid.denoisers.loading import embedded_path, load_pipeline
 
 PROMPTS = ("", "cow", "a giraffe and a sofa", "An elephant")
 

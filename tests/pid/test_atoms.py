@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dpid.conditions import subsets_of
 from dpid.pid import decompose
+from dpid.prompts.plan import subsets_of
 
 
 def test_a_mapping_of_antichains():

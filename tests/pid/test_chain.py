@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpid.conditions import subsets_of
 from dpid.pid import chain, decompose, discrete, lattice
+from dpid.prompts.plan import subsets_of
 
 
 def monotone(n, seed, pixels=7):

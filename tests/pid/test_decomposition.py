@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpid.conditions import subsets_of
 from dpid.pid import MEASURES, Minima, decompose, discrete, lattice, picture_measures, register
+from dpid.prompts.plan import subsets_of
 
 KNOWN = sorted(MEASURES)
 NOT_NEGATIVE = ("i_min", "mmi")  # all atoms, on any distribution (Williams & Beer, 2010)

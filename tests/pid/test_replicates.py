@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from dpid.conditions import subsets_of
 from dpid.pid import decompose, decompose_replicates, mean_stderr, perturbed, stderr
+from dpid.prompts.plan import subsets_of
 
 
 def named(f):

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import jaccard_score, roc_auc_score
 
-from dpid.result import Facts, PIDResult
+from dpid.results.result import Facts, PIDResult
 from dpid.studies.features import inside
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
 from dpid.studies.pairs import redundancy_share

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from dpid import cli
-from dpid.information import ESTIMATORS
-from dpid.loading import load_pipeline
+from dpid.denoisers.loading import load_pipeline
+from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, run, world, write
 from dpid.studies.bench import KEPT, Kept, _said
 from dpid.studies.data import CaptionPair, Scene

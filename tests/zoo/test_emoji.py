@@ -10,8 +10,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerFast
 
-from dpid.conditions import plan
-from dpid.loading import embedded_path, quiet
+from dpid.denoisers.loading import embedded_path, quiet
+from dpid.prompts.plan import plan
 from dpid.zoo.emoji import scenes
 
 

@@ -35,10 +35,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from dpid.denoisers.loading import DENSITY
+from dpid.estimation.precision import candidates
 from dpid.explainer import Explainer
-from dpid.loading import DENSITY
-from dpid.precision import candidates
-from dpid.result import PIDResult
+from dpid.results.result import PIDResult
 from dpid.zoo.emoji import scenes, sprites
 from dpid.zoo.emoji.lessons import Lesson, Lessons, scene, tame
 from dpid.zoo.emoji.teacher import Teacher

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.conditions import Plan
 from dpid.denoisers.protocol import Denoiser
-from dpid.information import evaluate, set_function
-from dpid.sampling import draw
+from dpid.estimation.estimators import evaluate, set_function
+from dpid.estimation.sampling import draw
+from dpid.prompts.plan import Plan
 
 Bias = dict[str, Tensor]  # estimator -> [S, h, w] nats
 PILOT = 8  # samples a condition, spread over the log-SNRs

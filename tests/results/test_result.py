@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dpid
-from dpid.estimates import Estimate
-from dpid.result import Facts, PIDResult
-from dpid.saved import from_bytes, to_bytes
+from dpid.results.intervals import Estimate
+from dpid.results.result import Facts, PIDResult
+from dpid.results.saved import from_bytes, to_bytes
 
 
 def made(seed=0, size=4, **facts):
@@ -28,7 +28,7 @@ def made(seed=0, size=4, **facts):
     rng = torch.Generator().manual_seed(seed)
     known = {
         "prompt": "a cow and a pizza", "concepts": ("cow", "pizza"), "context": False,
-        "conditions": {"": "", "cow": "cow"},
+        "conditions": {"": "", "cow": "cow", "pizza": "pizza", "cow+pizza": "cow pizza"},
         "reference": "cow pizza", "estimator": "rao-blackwell", "measure": "min", "level": "image", "smooth": 3,
         "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 8, "replicates": 4,
         "unet_evaluations": 32, "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji", "precision": "float32",
@@ -362,7 +362,7 @@ def test_edited_headers_are_read_or_refused(tensor, value, part):
 
 def test_results_of_the_first_release_load():
     """The file was written by version 0.1.0, with the numbers that it found."""
-    path = Path(__file__).parent / "data" / "result-2.safetensors"
+    path = Path(__file__).parents[1] / "data" / "result-2.safetensors"
     written = json.loads(header_of(path.read_bytes())["__metadata__"]["result"])
     result = dpid.PIDResult.load(path)
     for estimate, stored in ((result.redundancy, written["redundancy"]), (result.synergy, written["synergy"])):

@@ -8,7 +8,7 @@ with probability q_t and weighs it by Δ_t / q_t, so that every replicate is an 
 - ``uniform``       independent levels, q_t ∝ Δ_t
 - ``stratified``    one level in each of n equal strata, q_t ∝ Δ_t
 - ``shifted-grid``  n equal steps with one random shift, q_t ∝ Δ_t
-- ``adaptive``      a shifted grid in a density that was found before, see :func:`density`
+- ``adaptive``      a shifted grid in a density that was found before, see :func:`dpid.estimation.density.learn_density`
 
 The replicates of the last two are interleaved: of R the r-th is shifted by u + r/R (mod 1) of a step, one random u for
 all, so that together they make one grid R times as fine. Each alone is unbiased; their mean is more exact than that of
@@ -18,12 +18,15 @@ far apart coarse grids of the same integrand are: where it is smooth, intervals 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
 import torch
 from torch import Tensor
+
+from dpid.estimation.density import proposal
+from dpid.estimation.grid import cells
 
 
 @dataclass(frozen=True)
@@ -51,34 +54,7 @@ class Samples:
         return Samples(*(t.to(device) for t in (self.logsnr, self.weight, self.replicate, self.sample_id)))
 
 
-def ends(grid: Tensor) -> Tensor:
-    """Where the cells of ascending log-SNRs ``grid`` [T] end, [T+1]: midway between two, and at the outermost two."""
-    return torch.cat((grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]))
-
-
-def cells(grid: Tensor) -> Tensor:
-    """Trapezoid widths Δ_t [T] of ascending log-SNRs ``grid`` [T]; they sum to the range."""
-    return ends(grid).diff()
-
-
-def shares(logsnr: Tensor, grid: Tensor, edges: Tensor) -> Tensor:
-    """What part of the cells of ``logsnr`` [N], levels of ``grid``, lies between neighbours of ``edges`` [L+1], [N,L].
-
-    Trained levels are sparse at one end (Stable Diffusion's highest are 0.7 apart): a level stands for all of its cell.
-    """
-    level, bounds = torch.searchsorted(grid, logsnr), ends(grid)
-    low, high = bounds[level, None], bounds[level + 1, None]
-    return ((edges - low) / (high - low)).clamp(0, 1).diff(dim=1)
-
-
 RULES = ("shifted-grid", "stratified", "uniform", "logistic", "adaptive")
-_LOCATION, _SCALE = 1.0, 2.0  # of the logistic density, as ITD publishes it
-
-
-def logistic_density(grid: Tensor) -> Tensor:
-    """Probability [T] of the levels of ``grid`` under ITD's logistic density, cut off at the ends of the grid."""
-    mass = ((ends(grid) - _LOCATION) / _SCALE).sigmoid().diff()
-    return mass / mass.sum()
 
 
 def draw(
@@ -109,7 +85,7 @@ def draw(
         raise ValueError(f"per_replicate: found {per_replicate}, expected a positive {'even ' * antithetic}number")
     points = per_replicate // 2 if antithetic else per_replicate
     widths = cells(grid)
-    q = _proposal(rule, grid, widths, density)
+    q = proposal(rule, grid, widths, density)
     if rule in ("shifted-grid", "adaptive"):
         first = torch.rand(1, generator=generator, dtype=torch.float64) if shift is None else shift
         u = (first + torch.arange(replicates, dtype=torch.float64)[:, None] / replicates) % 1
@@ -138,39 +114,3 @@ def shifts(generator: torch.Generator) -> Iterator[float]:
     """
     first = float(torch.rand(1, generator=generator, dtype=torch.float64))
     return ((first + turn * (5**0.5 - 1) / 2) % 1 for turn in count())
-
-
-def _proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) -> Tensor:
-    """Probability [T] of every level."""
-    if rule == "logistic":
-        return logistic_density(grid)
-    if rule != "adaptive":
-        return widths / widths.sum()
-    if density is None or density.shape != grid.shape or not (density > 0).all() or not density.isfinite().all():
-        found = None if density is None else tuple(density.shape)
-        raise ValueError(f"density: found {found}, expected {len(grid)} positive numbers, one a level")
-    q = density.double() * widths
-    return q / q.sum()
-
-
-def density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor, even: float) -> Tensor:
-    """Where "adaptive" samples, [T] at the levels of ``grid``, from i(x; y_S) over log-SNR of pictures seen before.
-
-    Beside an ``even`` part it is the standard deviation over replicates: a grid integrates what all replicates share,
-    so that the noise is what is left to place samples by. With s² the variance at a level, of mean one over the levels
-    for each subset and picture alike, ∫ s²/q is that of an estimate, and its mean over them least for q ∝ √(mean s²):
-    where few pictures are decided, but those with much noise, samples are missed most. It is smoothed over neighbouring
-    bins: a jagged density loses what a grid gains.
-
-    Parameters
-    ----------
-    profiles : [A,S,L] of every picture (and estimator), nats of A replicates and S subsets in L bins
-    edges : of the bins, [L+1]
-    even : share of the samples that is spread evenly, the larger the less the profiles can be relied on
-    """
-    squares = [f.double().var(0) for f in profiles]
-    size = torch.stack([(s / (s.mean(1, keepdim=True) + 1e-24)).mean(0) for s in squares]).mean(0).sqrt()
-    padded = torch.cat((size[:1], size, size[-1:]))
-    size = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4 + 1e-12
-    q = size[torch.bucketize(grid, edges[1:-1])]
-    return (1 - even) * q / (q * cells(grid)).sum() + even / (grid[-1] - grid[0])

@@ -9,7 +9,7 @@ The redundancy of the sources is the least of their informations at every freque
 atoms are its Möbius inversion over the lattice of antichains at every f, and their integrals: not the atoms of the
 integrals.
 
->>> from dpid import rate
+>>> from dpid.gaussian import rate
 >>> a = [[[0.8, 0, 0], [0, -0.8, 0], [1, 1, 0]]]  # the target listens to a slow and to a fast source
 >>> pird = rate.pird(a, [[1, 0, 0], [0, 1, 0], [0, 0, 1]], target=2, sources=(0, 1))
 >>> round(pird.redundancy, 4), round(pird.unique[0], 4), round(pird.synergy, 4)
@@ -27,8 +27,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_discrete_lyapunov
 
-from dpid.conditions import subsets_of
 from dpid.pid import decompose
+from dpid.prompts.plan import subsets_of
 
 Array = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from dpid import ops
 from dpid.denoisers.protocol import Conditions, Denoiser
-from dpid.sampling import Samples, shares
+from dpid.estimation.grid import shares
+from dpid.estimation.sampling import Samples
 
 _LOG = logging.getLogger("dpid")
 _MOST_BINS = 64  # of the profile over log-SNR
@@ -62,7 +63,7 @@ class Accumulator:
     def profile_of(self, eps_hat: Tensor, noise: Tensor, part: Samples, spread: Tensor) -> tuple[Tensor, Tensor]:
         """½ w ‖·‖² of every pair and residual by group and bin: eps_hat [N,K,B,C,H,W], noise [N,B,C,H,W].
 
-        ``spread`` [N,L]: what share of a sample belongs to each bin; see :func:`dpid.sampling.shares`.
+        ``spread`` [N,L]: what share of a sample belongs to each bin; see :func:`dpid.estimation.grid.shares`.
         """
         groups = self.gap_profile.shape[0]
         to_group = functional.one_hot(part.replicate % groups, groups) * (part.weight / 2)[:, None]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import dpid
-from dpid.conditions import from_mapping
 from dpid.denoisers import GaussianDenoiser
-from dpid.precision import PILOT, candidates, for_one, rounding_bias
+from dpid.estimation.precision import PILOT, candidates, for_one, rounding_bias
+from dpid.prompts.plan import from_mapping
 
 CONDITIONS = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
 SHAPE = (4, 6, 6)
@@ -55,13 +55,13 @@ def test_bias_of_independent_rounding(model):
 
 @pytest.mark.parametrize(("step", "settled"), [(1e-3, "float16"), (0.5, "float32")])
 def test_auto_takes_the_fastest_type_that_is_precise_enough(model, monkeypatch, step, settled):
-    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     model.step = step
     explainer = dpid.Explainer(model)
     for _ in range(2):
         result = explainer.explain(latents=X, conditions=CONDITIONS)
         assert result.facts.precision == settled
-        assert not result.coarse()
+        assert not result.rounding_matters()
         assert result.facts.peak_memory > 0
     bias = result.facts.rounding_bias
     assert (bias is None) == (settled == "float32")
@@ -72,7 +72,7 @@ def test_auto_takes_the_fastest_type_that_is_precise_enough(model, monkeypatch, 
 
 def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
     """A stream begins again where its errors have fallen below twice the rounding, and tells no round twice."""
-    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     model.step = 0.04  # fine enough for the error of 8 samples, not for that of 256
     told = [
         (r.facts.samples, r.facts.precision)
@@ -86,7 +86,7 @@ def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
 
 
 def test_what_overflows_goes_on_in_a_finer_type(model, monkeypatch):
-    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "bfloat16", "float32"))
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "bfloat16", "float32"))
     model.step = float("inf")
     explainer = dpid.Explainer(model)
     assert explainer.explain(latents=X, conditions=CONDITIONS).facts.precision == "float32"
@@ -96,7 +96,7 @@ def test_what_overflows_goes_on_in_a_finer_type(model, monkeypatch):
 
 def test_an_open_stream_stays_in_its_type(model, monkeypatch):
     """Another call that goes on in a finer one changes nothing of it."""
-    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     model.step = 0.04  # fine enough for the error of 24 samples, not for that of 256
     explainer = dpid.Explainer(model)
     stream = explainer.stream(latents=X, conditions=CONDITIONS, samples=8, max_samples=24)
@@ -107,12 +107,12 @@ def test_an_open_stream_stays_in_its_type(model, monkeypatch):
 
 def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypatch):
     """Sooner than the coarser type was found out: after 8 samples, of which it had told 24."""
-    monkeypatch.setattr("dpid.precision.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
 
     def fine(result):
         return result.facts.precision == "float32"
 
-    monkeypatch.setattr(dpid.PIDResult, "coarse", lambda self: not fine(self) and self.facts.samples == 32)
+    monkeypatch.setattr(dpid.PIDResult, "rounding_matters", lambda self: not fine(self) and self.facts.samples == 32)
     monkeypatch.setattr(dpid.PIDResult, "relative_error", lambda self: 0.0 if fine(self) else 1.0)
     asked = {"latents": X, "conditions": CONDITIONS, "samples": 8, "max_samples": 64, "tolerance": 0.1}
     told = [(r.facts.samples, r.facts.precision) for r in dpid.Explainer(model).stream(**asked)]

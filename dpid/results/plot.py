@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from dpid.drawing import Figure, literal, shortened, standard
+from dpid.results.drawing import Figure, literal, shortened, standard
 
 if TYPE_CHECKING:
-    from dpid.result import PIDResult
+    from dpid.results.result import PIDResult
 
 _COLUMNS = 5
 _CONCEPT, _MODEL = 26, 60  # columns that fit above a panel, and below all of them

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpid import gaussian, rate
+from dpid import gaussian
+from dpid.gaussian import rate
 
 
 def letter1(d):

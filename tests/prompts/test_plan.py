@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpid.conditions import from_mapping, plan, plan_concepts, subsets_of, with_reference
+from dpid.prompts.plan import from_mapping, plan, plan_concepts, subsets_of, with_reference
 
 
 def texts(chosen):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dpid.denoisers import GaussianDenoiser
-from dpid.engine import Accumulator, fitting, integrate, profile_edges
-from dpid.sampling import draw
+from dpid.estimation.engine import Accumulator, fitting, integrate, profile_edges
+from dpid.estimation.sampling import draw
 
 K, PAIRS = 3, torch.tensor([[0, 1], [1, 2]])
 

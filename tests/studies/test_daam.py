@@ -7,8 +7,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
-from dpid.daam import attention_maps, token_positions
-from dpid.loading import load_pipeline
+from dpid.denoisers.loading import load_pipeline
+from dpid.studies.daam import attention_maps, token_positions
 from dpid.zoo import generate
 
 # diffusers' DPM-Solver makes an array of a tensor, which NumPy 2 deprecates.
@@ -161,7 +161,7 @@ def test_refusals(tiny, arguments, error, message):
 
 def test_a_word_attends_to_its_own_thing(heldout, request):
     """Held-out scenes of two things: own pixels against the other thing's, on the embedded model."""
-    folder = request.path.parent / "data" / "heldout"
+    folder = request.path.parents[1] / "data" / "heldout"
     pipe, scores = load_pipeline("emoji", "cpu"), []
     for scene in [s for s in heldout if len(s["pictures"]) == 2][:8]:
         found = attention_maps(pipe, scene["prompt"], scene["concepts"], image=folder / scene["file"], samples=16)

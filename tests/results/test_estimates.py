@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import dpid
-from dpid.conditions import subsets_of
 from dpid.denoisers import GaussianDenoiser
-from dpid.estimates import arranged, interval, smoothed
 from dpid.explainer import ConvergenceWarning
-from dpid.result import ranked
+from dpid.prompts.plan import subsets_of
+from dpid.results.intervals import interval
+from dpid.results.maps import shrunk, smoothed
+from dpid.results.result import ranked
 
 SHAPE = (1, 2, 3)
 
@@ -51,7 +52,7 @@ def quiet_and_noisy(bias):
 
 def test_a_layout_is_nearer_the_truth_than_either_of_two():
     truth, quiet, noisy = quiet_and_noisy(0.5)
-    both = arranged(quiet, noisy)
+    both = shrunk(quiet, noisy)
     torch.testing.assert_close(both.sum((-2, -1)), quiet.sum((-2, -1)))
     errors = [float((f.mean(0) - truth).square().mean()) for f in (both, quiet, noisy)]
     # Bias and noise of 0.25 each, weighed evenly: 0.125, half of either; 768 numbers leave 5 % of that to chance.
@@ -61,8 +62,8 @@ def test_a_layout_is_nearer_the_truth_than_either_of_two():
 def test_a_layout_that_is_right_is_left_alone():
     _, quiet, noisy = quiet_and_noisy(0.0)
     # w is 1 - noise / square, whose standard deviation is that of a χ² of 768 by its mean: 0.05; three of them.
-    assert (arranged(quiet, noisy) - quiet).norm() < 0.15 * (noisy - quiet).norm()
-    assert torch.equal(arranged(quiet, quiet), quiet)
+    assert (shrunk(quiet, noisy) - quiet).norm() < 0.15 * (noisy - quiet).norm()
+    assert torch.equal(shrunk(quiet, quiet), quiet)
 
 
 @pytest.mark.parametrize("rule", ["shifted-grid", "pilot", "logistic"])

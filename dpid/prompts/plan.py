@@ -2,7 +2,7 @@
 
 PID: null = "", condition of S = the concept phrases of S in prompt order. CPID (``context=True``): null = the prompt
 without the concepts, condition of S = the prompt without the concepts that are not in S. All are cut out of the prompt
-as it is written; :mod:`dpid.phrases` says where a concept stands and what is left without it.
+as it is written; :mod:`dpid.prompts.phrases` says where a concept stands and what is left without it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
-from dpid.phrases import Span, check_text, is_blank, span_of, without
+from dpid.prompts.phrases import Span, check_text, is_blank, span_of, without
 
 Subset = tuple[str, ...]
 
@@ -39,7 +39,7 @@ class Plan:
 
 
 def check_condition(name: str, condition: Any) -> Any:
-    """``condition``, for the argument ``name``; a text as :func:`dpid.phrases.check_text` returns it.
+    """``condition``, for the argument ``name``; a text as :func:`dpid.prompts.phrases.check_text` returns it.
 
     ``TypeError`` for a tensor and for what cannot be a key of a dict.
     """

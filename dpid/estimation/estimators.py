@@ -11,23 +11,29 @@ With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² d�
 
 A mix iʳ + w (iˢ - iʳ) has that mean as well, and the less the network knows of F, the better it is for maps. No one w
 serves all models: the noise of iˢ - iʳ is uncorrelated with that of iʳ and goes as ε̂_∅ - ε̂_S, that of iʳ as its square.
-Maps therefore take w from the picture's own replicates (:func:`dpid.estimates.arranged`); sums are those of iʳ.
+Maps therefore take w from the picture's own replicates (:func:`dpid.results.maps.shrunk`); sums are those of iʳ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dpid.conditions import Plan
 from dpid.denoisers.protocol import Denoiser
-from dpid.engine import Accumulator, integrate
-from dpid.sampling import Samples
+from dpid.estimation.engine import Accumulator, integrate
+from dpid.estimation.sampling import Samples
+from dpid.prompts.plan import Plan
 
 ESTIMATORS = ("rao-blackwell", "standard", "orthogonal")
 SIGNED = ESTIMATORS[:2]  # those that obey the chain rule
+
+
+def are_squares(estimator: str, conditions: Sequence[Any], full: Any) -> list[bool]:
+    """Which f(S) are integrals of squares, given the condition of every S and F: i°, and iʳ where the two agree."""
+    return [estimator == "orthogonal" or (estimator == "rao-blackwell" and c == full) for c in conditions]
 
 
 def needed_pairs(plans: Sequence[Plan]) -> Tensor:
@@ -44,7 +50,7 @@ def evaluate(
 ) -> Accumulator:  # fmt: skip
     """What one pass over ``samples`` accumulates for ``plans``, which share their texts, on latents ``x`` [B,C,H,W].
 
-    Raises as :func:`dpid.engine.integrate`.
+    Raises as :func:`dpid.estimation.engine.integrate`.
     """
     replicates, texts = int(samples.replicate.max()) + 1, plans[0].texts
     sums = Accumulator.empty(x, replicates, len(texts), needed_pairs(plans), edges)
@@ -64,7 +70,7 @@ def set_function(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Te
 def set_profile(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:
     """f(S) of the image in every bin of log-SNR, by every estimator: float64 [A, S, B, L]; its sum over L is f(S).
 
-    A as of :func:`dpid.engine.profile_groups`.
+    A as of :func:`dpid.estimation.engine.profile_groups`.
     """
     rounds *= len(sums.gaps) // len(sums.gap_profile)
     gaps, residuals = (t.double().permute(0, 2, 3, 1) / rounds for t in (sums.gap_profile, sums.residual_profile))

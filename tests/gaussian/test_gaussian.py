@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dpid import gaussian
 from dpid.gaussian.interior_point import minimise
 
-CASES = json.loads((Path(__file__).parent / "data" / "gaussian_pid.json").read_text())["cases"]
+CASES = json.loads((Path(__file__).parents[1] / "data" / "gaussian_pid.json").read_text())["cases"]
 BY_NAME = {case["name"].split()[0]: case for case in CASES}
 
 

@@ -5,7 +5,9 @@ from itertools import islice, repeat
 import pytest
 import torch
 
-from dpid.sampling import RULES, cells, density, draw, shifts
+from dpid.estimation.density import learn_density
+from dpid.estimation.grid import cells
+from dpid.estimation.sampling import RULES, draw, shifts
 
 ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()).cumprod(0)
 GRID = (ALPHAS.log() - (-ALPHAS).log1p()).flip(0)
@@ -117,7 +119,7 @@ def test_density_is_where_the_noise_was():
     f[:, :, 2] = torch.tensor([1.0, -1.0, 3.0, 1.0])[:, None] * torch.tensor([1.0, 2.0, -5.0])
     f[:, :, 0] = 7.0  # the same in all replicates: a grid sees to it
     edges = torch.linspace(float(GRID[0]), float(GRID[-1]), 5, dtype=torch.float64)
-    q = density([f, 10 * f], edges, GRID, 0.5) * cells(GRID)
+    q = learn_density([f, 10 * f], edges, GRID, 0.5) * cells(GRID)
     share = torch.zeros(4, dtype=torch.float64).index_add_(0, torch.bucketize(GRID, edges[1:-1]), q) / q.sum()
     # Half is even, 1/8 a bin; the other is smoothed with weights ¼ ½ ¼. A level is up to 3e-3 of a bin.
     torch.testing.assert_close(share, torch.tensor([1, 2, 3, 2], dtype=torch.float64) / 8, atol=5e-3, rtol=0)
@@ -128,7 +130,7 @@ def test_density_is_the_best_for_all_pictures_together():
     profile = torch.tensor([1.0, -1.0, 3.0, 1.0])[:, None] * torch.tensor([1.0, 2.0])
     pictures = [torch.zeros(4, 2, 8).index_add_(2, torch.tensor([i]), profile[..., None]) for i in (2, 2, 2, 6)]
     edges = torch.linspace(float(GRID[0]), float(GRID[-1]), 9, dtype=torch.float64)
-    q = density(pictures, edges, GRID, 0.0) * cells(GRID)
+    q = learn_density(pictures, edges, GRID, 0.0) * cells(GRID)
     share = torch.zeros(8, dtype=torch.float64).index_add_(0, torch.bucketize(GRID, edges[1:-1]), q) / q.sum()
     # With the neighbours that smoothing moves a quarter to. A level is up to 6e-3 of a bin, and each bin has two ends.
     ratio = float(share[1:4].sum() / share[5:8].sum())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import dpid
-from dpid.drawing import Figure, literal, shortened, standard
+from dpid.results.drawing import Figure, literal, shortened, standard
 
 
 def drawn(figure):

@@ -12,11 +12,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from dpid.conditions import subsets_of
-from dpid.information import ESTIMATORS
+from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS
 from dpid.pid.decomposition import image_priors, picture_measures
-from dpid.result import Facts, PIDResult
+from dpid.prompts.plan import subsets_of
+from dpid.results.result import Facts, PIDResult
 
 FORMAT = "2"
 
@@ -81,7 +81,7 @@ def _parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
 
 
 def _facts(stored: Any) -> Facts:
-    """:class:`dpid.result.Facts` from JSON, every field of its declared type."""
+    """:class:`dpid.results.result.Facts` from JSON, every field of its declared type."""
     if not isinstance(stored, dict):
         raise ValueError(f"facts: found {type(stored).__name__}, expected an object of JSON")
     if stored.pop("unit", None) != Facts.unit:
@@ -124,6 +124,8 @@ def _check_facts(facts: Facts) -> None:
     if facts.smooth % 2 == 0:
         raise ValueError(f"facts: smooth is {facts.smooth}, expected an odd number")
     names = {"+".join(s): s for s in subsets_of(concepts)[1:]}
+    if missing := {"", *names} - facts.conditions.keys():
+        raise ValueError(f"facts: conditions lack {min(missing)!r}")
     if unknown := set(facts.priors or ()) - names.keys():
         raise ValueError(f"facts: priors name {min(unknown)!r}, which is none of {', '.join(names)}")
     image_priors({names[k]: h for k, h in (facts.priors or {}).items()}, concepts, facts.measure, None)

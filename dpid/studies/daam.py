@@ -5,8 +5,8 @@ cross-attentions, softmax(QKᵀ/√d), over heads, layers and steps of denoising
 by bicubic interpolation, and what it undershoots is cut at zero, as in the authors' code. Heads, layers and steps are
 averaged where the paper adds them up, so that a map stays a probability; tokens of a phrase are added.
 
->>> from dpid.daam import attention_maps
->>> from dpid.loading import load_pipeline
+>>> from dpid.studies.daam import attention_maps
+>>> from dpid.denoisers.loading import load_pipeline
 >>> found = attention_maps(load_pipeline("emoji"), "a cow and a giraffe", ("cow", "giraffe"))
 >>> found.picture, found.maps["cow"]
 """
@@ -25,12 +25,12 @@ from torch.nn import functional
 from dpid import ops
 from dpid.denoisers.modes import evaluating, undisturbed
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
-from dpid.engine import fitting
 from dpid.equality import Comparable
+from dpid.estimation.engine import fitting
+from dpid.estimation.sampling import draw
 from dpid.images import ImageLike, encode, to_pixels
 from dpid.options import Options
-from dpid.phrases import span_of
-from dpid.sampling import draw
+from dpid.prompts.phrases import span_of
 from dpid.zoo import GUIDANCE, generate
 
 
@@ -182,7 +182,7 @@ def attention_maps(
     pipe : a StableDiffusionPipeline (SD 1.x, 2.x) or StableDiffusionXLPipeline; nothing of it changes
     prompt, concepts : a text and phrases of it ("bowl#2": the second "bowl")
     image : None makes a picture and records while it is made, as the paper does; a picture (see
-        :meth:`dpid.Explainer.explain`) is noised at log-SNRs of :func:`dpid.sampling.draw`, those that our
+        :meth:`dpid.Explainer.explain`) is noised at log-SNRs of :func:`dpid.estimation.sampling.draw`, those that our
         estimators use, and denoised under ``prompt``
     samples : steps of generation, or evaluations of the UNet for a given image, rounded up to an even number
     seed : of the noise; the global random state is neither read nor changed

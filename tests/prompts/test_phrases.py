@@ -8,8 +8,8 @@ import regex
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from dpid.conditions import plan
-from dpid.phrases import is_blank, remarks_on, span_of, without
+from dpid.prompts.phrases import is_blank, remarks_on, span_of, without
+from dpid.prompts.plan import plan
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dpid.conditions import Subset, subsets_of
 from dpid.equality import Comparable
-from dpid.estimates import Decomposition, Estimate, How, Maps, Profile, atoms_of, decomposition, laid_out, squares
+from dpid.estimation.estimators import are_squares
 from dpid.files import PathLike, as_path, whole
 from dpid.pid import Atoms, mean_stderr
+from dpid.prompts.plan import Subset, subsets_of
+from dpid.results.decomposition import Decomposition, Method, atoms_of, decomposition
+from dpid.results.intervals import Estimate
+from dpid.results.maps import Maps, displayed
+from dpid.results.profile import Profile
 
 if TYPE_CHECKING:
-    from dpid.drawing import Figure
+    from dpid.results.drawing import Figure
 
 
 def _holds_zero(interval: tuple[float, float]) -> bool:
@@ -94,21 +98,26 @@ class PIDResult(Comparable):
         """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal"."""
         return {
             name: decomposition(
-                f.double(), self.profiles[name].double(), self.edges, self._how,
-                squares(f, self.replicates["orthogonal"]).tolist(), self._like(name),
+                f.double(), self.profiles[name].double(), self.edges, self._method, self._squares(name),
+                self._towards(name),
             )
             for name, f in self.replicates.items()
         }  # fmt: skip
 
+    def _squares(self, estimator: str) -> list[bool]:
+        named = self.facts.conditions
+        conditions = [named.get("+".join(s)) for s in subsets_of(self.facts.concepts)[1:]]
+        return are_squares(estimator, conditions, self.facts.reference)
+
     @property
-    def _how(self) -> How:
+    def _method(self) -> Method:
         facts = self.facts
         known = facts.priors or {}
         priors = {s: known["+".join(s)] for s in subsets_of(facts.concepts)[1:] if "+".join(s) in known} or None
-        return How(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
+        return Method(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
 
-    def _like(self, estimator: str) -> Tensor | None:
-        """What the maps of ``estimator`` are laid out like."""
+    def _towards(self, estimator: str) -> Tensor | None:
+        """Towards whose layout the maps of ``estimator`` are shrunk."""
         return self.replicates["standard"].double() if estimator == "rao-blackwell" else None
 
     def atom_maps(self) -> tuple[Atoms, Atoms]:
@@ -119,8 +128,8 @@ class PIDResult(Comparable):
         those of five concepts and more do not fit the memory.
         """
         name = self.facts.estimator
-        f = laid_out(self.replicates[name].double(), self._how, self._like(name))
-        return atoms_of(f, self._how, f[0, 0].numel(), corrected=False, coarse=False)
+        f = displayed(self.replicates[name].double(), self.facts.smooth, self._towards(name))
+        return atoms_of(f, self._method, f[0, 0].numel(), corrected=False, coarse=False)
 
     @property
     def chosen(self) -> Decomposition:
@@ -188,7 +197,7 @@ class PIDResult(Comparable):
                 found[subset] = gap
         return found
 
-    def coarse(self) -> bool:
+    def rounding_matters(self) -> bool:
         """Whether rounding biases some i(x; y_S) by more than half its standard error."""
         bias = (self.facts.rounding_bias or {}).get(self.facts.estimator, {})
         # Asked of every round: from the replicates, without the atoms.
@@ -234,7 +243,7 @@ class PIDResult(Comparable):
                 f"i(x; y) exceeds the prior h(y) of {', '.join(above)}: words cannot tell that much, and the atoms of "
                 f"{self.facts.measure} mean less there"
             )
-        if self.coarse():
+        if self.rounding_matters():
             lines.append(
                 f"rounding in {self.facts.precision} biases a number by more than half its standard error: use float32"
             )
@@ -263,7 +272,7 @@ class PIDResult(Comparable):
         The file is whole or not there, also where several write it at once: then the last one stays. ``ValueError``
         where there is no such folder.
         """
-        from dpid.saved import to_bytes
+        from dpid.results.saved import to_bytes
 
         target = as_path(path)
         if not target.parent.is_dir():
@@ -276,7 +285,7 @@ class PIDResult(Comparable):
     @classmethod
     def load(cls, path: PathLike) -> PIDResult:
         """Read what :meth:`save` wrote; ``ValueError`` names the path and what is wrong if the file is another."""
-        from dpid.saved import from_bytes
+        from dpid.results.saved import from_bytes
 
         source = as_path(path)
         if not source.is_file():
@@ -293,13 +302,13 @@ class PIDResult(Comparable):
 
     def plot(self) -> Figure:
         """The picture, R, every U and S side by side on one colour scale."""
-        from dpid.plot import plot_maps
+        from dpid.results.plot import plot_maps
 
         return plot_maps(self)
 
     def plot_profile(self) -> Figure:
         """f(S) and the atoms over log-SNR, with bands of one standard error."""
-        from dpid.plot import plot_profile
+        from dpid.results.plot import plot_profile
 
         return plot_profile(self)
 
