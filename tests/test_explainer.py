@@ -92,7 +92,7 @@ def test_context_conditions(emoji, two_things):
 
 def test_tolerance(emoji, two_things):
     path, prompt, concepts = two_things
-    loose = emoji.explain(path, prompt, concepts, samples=8, tolerance=10.0)
+    loose = emoji.explain(path, prompt, concepts, samples=8, tolerance=0.99)
     assert loose.facts.converged
     assert loose.facts.samples == 8
     with pytest.warns(ConvergenceWarning, match="not reached"):
