@@ -74,12 +74,11 @@ class Explainer:
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
     ) -> Explainer:
         """An explainer of "emoji" (embedded), a folder, or a hub id; see :func:`dpid.loading.load_pipeline`."""
-        from dpid.loading import EMBEDDED, embedded_path, load_pipeline, shipped_density
+        from dpid.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
-        embedded = str(model) in EMBEDDED
-        folder = embedded_path(str(model)) if embedded else Path(model).expanduser()
-        if embedded and dtype is None:
+        folder = folder_of(model)
+        if str(model) in EMBEDDED and dtype is None:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():

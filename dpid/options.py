@@ -210,7 +210,7 @@ def _count(name: str, value: Any) -> int:
 
 def _fraction(name: str, value: Any) -> float:
     """``value`` as a number between 0 and 1."""
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if type(value) is bool or not issubclass(type(value), Real):
         raise TypeError(f"{name}: found {_said(value)}, expected a number such as 0.05 for 5 %")
     if not 0 < value < 1:
         percent = float(value) if 1 < value < 100 else 5
