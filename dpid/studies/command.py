@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,11 @@ def _data(
     return {"pairs" if name == "retrieval" else "scenes": read.rows}
 
 
+def at_home(path: Path | None) -> Path | None:
+    """``path`` with "~" as the user's home, which a shell leaves as it is in quotes and after "--out="."""
+    return None if path is None else Path(os.path.expanduser(path))
+
+
 @contextmanager
 def bar(console: Console, description: str = "") -> Iterator[tuple[Progress, Any]]:
     """A bar on a terminal, and nothing elsewhere; with the task that it shows."""
@@ -61,18 +67,23 @@ def study(
     data: Annotated[
         Path | None,
         typer.Option(help="Your pictures: CSV with image, prompt, concepts and mask; COCO's instances.json (with "
-                     "--images); for retrieval, CSV or JSON with image, true and false."),
+                     "--images); for retrieval, CSV or JSON with image, true and false.", callback=at_home),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="COCO: folder of the pictures.")] = None,
+    images: Annotated[Path | None, typer.Option(help="COCO: folder of the pictures.", callback=at_home)] = None,
     captions: Annotated[
-        Path | None, typer.Option(help="COCO: captions.json; the two largest things make the prompt if left out.")
+        Path | None,
+        typer.Option(
+            help="COCO: captions.json; the two largest things make the prompt if left out.", callback=at_home
+        ),
     ] = None,
     pictures: Annotated[
         int | None, typer.Option(help="Pictures of every case; the study's own number if left out.")
     ] = None,
     samples: Annotated[int, typer.Option(help="Evaluations of every condition.")] = 32,
     seed: Annotated[int, typer.Option(help="Of pictures and noise.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder; what is finished in it is not done again.")] = Path("report"),
+    out: Annotated[
+        Path, typer.Option(help="Folder; what is finished in it is not done again.", callback=at_home)
+    ] = Path("report"),
 ) -> None:  # fmt: skip
     """Run a study: bias, homonyms, synonyms, co-hyponyms, features, complex-prompts, intervention, localisation or
     retrieval.
