@@ -41,6 +41,7 @@ SYMBOLS = {"rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.
 _UsageError: Any = typer.BadParameter.__mro__[2]
 _ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
+_NARROWEST = 60  # columns of a table whose numbers can be read
 DEMO_PROMPT, DEMO_CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
 
 
@@ -68,6 +69,8 @@ def _draw(results: Mapping[Path, PIDResult]) -> None:
                     draw().savefig(path, format="png")
             except Exception as error:  # of a font, a setting, a full disk: the numbers are there
                 failed[folder / name] = str(error) or type(error).__name__
+                with suppress(OSError):
+                    (folder / name).unlink()  # of an earlier run, with other numbers
     if failed:
         shown = (
             ", ".join(map(str, failed)) if len(failed) < 3 else f"{len(failed)} pictures, {next(iter(failed))} first,"
@@ -75,11 +78,18 @@ def _draw(results: Mapping[Path, PIDResult]) -> None:
         warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in result.json beside it")
 
 
+def _console() -> Console:
+    """Where tables are printed; a line too short for a number wraps, and shows it all."""
+    console = Console(markup=False)  # brackets are the user's
+    console.width = max(console.width, _NARROWEST)
+    return console
+
+
 def _show(result: PIDResult, out: Path) -> None:
     """Print the numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
     from dpid.estimates import antichain_name
 
-    console = Console(markup=False)  # brackets are the user's
+    console = _console()
     names = list(dict.fromkeys([result.facts.estimator, "rao-blackwell", "standard"]))
     given = " (given the rest of the prompt)" if result.facts.context else ""
     table = Table(title=f"“{result.facts.prompt}”{given}, nats ± standard error", title_justify="left")
@@ -103,7 +113,7 @@ def _show(result: PIDResult, out: Path) -> None:
     console.print(table)
     for line in result.remarks():
         console.print(f"note: {line}", style="yellow", highlight=False)
-    names = [n for n in ("maps.png", "profile.png", "result.json", "result.safetensors") if (out / n).exists()]
+    names = [n for n in ("maps.png", "profile.png", "result.json", "result.safetensors") if (out / n).is_file()]
     console.print(f"{result.facts.unet_evaluations} UNet evaluations; written: {out}/{', '.join(names)}")
 
 
@@ -174,7 +184,7 @@ def _show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: 
         result = results[pair]
         numbers = (result.redundancy, *result.unique.values(), result.synergy)
         table.add_row(" + ".join(pair), *map(str, numbers))
-    console = Console(markup=False)  # brackets are the user's
+    console = _console()
     console.print(table)
     for pair, result in results.items():
         for line in result.remarks():
@@ -251,6 +261,9 @@ def explain(
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
     if samples is None:
         samples = 32 if tolerance is None else 1024
+    for name, text in (("prompt", prompt), ("concepts", " ".join(concept)), ("model", model), ("reference", reference)):
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
+            raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
     Options(samples=samples)  # by the name that it has here
     # With a tolerance, --samples is the limit and the steps towards it are of the default size.
     budget = {"samples": samples} if tolerance is None else {"samples": min(samples, 32), "max_samples": samples}
@@ -300,7 +313,7 @@ def info() -> None:
         words = json.loads((embedded_path(name) / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
         known = sorted(w for w in words if w.isalpha())
         table.add_row(f"model {name!r}", f"{len(known)} words: {', '.join(known)}")
-    Console().print(table)
+    _console().print(table)
 
 
 def run() -> int:
