@@ -129,9 +129,8 @@ def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...],
         _show(result, out)
 
 
-_UNSAFE = re.compile(
-    r'[<>:"/\\|?*.\x00-\x1f\x7f]'
-)  # in a name, to some file system; a dot at its end or start, to some
+# In a name, to one file system or another; the last are of bytes that are no text.
+_UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
 _LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
 
 
@@ -143,7 +142,7 @@ def _folders(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """
     names: dict[str, str] = {}
     for pair in pairs:
-        parts = (_UNSAFE.sub("_", concept.strip()).encode(errors="replace")[:_LONGEST] for concept in pair)
+        parts = (_UNSAFE.sub("_", concept.strip()).encode(errors="ignore")[:_LONGEST] for concept in pair)
         name = "+".join(part.decode(errors="ignore").strip() for part in parts)
         tries = (name if n == 1 else f"{name} ({n})" for n in range(1, len(pairs) + 1))
         keys = ((unicodedata.normalize("NFKC", tried).casefold(), tried) for tried in tries)
@@ -326,19 +325,18 @@ def run() -> int:
     try:
         code = app([a for a in ours if a != "--debug"] + arguments[len(ours) :], standalone_mode=False) or 0
         sys.stdout.flush()  # what cannot be written is an error too
-        return int(code)
+        message = "interrupted" if code == 130 else ""  # which typer tells by the code alone
     except _UsageError as error:
         message, code = error.format_message(), 2
-    except typer.Abort:
-        message, code = told(KeyboardInterrupt())
     except BaseException as error:
-        message, code = told(error)
+        # Abort is what typer makes of the end of a file, and click of an interrupt.
+        message, code = told((error.__cause__ or KeyboardInterrupt()) if isinstance(error, typer.Abort) else error)
         if debug:
             traceback.print_exc()
     if message:  # the help that stands for no command has been printed
         with suppress(OSError):
             print(f"dpid: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    return int(code)
 
 
 def main() -> None:

@@ -147,7 +147,8 @@ def write_study(
 ) -> Path:  # fmt: skip
     """Write a study into ``out``/``study`` and all studies of ``out`` into ``out``/report.html, which is returned.
 
-    Each file is complete or not there. A figure that cannot be drawn is left out, which is logged. A study written again keeps its place on the page.
+    Each file is complete or not there. A figure that cannot be drawn is left out, which is logged. A study written
+    again keeps its place on the page.
 
     Parameters
     ----------

@@ -109,7 +109,7 @@ def test_bad_rows_are_named_and_the_others_kept(folder):
         "a.png,a cow,cow,b.png",  # 11
         "a.png,a cow",
         "b.png,a cow,cow,",
-        "a.png,a cow, a dog,cow;dog,",  # 14
+        "a.png,a cow, a dog,cow;dog,labels.png",  # 14
         f"{'x' * 300}.png,a cow,cow,",
         "a.png,a cow,cow,,,",
     )

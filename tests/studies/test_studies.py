@@ -328,11 +328,11 @@ def test_a_row_that_a_study_cannot_use_is_left_out(bench, own, tmp_path, name):
 
 def test_localisation_and_retrieval_leave_out_rows(bench, own):
     bad = Scene(own[0].image, "a cow and a unicorn", ("cow", "unicorn"), lambda: {"cow": own[0].masks()["cow"]}, row=5)
-    asked = bench(scenes=[bad, own[1]])
+    asked = bench(scenes=[bad, own[1]], pictures=None)
     assert {r["concept"] for r in run("localisation", asked).tables["localisation"]} == {"dog", "pizza"}
     assert [p.row for p in asked.problems] == [5]
     good = CaptionPair(own[0].image, "a cow and a giraffe", "a bus and a giraffe")
-    asked = bench(pairs=[replace(good, false="a unicorn", row=7), good])
+    asked = bench(pairs=[replace(good, false="a unicorn", row=7), good], pictures=None)
     assert {r["false_caption"] for r in run("retrieval", asked).tables["retrieval"]} == {"a bus and a giraffe"}
     assert [str(p)[:33] for p in asked.problems] == ["row 7, column prompt: this model d"[:33]]
     assert run("retrieval", asked)
