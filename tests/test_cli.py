@@ -31,7 +31,7 @@ COMMAND = [sys.executable, "-c", "from dpid.cli import main; main()"]
 def dpid(*arguments, cwd, **environment):
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True, text=True, errors="replace", cwd=cwd, env={**os.environ, "COLUMNS": "200", **environment},
     )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def test_without_a_command_there_is_help_and_nothing_else(tmp_path):
             ("--samples", str(10**12), "--tolerance", "0.1"),
             "samples: found 1000",
         ),
-        ("good.png", PROMPT, ("cow", "giraffe"), ("--samples", "32.0"), "Invalid value for '--samples'"),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--samples", "32.5"), "Invalid value for '--samples'"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--tolerance", "5"), "tolerance: found 5.0, expected a fraction"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--smooth", "999"), "smooth: found 999, expected a whole number"),
         (
