@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
+
+from dpid.files import as_path
 
 EMBEDDED = ("emoji",)
 DENSITY = "density.safetensors"  # in a model's folder, where it comes with one: {"density": [T]}
@@ -39,7 +40,7 @@ def embedded_path(name: str) -> Path:
 
 def folder_of(model: str | Path) -> Path:
     """The folder of an embedded model, or of a name where it is one; "~" is the user's home."""
-    return embedded_path(str(model)) if str(model) in EMBEDDED else Path(os.path.expanduser(model))
+    return embedded_path(str(model)) if str(model) in EMBEDDED else as_path(model, "model")
 
 
 def fingerprint(model: str | Path) -> str:

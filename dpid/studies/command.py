@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dpid.files import writable
+from dpid.files import as_path, writable
 from dpid.process import printing
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def _tell(problems: Sequence[Problem], path: Path, console: Console) -> None:
 
 def at_home(path: Path | None) -> Path | None:
     """``path`` with "~" as the user's home, which a shell leaves as it is in quotes and after "--out="."""
-    return None if path is None else Path(os.path.expanduser(path))
+    return None if path is None else as_path(path)
 
 
 @contextmanager
