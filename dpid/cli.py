@@ -1,4 +1,8 @@
-"""The command line: ``dpid demo``, ``explain``, ``study``, ``info``. Bad input: one line on stderr, exit code 2."""
+"""The command line: ``dpid demo``, ``explain``, ``study``, ``info``.
+
+Bad input: one line on stderr, exit code 2; what should not happen: one line, exit code 1. Numbers are written before
+anything is drawn or printed, and neither can fail a run.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ import os
 import platform
 import re
 import sys
+import traceback
+import unicodedata
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,19 +26,22 @@ from rich.console import Console
 from rich.table import Table
 
 from dpid.files import whole, writable
-from dpid.studies.command import bar, study
+from dpid.process import prepare, printing, told, warn
+from dpid.studies.command import at_home, bar, study
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult
 
 app = typer.Typer(
     help="Which word of a prompt put what into a picture, and how the words work together.",
+    epilog="--debug, anywhere: show where an error comes from.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 SYMBOLS = {"rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.
 _UsageError: Any = typer.BadParameter.__mro__[2]
 _ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
+_NARROWEST = 60  # columns of a table whose numbers can be read
 DEMO_PROMPT, DEMO_CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
 
 
@@ -43,25 +53,43 @@ def _evaluations() -> Iterator[Any]:
 
 
 def _write(result: PIDResult, out: Path) -> None:
-    """result.safetensors, result.json, maps.png and profile.png, each moved into place when it is whole."""
+    """result.safetensors and result.json, each moved into place when it is whole."""
     result.save(out / "result.safetensors")
-    for name, write in (
-        (
-            "result.json",
-            lambda p: p.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"),
-        ),
-        ("maps.png", lambda p: result.plot().savefig(p, format="png")),
-        ("profile.png", lambda p: result.plot_profile().savefig(p, format="png")),
-    ):
-        with whole(out / name) as path:
-            write(path)
+    with whole(out / "result.json") as path:
+        path.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _draw(results: Mapping[Path, PIDResult]) -> None:
+    """maps.png and profile.png of every result, in its folder; what cannot be drawn is told."""
+    failed: dict[Path, str] = {}
+    for folder, result in results.items():
+        for name, draw in (("maps.png", result.plot), ("profile.png", result.plot_profile)):
+            try:
+                with whole(folder / name) as path:
+                    draw().savefig(path, format="png")
+            except Exception as error:  # of a font, a setting, a full disk: the numbers are there
+                failed[folder / name] = str(error) or type(error).__name__
+                with suppress(OSError):
+                    (folder / name).unlink()  # of an earlier run, with other numbers
+    if failed:
+        shown = (
+            ", ".join(map(str, failed)) if len(failed) < 3 else f"{len(failed)} pictures, {next(iter(failed))} first,"
+        )
+        warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in result.json beside it")
+
+
+def _console() -> Console:
+    """Where tables are printed; a line too short for a number wraps, and shows it all."""
+    console = Console(markup=False)  # brackets are the user's
+    console.width = max(console.width, _NARROWEST)
+    return console
 
 
 def _show(result: PIDResult, out: Path) -> None:
-    """The numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
+    """Print the numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
     from dpid.results.decomposition import antichain_name
 
-    console = Console(markup=False)  # brackets are the user's
+    console = _console()
     names = list(dict.fromkeys([result.facts.estimator, "rao-blackwell", "standard"]))
     given = " (given the rest of the prompt)" if result.facts.context else ""
     table = Table(title=f"“{result.facts.prompt}”{given}, nats ± standard error", title_justify="left")
@@ -85,10 +113,8 @@ def _show(result: PIDResult, out: Path) -> None:
     console.print(table)
     for line in result.remarks():
         console.print(f"note: {line}", style="yellow", highlight=False)
-    console.print(
-        f"{result.facts.unet_evaluations} UNet evaluations; written: {out}/maps.png, profile.png, result.json, "
-        "result.safetensors"
-    )
+    names = [n for n in ("maps.png", "profile.png", "result.json", "result.safetensors") if (out / n).is_file()]
+    console.print(f"{result.facts.unet_evaluations} UNet evaluations; written: {out}/{', '.join(names)}")
 
 
 def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
@@ -98,7 +124,31 @@ def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...],
         warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
         result = explainer.explain(image, prompt, concepts, progress=progress, **options)
     _write(result, out)
-    _show(result, out)
+    _draw({out: result})
+    with printing(str(out)):
+        _show(result, out)
+
+
+# In a name, to one file system or another; the last are of bytes that are no text.
+_UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
+_LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
+
+
+def _folders(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The name of each pair's folder, no two of which any file system takes for the same.
+
+    "cow+giraffe"; what cannot be in a name is "_", long concepts are cut, and a name that an earlier pair has, in
+    small letters or large, is numbered: "a_b+c", "a_b+c (2)".
+    """
+    names: dict[str, str] = {}
+    for pair in pairs:
+        parts = (_UNSAFE.sub("_", concept.strip()).encode(errors="ignore")[:_LONGEST] for concept in pair)
+        name = "+".join(part.decode(errors="ignore").strip() for part in parts)
+        tries = (name if n == 1 else f"{name} ({n})" for n in range(1, len(pairs) + 1))
+        keys = ((unicodedata.normalize("NFKC", tried).casefold(), tried) for tried in tries)
+        key, tried = next((key, tried) for key, tried in keys if key not in names)
+        names[key] = tried
+    return list(names.values())
 
 
 def _explain_pairs(
@@ -106,22 +156,34 @@ def _explain_pairs(
 ) -> None:
     """A folder a pair, and a table of all, the most redundant first."""
     from dpid.explainer import ConvergenceWarning
+
+    folders = [out / name for name in _folders(list(combinations(concepts, 2)))]
+    with ExitStack() as stack:
+        for folder in folders:  # before anything is computed
+            stack.enter_context(writable(folder))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note, as above
+        progress = stack.enter_context(_evaluations())
+        results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
+        for folder, result in zip(folders, results.values(), strict=True):
+            _write(result, folder)
+    _draw(dict(zip(folders, results.values(), strict=True)))
+    with printing(str(out)):
+        _show_pairs(results, prompt, out)
+
+
+def _show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: Path) -> None:
+    """Print a table of all pairs, and what to make of each."""
     from dpid.results.result import ranked
 
-    with _evaluations() as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note, as above
-        results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
     table = Table(title=f"“{prompt}”, every pair, nats ± standard error", title_justify="left")
     for column in ("pair", "redundancy", "unique, first", "unique, second", "synergy"):
         table.add_column(column, justify="left" if column == "pair" else "right")
     for pair in ranked(results):
         result = results[pair]
-        folder = out / re.sub(r"[/\\]", "_", "+".join(pair))  # a concept may be "black/white"
-        folder.mkdir(exist_ok=True)
-        _write(result, folder)
         numbers = (result.redundancy, *result.unique.values(), result.synergy)
         table.add_row(" + ".join(pair), *map(str, numbers))
-    console = Console(markup=False)  # brackets are the user's
+    console = _console()
     console.print(table)
     for pair, result in results.items():
         for line in result.remarks():
@@ -133,7 +195,7 @@ def _explain_pairs(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the picture and the results.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the results.", callback=at_home)] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 40,
 ) -> None:
     """Make a picture with the embedded model and explain it."""
@@ -152,7 +214,7 @@ def demo(
 
 @app.command()
 def explain(
-    image: Annotated[str, typer.Argument(help="PNG, JPEG or WebP of any size.")],
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size.", callback=at_home)],
     prompt: Annotated[
         str,
         typer.Argument(
@@ -162,7 +224,9 @@ def explain(
     concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
     model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
     context: Annotated[bool, typer.Option(help="Condition on the rest of the prompt (CPID).")] = False,
-    pairs: Annotated[bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run.")] = False,
+    pairs: Annotated[
+        bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
+    ] = False,
     measure: Annotated[str, typer.Option(help="Redundancy measure: min, i_ccs, ppid, i_sx.")] = "min",
     priors: Annotated[str | None, typer.Option(help="For ppid and i_sx: uniform, or mlm:<model>.")] = None,
     level: Annotated[str, typer.Option(help="What it acts on: image, pixel or logsnr.")] = "image",
@@ -178,11 +242,13 @@ def explain(
             "most so many, in steps of 32: 1024."
         ),
     ] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Go on until i(x; all) is known to this fraction.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Go on until i(x; all) is known to this fraction, 0.05 for 5 %.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("explained"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
 ) -> None:
     """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
     from dpid.estimation.precision import for_one
@@ -194,6 +260,10 @@ def explain(
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
     if samples is None:
         samples = 32 if tolerance is None else 1024
+    for name, text in (("prompt", prompt), ("concepts", " ".join(concept)), ("model", model), ("reference", reference)):
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
+            raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
+    Options(samples=samples)  # by the name that it has here
     # With a tolerance, --samples is the limit and the steps towards it are of the default size.
     budget = {"samples": samples} if tolerance is None else {"samples": min(samples, 32), "max_samples": samples}
     options: dict[str, Any] = {
@@ -242,30 +312,36 @@ def info() -> None:
         words = json.loads((embedded_path(name) / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
         known = sorted(w for w in words if w.isalpha())
         table.add_row(f"model {name!r}", f"{len(known)} words: {', '.join(known)}")
-    Console().print(table)
+    _console().print(table)
 
 
 def run() -> int:
-    """Do what the command line says; the exit code. Errors of the input become one line."""
+    """Do what the command line says; the exit code. Every error becomes a line on stderr."""
     # Importing torch and matplotlib makes a million objects that stay: looking for garbage among them costs 0.4 s.
     gc.set_threshold(100_000, 50, 50)
+    arguments = sys.argv[1:]
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in ours
     try:
-        code = app(standalone_mode=False) or 0
+        code = app([a for a in ours if a != "--debug"] + arguments[len(ours) :], standalone_mode=False) or 0
         sys.stdout.flush()  # what cannot be written is an error too
-        return int(code)
+        message = "interrupted" if code == 130 else ""  # which typer tells by the code alone
     except _UsageError as error:
         message, code = error.format_message(), 2
-    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
-        message, code = " ".join(str(error).split()), 2
-    except (KeyboardInterrupt, typer.Abort):
-        message, code = "interrupted", 130
+    except BaseException as error:
+        # Abort is what typer makes of the end of a file, and click of an interrupt.
+        message, code = told((error.__cause__ or KeyboardInterrupt()) if isinstance(error, typer.Abort) else error)
+        if debug:
+            traceback.print_exc()
     if message:  # the help that stands for no command has been printed
-        print(f"dpid: {message}", file=sys.stderr)
-    return code
+        with suppress(OSError):
+            print(f"dpid: {' '.join(message.split())}", file=sys.stderr)
+    return int(code)
 
 
 def main() -> None:
     """Entry point of the process, which ends here: taking all those objects apart would cost it 0.5 s more."""
+    prepare()
     code = run()
     with suppress(OSError):  # which run has told, and what is left cannot be written either
         sys.stdout.flush()  # what was printed before an error

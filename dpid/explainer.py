@@ -74,12 +74,11 @@ class Explainer:
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
     ) -> Explainer:
         """An explainer of "emoji" (embedded), a folder, or a hub id; see :mod:`dpid.denoisers.loading`."""
-        from dpid.denoisers.loading import EMBEDDED, embedded_path, load_pipeline, shipped_density
+        from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
-        embedded = str(model) in EMBEDDED
-        folder = embedded_path(str(model)) if embedded else Path(model).expanduser()
-        if embedded and dtype is None:
+        folder = folder_of(model)
+        if str(model) in EMBEDDED and dtype is None:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
@@ -205,7 +204,7 @@ class Explainer:
         ``options`` as for :meth:`explain`, but for a ``tolerance``. With ``precision="auto"`` in the finest type: there
         is no difference of conditions that tells what rounding does.
         """
-        chosen = Options(**options)
+        chosen = Options.from_keywords(options)
         if chosen.tolerance is not None:
             raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
         with self._working():
@@ -214,7 +213,7 @@ class Explainer:
 
     def _options(self, options: dict[str, Any]) -> Options:
         """Checked, with the rule that "auto" stands for; ``ValueError`` for one that lacks its density."""
-        chosen = Options(**options)
+        chosen = Options.from_keywords(options)
         if chosen.rule == "auto":
             return replace(chosen, rule="shifted-grid" if self.density is None else "adaptive")
         if chosen.rule == "adaptive" and self.density is None:
@@ -268,6 +267,7 @@ class Explainer:
         prompt: str | None, progress: Progress | None,
     ) -> Job:  # fmt: skip
         picture, x = self._latents(image, latents)
+        options.check_maps(*x.shape[-2:])
         return make_job(picture, x, questions, options, prompt, self.density, progress)
 
     def _latents(self, image: ImageLike | None, latents: Tensor | None) -> tuple[Tensor | None, Tensor]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 from dpid.estimation.estimators import ESTIMATORS
@@ -14,11 +17,28 @@ from dpid.prompts.plan import Subset
 
 RULES = ("auto", *DRAWN, "pilot")
 LEVELS = ("image", "pixel", "logsnr")
+# The least and the most of every whole number. A million evaluations of a condition are a day on a fast GPU, and more
+# replicates than that many only take memory; the maps of the largest models are 128 pixels a side.
+_COUNTS = {
+    "samples": (1, 2**20), "replicates": (2, 2**12), "max_samples": (1, 2**20), "max_batch_size": (1, 2**20),
+    "seed": (0, 2**63 - 1), "smooth": (1, 99),
+}  # fmt: skip
+_OPTIONAL = ("replicates", "max_batch_size")
+# What people know from the pipeline's own call, and expect here too.
+_PIPELINE = {
+    "clip_skip", "cross_attention_kwargs", "denoising_end", "eta", "generator", "guidance_rescale", "guidance_scale",
+    "height", "ip_adapter_image", "negative_prompt", "negative_prompt_embeds", "num_images_per_prompt",
+    "num_inference_steps", "output_type", "prompt_2", "prompt_embeds", "sigmas", "strength", "timesteps", "width",
+}  # fmt: skip
+_MODEL = {"device", "dtype", "precision", "torch_dtype"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of an explanation; ``ValueError`` names one that is out of range.
+    """Options of an explanation, kept as plain Python values.
+
+    A number or text of NumPy, pandas or PyTorch counts as what it holds. ``ValueError`` or ``TypeError`` names an
+    option that is out of range, or of another kind.
 
     Attributes
     ----------
@@ -39,8 +59,8 @@ class Options:
         "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where there is a
         density, else "shifted-grid"
     antithetic : use each noise with both signs
-    tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it, looking after
-        1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``
+    tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it (0.05: 5 %),
+        looking after 1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``
     max_samples : where ``tolerance`` and :meth:`dpid.Explainer.stream` stop
     seed : of noise and log-SNRs, in [0, 2⁶³); the global random state is neither read nor changed
     max_batch_size : UNet evaluations in one call; None: as many as run fastest and fit the free memory
@@ -63,27 +83,16 @@ class Options:
     max_batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "priors":  # their values are checked with the concepts that they are of
+                object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
         for name, allowed in (("estimator", ESTIMATORS), ("level", LEVELS), ("rule", RULES)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: found {getattr(self, name)!r}, allowed are {', '.join(allowed)}")
-        for name, least in (
-            ("samples", 1), ("replicates", 2), ("max_samples", 1), ("max_batch_size", 1), ("seed", 0), ("smooth", 1),
-        ):  # fmt: skip
-            count = getattr(self, name)
-            if name in ("max_batch_size", "replicates") and count is None:
-                continue
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ValueError(f"{name}: found {count!r}, expected a whole number of at least {least}")
-        if self.seed >= 2**63:
-            raise ValueError(f"seed: found {self.seed}, allowed are 0…2⁶³ - 1")
+                raise ValueError(f"{name}: found {_said(getattr(self, name))}, allowed are {', '.join(allowed)}")
         if self.smooth % 2 == 0:
             raise ValueError(f"smooth: found {self.smooth}, expected an odd number of pixels")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(f"tolerance: found {self.tolerance}, expected a positive fraction such as 0.05")
         if self.tolerance is not None and self.max_samples < self.samples:
             raise ValueError(f"max_samples: found {self.max_samples}, expected at least samples = {self.samples}")
-        if not isinstance(self.reference, str):
-            raise TypeError(f"reference: found {type(self.reference).__name__}, expected a text")
         if self.reference.lower() in ("concepts", "prompt") and self.reference != self.reference.lower():
             raise ValueError(f"reference: found {self.reference!r}, allowed are 'concepts', 'prompt', or a text")
         self._check_measure()
@@ -91,12 +100,41 @@ class Options:
     def _check_measure(self) -> None:
         if self.measure not in picture_measures():
             allowed = ", ".join(picture_measures())
-            raise ValueError(f"measure: found {self.measure!r}, allowed for one picture are {allowed}")
+            raise ValueError(f"measure: found {_said(self.measure)}, allowed for one picture are {allowed}")
+        if not isinstance(self.priors, (Mapping, str, type(None))):
+            raise TypeError(f"priors: found {_said(self.priors)}, expected a text or {{subset: nats}}")
         needs = find(self.measure).priors
         if needs and self.priors is None:
             raise ValueError(f"priors: {self.measure!r} needs them: 'uniform', 'mlm:<model>', or {{subset: nats}}")
         if self.priors is not None and not needs:
             raise ValueError(f"priors: the measure {self.measure!r} takes none")
+
+    @classmethod
+    def from_keywords(cls, options: Mapping[str, Any]) -> Options:
+        """The options that a caller named; ``TypeError`` says of a name that is none what may be meant."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name in known:
+                continue
+            if name in _PIPELINE:
+                raise TypeError(
+                    f"{name}: belongs to the pipeline's own call, dpid takes none: no picture is made, and the network "
+                    "is asked with every condition as it is"
+                )
+            if name in _MODEL:
+                raise TypeError(f"{name}: is chosen with the model, in dpid.Explainer(…) or its from_pretrained(…)")
+            near = get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
+            raise TypeError(f"{name}: is no option; {meant}")
+        return cls(**options)
+
+    def check_maps(self, height: int, width: int) -> None:
+        """``ValueError`` where maps of ``height`` × ``width`` latent pixels are smaller than ``smooth``."""
+        if self.smooth > max(height, width):
+            raise ValueError(
+                f"smooth: found {self.smooth}, expected at most the {max(height, width)} latent pixels of a side of "
+                "the maps"
+            )
 
     @property
     def repeats(self) -> int:
@@ -135,3 +173,57 @@ class Options:
     def rounds(self) -> int:
         """The most rounds."""
         return max(1, self.max_samples // self.each)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """``value`` of the option ``name`` as a bool, int, float, str or None; an error names the option."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a number of NumPy or PyTorch
+        try:
+            value = value.item()
+        except (RuntimeError, ValueError) as error:  # on the meta device, say
+            raise TypeError(f"{name}: found {_said(value)}, which holds no value") from error
+    if name in ("context", "antithetic"):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: found {_said(value)}, expected True or False")
+        return value
+    if name in _COUNTS:
+        return None if value is None and name in _OPTIONAL else _count(name, value)
+    if name == "tolerance":
+        return None if value is None else _fraction(name, value)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: found {_said(value)}, expected a text")
+    return str.__str__(value)
+
+
+def _count(name: str, value: Any) -> int:
+    """``value`` as a whole number within its bounds."""
+    least, most = _COUNTS[name]
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or not least <= count <= most:
+        end = "2⁶³ - 1" if name == "seed" else most
+        raise ValueError(f"{name}: found {_said(value)}, expected a whole number from {least} to {end}")
+    return count
+
+
+def _fraction(name: str, value: Any) -> float:
+    """``value`` as a number between 0 and 1."""
+    if type(value) is bool or not issubclass(type(value), Real):
+        raise TypeError(f"{name}: found {_said(value)}, expected a number such as 0.05 for 5 %")
+    if not 0 < value < 1:
+        percent = float(value) if 1 < value < 100 else 5
+        raise ValueError(
+            f"{name}: found {_said(value)}, expected a fraction between 0 and 1; {percent:g} % is {percent / 100:g}"
+        )
+    return float(value)
+
+
+def _said(value: Any) -> str:
+    """``repr`` of what was found, of a length that can be read, whatever it is."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of 5000 digits; an object that breaks
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:59]}…"

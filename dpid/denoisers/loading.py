@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +14,23 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dpid.files import as_path
+
 EMBEDDED = ("emoji",)
 DENSITY = "density.safetensors"  # in a model's folder, where it comes with one: {"density": [T]}
 _SUPPORTED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+# model.safetensors, model.fp16.safetensors; of several files model-00001-of-00002.safetensors,
+# model.fp16-00001-of-00002.safetensors or, as older versions wrote it, model-00001-of-00002.fp16.safetensors.
+_WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(\w+))?(?:-\d+-of-\d+(?:\.(\w+))?)?\.safetensors")
+_UNREACHABLE = {
+    "ConnectError",
+    "ConnectionError",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "TimeoutException",
+}
 
 
 def embedded_path(name: str) -> Path:
@@ -22,12 +38,17 @@ def embedded_path(name: str) -> Path:
     return Path(str(files("dpid.zoo") / name / "model"))
 
 
+def folder_of(model: str | Path) -> Path:
+    """The folder of an embedded model, or of a name where it is one; "~" is the user's home."""
+    return embedded_path(str(model)) if str(model) in EMBEDDED else as_path(model, "model")
+
+
 def fingerprint(model: str | Path) -> str:
     """Of a folder's UNet and density, which its name does not tell from those of another training: 8 hex digits.
 
     "" of a hub id.
     """
-    folder = embedded_path(str(model)) if str(model) in EMBEDDED else Path(model)
+    folder = folder_of(model)
     found = 0
     for path in sorted(folder.glob("unet/*.safetensors")) + sorted(folder.glob(DENSITY)):
         with path.open("rb") as f:
@@ -62,57 +83,126 @@ def quiet() -> Iterator[None]:
                 log.enable_progress_bar()
 
 
-def _check_folder(folder: Path) -> None:
-    index = folder / "model_index.json"
-    if not index.is_file():
+def _index(folder: Path) -> dict[str, Any]:
+    """What model_index.json says of the pipeline in ``folder``; ``ValueError`` if it is no supported one."""
+    path = folder / "model_index.json"
+    if not path.is_file():
         raise ValueError(f"model: {folder} is not a diffusers pipeline: it has no model_index.json")
-    for part in ("unet", "vae", "text_encoder"):
-        if not (folder / part / "config.json").is_file():
-            raise ValueError(f"model: {folder} has no {part}/config.json; expected a StableDiffusionPipeline folder")
-        weights = {p.suffix for p in (folder / part).iterdir()}
-        if ".safetensors" not in weights:
-            if weights & {".bin", ".pt", ".ckpt", ".pth"}:
-                raise ValueError(
-                    f"model: the weights of {folder / part} are pickle files, which can run code when they are read; "
-                    "convert them to safetensors"
-                )
-            raise ValueError(f"model: {folder / part} has no weights (*.safetensors)")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"model: {path} cannot be read ({error})") from error
+    if not isinstance(index, dict):
+        raise ValueError(f"model: {path} holds a {type(index).__name__}, expected a dict")
+    name = index.get("_class_name")
+    name = name[-1] if isinstance(name, list) and name else name  # [module, class], where the class is the user's own
+    if name not in _SUPPORTED:
+        raise ValueError(f"model: {folder} is a {name}; supported are {', '.join(_SUPPORTED)}")
+    return index
+
+
+def _check_folder(folder: Path) -> str | None:
+    """The variant of the weights in ``folder``, None of plain ones; ``ValueError`` if it holds no pipeline to load."""
+    homes = {part: home for part, home in _index(folder).items() if isinstance(home, list) and home and home[0]}
+    parts = [part for part in dict.fromkeys((*_NEEDED, *homes)) if part not in _UNUSED and not part.startswith("_")]
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise ValueError(f"model: {folder} has no folder {part}, expected all of a {'/'.join(_SUPPORTED)}")
+    found = [_variants(folder / part) for part in parts if part in ("unet", "vae") or part.startswith("text_encoder")]
+    if all(None in variants for variants in found):
+        return None
+    common = [v for v in set().union(*found) - {None} if all({v, None} & variants for variants in found)]
+    if not common:
+        raise ValueError(f"model: the parts of {folder} have no variant of their weights in common")
+    return max(map(str, common))  # fp16 before bf16, which is coarser
+
+
+def _variants(part: Path) -> set[str | None]:
+    """The variants ("fp16", "non_ema", …) of the weights in a folder, None for plain ones."""
+    if not (part / "config.json").is_file():
+        raise ValueError(
+            f"model: {part.parent} has no {part.name}/config.json; expected a StableDiffusionPipeline folder"
+        )
+    found = {m[1] or m[2] for path in part.iterdir() if (m := _WEIGHTS.fullmatch(path.name))}
+    if not found and {path.suffix for path in part.iterdir()} & {".bin", ".pt", ".ckpt", ".pth"}:
+        raise ValueError(
+            f"model: the weights of {part} are pickle files, which can run code when they are read; "
+            "convert them to safetensors"
+        )
+    if not found:
+        raise ValueError(f"model: {part} has no weights (model or diffusion_pytorch_model, .safetensors)")
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    """Why a model could not be loaded, in a line."""
+    kinds: set[str] = set()
+    cause: BaseException | None = error
+    while cause is not None:
+        kinds |= {kind.__name__ for kind in type(cause).__mro__}
+        cause = cause.__cause__ or cause.__context__
+    if "GatedRepoError" in kinds:
+        return "it is gated: accept its terms on its page at huggingface.co, then log in with `hf auth login`"
+    if "RepositoryNotFoundError" in kinds:
+        return "the hub has no such model, or it is private and you are not logged in (`hf auth login`)"
+    if kinds & _UNREACHABLE:
+        offline = " (HF_HUB_OFFLINE is set)" if "OfflineModeIsEnabled" in kinds else ""
+        return f"it is not in this machine's cache, and the hub cannot be reached{offline}"
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _from_pretrained(model: str, variant: str | None, otherwise: str | None = None) -> Any:
+    """The pipeline, of a variant or, where it lacks that, of another; ``ValueError`` says why there is none."""
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(
+            model, variant=variant, use_safetensors=True, safety_checker=None, requires_safety_checker=False,
+            low_cpu_mem_usage=False,
+        )  # fmt: skip
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds, of several libraries: whatever it is, the model is not loaded
+        if otherwise and ("no file named" in str(error) or "variant=" in str(error)):
+            return _from_pretrained(model, otherwise)
+        raise ValueError(f"model: {model} could not be loaded: {_reason(error)}") from error
 
 
 def load_pipeline(model: str | Path, device: str | None = None, dtype: Any = None) -> Any:
     """A StableDiffusionPipeline of ``model``: an embedded name, a folder, or a hub id such as "sd-legacy/…".
 
+    Weights that are there as a variant alone ("fp16") are taken as they are.
+
     Raises
     ------
     ValueError
-        No such folder or hub model, not a pipeline, not a supported one, or pickle-only weights.
+        No such folder or hub model, not a pipeline, not a supported one, or pickle-only weights; a device that cannot
+        be used.
     """
     import torch
 
-    source = embedded_path(str(model)) if str(model) in EMBEDDED else Path(model)
-    looks_like_path = source.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") != 1
-    if looks_like_path:
-        if not source.is_dir():
-            raise ValueError(
-                f"model: {model} is not a folder; give a folder, a hub id, or one of {', '.join(EMBEDDED)}"
-            )
-        _check_folder(source)
-    with quiet():
-        from diffusers import DiffusionPipeline
+    from dpid.denoisers.modes import usable_device
 
-        try:
-            pipe = DiffusionPipeline.from_pretrained(
-                str(source) if looks_like_path else str(model), use_safetensors=True, safety_checker=None,
-                requires_safety_checker=False, low_cpu_mem_usage=False,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"model: {model} could not be loaded: {reason[:300]}") from error
+    source = folder_of(model)
+    local = source.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") != 1
+    if source.is_file():
+        raise ValueError(
+            f"model: {model} is a single file, expected a folder; in Python, "
+            "dpid.Explainer(diffusers.StableDiffusionPipeline.from_single_file(…)) takes it, and its "
+            "save_pretrained(…) makes a folder"
+        )
+    if local and not source.is_dir():
+        raise ValueError(f"model: {model} is not a folder; give a folder, a hub id, or one of {', '.join(EMBEDDED)}")
+    chosen = usable_device(device)
+    with quiet():
+        if local:
+            pipe = _from_pretrained(str(source), _check_folder(source))
+        else:
+            pipe = _from_pretrained(str(model), None, otherwise="fp16")
     if type(pipe).__name__ not in _SUPPORTED:
         raise ValueError(f"model: {model} is a {type(pipe).__name__}; supported are {', '.join(_SUPPORTED)}")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with quiet():
             return pipe.to(chosen, dtype or torch.float32)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {chosen!r} cannot be used: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        raise ValueError(f"device: {str(chosen)!r} cannot be used: {str(error).splitlines()[0]}") from error

@@ -24,10 +24,11 @@ def check_precision(precision: str, *allowed: str) -> None:
 def usable_device(device: str | None) -> torch.device:
     """The device called ``device``, or the fastest there is; ``ValueError`` for one that cannot be used."""
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=chosen).cpu()  # of "meta" there is nothing to copy
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"device: {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device is None else device)
+        torch.zeros(1).to(chosen).cpu()  # of "meta" there is nothing to copy
+    except Exception as error:  # torch has many for this
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise ValueError(f"device: {device!r} cannot be used: {reason}") from error
     return chosen
 
 

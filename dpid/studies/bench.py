@@ -21,10 +21,10 @@ from dpid.images import ImageLike, open_image
 from dpid.options import Options
 from dpid.prompts.plan import Subset
 from dpid.results.result import PIDResult
-from dpid.studies.data import CaptionPair, Masks, Scene
+from dpid.studies.data import CaptionPair, Masks, Problem, Scene
 from dpid.studies.study import Row
 
-KEPT = "rows.jsonl.partial"
+KEPT = "rows.jsonl.partial"  # the end of the name; what stands before it tells runs with other arguments apart
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Case:
     conditions : the text of every subset of ``concepts``, in place of those of the prompt
     masks : reads {concept: bool [H,W]}
     facts : further columns of its rows
+    row : where the user's data have it; None: the study made it, and it cannot be left out
     """
 
     picture: str
@@ -48,6 +49,7 @@ class Case:
     conditions: dict[Subset, str] | None = None
     masks: Callable[[], Masks] = dict
     facts: Row = field(default_factory=dict)
+    row: int | None = None
 
     def open(self) -> Image.Image:
         """The picture, RGB."""
@@ -68,6 +70,11 @@ class Workbench:
     pairs : pictures of the user with captions, for "retrieval"
     explainer : for a model that is loaded already; it cannot make pictures unless ``pipe`` is given too
     progress : told (pictures done, pictures in all)
+    problems : of the user's data, found as they were read
+
+    Attributes
+    ----------
+    problems : these, and those of the rows that the model or the study could not use
 
     Raises
     ------
@@ -79,12 +86,16 @@ class Workbench:
         self, model: str = "emoji", *, samples: int = 32, replicates: int | None = None, pictures: int | None = None,
         seed: int = 0, scenes: Sequence[Scene] = (), pairs: Sequence[CaptionPair] = (),
         explainer: Explainer | None = None, pipe: Any = None, progress: Callable[[int, int], None] | None = None,
+        problems: Sequence[Problem] = (),
     ) -> None:  # fmt: skip
-        Options(samples=samples, replicates=replicates, seed=seed)
-        if pictures is not None and (not isinstance(pictures, int) or pictures < 1):
+        chosen = Options(samples=samples, replicates=replicates, seed=seed)
+        if pictures is not None and (isinstance(pictures, bool) or not hasattr(pictures, "__index__") or pictures < 1):
             raise ValueError(f"pictures: found {pictures!r}, expected a whole number of at least 1")
-        self.model, self.samples, self.replicates, self.seed = str(model), samples, replicates, seed
-        self.pictures, self.scenes, self.pairs = pictures, tuple(scenes), tuple(pairs)
+        self.model = str(model)
+        self.samples, self.replicates, self.seed = chosen.samples, chosen.replicates, chosen.seed
+        self.pictures = None if pictures is None else int(pictures)
+        self.scenes, self.pairs, self._read = tuple(scenes), tuple(pairs), tuple(problems)
+        self.start()
         self._given = (explainer, pipe)
         self._progress = progress
         self._kept = Kept(None, "")
@@ -112,9 +123,16 @@ class Workbench:
                 crc = zlib.crc32(np.packbits(mask).tobytes(), crc)
         return f"{crc:08x}"
 
-    def keep(self, path: Path) -> None:
-        """Add measured rows to a JSON-lines file, and take from it what a run with the same arguments has measured."""
+    def start(self) -> None:
+        """Begin a study: a row that another could not use may be of use to it."""
+        self.problems: list[Problem] = list(self._read)
+        self._bad: set[int] = set()
+
+    def keep(self, folder: Path) -> Path:
+        """The JSON-lines file in ``folder`` that measured rows are added to, and taken from if this run was stopped."""
+        path = folder / f"{zlib.crc32(self.arguments().encode()):08x}.{KEPT}"
         self._kept = Kept(path, self.arguments())
+        return path
 
     @property
     def embedded(self) -> bool:
@@ -169,25 +187,43 @@ class Workbench:
         return {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture)}
 
     def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:
-        """The rows of all cases, each with its picture, prompt and facts; ``ValueError`` where there is no case."""
+        """The rows of all cases, each with its picture, prompt and facts.
+
+        A row of the user's data that cannot be used is left out, with all its cases, and noted in ``problems``.
+        ``ValueError`` where there is no case, or none that can be used.
+        """
         if not cases:
             raise ValueError("data: no picture has what this study needs (two concepts; masks for localisation)")
-        rows: list[Row] = []
+        found: list[tuple[Case, list[Row]]] = []
         for done, case in enumerate(cases, 1):
             known = {"picture": case.picture, **case.facts}
             key = json.dumps([case.picture, case.prompt, case.concepts])
-            rows += self._kept.rows(key, partial(_measured, measure, case, known))
+            if case.row not in self._bad:
+                try:
+                    found.append((case, self._kept.rows(key, partial(_measured, measure, case, known))))
+                except (ValueError, FloatingPointError) as error:
+                    if case.row is None:
+                        raise
+                    self._bad.add(case.row)
+                    self.problems.append(Problem.of(case.row, "", error))
             if self._progress:
                 self._progress(done, len(cases))
-        return rows
+        if not self.usable(cases):
+            raise ValueError("data: no row can be used by this study")
+        return [row for case, rows in found if case.row not in self._bad for row in rows]
+
+    def usable(self, cases: Iterable[Case]) -> list[Case]:
+        """Those of ``cases`` whose row was not left out."""
+        return [case for case in cases if case.row not in self._bad]
 
     def own_cases(self, least: int = 2, most: int | None = 2) -> list[Case]:
         """The user's pictures that have at least so many concepts, of which the first ``most`` are taken."""
-        return [
-            Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:most], masks=s.masks)
+        cases = [
+            Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:most], masks=s.masks, row=s.row or i)
             for i, s in enumerate(self.scenes, 1)
             if len(s.concepts) >= least
-        ][: self.pictures]
+        ]
+        return self.usable(cases[: self.pictures])
 
 
 def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, known: Row) -> list[Row]:
@@ -204,36 +240,32 @@ def _said(conditions: dict[Subset, str]) -> dict[Subset, str]:
 
 
 class Kept:
-    """Rows by key, in a JSON-lines file whose first line is what they were measured with."""
+    """Rows by key, in a JSON-lines file of runs with the same arguments, of which every line says what they were.
+
+    A line is written at once, so that several such runs may add to one file.
+    """
 
     def __init__(self, path: Path | None, arguments: str) -> None:
-        self._path = path
-        self._lines = [json.dumps(arguments)]
+        self._path, self._arguments = path, arguments
         self._known: dict[str, list[Row]] = {}
+        self._half = False  # whether a run was killed as it wrote
         if path is not None and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            if lines[:1] == self._lines:
-                # The last line may be half of one, where a run was killed.
-                self._lines = [line for line in lines if _parsed(line) is not None]
-                self._known = {entry["key"]: entry["rows"] for entry in map(_parsed, self._lines[1:])}
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self._half = not text.endswith("\n")
+            entries = [e for line in text.splitlines() if isinstance(e := _parsed(line), dict)]
+            self._known = {e["key"]: e["rows"] for e in entries if e.get("made with") == arguments}
 
     def rows(self, key: str, measure: Callable[[], list[Row]]) -> list[Row]:
         """The rows of ``key``, measured if they are not known."""
         if key not in self._known:
             # Through JSON in any case, so that a run that was stopped and one that was not give the same rows.
-            line = json.dumps({"key": key, "rows": measure()}, allow_nan=False)
-            self._add(line)
+            line = json.dumps({"made with": self._arguments, "key": key, "rows": measure()}, allow_nan=False)
+            if self._path is not None:
+                with self._path.open("ab", buffering=0) as f:
+                    f.write(f"{chr(10) * self._half}{line}\n".encode())
+                self._half = False
             self._known[key] = json.loads(line)["rows"]
         return [dict(row) for row in self._known[key]]
-
-    def _add(self, line: str) -> None:
-        if self._path is None:
-            return
-        if self._lines:  # what was read, without what was broken or made with other arguments
-            self._path.write_text("".join(f"{kept}\n" for kept in self._lines), encoding="utf-8")
-            self._lines = []
-        with self._path.open("a", encoding="utf-8") as f:
-            f.write(line + "\n")
 
 
 def _parsed(line: str) -> Any:

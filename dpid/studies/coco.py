@@ -88,15 +88,15 @@ def _annotations(instances: Path, captions: Path | None) -> tuple[list[Any], dic
     if missing:
         raise ValueError(f"instances: {instances} has no {', '.join(missing)}")
     of, said = Groups(list), Groups(list)
-    for annotation in content["annotations"]:
-        of[annotation.get("image_id")].append(annotation)
     spoken = read_json("captions", captions, dict).get("annotations", []) if captions else []
     try:
+        for annotation in content["annotations"]:
+            of[annotation.get("image_id")].append(annotation)
         for caption in spoken:
             said[caption["image_id"]].append(" ".join(caption["caption"].split()))
-        names = {category["id"]: category["name"] for category in content["categories"]}
+        names = {category["id"]: " ".join(category["name"].split()) for category in content["categories"]}
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"instances, captions: a category or caption lacks a part ({error!r})") from error
+        raise ValueError(f"instances, captions: an annotation, category or caption lacks a part ({error!r})") from error
     return content["images"], names, of, said
 
 
@@ -122,20 +122,25 @@ def read_coco(instances: str | Path, pictures: str | Path, captions: str | Path 
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
-        raise RuntimeError(f'read_coco needs pycocotools ({error}); pip install "dpid[coco]"') from error
+        raise RuntimeError(f'instances: read_coco needs pycocotools ({error}); pip install "dpid[coco]"') from error
     images, names, of, said = _annotations(Path(instances), Path(captions) if captions else None)
     reader: Reader[Scene] = Reader()
     for reader.number, entry in enumerate(images, 1):
-        if not of[entry.get("id")]:
+        about: list[Any] = []
+        with reader.column("id"):
+            about = of[entry.get("id")]
+        if not about:
             continue
         with reader.column("file_name"):
             path, (width, height) = open_picture(Path(pictures), text_of(entry, "file_name"))
         if reader.good:
             with reader.column("segmentation"):
-                things = _things(of[entry["id"]], names, (height, width))
+                things = _things(about, names, (height, width))
         if reader.good:
             with reader.column("caption"):
                 prompt, concepts = _named(said[entry["id"]], things) if captions else _listed(things)
         if reader.good:
-            reader.rows.append(Scene(path, prompt, concepts, partial(_masks, {c: things[c] for c in concepts})))
+            reader.rows.append(
+                Scene(path, prompt, concepts, partial(_masks, {c: things[c] for c in concepts}), reader.number)
+            )
     return reader.done()

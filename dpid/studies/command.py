@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,18 +11,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dpid.files import writable
+from dpid.files import as_path, writable
+from dpid.process import printing
 
 if TYPE_CHECKING:
-    from dpid.studies.data import CaptionPair, Scene
+    from dpid.studies.data import CaptionPair, Problem, Scene
 
 _NEEDS_DATA = {"localisation", "retrieval"}  # of models other than the embedded one
 
 
 def _data(
     path: Path | None, images: Path | None, captions: Path | None, name: str, console: Console
-) -> dict[str, tuple[Scene, ...] | tuple[CaptionPair, ...]]:
-    """The user's pictures; rows that cannot be used are named and left out."""
+) -> dict[str, tuple[Scene, ...] | tuple[CaptionPair, ...] | tuple[Problem, ...]]:
+    """The user's pictures, and which rows of their data cannot be used, which are named and left out."""
     coco = images is not None or captions is not None
     if coco and path is None:
         raise ValueError("images, captions: found without --data, give COCO's instances.json there")
@@ -40,11 +41,21 @@ def _data(
         read = read_coco(path, images or path.parent, captions)
     else:
         read = read_pairs(path) if name == "retrieval" else read_scenes(path)
-    for problem in read.problems:
-        console.print(f"note: {path.name}: {problem}", style="yellow", highlight=False)
+    _tell(read.problems, path, console)
     if not read.rows:
         raise ValueError(f"data: {path} has no row that can be used")
-    return {"pairs" if name == "retrieval" else "scenes": read.rows}
+    return {"pairs" if name == "retrieval" else "scenes": read.rows, "problems": read.problems}
+
+
+def _tell(problems: Sequence[Problem], path: Path, console: Console) -> None:
+    """Name rows that are left out."""
+    for problem in problems:
+        console.print(f"note: {path.name}: {problem}; it is left out", style="yellow", highlight=False, soft_wrap=True)
+
+
+def at_home(path: Path | None) -> Path | None:
+    """``path`` with "~" as the user's home, which a shell leaves as it is in quotes and after "--out="."""
+    return None if path is None else as_path(path)
 
 
 @contextmanager
@@ -61,23 +72,29 @@ def study(
     data: Annotated[
         Path | None,
         typer.Option(help="Your pictures: CSV with image, prompt, concepts and mask; COCO's instances.json (with "
-                     "--images); for retrieval, CSV or JSON with image, true and false."),
+                     "--images); for retrieval, CSV or JSON with image, true and false.", callback=at_home),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="COCO: folder of the pictures.")] = None,
+    images: Annotated[Path | None, typer.Option(help="COCO: folder of the pictures.", callback=at_home)] = None,
     captions: Annotated[
-        Path | None, typer.Option(help="COCO: captions.json; the two largest things make the prompt if left out.")
+        Path | None,
+        typer.Option(
+            help="COCO: captions.json; the two largest things make the prompt if left out.", callback=at_home
+        ),
     ] = None,
     pictures: Annotated[
         int | None, typer.Option(help="Pictures of every case; the study's own number if left out.")
     ] = None,
     samples: Annotated[int, typer.Option(help="Evaluations of every condition.")] = 32,
     seed: Annotated[int, typer.Option(help="Of pictures and noise.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder; what is finished in it is not done again.")] = Path("report"),
+    out: Annotated[
+        Path, typer.Option(help="Folder; what is finished in it is not done again.", callback=at_home)
+    ] = Path("report"),
 ) -> None:  # fmt: skip
     """Run a study: bias, homonyms, synonyms, co-hyponyms, features, complex-prompts, intervention, localisation or
     retrieval.
 
-    On the embedded model they need nothing; on others, localisation and retrieval need --data.
+    On the embedded model they need nothing; on others, localisation and retrieval need --data. Rows of the data that
+    cannot be used are named and left out.
     """
     from dpid.studies.bench import Workbench
     from dpid.studies.runner import STUDIES, write
@@ -99,8 +116,14 @@ def study(
             names = [n for n in names if n not in _NEEDS_DATA]
         for each in names:
             progress.update(task, description=each, completed=0, total=None)
-            done = write(each, bench, out)
-            console.print(
-                f"{each}: {'written' if done else 'was there already'}: {out / each}", highlight=False, soft_wrap=True
-            )
-    console.print(f"{out}/report.html", highlight=False, soft_wrap=True)
+            told = len(bench.problems)
+            try:
+                done = write(each, bench, out)
+            finally:
+                if data is not None:
+                    _tell(bench.problems[told:], data, err)
+            with printing(str(out)):
+                said = "written" if done else "was there already"
+                console.print(f"{each}: {said}: {out / each}", highlight=False, soft_wrap=True)
+    with printing(str(out)):
+        console.print(f"{out}/report.html", highlight=False, soft_wrap=True)

@@ -31,11 +31,10 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
-    pictures: list[tuple[str, str, tuple[str, ...], Any]]
     if bench.scenes:
-        pictures = [(f"{i:05d} {s.image.name}", s.prompt, s.concepts, s.image)
-                    for i, s in enumerate(bench.scenes, 1) if len(s.concepts) > 1][: bench.pictures]  # fmt: skip
-    elif bench.embedded:
+        return bench.own_cases(2, None)
+    pictures: list[tuple[str, str, tuple[str, ...], Any]]
+    if bench.embedded:
         pictures = [(name, p, c, partial(_drawn, p, name)) for name, p, c in _embedded(bench)]
     else:
         pictures = [(f"{p} {i}", p, c, partial(bench.generate, p, f"{p} {i}"))
@@ -79,7 +78,8 @@ def complex_prompts(bench: Workbench) -> Study:
         for value in ("redundancy", "synergy"):
             for rank, row in enumerate(sorted(same, key=lambda r: -float(r[value])), 1):
                 row[f"rank_{value}"] = rank
-    first = replace(cases[0], concepts=cases[0].concepts[:2])
+    first = bench.usable(cases)[0]
+    first = replace(first, concepts=first.concepts[:2])
     both = {
         "PID": bench.explain(first), "CPID, given the rest": bench.explain(first, context=True),
     }  # fmt: skip

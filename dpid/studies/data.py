@@ -40,7 +40,18 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"row {self.row}, column {self.column}: {self.message}"
+        return f"row {self.row}" + (f", column {self.column}" if self.column else "") + f": {self.message}"
+
+    @classmethod
+    def of(cls, row: int, column: str, error: Exception) -> Problem:
+        """What ``error`` says, whose column is the one that it names, or ``column``."""
+        message = " ".join(str(error).split()) or type(error).__name__
+        name, mark, rest = message.partition(": ")
+        return cls(row, column or name, rest) if mark and name in _COLUMNS else cls(row, column, message)
+
+
+_MORE = "\n"  # a column that no header has
+_COLUMNS = ("image", "prompt", "concepts", "mask", "true", "false")
 
 
 @dataclass(frozen=True)
@@ -59,22 +70,28 @@ class Scene:
     ----------
     masks : reads {concept: bool [H,W]}, where the concept's thing is, in pixels of the picture; of no concept, some or
         all
+    row : where it was read, as :class:`Problem` counts; 0: nowhere
     """
 
     image: Path
     prompt: str
     concepts: tuple[str, ...]
     masks: Callable[[], Masks] = dict
+    row: int = 0
 
 
 @dataclass(frozen=True)
 class CaptionPair:
-    """A picture with a true and a false caption; ``box`` (left, top, right, bottom) is the part they speak of."""
+    """A picture with a true and a false caption; ``box`` (left, top, right, bottom) is the part they speak of.
+
+    ``row`` as of a :class:`Scene`.
+    """
 
     image: Path
     true: str
     false: str
     box: tuple[int, int, int, int] | None = None
+    row: int = 0
 
     def open(self) -> Image.Image:
         """The picture, RGB, cut to ``box``."""
@@ -92,14 +109,19 @@ class Reader(Generic[Row]):
 
     @contextmanager
     def column(self, name: str) -> Iterator[None]:
-        """A ``ValueError`` inside is a problem of this column of row ``number``."""
+        """An error inside is a problem of this column of row ``number``: of what people have, of any kind."""
         try:
             yield
-        except ValueError as error:
-            message = str(error)
-            for argument in ("image", "prompt", "concepts"):  # that names the column a second time
-                message = message.removeprefix(f"{argument}: ")
-            self.problems.append(Problem(self.number, name, message))
+        except (ValueError, TypeError, OSError, ArithmeticError, LookupError, AttributeError) as error:
+            self.problems.append(Problem.of(self.number, name, error))
+
+    def surplus(self, row: Mapping[str, Any]) -> bool:
+        """Whether ``row`` has more cells than there are columns, which shift its texts: a problem."""
+        if row.get(_MORE):
+            self.problems.append(
+                Problem(self.number, "", "has more cells than the first row; put texts with commas in quotes")
+            )
+        return bool(row.get(_MORE))
 
     @property
     def good(self) -> bool:
@@ -123,9 +145,10 @@ def _read(argument: str, path: Path) -> str:
 
 def read_json(argument: str, path: Path, kind: type) -> Any:
     """The content of a JSON file, a ``kind``; ``ValueError`` names the argument."""
+    text = _read(argument, path)
     try:
-        content = json.loads(_read(argument, path))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{argument}: {path} is not JSON ({error})") from error
     if not isinstance(content, kind):
         raise ValueError(f"{argument}: {path} holds a {type(content).__name__}, expected a {kind.__name__}")
@@ -133,7 +156,7 @@ def read_json(argument: str, path: Path, kind: type) -> Any:
 
 
 def _read_csv(argument: str, path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """(number, {column: cell without surrounding spaces}) of every row that is not blank."""
+    """(number, {column: cell without surrounding spaces}) of every row that is not blank; what is beyond, ``_MORE``."""
     try:
         lines = list(csv.reader(io.StringIO(_read(argument, path), newline=""), skipinitialspace=True))
     except csv.Error as error:
@@ -144,8 +167,14 @@ def _read_csv(argument: str, path: Path, columns: Sequence[str]) -> list[tuple[i
         raise ValueError(
             f"{argument}: {path} has no column {', '.join(missing)}; its first row is {', '.join(header) or 'empty'}"
         )
-    cells = ((n, [cell.strip() for cell in line]) for n, line in enumerate(lines[1:], 2))
-    return [(n, dict(zip(header, line, strict=False))) for n, line in cells if any(line)]
+    rows = []
+    for n, line in enumerate(lines[1:], 2):
+        cells = [cell.strip() for cell in line]
+        if any(cells):
+            rows.append(
+                (n, dict(zip(header, cells, strict=False)) | {_MORE: " ".join(filter(None, cells[len(header) :]))})
+            )
+    return rows
 
 
 def text_of(row: Mapping[str, Any], *names: str) -> str:
@@ -217,6 +246,8 @@ def read_scenes(path: str | Path) -> Data[Scene]:
     path = Path(path)
     reader: Reader[Scene] = Reader()
     for reader.number, row in _read_csv("path", path, ("image", "prompt", "concepts")):
+        if reader.surplus(row):
+            continue
         masks: Callable[[], Masks] = dict
         with reader.column("image"):
             image, size = open_picture(path.parent, text_of(row, "image"))
@@ -230,7 +261,7 @@ def read_scenes(path: str | Path) -> Data[Scene]:
             with reader.column("mask"):
                 masks = _scene_masks(path.parent, row["mask"], concepts, size)
         if reader.good:
-            reader.rows.append(Scene(image, prompt, concepts, masks))
+            reader.rows.append(Scene(image, prompt, concepts, masks, reader.number))
     return reader.done()
 
 
@@ -279,6 +310,8 @@ def read_pairs(path: str | Path, pictures: str | Path | None = None) -> Data[Cap
         if not isinstance(row, dict):
             reader.problems.append(Problem(reader.number, "image", f"found {row!r}, expected an object"))
             continue
+        if reader.surplus(row):
+            continue
         box = None
         with reader.column("image"):
             image, size = open_picture(folder, text_of(row, "image", "image_path"))
@@ -292,5 +325,5 @@ def read_pairs(path: str | Path, pictures: str | Path | None = None) -> Data[Cap
             with reader.column("bbox"):
                 box = _box(row, size)
         if reader.good:
-            reader.rows.append(CaptionPair(image, true, false, box))
+            reader.rows.append(CaptionPair(image, true, false, box, reader.number))
     return reader.done()

@@ -85,7 +85,7 @@ def features(bench: Workbench) -> Study:
             found = bootstrap(mean, column(same, "inside"))
             summary[f"share of the unique information on the concept's own thing, {name}"] = found
         summary[f"unique information in nats, mean, {name}"] = bootstrap(mean, column(same, "unique"))
-    shown = {case.concepts: case for case in reversed(cases)}
+    shown = {case.concepts: case for case in reversed(bench.usable(cases))}
     figure: dict[str, Figure] = {
         f"Uniqueness maps of like things ({ESTIMATORS[0]})": figures.maps(
             {case.prompt: bench.explain(case) for case in list(reversed(shown.values()))[:6]}

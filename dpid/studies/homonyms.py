@@ -65,7 +65,7 @@ def _own(bench: Workbench) -> Iterator[Case]:
         for role, other in (("right", modifier), ("neutral", _NEUTRAL if bench.embedded else words.NEUTRAL)):
             yield Case(
                 case.picture, case.image, case.prompt, (word, other), _texts(word, other, False),
-                facts={"word": word, "modifier": other, "role": role},
+                facts={"word": word, "modifier": other, "role": role}, row=case.row,
             )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def homonyms(bench: Workbench) -> Study:
         ]  # fmt: skip
 
     rows = bench.measure(cases, measure)
-    return Study("homonyms", {"homonyms": rows}, _figures(bench, cases, rows), _summary(rows))
+    return Study("homonyms", {"homonyms": rows}, _figures(bench, bench.usable(cases), rows), _summary(rows))
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:

@@ -48,9 +48,10 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    rows: list[int | None] = []
     if bench.scenes:  # their prompts alone: what changes is a picture made anew
-        found = [("own", s.prompt, s.concepts[1], s.concepts[0]) for s in bench.scenes if len(s.concepts) > 1]
-        found = found[: bench.pictures]
+        own = bench.own_cases()
+        found, rows = [("own", c.prompt, *c.concepts[::-1]) for c in own], [c.row for c in own]
     elif bench.embedded:
         found = list(_embedded(bench))
     else:
@@ -58,9 +59,9 @@ def _cases(bench: Workbench) -> list[Case]:
     return [
         Case(
             f"{prompt} {i}", partial(bench.generate, prompt, f"{prompt} {i}"), prompt, (word, other),
-            facts={"prompt": prompt, "word": word, "kind": kind},
+            facts={"prompt": prompt, "word": word, "kind": kind}, row=row,
         )
-        for i, (kind, prompt, word, other) in enumerate(found)
+        for i, ((kind, prompt, word, other), row) in enumerate(zip(found, rows or [None] * len(found), strict=True))
     ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def _own(bench: Workbench, relation: str) -> Iterator[Case]:
             if b in case.concepts:
                 continue
         yield Case(case.picture, case.image, case.prompt, (a, b), world.natural(a, b),
-                   facts={"a": a, "b": b, "relation": relation})  # fmt: skip
+                   facts={"a": a, "b": b, "relation": relation}, row=case.row)  # fmt: skip
 
 
 def pairs(bench: Workbench, name: str, relation: str) -> Study:
@@ -75,7 +75,6 @@ def pairs(bench: Workbench, name: str, relation: str) -> Study:
     tells nothing about the picture.
     """
     source = _own if bench.scenes else (_embedded if bench.embedded else _real)
-    cases = [case for kind in (relation, "unrelated") for case in source(bench, kind)]
 
     def measure(case: Case) -> list[Row]:
         result = bench.explain(case)
@@ -93,7 +92,12 @@ def pairs(bench: Workbench, name: str, relation: str) -> Study:
             )  # fmt: skip
         return rows
 
+    cases = list(source(bench, relation))
     rows = bench.measure(cases, measure)
+    control = list(source(bench, "unrelated"))  # of the user's pictures, those that can be used
+    if control:
+        rows += bench.measure(control, measure)
+    cases = bench.usable(cases + control)
     return Study(name, {"pairs": rows}, _figures(bench, cases, rows), _summary(rows))
 
 

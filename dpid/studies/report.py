@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from dpid.results.drawing import Figure
 
+_LOG = logging.getLogger("dpid")
 ROWS = 100  # of a table on the page; all are in its CSV
 _ERROR = "_stderr"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -134,7 +136,9 @@ def check_installed() -> None:
         import jinja2  # noqa: F401
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise RuntimeError(f'a report needs pyarrow and jinja2 ({error}); pip install "dpid[studies]"') from error
+        raise RuntimeError(
+            f'studies: a report needs pyarrow and jinja2 ({error}); pip install "dpid[studies]"'
+        ) from error
 
 
 def write_study(
@@ -143,7 +147,8 @@ def write_study(
 ) -> Path:  # fmt: skip
     """Write a study into ``out``/``study`` and all studies of ``out`` into ``out``/report.html, which is returned.
 
-    Each file is complete or not there. A study written again keeps its place on the page.
+    Each file is complete or not there. A figure that cannot be drawn is left out, which is logged. A study written
+    again keeps its place on the page.
 
     Parameters
     ----------
@@ -179,9 +184,16 @@ def write_study(
             pyarrow.parquet.write_table(table, path)
     drawn = []
     for i, (caption, figure) in enumerate(figures.items(), 1):
-        drawn.append({"file": f"figure-{i}.png", "caption": caption})
-        with whole(folder / drawn[-1]["file"]) as path:
-            figure.savefig(path, format="png")
+        name = f"figure-{i}.png"
+        try:
+            with whole(folder / name) as path:
+                figure.savefig(path, format="png")
+        except OSError:
+            raise
+        except Exception as error:  # of a font or a setting: the numbers are there
+            _LOG.warning("%s could not be drawn: %s", folder / name, error)
+        else:
+            drawn.append({"file": name, "caption": caption})
     content = {
         "study": study, "order": _order(Path(out), study), "title": title, "about": about, "summary": plain,
         "tables": list(typed), "figures": drawn,

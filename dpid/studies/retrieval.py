@@ -75,7 +75,7 @@ def _swapped(rng: random.Random, kind: str) -> tuple[tuple[str, ...], str, str]:
 def _cases(bench: Workbench) -> list[Case]:
     if bench.pairs:
         return [
-            Case(f"{i:05d} {p.image.name}", p.open, p.true, (p.false,), facts={"kind": "own"})
+            Case(f"{i:05d} {p.image.name}", p.open, p.true, (p.false,), facts={"kind": "own"}, row=p.row or i)
             for i, p in enumerate(bench.pairs, 1)
         ][: bench.pictures]
     if not bench.embedded:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from inspect import getdoc
 from pathlib import Path
 
-from dpid.studies.bench import KEPT, Workbench
+from dpid.studies.bench import Workbench
 from dpid.studies.bias import bias
 from dpid.studies.complex_prompts import complex_prompts
 from dpid.studies.features import features
@@ -59,6 +60,7 @@ def run(name: str, bench: Workbench) -> Study:
     """
     if name not in STUDIES:
         raise ValueError(f"name: found {name!r}, allowed are {', '.join(STUDIES)}")
+    bench.start()
     return STUDIES[name].run(bench)
 
 
@@ -75,19 +77,20 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
             write_page(out)
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    bench.keep(folder / KEPT)
+    kept = bench.keep(folder)
     try:
         study = run(name, bench)
     except BaseException:
-        if not any(folder.iterdir()):
+        with suppress(OSError):  # another run has put something there
             folder.rmdir()
         raise
     entry = STUDIES[name]
+    left_out = {"left out": [str(problem) for problem in bench.problems]} if bench.problems else {}
     write_study(
-        out, name, title=entry.title, about=entry.about, summary={**study.summary, "made with": made_with},
+        out, name, title=entry.title, about=entry.about, summary={**study.summary, **left_out, "made with": made_with},
         tables=study.tables, figures=study.figures,
     )  # fmt: skip
-    (folder / KEPT).unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
     return True
 
 

@@ -109,8 +109,12 @@ def test_bad_rows_are_named_and_the_others_kept(folder):
         "a.png,a cow,cow,b.png",  # 11
         "a.png,a cow",
         "b.png,a cow,cow,",
+        "a.png,a cow, a dog,cow;dog,labels.png",  # 14
+        f"{'x' * 300}.png,a cow,cow,",
+        "a.png,a cow,cow,,,",
     )
-    assert [row.image.name for row in data.rows] == ["a.png", "b.png"]
+    assert [row.image.name for row in data.rows] == ["a.png", "b.png", "a.png"]
+    assert [row.row for row in data.rows] == [2, 13, 16]
     said = [str(problem) for problem in data.problems]
     wanted = [
         "row 3, column image: x.png does not exist",
@@ -124,6 +128,8 @@ def test_bad_rows_are_named_and_the_others_kept(folder):
         "row 10, column mask: is zero everywhere",
         "row 11, column mask: found 3 channels",
         "row 12, column concepts: is empty",
+        "row 14: has more cells than the first row; put texts with commas in quotes",
+        "row 15, column image: ",
     ]
     assert len(said) == len(wanted)
     for got, start in zip(said, wanted, strict=True):
@@ -142,6 +148,9 @@ def test_unreadable_files(tmp_path):
         read_scenes(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="is not JSON"):
         read_pairs(write(tmp_path / "x.json", "[{"))
+    for text in ("[" * 10**5, "9" * 5000):
+        with pytest.raises(ValueError, match="is not JSON"):
+            read_pairs(write(tmp_path / "x.json", text))
     with pytest.raises(ValueError, match="holds a dict, expected a list"):
         read_pairs(write(tmp_path / "x.json", "{}"))
 
@@ -277,6 +286,22 @@ def test_coco_files_that_lack_parts(tmp_path):
     path = write(tmp_path / "x.json", json.dumps({"images": [], "annotations": [], "categories": [{"id": 1}]}))
     with pytest.raises(ValueError, match="lacks a part"):
         read_coco(path, tmp_path)
+    for broken in ({"annotations": ["x"]}, {"annotations": [{"image_id": []}]}, {"categories": [{"id": 1, "name": 2}]}):
+        content = {"images": [], "annotations": [], "categories": [], **broken}
+        with pytest.raises(ValueError, match="lacks a part"):
+            read_coco(write(tmp_path / "x.json", json.dumps(content)), tmp_path)
+
+
+def test_coco_s_broken_entries_are_named(coco):
+    path, folder, _ = coco
+    content = json.loads(path.read_text())
+    content["images"] += ["x", {"id": []}, {"id": 7, "file_name": 3}, {"id": 8, "file_name": "a.png"}]
+    content["annotations"] += [{"image_id": 7}, {"image_id": 8, "category_id": [1], "segmentation": []}]
+    data = read_coco(write(path, json.dumps(content)), folder)
+    assert len(data.rows) == 1
+    assert [(p.row, p.column) for p in data.problems][-4:] == [
+        (7, "id"), (8, "id"), (9, "file_name"), (10, "segmentation"),
+    ]  # fmt: skip
 
 
 def test_coco_needs_its_extra(tmp_path, monkeypatch):

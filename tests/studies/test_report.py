@@ -187,6 +187,15 @@ def test_nothing_is_half_written(write, monkeypatch):
     assert not [p for p in out.rglob("*") if "partial" in p.name]
 
 
+def test_a_figure_that_cannot_be_drawn_is_left_out(write, caplog):
+    broken = figure()
+    broken.suptitle("$\\nosuch$")  # a formula that is none
+    out = write(summary={"n": 1}, figures={"broken": broken, "whole": figure()})
+    assert page_of(out).texts["figcaption"] == ["whole"]
+    assert sorted(p.name for p in (out / "one").iterdir()) == ["figure-2.png", "summary.json"]
+    assert "figure-1.png could not be drawn" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

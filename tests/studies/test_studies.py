@@ -144,9 +144,26 @@ def test_kept_rows_are_not_measured_again(tmp_path):
     assert again.rows("c", lambda: measure(4)) == [{"value": 4}]
     assert Kept(path, "now").rows("c", lambda: measure(5)) == [{"value": 4}]
     assert Kept(path, "otherwise").rows("a", lambda: measure(6)) == [{"value": 6}]
-    assert calls == [1, 2, 4, 6]
+    assert kept.rows("d", lambda: measure(7)) == [{"value": 7}]  # beside the others
+    last = Kept(path, "now")
+    assert [last.rows(key, lambda: measure(8))[0]["value"] for key in "abcd"] == [1, 2, 4, 7]
+    assert calls == [1, 2, 4, 6, 7]
     with pytest.raises(ValueError, match="JSON"):
-        again.rows("d", lambda: [{"value": float("nan")}])
+        again.rows("e", lambda: [{"value": float("nan")}])
+
+
+def test_several_runs_into_one_folder_do_not_mix(bench, tmp_path):
+    """Of two runs with other arguments, begun at once, each goes on with its own rows."""
+    first, second = bench(pictures=3), bench(pictures=2)
+    paths = [b.keep(tmp_path) for b in (first, second)]
+    assert paths[0] != paths[1]
+    assert bench(pictures=3).keep(tmp_path) == paths[0]
+    first._kept.rows("a", lambda: [{"value": 1}])
+    second._kept.rows("a", lambda: [{"value": 2}])
+    for pictures, value in ((3, 1), (2, 2)):
+        again = bench(pictures=pictures)
+        again.keep(tmp_path)
+        assert again._kept.rows("a", list) == [{"value": value}]
 
 
 def test_a_stopped_study_goes_on_and_a_finished_one_stays(bench, tmp_path, monkeypatch):
@@ -165,7 +182,8 @@ def test_a_stopped_study_goes_on_and_a_finished_one_stays(bench, tmp_path, monke
 
     with pytest.raises(Stop):
         write("retrieval", bench(pictures=4, progress=stop_after(2)), tmp_path)
-    assert len((tmp_path / "retrieval" / KEPT).read_text().splitlines()) == 3  # arguments and two pictures
+    (kept,) = (tmp_path / "retrieval").glob(f"*.{KEPT}")
+    assert len(kept.read_text().splitlines()) == 2  # pictures
     explained = []
     real = caption_information
     monkeypatch.setattr(
@@ -283,6 +301,61 @@ def test_retrieval_is_computed_in_float32_whatever_the_explainer_is_in(emoji, pi
     assert coarse.denoiser.precision == "bfloat16"
 
 
+OWN = [n for n in STUDIES if n not in ("co-hyponyms", "localisation", "retrieval")]
+
+
+@generates
+@pytest.mark.parametrize("name", OWN)
+def test_a_row_that_a_study_cannot_use_is_left_out(bench, own, tmp_path, name):
+    """Whatever is wrong with a row is named, and the others are as if it were not there."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    bad = [
+        Scene(own[0].image, "a cow and a unicorn", ("cow", "unicorn"), row=2),
+        Scene(tmp_path / "broken.png", own[0].prompt, own[0].concepts, row=3),
+        Scene(own[0].image, "cow " * 20 + "dog", ("cow " * 20, "dog"), row=4),
+    ]
+    if name == "intervention":  # which makes its pictures anew
+        del bad[1]
+    asked = bench(scenes=[*bad, replace(own[1], row=9)], pictures=None)
+    rows = next(iter(run(name, asked).tables.values()))
+    assert len({row["picture"] for row in rows}) == 1
+    assert [p.row for p in asked.problems] == [s.row for s in bad]
+    assert all(row["prompt"] == own[1].prompt for row in rows if "prompt" in row)
+    nothing = bench(scenes=bad, pictures=None)
+    with pytest.raises(ValueError, match="data: no row can be used by this study"):
+        run(name, nothing)
+
+
+def test_localisation_and_retrieval_leave_out_rows(bench, own):
+    bad = Scene(own[0].image, "a cow and a unicorn", ("cow", "unicorn"), lambda: {"cow": own[0].masks()["cow"]}, row=5)
+    asked = bench(scenes=[bad, own[1]], pictures=None)
+    assert {r["concept"] for r in run("localisation", asked).tables["localisation"]} == {"dog", "pizza"}
+    assert [p.row for p in asked.problems] == [5]
+    good = CaptionPair(own[0].image, "a cow and a giraffe", "a bus and a giraffe")
+    asked = bench(pairs=[replace(good, false="a unicorn", row=7), good], pictures=None)
+    assert {r["false_caption"] for r in run("retrieval", asked).tables["retrieval"]} == {"a bus and a giraffe"}
+    assert [str(p)[:33] for p in asked.problems] == ["row 7, column prompt: this model d"[:33]]
+    assert run("retrieval", asked)
+    assert len(asked.problems) == 1  # and not twice
+
+
+def test_what_a_study_made_itself_is_not_left_out(bench, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("prompt: is wrong")
+
+    monkeypatch.setattr("dpid.studies.retrieval.caption_information", fail)
+    with pytest.raises(ValueError, match="prompt: is wrong"):
+        run("retrieval", bench())
+
+
+def test_whole_numbers_of_others(bench):
+    made = bench(samples=np.int64(8), pictures=np.int32(2), seed=np.uint8(3))
+    assert [type(v) for v in (made.samples, made.pictures, made.seed)] == [int] * 3
+    for pictures in (True, 2.0, "2", 0):
+        with pytest.raises(ValueError, match="pictures: found"):
+            bench(pictures=pictures)
+
+
 def test_retrieval_takes_the_users_pairs(bench, own):
     pairs = [CaptionPair(own[0].image, "a cow and a giraffe", "a bus and a giraffe")]
     (row, _) = run("retrieval", bench(pairs=pairs, samples=16)).tables["retrieval"]
@@ -333,6 +406,26 @@ def test_command_names_bad_rows_and_goes_on(command, own, tmp_path):
     code, _, err = command("retrieval", "--data", "data.csv", "--samples", 8)
     assert code == 0, err
     assert "row 3, column image: none.png does not exist" in " ".join(err.split())
+
+
+def test_command_names_rows_that_the_model_cannot_use(command, own, tmp_path):
+    image = own[0].image
+    rows = f"{image},a cow and a unicorn,cow;unicorn\n{image},a cow and a giraffe,cow;giraffe\n"
+    (tmp_path / "data.csv").write_text("image,prompt,concepts\n" + rows)
+    code, out, err = command("features", "--data", "data.csv", "--samples", 8)
+    assert code == 0, err
+    assert err.startswith("note: data.csv: row 2, column prompt: this model does not know 'unicorn'")
+    assert err.count("\n") == 1
+    assert "features: written" in out
+    summary = json.loads((tmp_path / "report/features/summary.json").read_text())["summary"]
+    (left_out,) = summary["left out"]
+    assert left_out.startswith("row 2, column prompt: this model does not know 'unicorn'")
+    assert "row 2, column prompt" in (tmp_path / "report/report.html").read_text()
+    (tmp_path / "data.csv").write_text("image,prompt,concepts\n" + rows.splitlines()[0])
+    code, out, err = command("features", "--data", "data.csv", "--samples", 8, "--out", "none")
+    assert code == 2
+    assert [line[:20] for line in err.splitlines()] == ["note: data.csv: row ", "dpid: data: no row c"]
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
