@@ -7,7 +7,7 @@ CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp tests/cpp/
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize lint format bench calibrate train clean
+.PHONY: help demo test docs sanitize lint format bench calibrate train clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
 	$(BIN)/pytest
+
+docs: $(VENV)/.installed-docs $(VENV)/.installed-test  ## the documentation, in build/site; a broken link fails
+	$(BIN)/python benchmarks/measurements.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 sanitize:  ## the C++ tests under sanitizers of addresses and undefined behaviour; on an emulated GPU, of races
 	mkdir -p build/sanitize
@@ -40,11 +44,13 @@ format: $(VENV)/.installed-dev  ## rewrite all files in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-bench: $(VENV)/.installed-test  ## measure the embedded model; appends to benchmarks/results.csv
+bench: $(VENV)/.installed-test  ## measure the embedded model; into benchmarks/results.csv and the pages that show it
 	$(BIN)/python benchmarks/bench_model.py
+	$(BIN)/python benchmarks/measurements.py
 
-calibrate: $(VENV)/.installed-test  ## are the intervals honest? five minutes; appends to benchmarks/results.csv
+calibrate: $(VENV)/.installed-test  ## how often intervals contain the truth, in five minutes; likewise
 	$(BIN)/python benchmarks/calibrate.py
+	$(BIN)/python benchmarks/measurements.py
 
 train: $(VENV)/.installed  ## train the embedded model again (hours on a CPU; resumes), then copy train/out
 	$(BIN)/python -m dpid.zoo.emoji.train --work train/work --out train/out

@@ -1,7 +1,7 @@
 """Equal-error benchmark: root mean square error against UNet evaluations, for ITD's sampling and for ours.
 
 ``python benchmarks/bench_accuracy.py`` measures what is not yet in build/accuracy, then prints, draws docs/accuracy.png
-and appends to the ledger; ``--only PIECE`` measures one piece (the embedded model's take minutes each).
+and records in the ledger; ``--only PIECE`` measures one piece (the embedded model's take minutes each).
 
 ITD draws independent log-SNRs from a logistic density with one noise each (Kong et al., 2023); to be fair to it, every
 condition sees the same noise, which its code does not see to. Its error is σ/√N exactly, so that one pool of single
@@ -171,8 +171,8 @@ def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[s
                 rows.append({
                     "case": f"{model}, {ESTIMATORS[e]}, {LEVELS[k]}", "unit": "x",
                     "n": sum(len(d[n]) for d in data[rule]),
-                    "metric": f"evaluations ITD / {rule} at the error of {n} [{low[e, k]:.1f}, {high[e, k]:.1f}]",
-                    "value": float(ratio[e, k]), "stderr": float(boot[:, e, k].std()),
+                    "metric": f"evaluations ITD / {rule} at the error of {n}", "value": float(ratio[e, k]),
+                    "stderr": float(boot[:, e, k].std()), "low": float(low[e, k]), "high": float(high[e, k]),
                 })  # fmt: skip
     return curves, rows
 
@@ -205,7 +205,7 @@ def draw(curves: dict[str, dict[str, dict[int, np.ndarray]]]) -> None:
 def main(
     only: Annotated[str, typer.Option(help="Measure this piece and stop; an unknown one lists them.")] = "",
 ) -> None:
-    """Measure what is missing; print, draw and append to the ledger."""
+    """Measure what is missing; print, draw and record in the ledger."""
     if only:
         if only not in pieces():
             raise typer.BadParameter(f"--only: found {only!r}, allowed are {', '.join(pieces())}")
@@ -218,7 +218,7 @@ def main(
         curves[model], found = summarise(model)
         rows += found
     draw(curves)
-    ledger.append("accuracy", rows)
+    ledger.record("accuracy", rows, "emoji")
     return None
 
 

@@ -42,7 +42,7 @@ def check(out: Path) -> None:
 
 
 def main(runs: Annotated[int, typer.Option(help="Of each, in turn.")] = 7) -> None:
-    """Measure and append to the ledger."""
+    """Measure and record in the ledger."""
     with tempfile.TemporaryDirectory() as folder:
         concepts = [word for c in CONCEPTS for word in ("-c", c)]
         commands = {
@@ -55,10 +55,9 @@ def main(runs: Annotated[int, typer.Option(help="Of each, in turn.")] = 7) -> No
         check(Path(folder))
     rows = []
     for name, values in zip(commands, np.array(times).T, strict=True):
-        low, high = values.min(), values.max()
-        rows.append({"case": name, "metric": f"wall time of the process, median [{low:.2f}, {high:.2f}]",
-                     "value": float(np.median(values)), "stderr": None, "n": runs, "unit": "s"})  # fmt: skip
-    ledger.append("explain", rows)
+        rows.append({"case": name, "metric": "wall time of the process, median", "value": float(np.median(values)),
+                     "low": float(values.min()), "high": float(values.max()), "n": runs, "unit": "s"})  # fmt: skip
+    ledger.record("explain", rows, "emoji")
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def main(
     gpid: Annotated[str, typer.Option(help="The src folder of a copy of gpid; without it only ours is timed.")] = "",
     budget: Annotated[float, typer.Option(help="Seconds a case, at least five rounds.")] = 3.0,
 ) -> None:
-    """Measure and append to the ledger."""
+    """Measure and record in the ledger."""
     torch.set_num_threads(1)  # for the ledger's note of the machine
     threadpool_limits(1)  # two BLAS threads wait for one another on matrices this small
     solvers: dict[str, Solver] = {"ours": ours}
@@ -134,7 +134,7 @@ def main(
             rows.append({**shared, "metric": "delta: ours", "value": statistics.median(times) * 1e3, "unit": "ms"})
             error = abs(found - deficiency(x, y))
             rows.append({**shared, "metric": "delta: error of ours", "value": error, "unit": "bits"})
-        ledger.append("gaussian", rows)
+        ledger.record("gaussian", rows)
 
 
 if __name__ == "__main__":

@@ -142,14 +142,14 @@ def main(
     smooth: Annotated[int, typer.Option(help="Pixels a side that a map's pixel is the mean of.")] = 3,
     draw: Annotated[bool, typer.Option(help="Also measure generation.")] = True,
 ) -> None:
-    """Measure and append to the ledger."""
+    """Measure and record in the ledger."""
     explainer = dpid.Explainer.from_pretrained(model)
     rows: list[dict[str, object]] = []
     if draw:
         generation(model, rows)
     localisation(explainer, samples, smooth, rows)
     absent(explainer, 32, rows)
-    ledger.append("model", rows)
+    ledger.record("model", rows, model)
 
 
 if __name__ == "__main__":

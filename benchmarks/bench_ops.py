@@ -210,7 +210,7 @@ def main(
     budget: Annotated[float, typer.Option(help="Seconds a case.")] = 2.0,
     quick: Annotated[bool, typer.Option(help="Only SDXL, N = 8, K = 4.")] = False,
 ) -> None:
-    """Measure and append to the ledger."""
+    """Measure and record in the ledger."""
     rows: list[Case] = []
     peak = bandwidths(device)
     for kind, value in peak.items():
@@ -236,7 +236,7 @@ def main(
                 if (quick and k > 4) or n * k * shape[0] > 2048:  # over 2 GiB of eager temporaries
                     continue
                 report(rows, "accumulate", f"{name} N={n} K={k}", *accumulate(shape, n, k, device, peak, budget))
-            ledger.append("ops", rows)  # case by case: a run cut short loses nothing
+            ledger.record("ops", rows)  # case by case: a run cut short loses nothing
             rows.clear()
 
 

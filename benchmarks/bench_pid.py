@@ -46,7 +46,7 @@ def main() -> None:
         )
         ratio = statistics.median(b / a for a, b in pairs)
         rows.append({**shared, "metric": "times faster than a dense float64 solve", "value": ratio, "unit": "x"})
-    ledger.append("pid", rows)
+    ledger.record("pid", rows)
 
 
 if __name__ == "__main__":

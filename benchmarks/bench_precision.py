@@ -42,7 +42,7 @@ class Double:
 
 
 def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat16") -> None:
-    """Measure and append to the ledger."""
+    """Measure and record in the ledger."""
     chosen = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2][:scenes]
     explainer = dpid.Explainer.from_pretrained("emoji", precision="float32")
     rows: list[dict[str, object]] = []
@@ -76,7 +76,7 @@ def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat
                      "value": float(pixel.square().mean().sqrt()), "unit": "nats", "n": len(pixel)},
                 ]  # fmt: skip
     network._LAST = kept
-    ledger.append("precision", rows)
+    ledger.record("precision", rows, "emoji")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ def rows_of(name: str, folder: Path, case: str) -> list[dict[str, object]]:
     for metric, found in summary.items():
         if not isinstance(found, dict) or found["value"] is None:
             continue
-        ends = "" if found["interval"] is None else " [{:.3g}, {:.3g}]".format(*found["interval"])
-        rows.append({"case": case, "metric": metric + ends, **{k: found[k] for k in ("value", "stderr", "n")}})
+        low, high = found["interval"] or (None, None)
+        numbers = {k: found[k] for k in ("value", "stderr", "n")}
+        rows.append({"case": case, "metric": metric, "low": low, "high": high, **numbers})
     return rows
 
 
@@ -33,7 +34,7 @@ def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(STUDIES)}; default: all.")] = None,
     pictures: Annotated[int | None, typer.Option(help="Of every case; default: the study's own number.")] = None,
 ) -> None:
-    """Run, print and append to the ledger."""
+    """Run, print and record in the ledger."""
     out = OUT / str(pictures or "default")
     bench, total, chosen = Workbench("emoji", pictures=pictures), 0.0, names or list(STUDIES)
     for name in chosen:
@@ -45,7 +46,7 @@ def main(
         rows = rows_of(name, out, case)
         if done:
             rows.append({"case": case, "metric": "wall time", "value": took, "stderr": None, "n": 1, "unit": "s"})
-        ledger.append("studies", rows)
+        ledger.record("studies", rows, "emoji")
     print(f"{len(chosen)} studies: {total:.0f} s; {out}/report.html")
 
 

@@ -224,7 +224,7 @@ def main(
     samples: Annotated[int, typer.Option(help="A condition; even.")] = 0,
     precision: Annotated[str, typer.Option(help="Of ours and of the batches; ITD stays in float32.")] = "float32",
 ) -> None:
-    """Measure and append to the ledger."""
+    """Measure and record in the ledger."""
     plain, batched, fused = denoisers(model, precision)
     count = samples or (32 if model == "emoji" or torch.cuda.is_available() else 2)
     generator = torch.Generator().manual_seed(0)
@@ -255,7 +255,7 @@ def main(
         found |= inductor(fused, lambda: run(fused), rounds)
     case = f"{model} {'x'.join(map(str, fused.latent_shape))} K={K} {fused.precision}"
     rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]
-    ledger.append("unet", rows)
+    ledger.record("unet", rows, "emoji" if model == "emoji" else "")
 
 
 if __name__ == "__main__":

@@ -192,8 +192,8 @@ def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
             p = found.share[level]
             rows.append({
                 "case": f"{model}, {estimator}, {each} a replicate", "value": p, "n": found.repeats,
-                "metric": f"{word}coverage of 95 % of {level}: {found.rule}, R = {found.replicates}",
-                "stderr": (p * (1 - p) / found.repeats) ** 0.5,
+                "metric": f"{word}coverage of 95 % of {level}", "stderr": (p * (1 - p) / found.repeats) ** 0.5,
+                "note": f"{found.rule}, R = {found.replicates}",
             })  # fmt: skip
     return rows
 
@@ -301,7 +301,7 @@ def main(
         list[int] | None, typer.Option(min=1, help=f"Samples a replicate; default: {EACH}, of the embedded model [4].")
     ] = None,
 ) -> None:
-    """Measure, print and append to the ledger."""
+    """Measure, print and record in the ledger."""
     allowed = [*MODELS, "answers", "tolerance"]
     chosen = models or [name for name in allowed if name != "embedded"]  # which takes twice as long as all the others
     if unknown := [name for name in chosen if name not in allowed]:
@@ -314,7 +314,7 @@ def main(
     rows = ledger_rows(lines)
     rows += answers.measure() if "answers" in chosen else []
     rows += tolerance() if "tolerance" in chosen else []
-    ledger.append("calibration", rows)
+    ledger.record("calibration", rows, "emoji" if "embedded" in chosen else "")
 
 
 if __name__ == "__main__":

@@ -1,42 +1,98 @@
-"""The ledger: one row of ``benchmarks/results.csv`` a measured figure, with machine, versions and date."""
+"""The ledger: ``benchmarks/results.csv`` has one row for each measured figure, and how it came about.
+
+A row's key is what was measured: benchmark, case, metric, arguments of the command, and the kind of device (the name of
+the GPU, or CPU). A new run replaces the rows of its keys and leaves all others, so that every row is the newest of its
+kind. Rows from before a column existed have it empty.
+"""
+
+from __future__ import annotations
 
 import csv
 import datetime
+import fcntl
+import os
 import platform
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 PATH = Path(__file__).parent / "results.csv"
-FIELDS = ("date", "benchmark", "case", "metric", "value", "stderr", "n", "unit", "machine", "versions", "command")
+MEASURED = ("case", "metric", "value", "stderr", "low", "high", "n", "unit", "note")
+FIELDS = ("date", "benchmark", *MEASURED, "machine", "commit", "weights", "versions", "command")
+Row = dict[str, str]
+
+
+def key(row: Row) -> tuple[str, ...]:
+    """What ``row`` is the measurement of; of two rows with one key the newer is kept."""
+    device = row["machine"] if row["machine"].startswith("NVIDIA") else "CPU"
+    return row["benchmark"], row["case"], row["metric"], row["command"], device
+
+
+def read(path: Path | None = None) -> list[Row]:
+    """All rows, with "" for what a row does not say."""
+    with (path or PATH).open(newline="", encoding="utf-8") as f:
+        return [{field: row.get(field) or "" for field in FIELDS} for row in csv.DictReader(f)]
+
+
+def replace(rows: Sequence[Row], path: Path | None = None) -> None:
+    """Put ``rows`` into the ledger, each in place of the one with its key; several processes may do so at once."""
+    with (path or PATH).open("a+", newline="", encoding="utf-8") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        f.seek(0)
+        kept = {key(row): row for row in csv.DictReader(f)} | {key(row): row for row in rows}
+        f.seek(0)
+        f.truncate()
+        writer = csv.DictWriter(f, FIELDS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept.values())
 
 
 def machine() -> str:
-    """Processor (or GPU) and threads."""
+    """Name of the GPU, or processor and threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return f"{names[0].split(':')[1].strip() if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
-def append(benchmark: str, rows: list[dict[str, object]]) -> None:
-    """Print ``rows`` of {case, metric, value, stderr, n, unit} and add them to the ledger."""
+def commit() -> str:
+    """The commit of the sources, with "+" if they were changed since; ``DPID_COMMIT`` where there is no repository."""
+    folder = PATH.parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    found = git("rev-parse", "--short=12", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PATH.relative_to(folder)}")
+    return f"{found}{'+' * bool(changed)}" if found else os.environ.get("DPID_COMMIT", "")
+
+
+def record(benchmark: str, rows: Sequence[dict[str, object]], model: str = "") -> None:
+    """Print ``rows``, dictionaries of ``MEASURED``, and put them into the ledger.
+
+    ``model``: the model that was measured, a name or folder as ``Explainer.from_pretrained`` takes; the ledger gets the
+    fingerprint of its weights. Empty where none was loaded.
+    """
     import dpid
+    from dpid.denoisers.loading import fingerprint
 
     shared = {
-        "date": datetime.date.today().isoformat(), "benchmark": benchmark, "machine": machine(),
+        "date": datetime.date.today().isoformat(), "benchmark": benchmark, "machine": machine(), "commit": commit(),
+        "weights": fingerprint(model) if model else "",
         "versions": f"dpid {dpid.__version__}, torch {torch.__version__}, python {platform.python_version()}",
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
     }  # fmt: skip
-    new = not PATH.exists()
-    with PATH.open("a", newline="") as f:
-        writer = csv.DictWriter(f, FIELDS)
-        if new:
-            writer.writeheader()
-        for row in rows:
-            writer.writerow({**shared, **{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}})
-            spread = f" ± {row['stderr']:.2g}" if row.get("stderr") is not None else ""
-            print(
-                f"{row['case']:32} {row['metric']:44} {row['value']:.5g}{spread} {row.get('unit', '')} (n = {row['n']})"
-            )
+    replace([shared | {name: _text(row.get(name)) for name in MEASURED} for row in rows])
+    for row in rows:
+        spread = f" ± {row['stderr']:.2g}" if row.get("stderr") is not None else ""
+        if row.get("low") is not None:
+            spread += f" [{row['low']:.3g}, {row['high']:.3g}]"
+        print(f"{row['case']:32} {row['metric']:44} {row['value']:.5g}{spread} {row.get('unit', '')} (n = {row['n']})")
+
+
+def _text(value: object) -> str:
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)

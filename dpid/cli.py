@@ -25,9 +25,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dpid.cli.study import at_home, bar, study
 from dpid.files import whole, writable
 from dpid.process import prepare, printing, told, warn
-from dpid.studies.command import at_home, bar, study
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult

@@ -83,6 +83,10 @@ def pid(
 ) -> GaussianPID:
     """Decompose I(M; X, Y) of the Gaussian with covariance ``cov``.
 
+    R is kept within [max(0, I_X + I_Y - I_XY), min(I_X, I_Y)], its range in exact arithmetic for ``tilde`` and ``mmi``;
+    for the two of deficiency, which bound R from above alone, within [0, min(I_X, I_Y)]. The error is below 1e-7 bits
+    times d unless ``cov`` is so near to singular that its entries in float64 do not hold the answer.
+
     Parameters
     ----------
     cov : [d, d], the variables in the order M, X, Y; may be singular as long as no information is infinite
@@ -90,10 +94,6 @@ def pid(
     measure : ``tilde``, ``delta``, ``delta-surrogate`` or ``mmi``
     unit : ``bits`` or ``nats``
     solver : ``own``, or ``sdp``: an independent check through CVXPY, slow beyond ten dimensions (extra ``gaussian``)
-
-    R is kept within [max(0, I_X + I_Y - I_XY), min(I_X, I_Y)], its range in exact arithmetic for ``tilde`` and ``mmi``;
-    for the two of deficiency, which bound R from above alone, within [0, min(I_X, I_Y)]. The error is below 1e-7 bits
-    times d unless ``cov`` is so near to singular that its entries in float64 do not hold the answer.
 
     Raises
     ------

@@ -20,14 +20,14 @@ _ASYMMETRY, _SINGULAR = 1e-6, 1e-12
 class GaussianDenoiser(ExactDenoiser):
     """x | y ~ N(mean_y, Σ_y), with independent coordinates or any covariance.
 
+    The posterior mean gives ε̂ = b (a² Σ + b² I)⁻¹ (z - a m) with a² = σ(λ), b² = σ(-λ), through the eigenvectors of Σ.
+
     Parameters
     ----------
     conditions : {name: (mean [C,H,W], spread)}; spread is the variance [C,H,W] of independent coordinates, > 0, or a
         positive definite covariance [D,D] over the D = C·H·W coordinates in the order of ``mean.flatten()``
     logsnr_range : ends of the integral; wide enough, since nothing was trained
     levels : grid points over it
-
-    The posterior mean gives ε̂ = b (a² Σ + b² I)⁻¹ (z - a m) with a² = σ(λ), b² = σ(-λ), through the eigenvectors of Σ.
 
     Raises
     ------
@@ -69,14 +69,14 @@ class GaussianDenoiser(ExactDenoiser):
     ) -> GaussianDenoiser:
         """x given every subset of what was observed, where all are jointly Gaussian with mean zero.
 
+        The conditions are named by the sources, joined by ``+`` in the order of ``observed``; ``""`` is x alone:
+        x | y_S ~ N(Σ_xS Σ_SS⁻¹ y_S, Σ_xx - Σ_xS Σ_SS⁻¹ Σ_Sx).
+
         Parameters
         ----------
         covariance : [D+n, D+n] of x (of shape ``shape``) and then the sources, in the order of ``observed``
         shape : (C, H, W) of x, D = C·H·W
         observed : {source: its value, a number or a vector}, n numbers in all
-
-        The conditions are named by the sources, joined by ``+`` in the order of ``observed``; ``""`` is x alone:
-        x | y_S ~ N(Σ_xS Σ_SS⁻¹ y_S, Σ_xx - Σ_xS Σ_SS⁻¹ Σ_Sx).
 
         Raises
         ------

@@ -29,6 +29,9 @@ def check_weights(name: object, weights: Tensor) -> Tensor:
 class MixtureDenoiser(ExactDenoiser):
     """x | y ~ Σ_m w_m(y) N(mean_m, scale² I).
 
+    At z = a x + b ε every component is N(a mean_m, v I) with v = a² scale² + b², so ε̂ = b (z - a Σ_m r_m mean_m) / v
+    with responsibilities r_m ∝ w_m exp(-|z - a mean_m|² / 2v); |z|² is the same for all and left out.
+
     Parameters
     ----------
     means : [M,C,H,W], of all components
@@ -36,9 +39,6 @@ class MixtureDenoiser(ExactDenoiser):
     conditions : {name: weights [M]}, none negative, sum 1
     logsnr_range : ends of the integral; wide enough, since nothing was trained
     levels : grid points over it
-
-    At z = a x + b ε every component is N(a mean_m, v I) with v = a² scale² + b², so ε̂ = b (z - a Σ_m r_m mean_m) / v
-    with responsibilities r_m ∝ w_m exp(-|z - a mean_m|² / 2v); |z|² is the same for all and left out.
 
     Raises
     ------

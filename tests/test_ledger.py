@@ -1,0 +1,48 @@
+"""The ledger of benchmarks: a run replaces what it measured before, and nothing else."""
+
+import csv
+
+import ledger
+
+ROW = {
+    "benchmark": "ops", "case": "N=8", "metric": "ours", "value": "1", "machine": "Some CPU, 2 threads",
+    "command": "python benchmarks/bench_ops.py",
+}  # fmt: skip
+
+
+def test_a_run_replaces_the_rows_of_its_keys_alone(tmp_path):
+    path = tmp_path / "results.csv"
+    others = [ROW | {"case": "N=1"}, ROW | {"machine": "NVIDIA H200"}, ROW | {"command": ROW["command"] + " --quick"}]
+    ledger.replace([ROW, *others], path)
+    ledger.replace([ROW | {"value": "2", "machine": "Another CPU, 1 threads"}], path)
+    found = ledger.read(path)
+    assert [row["value"] for row in found] == ["2", "1", "1", "1"]
+    assert found[0]["machine"] == "Another CPU, 1 threads"
+
+
+def test_rows_without_the_newer_columns_are_read(tmp_path):
+    path = tmp_path / "results.csv"
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, list(ROW))
+        writer.writeheader()
+        writer.writerow(ROW)
+    assert ledger.read(path)[0]["commit"] == ""
+    ledger.replace([ROW | {"case": "N=1", "commit": "abc"}], path)
+    assert [row["commit"] for row in ledger.read(path)] == ["", "abc"]
+
+
+def test_every_row_of_the_ledger_has_a_key_of_its_own():
+    rows = ledger.read()
+    assert len(rows) == len({ledger.key(row) for row in rows})
+    for row in rows:
+        float(row["value"])
+
+
+def test_record_says_what_was_measured_with_which_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "PATH", tmp_path / "results.csv")
+    ledger.record("model", [{"case": "c", "metric": "m", "value": 0.123456, "low": 0.1, "high": 0.2, "n": 3}], "emoji")
+    (row,) = ledger.read()
+    assert (row["value"], row["low"], row["n"], row["unit"]) == ("0.12346", "0.1", "3", "")
+    assert len(row["weights"]) == 8
+    assert row["date"]
+    assert row["machine"]
