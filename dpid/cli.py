@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dpid.cli.study import at_home, bar, study
+from dpid.studies.command import at_home, bar, study
 from dpid.files import whole, writable
 from dpid.process import prepare, printing, told, warn
 

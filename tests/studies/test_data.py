@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from dpid.cli.study import _data
+from dpid.studies.command import _data
 from PIL import Image
 from rich.console import Console
 
