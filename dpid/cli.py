@@ -222,7 +222,7 @@ def info() -> None:
 
     from dpid import __version__
     from dpid.loading import EMBEDDED, embedded_path
-    from dpid.ops.native import CUDA_ARCHITECTURES, HAS_CUDA
+    from dpid.ops.compiled import CUDA_ARCHITECTURES, HAS_CUDA
 
     def installed(package: str) -> str:
         try:
