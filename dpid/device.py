@@ -63,8 +63,8 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def stream_of(device: torch.device) -> int:
-    """The address of the stream on which torch launches kernels on ``device`` now; 0 for what is no GPU."""
-    return torch.cuda.current_stream(device).cuda_stream if is_gpu(device) else 0
+    """The address of the stream on which torch launches kernels on ``device``, a GPU, now."""
+    return torch.cuda.current_stream(device).cuda_stream
 
 
 @contextmanager

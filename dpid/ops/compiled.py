@@ -24,9 +24,9 @@ def _view(tensor: Tensor) -> _C.View:
     return tensor.data_ptr(), _CODES[tensor.dtype], tensor.shape
 
 
-def _threads(device: torch.device) -> int:
-    """Threads of a launch; -1 means CUDA."""
-    return -1 if is_gpu(device) else torch.get_num_threads()
+def _where(device: torch.device) -> tuple[int, int]:
+    """Threads and stream of a launch; -1 threads mean CUDA."""
+    return (-1, stream_of(device)) if is_gpu(device) else (torch.get_num_threads(), 0)
 
 
 @on_device
@@ -35,10 +35,12 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Te
     if logsnr.dtype != torch.float64:
         logsnr = logsnr.double()
     x, sample_id, logsnr = x.contiguous(), sample_id.contiguous(), logsnr.contiguous()
-    z = torch.empty((len(logsnr), *x.shape), dtype=x.dtype, device=x.device)
+    device = x.device
+    z = torch.empty((len(logsnr), *x.shape), dtype=x.dtype, device=device)
+    threads, stream = _where(device)
     _C.noisy_channel(
         x=_view(x), logsnr=_view(logsnr), sample_id=_view(sample_id), z=_view(z),
-        seed=seed % 2**64, threads=_threads(x.device), stream=stream_of(x.device),
+        seed=seed % 2**64, threads=threads, stream=stream,
     )  # fmt: skip
     return z
 
@@ -49,19 +51,20 @@ def accumulate(
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
     """Squares [N,K+P,B] of every residual, then of every pair; see :func:`dpid.ops.accumulate`."""
-    eps_hat, pairs, threads = eps_hat.contiguous(), pairs.contiguous(), _threads(eps_hat.device)
+    eps_hat, pairs, device = eps_hat.contiguous(), pairs.contiguous(), eps_hat.device
+    threads, stream = _where(device)
     weight, replicate, sample_id = weight.contiguous(), replicate.contiguous(), sample_id.contiguous()
     predictions, indices = _view(eps_hat), _view(pairs)
     n, k, b = eps_hat.shape[:3]
     sums = (n, k + len(pairs), b)
     # All memory is taken before the launch: where there is none, nothing has been added.
-    squares = torch.empty(sums, dtype=torch.float32, device=eps_hat.device)
+    squares = torch.empty(sums, dtype=torch.float32, device=device)
     count = _C.accumulate_tiles(eps_hat=predictions, pairs=indices, threads=threads)
-    tiles = torch.empty((count, *sums), dtype=torch.float32, device=eps_hat.device)
+    tiles = torch.empty((count, *sums), dtype=torch.float32, device=device)
     _C.accumulate(
         gaps=_view(gaps), residuals=_view(residuals), squares=_view(squares), tiles=_view(tiles),
         eps_hat=predictions, weight=_view(weight), replicate=_view(replicate), pairs=indices,
-        sample_id=_view(sample_id), seed=seed % 2**64, threads=threads, stream=stream_of(eps_hat.device),
+        sample_id=_view(sample_id), seed=seed % 2**64, threads=threads, stream=stream,
     )  # fmt: skip
     return squares
 
