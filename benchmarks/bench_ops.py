@@ -18,7 +18,7 @@ import torch
 import typer
 
 from dpid import _C, ops
-from dpid.ops import reference
+from dpid.ops import compiled, reference
 
 LATENTS = {"SD 4x64x64": (4, 64, 64), "SDXL 4x128x128": (4, 128, 128), "Flux 16x128x128": (16, 128, 128)}
 Case = dict[str, Any]
@@ -80,11 +80,13 @@ def eager_channel(x: torch.Tensor, logsnr: torch.Tensor) -> torch.Tensor:
 def eager_accumulate(
     gaps: torch.Tensor, residuals: torch.Tensor, eps_hat: torch.Tensor, eps: torch.Tensor, weight: torch.Tensor,
     replicate: torch.Tensor, pairs: torch.Tensor,
-) -> None:  # fmt: skip
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """The plain broadcast-and-sum form; the noise is given to it, ours regenerates it."""
-    half = 0.5 * weight.view(-1, 1, 1, 1, 1)
-    gaps.index_add_(0, replicate, half * (eps_hat[:, pairs[:, 0]] - eps_hat[:, pairs[:, 1]]).square().sum(3))
-    residuals.index_add_(0, replicate, half * (eps[:, None] - eps_hat).square().sum(3))
+    gap = 0.5 * (eps_hat[:, pairs[:, 0]] - eps_hat[:, pairs[:, 1]]).square().sum(3)
+    residual = 0.5 * (eps[:, None] - eps_hat).square().sum(3)
+    gaps.index_add_(0, replicate, weight.view(-1, 1, 1, 1, 1) * gap)
+    residuals.index_add_(0, replicate, weight.view(-1, 1, 1, 1, 1) * residual)
+    return gap.sum((-2, -1)), residual.sum((-2, -1))
 
 
 def match(got: torch.Tensor, exact: torch.Tensor, tolerance: float) -> bool:
@@ -116,13 +118,13 @@ def channel(shape: tuple[int, ...], n: int, device: str, peak: dict[str, float],
     """noisy_channel at N = ``n``."""
     x = torch.randn(1, *shape, device=device)
     logsnr, ids = torch.linspace(-5, 7, n, device=device), partners(n, device)
-    compiled = torch.compile(eager_channel)
+    inductor = torch.compile(eager_channel)
     exact = reference.noisy_channel(x.double(), logsnr, ids, 1)
     ok = match(ops.noisy_channel(x, logsnr, ids, 1), exact, 1e-5)
     contenders: dict[str, Callable[[], object]] = {
         "ours": lambda: ops.noisy_channel(x, logsnr, ids, 1),
         "eager": lambda: eager_channel(x, logsnr),
-        "compile": lambda: compiled(x, logsnr),
+        "compile": lambda: inductor(x, logsnr),
         "reference": lambda: reference.noisy_channel(x, logsnr, ids, 1),
     }
     times = paired(contenders, device, budget)
@@ -141,21 +143,21 @@ def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[s
     replicate = torch.arange(4, device=device).repeat_interleave(max(2, n // 4))[:n]
     rest = (torch.rand(n, device=device) + 0.5, replicate, pairs)
     eps = ops.normal(1, ids, (1, *shape))
-    compiled = torch.compile(eager_accumulate)
+    inductor = torch.compile(eager_accumulate)
 
     def zeros(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
         return (torch.zeros(4, len(pairs), 1, h, w, device=device, dtype=dtype),
                 torch.zeros(4, k, 1, h, w, device=device, dtype=dtype))  # fmt: skip
 
     exact, got = zeros(torch.float64), zeros()
-    reference.accumulate(*exact, eps_hat, *rest, ids, 1)
-    ops.accumulate(*got, eps_hat, *rest, ids, 1)
-    ok = all(match(a, b, 1e-5) for a, b in zip(got, exact, strict=True))
+    squares = reference.accumulate(*exact, eps_hat, *rest, ids, 1)
+    got += ops.accumulate(*got, eps_hat, *rest, ids, 1)
+    ok = all(match(a, b, 1e-5) for a, b in zip(got, (*exact, squares[:, k:], squares[:, :k]), strict=True))
     into = zeros()
     contenders: dict[str, Callable[[], object]] = {
         "ours": lambda: ops.accumulate(*into, eps_hat, *rest, ids, 1),
         "eager": lambda: eager_accumulate(*into, eps_hat, eps, *rest),
-        "compile": lambda: compiled(*into, eps_hat, eps, *rest),
+        "compile": lambda: inductor(*into, eps_hat, eps, *rest),
     }
     if n * k * c <= 256:  # beyond that the float64 reference takes seconds
         contenders["reference"] = lambda: reference.accumulate(*into, eps_hat, *rest, ids, 1)
@@ -194,15 +196,31 @@ def overhead(rows: list[Case], device: str) -> None:
     """One call on a 4×8×8 input, less the kernel alone: what Python and dispatch cost."""
     x = torch.randn(1, 4, 8, 8, device=device)
     logsnr, ids = torch.zeros(1, device=device, dtype=torch.float64), torch.zeros(1, dtype=torch.int64, device=device)
-    z = torch.empty(1, *x.shape, device=device)
-    stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
-    kernel = (x.data_ptr(), logsnr.data_ptr(), ids.data_ptr(), z.data_ptr(), 1, 1, x.numel(), 1, 0,
-              -1 if device == "cuda" else 1, stream)  # fmt: skip
-    times = paired({"call": lambda: ops.noisy_channel(x, logsnr, ids, 1),
-                    "kernel": lambda: _C.noisy_channel(*kernel)}, "cpu", 1.0)  # fmt: skip
-    extra = statistics.median(a - b for a, b in zip(times["call"], times["kernel"], strict=True))
-    rows.append({"case": "4x8x8", "metric": "noisy_channel: Python and dispatch of a call", "value": extra * 1e6,
-                 "stderr": None, "n": len(times["call"]), "unit": "us"})  # fmt: skip
+    gaps, residuals = torch.zeros(1, 5, 1, 8, 8, device=device), torch.zeros(1, 4, 1, 8, 8, device=device)
+    eps_hat, weight = torch.randn(1, 4, *x.shape, device=device), torch.ones(1, device=device)
+    pairs = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]], device=device)
+    channel = {"x": x, "logsnr": logsnr, "sample_id": ids}
+    sums = {"gaps": gaps, "residuals": residuals, "eps_hat": eps_hat, "weight": weight, "replicate": ids,
+            "pairs": pairs, "sample_id": ids}  # fmt: skip
+    threads = -1 if device == "cuda" else 1
+    where = {"seed": 1, "threads": threads, "stream": torch.cuda.current_stream().cuda_stream if threads < 0 else 0}
+    z, squares = torch.empty(1, *x.shape, device=device), torch.empty(1, 9, 1, device=device)
+    views = {name: compiled._view(t) for name, t in (channel | sums | {"z": z, "squares": squares}).items()}
+    count = _C.accumulate_tiles(eps_hat=views["eps_hat"], pairs=views["pairs"], threads=threads)
+    tiles = torch.empty(count, 1, 9, 1, device=device)
+    views["tiles"] = compiled._view(tiles)
+    z_views, sum_views = (
+        {name: views[name] for name in names} for names in ((*channel, "z"), (*sums, "squares", "tiles"))
+    )
+    calls: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "noisy_channel": (lambda: ops.noisy_channel(**channel, seed=1), lambda: _C.noisy_channel(**z_views, **where)),
+        "accumulate": (lambda: ops.accumulate(**sums, seed=1), lambda: _C.accumulate(**sum_views, **where)),
+    }
+    for op, (call, kernel) in calls.items():
+        times = paired({"call": call, "kernel": kernel}, "cpu", 1.0)
+        extra = statistics.median(a - b for a, b in zip(times["call"], times["kernel"], strict=True))
+        rows.append({"case": "4x8x8", "metric": f"{op}: Python and dispatch of a call", "value": extra * 1e6,
+                     "stderr": None, "n": len(times["call"]), "unit": "us"})  # fmt: skip
 
 
 def main(

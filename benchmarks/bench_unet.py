@@ -4,8 +4,8 @@
 Diffusion at true size with random weights, on latents of 64×64 (a quarter of SDXL's native area): nothing is
 downloaded. (a) fp32 as torch computes it by default (on a GPU with convolutions in TF32), one log-SNR a step,
 conditions repeated in the batch, the host waits at each step; (b) the pipeline's UNet, its weights in the precision of
-ours, on a batch of the size that the engine chooses; (c) ours. Where ours is coarser than float32, its rounding is
-measured as well.
+ours, on a batch of the size that the engine chooses; (c) ours. Both (b) and (c) make the profile over log-SNR as well,
+as an explanation does. Where ours is coarser than float32, its rounding is measured as well.
 """
 
 import copy
@@ -21,7 +21,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpid.denoisers.protocol import Conditions
-from dpid.estimation.engine import Accumulator, fitting, integrate
+from dpid.estimation.engine import Accumulator, fitting, integrate, profile_edges
 from dpid.estimation.sampling import Samples, draw
 
 K, PROMPTS = 4, ("", "cow", "giraffe", "cow giraffe")
@@ -233,7 +233,7 @@ def main(
     encoded = {d: encode(d, torch.Generator().manual_seed(1)) for d in (plain, batched, fused)}
 
     def run(denoiser: Any) -> torch.Tensor:
-        into = Accumulator.empty(x, 1, K, PAIRS)
+        into = Accumulator.empty(x, 1, K, PAIRS, profile_edges(fused.logsnr_grid, count // 2, 1))
         integrate(denoiser, x, encoded[denoiser], drawn, into, seed=0)
         return into.gaps
 

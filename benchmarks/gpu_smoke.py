@@ -9,7 +9,7 @@ from dpid import ops
 PAIRS = torch.tensor(list(combinations(range(9), 2)), device="cuda")  # more sums than one block has
 
 
-def call(x: torch.Tensor, ids: torch.Tensor, logsnr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def call(x: torch.Tensor, ids: torch.Tensor, logsnr: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The engine's step with a stand-in for the UNet."""
     b, _, h, w = x.shape
     gaps = torch.zeros(2, len(PAIRS), b, h, w, device="cuda")
@@ -18,8 +18,8 @@ def call(x: torch.Tensor, ids: torch.Tensor, logsnr: torch.Tensor) -> tuple[torc
     eps_hat = torch.stack([z * k for k in range(9)], 1)
     weight = torch.ones(len(ids), device="cuda")
     replicate = torch.arange(len(ids), device="cuda") // 2  # partners together
-    ops.accumulate(gaps, residuals, eps_hat, weight, replicate, PAIRS, ids, 5, backend="cuda")
-    return gaps, residuals
+    squares = ops.accumulate(gaps, residuals, eps_hat, weight, replicate, PAIRS, ids, 5, backend="cuda")
+    return gaps, residuals, *squares
 
 
 for dtype in (torch.float32, torch.float16, torch.bfloat16):

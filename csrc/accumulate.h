@@ -1,7 +1,8 @@
 // accumulate: adds, for every sample n of replicate g = replicate[n] and every pixel h of H*W,
 //   gaps     [g,p,b,h] += 1/2 weight[n] sum_c (eps_hat[n,i,b,c,h] - eps_hat[n,j,b,c,h])^2, (i, j) = pairs[p]
 //   residuals[g,k,b,h] += 1/2 weight[n] sum_c (eps[n,b,c,h] - eps_hat[n,k,b,c,h])^2
-// with eps regenerated from (seed, sample_id[n]). Samples are added in order: bit-reproducible.
+// with eps regenerated from (seed, sample_id[n]), and sets squares to the same without weights, summed over the pixels.
+// Samples are added in order, pixels in one order whatever the number of threads: bit-reproducible.
 #pragma once
 
 #include "philox.h"
@@ -12,6 +13,8 @@ template <typename T>
 struct AccumulateArgs {
   float* gaps;               // [G,P,B,HW]
   float* residuals;          // [G,K,B,HW]
+  float* squares;            // [N,K+P,B], of the K residuals, then of the P pairs
+  float* tiles;              // [tiles,N,K+P,B], scratch: the sums of squares of the pixels of every tile
   const T* eps_hat;          // [N,K,B,C,HW]
   const float* weight;       // [N]
   const int64_t* replicate;  // [N], each in [0, G)
@@ -23,10 +26,24 @@ struct AccumulateArgs {
 
 DPID_INLINE float squared_difference(float a, float b) { return (a - b) * (a - b); }
 
+// squares[i], half the sum of its tiles; in double, since there may be thousands of them.
+template <typename T>
+DPID_INLINE float half_sum(const AccumulateArgs<T>& a, int64_t tiles, int64_t i) {
+  double total = 0.0;
+  for (int64_t tile = 0; tile < tiles; ++tile) total += a.tiles[tile * a.N * (a.K + a.P) * a.B + i];
+  return static_cast<float>(0.5 * total);
+}
+
+int64_t accumulate_tiles_cpu(int64_t HW);
+
 template <typename T>
 void accumulate_cpu(const AccumulateArgs<T>& args, int threads);
 
+// These return a cudaError_t.
 template <typename T>
-int accumulate_cuda(const AccumulateArgs<T>& args, void* stream);  // a cudaError_t
+int accumulate_tiles_cuda(int64_t K, int64_t P, int64_t HW, int64_t* tiles);
+
+template <typename T>
+int accumulate_cuda(const AccumulateArgs<T>& args, void* stream);
 
 }  // namespace dpid

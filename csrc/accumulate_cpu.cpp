@@ -6,6 +6,8 @@ namespace {
 
 constexpr int64_t kTile = 256;    // pixels a work item: rows of 1 KiB stay in L1
 constexpr int64_t kChannels = 4;  // channels taken together: their squares are summed in registers
+constexpr int64_t kLanes = 16;    // sums over pixels that run side by side, and are added up at the end
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 DPID_MULTIVERSION void widen(const Half* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
@@ -17,19 +19,41 @@ DPID_MULTIVERSION void widen(const BFloat16* from, int64_t count, float* to) {
 // kChannels rows of one tile, as fp32.
 using Rows = const float* const*;
 
-// total += scale * sum over `channels` rows of (a - b)^2.
-DPID_MULTIVERSION void add_squares(Rows a, Rows b, int64_t channels, float scale, int64_t count, float* total) {
-  if (channels == kChannels) {
-    const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *b0 = b[0], *b1 = b[1], *b2 = b[2], *b3 = b[3];
-    for (int64_t i = 0; i < count; ++i) {
-      total[i] += scale * (squared_difference(a0[i], b0[i]) + squared_difference(a1[i], b1[i]) +
-                           squared_difference(a2[i], b2[i]) + squared_difference(a3[i], b3[i]));
+// total += scale * s, s = sum over kCount rows of (a - b)^2; the sum of s over all pixels. A compiler that may not
+// reorder additions does not vectorise that sum by itself.
+template <int kCount>
+DPID_INLINE float add_rows(Rows a, Rows b, float scale, int64_t count, float* total) {
+  const float *left[kCount], *right[kCount];  // copies, which what is written to total does not change
+  std::copy(a, a + kCount, left);
+  std::copy(b, b + kCount, right);
+  Lanes sums = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Lanes s = {};
+    for (int c = 0; c < kCount; ++c) {
+      const Lanes d = *reinterpret_cast<const Lanes*>(left[c] + i) - *reinterpret_cast<const Lanes*>(right[c] + i);
+      s += d * d;
     }
-    return;
+    *reinterpret_cast<Lanes*>(total + i) += scale * s;
+    sums += s;
   }
-  for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t i = 0; i < count; ++i) total[i] += scale * squared_difference(a[c][i], b[c][i]);
+  for (; i < count; ++i) {
+    float s = 0.0f;
+    for (int c = 0; c < kCount; ++c) s += squared_difference(left[c][i], right[c][i]);
+    total[i] += scale * s;
+    sums[i % kLanes] += s;
   }
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  }
+  return sums[0];
+}
+
+DPID_MULTIVERSION float add_squares(Rows a, Rows b, int64_t channels, float scale, int64_t count, float* total) {
+  if (channels == kChannels) return add_rows<kChannels>(a, b, scale, count, total);
+  float sum = 0.0f;
+  for (int64_t c = 0; c < channels; ++c) sum += add_rows<1>(a + c, b + c, scale, count, total);
+  return sum;
 }
 
 // fp32 is read where it is; other types are widened into `scratch`, which the row then is.
@@ -57,12 +81,14 @@ void take_noise(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
   }
 }
 
-// One sample, one image, pixels [h, h + count).
+// One sample, one image, pixels [h, h + count) of one tile, whose sums go to squares[(K + P) * B].
 template <typename T>
-void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, Scratch& scratch) {
+void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, Scratch& scratch,
+                float* squares) {
   const float half_weight = 0.5f * a.weight[n];
   const int64_t g = a.replicate[n];
   const auto rows = [&](int64_t k) { return scratch.rows.data() + k * kChannels; };
+  for (int64_t row = 0; row < a.K + a.P; ++row) squares[row * a.B] = 0.0f;
   take_noise(a, n, b, h, count, scratch.eps);
   for (int64_t first = 0; first < a.C; first += kChannels) {
     const int64_t channels = std::min(kChannels, a.C - first);
@@ -75,30 +101,36 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
     }
     for (int64_t k = 0; k < a.K; ++k) {
       float* to = a.residuals + ((g * a.K + k) * a.B + b) * a.HW + h;
-      add_squares(rows(a.K), rows(k), channels, half_weight, count, to);
+      squares[k * a.B] += add_squares(rows(a.K), rows(k), channels, half_weight, count, to);
     }
     for (int64_t p = 0; p < a.P; ++p) {
       float* to = a.gaps + ((g * a.P + p) * a.B + b) * a.HW + h;
-      add_squares(rows(a.pairs[2 * p]), rows(a.pairs[2 * p + 1]), channels, half_weight, count, to);
+      const auto left = rows(a.pairs[2 * p]), right = rows(a.pairs[2 * p + 1]);
+      squares[(a.K + p) * a.B] += add_squares(left, right, channels, half_weight, count, to);
     }
   }
 }
 
 }  // namespace
 
+int64_t accumulate_tiles_cpu(int64_t HW) { return (HW + kTile - 1) / kTile; }
+
 template <typename T>
 void accumulate_cpu(const AccumulateArgs<T>& a, int threads) {
-  const int64_t tiles = (a.HW + kTile - 1) / kTile;
+  const int64_t tiles = accumulate_tiles_cpu(a.HW), sums = (a.K + a.P) * a.B;
   parallel_for(a.B * tiles, a.N * a.K * a.B * a.C * a.HW, threads, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     scratch.eps_hat.resize(static_cast<size_t>(a.K * kChannels * kTile));
     scratch.eps.resize(static_cast<size_t>(a.C * kTile));
     scratch.rows.resize(static_cast<size_t>((a.K + 1) * kChannels));
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t b = item / tiles, h = item % tiles * kTile;
-      for (int64_t n = 0; n < a.N; ++n) add_sample(a, n, b, h, std::min(kTile, a.HW - h), scratch);
+      const int64_t b = item / tiles, tile = item % tiles, h = tile * kTile;
+      for (int64_t n = 0; n < a.N; ++n) {
+        add_sample(a, n, b, h, std::min(kTile, a.HW - h), scratch, a.tiles + (tile * a.N + n) * sums + b);
+      }
     }
   });
+  for (int64_t i = 0; i < a.N * sums; ++i) a.squares[i] = half_sum(a, tiles, i);
 }
 
 template void accumulate_cpu(const AccumulateArgs<float>&, int);

@@ -14,22 +14,24 @@ struct Pair {
   int left, right;
 };
 
-// Dynamic shared memory of a block: pairs[kRows], noise[kChannels][threads], sums[rows][threads] and, twice, for this
-// step and the next one, eps_hat[channels][K][threads].
+// Dynamic shared memory of a block: pairs[kRows], noise[kChannels][threads], sums[rows][threads] over samples,
+// squares[rows][threads] of the sample at hand and, twice, for this step and the next one,
+// eps_hat[channels][K][threads].
 template <typename T>
 struct Shared {
   Pair* pairs;
-  float *noise, *sums;
+  float *noise, *sums, *squares;
   T* eps_hat;
 
   __device__ Shared(unsigned char* memory, int rows)
       : pairs(reinterpret_cast<Pair*>(memory)),
         noise(reinterpret_cast<float*>(pairs + kRows)),
         sums(noise + kChannels * blockDim.x),
-        eps_hat(reinterpret_cast<T*>(sums + rows * blockDim.x)) {}
+        squares(sums + rows * blockDim.x),
+        eps_hat(reinterpret_cast<T*>(squares + rows * blockDim.x)) {}
 
   static int64_t bytes(int64_t threads, int64_t K, int64_t rows, int64_t channels) {
-    const int64_t pixel = (kChannels + rows) * sizeof(float) + 2 * channels * K * sizeof(T);
+    const int64_t pixel = (kChannels + 2 * rows) * sizeof(float) + 2 * channels * K * sizeof(T);
     return kRows * static_cast<int64_t>(sizeof(Pair)) + threads * pixel;
   }
 };
@@ -84,11 +86,12 @@ __device__ void take_noise(const AccumulateArgs<T>& a, float* shared, int64_t id
   }
 }
 
-// sums[row] += scale * sum over channels of (left - right)^2, of this thread's pixel, whose eps_hat is
-// tile[channel][K].
+// sums[row] += scale * s and squares[row] += s, s = sum over channels of (left - right)^2, of this thread's pixel,
+// whose eps_hat is tile[channel][K]. The `first` channels of a sample set squares; a pixel that is not `inside` has
+// none.
 template <typename T>
 __device__ void add_rows(const Pair* pairs, int rows, const T* tile, int64_t K, int count, float scale,
-                         const float (&noise)[kChannels], float* sums) {
+                         const float (&noise)[kChannels], float* sums, float* squares, bool first, bool inside) {
   float left[kChannels] = {};
   int loaded = -1;
   for (int row = 0; row < rows; ++row) {
@@ -109,6 +112,23 @@ __device__ void add_rows(const Pair* pairs, int rows, const T* tile, int64_t K, 
       }
     }
     sums[row * blockDim.x] += scale * total;
+    if (!inside) total = 0.0f;
+    squares[row * blockDim.x] = first ? total : squares[row * blockDim.x] + total;
+  }
+}
+
+// Pixels whose squares are added up together: those of a warp, or of a block that is smaller.
+__host__ __device__ inline int64_t tile_width(int64_t threads) { return threads < 32 ? threads : 32; }
+
+// to[row * B] = sum of squares[row] over the pixels of this warp, which shares the rows out among its lanes. Each
+// begins at another pixel, so that no two read the same bank.
+__device__ void add_pixels(const float* squares, int rows, int64_t B, float* to) {
+  const int width = static_cast<int>(tile_width(blockDim.x)), lane = threadIdx.x % width;
+  squares += threadIdx.x - lane;
+  for (int row = lane; row < rows; row += width) {
+    float total = 0.0f;
+    for (int i = 0; i < width; ++i) total += squares[row * blockDim.x + (lane + i) % width];
+    to[row * B] = total;
   }
 }
 
@@ -121,8 +141,8 @@ __device__ float* sums_of(const AccumulateArgs<T>& a, int64_t row, int64_t g, in
 
 // A block owns blockDim.x pixels of one image and one replicate, a thread one of them, and kRows of the K residuals and
 // P gaps. It walks the samples of its replicate in order, `channels` at a time, while the next are on their way:
-// eps_hat is read once (once for every kRows), no sum is shared between threads, no atomics, the same result at every
-// launch. Only four neighbours exchange what they bring, so that no more than a warp has to wait.
+// eps_hat is read once (once for every kRows), no sum is shared between warps, no atomics, the same result at every
+// launch. Only a warp exchanges what it has, so that no more than a warp has to wait.
 template <typename T, bool kAligned>
 __global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
   extern __shared__ __align__(16) unsigned char memory[];
@@ -170,42 +190,89 @@ __global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
       noise_id = id, noise_channel = c;
     }
     add_rows(shared.pairs, rows, shared.eps_hat + buffer * tile + threadIdx.x, a.K, count_at(c), 0.5f * a.weight[n],
-             noise, sums);
+             noise, sums, shared.squares + threadIdx.x, c == 0, h < a.HW);
+    if (!same) {
+      __syncwarp();
+      const int64_t at = h / tile_width(blockDim.x) * a.N + n;
+      add_pixels(shared.squares, rows, a.B, a.tiles + (at * (a.K + a.P) + first) * a.B + b);
+    }
     n = next_n, c = next_c;
   }
   if (h >= a.HW) return;
   for (int row = 0; row < rows; ++row) sums_of(a, first + row, g, b)[h] = sums[row * blockDim.x];
 }
 
+template <typename T>
+__global__ void sum_kernel(AccumulateArgs<T> a, int64_t tiles) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < a.N * (a.K + a.P) * a.B) a.squares[i] = half_sum(a, tiles, i);
+}
+
+struct Shape {
+  int64_t threads = 128, rows, channels = kChannels, bytes;
+  int most = 0;  // bytes of shared memory that a block may have
+
+  int64_t blocks(int64_t HW) const { return (HW + threads - 1) / threads; }
+  int64_t tiles(int64_t HW) const { return blocks(HW) * threads / tile_width(threads); }
+};
+
+// Of the blocks of accumulate_kernel; a cudaError_t.
+template <typename T>
+int shape_of(int64_t K, int64_t P, Shape* shape) {
+  int device = 0;
+  if (cudaError_t error = cudaGetDevice(&device)) return error;
+  if (cudaError_t error = cudaDeviceGetAttribute(&shape->most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) {
+    return error;
+  }
+  // Small blocks, so that a multiprocessor holds several. Many conditions need smaller ones, then fewer channels at
+  // once, then less than a warp.
+  shape->rows = std::min<int64_t>(kRows, K + P);
+  const auto bytes = [&] { return shape->bytes = Shared<T>::bytes(shape->threads, K, shape->rows, shape->channels); };
+  while (bytes() > shape->most / 4 && shape->threads > 32) shape->threads /= 2;
+  while (bytes() > shape->most && shape->channels > 1) shape->channels /= 2;
+  while (bytes() > shape->most && shape->threads > 4) shape->threads /= 2;
+  return bytes() > shape->most ? cudaErrorInvalidConfiguration : cudaSuccess;
+}
+
 }  // namespace
 
 template <typename T>
-int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
-  const int64_t parts = (a.K + a.P + kRows - 1) / kRows;
-  if (a.N * a.B * a.HW * parts == 0) return cudaSuccess;
-  const bool aligned = a.HW % 4 == 0 && reinterpret_cast<uintptr_t>(a.eps_hat) % alignof(Four<T>) == 0;
-  auto* kernel = aligned ? accumulate_kernel<T, true> : accumulate_kernel<T, false>;
-  int device = 0, most = 0;
-  if (cudaError_t error = cudaGetDevice(&device)) return error;
-  if (cudaError_t error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
-  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)) return error;
-  // Small blocks, so that a multiprocessor holds several. Many conditions need smaller ones, then fewer channels at
-  // once, then less than a warp.
-  int64_t threads = 128, rows = std::min<int64_t>(kRows, a.K + a.P), channels = kChannels;
-  const auto bytes = [&] { return Shared<T>::bytes(threads, a.K, rows, channels); };
-  while (threads > 32 && bytes() > most / 4) threads /= 2;
-  while (channels > 1 && bytes() > most) channels /= 2;
-  while (threads > 4 && bytes() > most) threads /= 2;
-  if (bytes() > most) return cudaErrorInvalidConfiguration;
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = dim3(static_cast<unsigned>((a.HW + threads - 1) / threads), static_cast<unsigned>(a.B),
-                        static_cast<unsigned>(a.G * parts));
-  launch.blockDim = dim3(static_cast<unsigned>(threads));
-  launch.dynamicSmemBytes = static_cast<size_t>(bytes());
-  launch.stream = static_cast<cudaStream_t>(stream);
-  return cudaLaunchKernelEx(&launch, kernel, a, static_cast<int>(channels));
+int accumulate_tiles_cuda(int64_t K, int64_t P, int64_t HW, int64_t* tiles) {
+  Shape shape;
+  const int error = shape_of<T>(K, P, &shape);
+  *tiles = shape.tiles(HW);
+  return error;
 }
 
+template <typename T>
+int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
+  const int64_t parts = (a.K + a.P + kRows - 1) / kRows, sums = a.N * (a.K + a.P) * a.B;
+  if (sums == 0) return cudaSuccess;
+  Shape shape;
+  if (int error = shape_of<T>(a.K, a.P, &shape)) return error;
+  cudaLaunchConfig_t launch = {};
+  launch.stream = static_cast<cudaStream_t>(stream);
+  if (a.HW > 0) {
+    const bool aligned = a.HW % 4 == 0 && reinterpret_cast<uintptr_t>(a.eps_hat) % alignof(Four<T>) == 0;
+    auto* kernel = aligned ? accumulate_kernel<T, true> : accumulate_kernel<T, false>;
+    if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.most)) {
+      return error;
+    }
+    launch.gridDim =
+        dim3(static_cast<unsigned>(shape.blocks(a.HW)), static_cast<unsigned>(a.B), static_cast<unsigned>(a.G * parts));
+    launch.blockDim = dim3(static_cast<unsigned>(shape.threads));
+    launch.dynamicSmemBytes = static_cast<size_t>(shape.bytes);
+    if (cudaError_t error = cudaLaunchKernelEx(&launch, kernel, a, static_cast<int>(shape.channels))) return error;
+  }
+  launch.blockDim = dim3(128);
+  launch.gridDim = dim3(static_cast<unsigned>((sums + 127) / 128));
+  launch.dynamicSmemBytes = 0;
+  return cudaLaunchKernelEx(&launch, sum_kernel<T>, a, shape.tiles(a.HW));
+}
+
+template int accumulate_tiles_cuda<float>(int64_t, int64_t, int64_t, int64_t*);
+template int accumulate_tiles_cuda<Half>(int64_t, int64_t, int64_t, int64_t*);
+template int accumulate_tiles_cuda<BFloat16>(int64_t, int64_t, int64_t, int64_t*);
 template int accumulate_cuda(const AccumulateArgs<float>&, void*);
 template int accumulate_cuda(const AccumulateArgs<Half>&, void*);
 template int accumulate_cuda(const AccumulateArgs<BFloat16>&, void*);

@@ -1,5 +1,6 @@
-// Table of contents of dpid._C. Pointers arrive as integers and are trusted: dpid.ops.native has checked shapes,
-// dtypes and devices. The GIL is released while a kernel runs.
+// Table of contents of dpid._C. Every argument has its name, every tensor its dtype and shape, which are checked
+// against each other; that tensors are contiguous and where they should be is for dpid.ops.compiled to see to. The GIL
+// is released while a kernel runs.
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>
@@ -10,28 +11,25 @@
 
 #include "accumulate.h"
 #include "noisy_channel.h"
+#include "view.h"
 
 namespace py = pybind11;
 using namespace dpid;
 
 namespace {
 
-template <typename T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
 template <typename Call>
-void dispatch(int dtype, const Call& call) {
-  switch (static_cast<DType>(dtype)) {
+void dispatch(DType dtype, const Call& call) {
+  switch (dtype) {
     case DType::kFloat32:
       return call(float{});
     case DType::kFloat16:
       return call(Half{});
     case DType::kBFloat16:
       return call(BFloat16{});
+    default:
+      throw std::invalid_argument("expected float32, float16 or bfloat16");
   }
-  throw std::invalid_argument("dtype code " + std::to_string(dtype) + " is unknown");
 }
 
 #ifdef DPID_HAS_CUDA
@@ -40,63 +38,106 @@ void check(int status) {
     throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(static_cast<cudaError_t>(status)));
   }
 }
+#else
+void refuse_cuda(int threads) {
+  if (threads < 0) throw std::runtime_error("CUDA: not in this build");
+}
 #endif
 
+// On the CPU alone: on a GPU a look at the values would make the host wait.
+void check_range(const char* name, const int64_t* values, int64_t count, int64_t stop) {
+  const auto [low, high] = std::minmax_element(values, values + count);
+  if (count > 0 && (*low < 0 || *high >= stop)) {
+    throw std::invalid_argument(std::string(name) + ": found values " + std::to_string(*low) + "…" +
+                                std::to_string(*high) + ", allowed are 0…" + std::to_string(stop - 1));
+  }
+}
+
 // threads < 0 launches on the CUDA stream `stream`.
-void noisy_channel(uintptr_t x, uintptr_t logsnr, uintptr_t sample_id, uintptr_t z, int64_t N, int64_t B, int64_t E,
-                   uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
-  dispatch(dtype, [&](auto type) {
+void noisy_channel(const View& x, const View& logsnr, const View& sample_id, const View& z, uint64_t seed, int threads,
+                   [[maybe_unused]] uintptr_t stream) {
+  const int64_t N = logsnr.shape[0], B = x.shape[0], C = x.shape[1], H = x.shape[2], W = x.shape[3];
+  dispatch(x.dtype, [&](auto type) {
     using T = decltype(type);
-    const NoisyChannelArgs<T> args{pointer<const T>(x),
-                                   pointer<const double>(logsnr),
-                                   pointer<const int64_t>(sample_id),
-                                   pointer<T>(z),
+    const NoisyChannelArgs<T> args{expect<const T>("x", x, {B, C, H, W}),
+                                   expect<const double>("logsnr", logsnr, {N}),
+                                   expect<const int64_t>("sample_id", sample_id, {N}),
+                                   expect<T>("z", z, {N, B, C, H, W}),
                                    N,
                                    B,
-                                   E,
+                                   C * H * W,
                                    seed};
 #ifdef DPID_HAS_CUDA
-    if (threads < 0) return check(noisy_channel_cuda(args, pointer<void>(stream)));
+    if (threads < 0) return check(noisy_channel_cuda(args, reinterpret_cast<void*>(stream)));
+#else
+    refuse_cuda(threads);
 #endif
     noisy_channel_cpu(args, threads);
   });
 }
 
-void accumulate(uintptr_t gaps, uintptr_t residuals, uintptr_t eps_hat, uintptr_t weight, uintptr_t replicate,
-                uintptr_t pairs, uintptr_t sample_id, int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int64_t P,
-                int64_t G, uint64_t seed, int dtype, int threads, [[maybe_unused]] uintptr_t stream) {
-  dispatch(dtype, [&](auto type) {
-    using T = decltype(type);
-    const AccumulateArgs<T> args{pointer<float>(gaps),
-                                 pointer<float>(residuals),
-                                 pointer<const T>(eps_hat),
-                                 pointer<const float>(weight),
-                                 pointer<const int64_t>(replicate),
-                                 pointer<const int64_t>(pairs),
-                                 pointer<const int64_t>(sample_id),
+// The first dimension of the scratch memory that accumulate needs.
+int64_t accumulate_tiles(const View& eps_hat, const View& pairs, int threads) {
+  const int64_t HW = eps_hat.shape[4] * eps_hat.shape[5];
+#ifdef DPID_HAS_CUDA
+  if (threads < 0) {
+    int64_t tiles = 0;
+    dispatch(eps_hat.dtype, [&](auto type) {
+      check(accumulate_tiles_cuda<decltype(type)>(eps_hat.shape[1], pairs.shape[0], HW, &tiles));
+    });
+    return tiles;
+  }
+#else
+  static_cast<void>(pairs);
+  refuse_cuda(threads);
+#endif
+  return accumulate_tiles_cpu(HW);
+}
+
+void accumulate(const View& gaps, const View& residuals, const View& squares, const View& tiles, const View& eps_hat,
+                const View& weight, const View& replicate, const View& pairs, const View& sample_id, uint64_t seed,
+                int threads, [[maybe_unused]] uintptr_t stream) {
+  const auto& [n, k, b, c, h, w] = eps_hat.shape;
+  const int64_t N = n, K = k, B = b, C = c, H = h, W = w;  // a lambda may capture these
+  const int64_t P = pairs.shape[0], G = gaps.shape[0], T = accumulate_tiles(eps_hat, pairs, threads);
+  dispatch(eps_hat.dtype, [&](auto type) {
+    using E = decltype(type);
+    const AccumulateArgs<E> args{expect<float>("gaps", gaps, {G, P, B, H, W}),
+                                 expect<float>("residuals", residuals, {G, K, B, H, W}),
+                                 expect<float>("squares", squares, {N, K + P, B}),
+                                 expect<float>("tiles", tiles, {T, N, K + P, B}),
+                                 expect<const E>("eps_hat", eps_hat, {N, K, B, C, H, W}),
+                                 expect<const float>("weight", weight, {N}),
+                                 expect<const int64_t>("replicate", replicate, {N}),
+                                 expect<const int64_t>("pairs", pairs, {P, 2}),
+                                 expect<const int64_t>("sample_id", sample_id, {N}),
                                  N,
                                  K,
                                  B,
                                  C,
-                                 HW,
+                                 H * W,
                                  P,
                                  G,
                                  seed};
 #ifdef DPID_HAS_CUDA
-    if (threads < 0) return check(accumulate_cuda(args, pointer<void>(stream)));
+    if (threads < 0) return check(accumulate_cuda(args, reinterpret_cast<void*>(stream)));
 #endif
+    check_range("pairs", args.pairs, 2 * P, K);
+    check_range("replicate", args.replicate, N, G);
     accumulate_cpu(args, threads);
   });
 }
 
-// counter [n,4], key [n,2] -> [n,4], rows of addresses of contiguous uint32.
-void philox(uintptr_t counter, uintptr_t key, uintptr_t out, int64_t n) {
-  const auto* c = pointer<const uint32_t>(counter);
-  const auto* k = pointer<const uint32_t>(key);
+// counter [n,4], key [n,2] -> out [n,4], on the CPU.
+void philox(const View& counter, const View& key, const View& out) {
+  const int64_t n = counter.shape[0];
+  const auto* c = expect<const uint32_t>("counter", counter, {n, 4});
+  const auto* k = expect<const uint32_t>("key", key, {n, 2});
+  auto* to = expect<uint32_t>("out", out, {n, 4});
   for (int64_t i = 0; i < n; ++i) {
     const Philox words =
         philox4x32(Philox{{c[4 * i], c[4 * i + 1], c[4 * i + 2], c[4 * i + 3]}}, k[2 * i], k[2 * i + 1]);
-    std::copy(words.v, words.v + 4, pointer<uint32_t>(out) + 4 * i);
+    std::copy(words.v, words.v + 4, to + 4 * i);
   }
 }
 
@@ -111,8 +152,12 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
   m.attr("cuda_architectures") = "";
 #endif
+  using py::literals::operator""_a;
   const auto nogil = py::call_guard<py::gil_scoped_release>();
-  m.def("noisy_channel", &noisy_channel, nogil);
-  m.def("accumulate", &accumulate, nogil);
-  m.def("philox4x32", &philox, nogil);
+  m.def("noisy_channel", &noisy_channel, nogil, py::kw_only(), "x"_a, "logsnr"_a, "sample_id"_a, "z"_a, "seed"_a,
+        "threads"_a, "stream"_a);
+  m.def("accumulate_tiles", &accumulate_tiles, py::kw_only(), "eps_hat"_a, "pairs"_a, "threads"_a);
+  m.def("accumulate", &accumulate, nogil, py::kw_only(), "gaps"_a, "residuals"_a, "squares"_a, "tiles"_a, "eps_hat"_a,
+        "weight"_a, "replicate"_a, "pairs"_a, "sample_id"_a, "seed"_a, "threads"_a, "stream"_a);
+  m.def("philox4x32", &philox, py::kw_only(), "counter"_a, "key"_a, "out"_a);
 }

@@ -26,7 +26,7 @@
 
 namespace dpid {
 
-enum class DType : int { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+enum class DType : int { kFloat32, kFloat16, kBFloat16, kFloat64, kInt64, kUInt32 };
 
 struct Half {
   uint16_t bits;

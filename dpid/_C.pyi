@@ -1,12 +1,12 @@
 has_cuda: bool
 cuda_architectures: str
 
-def noisy_channel(
-    x: int, logsnr: int, sample_id: int, z: int,
-    N: int, B: int, E: int, seed: int, dtype: int, threads: int, stream: int, /,
-) -> None: ...  # fmt: skip
+View = tuple[int, int, tuple[int, ...]]  # address, dtype, shape
+
+def noisy_channel(*, x: View, logsnr: View, sample_id: View, z: View, seed: int, threads: int, stream: int) -> None: ...
+def accumulate_tiles(*, eps_hat: View, pairs: View, threads: int) -> int: ...
 def accumulate(
-    gaps: int, residuals: int, eps_hat: int, weight: int, replicate: int, pairs: int, sample_id: int,
-    N: int, K: int, B: int, C: int, HW: int, P: int, G: int, seed: int, dtype: int, threads: int, stream: int, /,
+    *, gaps: View, residuals: View, squares: View, tiles: View, eps_hat: View, weight: View, replicate: View,
+    pairs: View, sample_id: View, seed: int, threads: int, stream: int,
 ) -> None: ...  # fmt: skip
-def philox4x32(counter: int, key: int, out: int, n: int, /) -> None: ...
+def philox4x32(*, counter: View, key: View, out: View) -> None: ...

@@ -25,9 +25,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dpid.studies.command import at_home, bar, study
 from dpid.files import whole, writable
 from dpid.process import prepare, printing, told, warn
+from dpid.studies.command import at_home, bar, study
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult
@@ -292,7 +292,8 @@ def info() -> None:
 
     from dpid import __version__
     from dpid.denoisers.loading import EMBEDDED, embedded_path
-    from dpid.ops.native import CUDA_ARCHITECTURES, HAS_CUDA
+    from dpid.device import gpu_names
+    from dpid.ops.compiled import CUDA_ARCHITECTURES, HAS_CUDA
 
     def installed(package: str) -> str:
         try:
@@ -306,7 +307,7 @@ def info() -> None:
     for package in ("torch", "diffusers", "transformers", "triton"):
         table.add_row(package, installed(package))
     table.add_row("CUDA in this build", f"yes, {CUDA_ARCHITECTURES}" if HAS_CUDA else "no")
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices = gpu_names()
     table.add_row("devices", ", ".join([f"CPU ({torch.get_num_threads()} threads)", *devices]))
     for name in EMBEDDED:
         words = json.loads((embedded_path(name) / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]

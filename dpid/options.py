@@ -55,9 +55,9 @@ class Options:
     samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` ("pilot": of 4 · …)
     replicates : repeats, from whose spread the errors come; None: eight, or four of fewer than 16 samples. Of the same
         samples eight tell an error of more degrees of freedom: in a 95 % interval 2.4 of them, of four 3.2
-    rule : which log-SNRs, one of :mod:`dpid.estimation.sampling`; "adaptive" needs :attr:`dpid.Explainer.density`; "pilot" is
-        "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where there is a
-        density, else "shifted-grid"
+    rule : which log-SNRs, one of :mod:`dpid.estimation.sampling`; "adaptive" needs :attr:`dpid.Explainer.density`;
+        "pilot" is "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where
+        there is a density, else "shifted-grid"
     antithetic : use each noise with both signs
     tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it (0.05: 5 %),
         looking after 1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``

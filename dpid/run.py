@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dpid import __version__
 from dpid.denoisers.protocol import Conditions, Denoiser
+from dpid.device import out_of_memory, peak_memory
 from dpid.estimation.density import learn_density
-from dpid.estimation.engine import Accumulator, integrate, out_of_memory, peak_memory, profile_edges
+from dpid.estimation.engine import Accumulator, integrate, profile_edges
 from dpid.estimation.estimators import SIGNED, needed_pairs, set_function, set_profile
 from dpid.estimation.precision import rounding_bias
 from dpid.estimation.sampling import Samples, draw, shifts

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import dpid
-from dpid.denoisers.modes import exact_float32
+from dpid.device import exact_float32
+from dpid.ops import _table
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -45,6 +46,16 @@ def test_a_gpu_and_a_cpu_explain_alike(exact, two_things, options):
             assert there.estimates[name].information[subset].value == pytest.approx(i.value, rel=1e-3, abs=1e-2)
     for a, b in zip(there.maps.unique.values(), here.maps.unique.values(), strict=True):
         assert float((a - b).norm() / b.norm()) < 1e-2  # fp32 rounding of pixels whose parts cancel
+
+
+@gpu
+def test_triton_serves_where_nothing_is_compiled(exact, two_things, monkeypatch):
+    rows = {op: {b: f for b, f in row.items() if b != "cuda"} for op, row in _table.TABLE.items()}
+    there = exact["cuda"].explain(*two_things, samples=32)
+    monkeypatch.setattr(_table, "TABLE", rows)
+    again = exact["cuda"].explain(*two_things, samples=32)
+    # As above: the noise agrees to 4 ulp.
+    assert again.synergy.value == pytest.approx(there.synergy.value, rel=1e-3, abs=1e-2)
 
 
 @gpu

@@ -1,14 +1,20 @@
-"""gaps[g,p] += ½ w Σ_C (ε̂_i - ε̂_j)² and residuals[g,k] += ½ w Σ_C (ε - ε̂_k)², one program a block of pixels."""
+"""gaps[g,p] += ½ w Σ_C (ε̂_i - ε̂_j)² and residuals[g,k] += ½ w Σ_C (ε - ε̂_k)², one program a tile of pixels.
+
+The sums of the squares of every tile, without w, go to memory; a second kernel adds them up.
+"""
 
 import triton
 import triton.language as tl
-from dpid.triton_kernels.philox import normal
 from torch import Tensor
+
+from dpid.triton_kernels.philox import normal
+
+BLOCK = 128  # pixels a tile
 
 
 @triton.jit
 def _accumulate_kernel(
-    gaps, residuals, eps_hat, weight, replicate, pairs, sample_id, seed, N, K, B, C, HW, P, BLOCK: tl.constexpr
+    gaps, residuals, tiles, eps_hat, weight, replicate, pairs, sample_id, seed, N, K, B, C, HW, P, BLOCK: tl.constexpr
 ):
     b = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -17,6 +23,7 @@ def _accumulate_kernel(
         half = 0.5 * tl.load(weight + n)
         g = tl.load(replicate + n)
         sample = tl.load(sample_id + n)
+        squares = tiles + (tl.program_id(1).to(tl.int64) * N + n) * (K + P) * B + b
         for k in range(K):
             total = tl.zeros([BLOCK], tl.float32)
             for c in range(C):
@@ -27,6 +34,7 @@ def _accumulate_kernel(
                 total += difference * difference
             to = residuals + ((g * K + k) * B + b) * HW + h
             tl.store(to, tl.load(to, mask=mask) + half * total, mask=mask)
+            tl.store(squares + k * B, tl.sum(tl.where(mask, total, 0.0)))
         for p in range(P):
             i = tl.load(pairs + 2 * p)
             j = tl.load(pairs + 2 * p + 1)
@@ -40,17 +48,32 @@ def _accumulate_kernel(
                 total += difference * difference
             to = gaps + ((g * P + p) * B + b) * HW + h
             tl.store(to, tl.load(to, mask=mask) + half * total, mask=mask)
+            tl.store(squares + (K + p) * B, tl.sum(tl.where(mask, total, 0.0)))
+
+
+@triton.jit
+def _sum_kernel(tiles, squares, TILES, SIZE, BLOCK: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < SIZE
+    total = tl.zeros([BLOCK], tl.float64)  # there may be thousands of tiles
+    for tile in range(TILES):
+        total += tl.load(tiles + tile * SIZE + i, mask=mask, other=0.0).to(tl.float64)
+    tl.store(squares + i, (0.5 * total).to(tl.float32), mask=mask)
 
 
 def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
-) -> None:  # fmt: skip
-    """Shapes as in ``dpid.ops.accumulate``, which has checked them; samples are added in order."""
+) -> Tensor:  # fmt: skip
+    """Squares [N,K+P,B]; shapes as in ``dpid.ops.accumulate``, which has checked them; samples are added in order."""
     n, k, b, c, height, width = eps_hat.shape
+    sums, count = (n, k + len(pairs), b), triton.cdiv(height * width, BLOCK)
+    # All memory is taken before the launch: where there is none, nothing has been added.
+    squares, tiles = gaps.new_zeros(sums), gaps.new_empty(count, *sums)
+    inputs = [t.contiguous() for t in (eps_hat, weight, replicate, pairs, sample_id)]
     if eps_hat.numel():
-        grid = (b, triton.cdiv(height * width, 128))
-        _accumulate_kernel[grid](
-            gaps, residuals, eps_hat.contiguous(), weight.contiguous(), replicate.contiguous(), pairs.contiguous(),
-            sample_id.contiguous(), seed, n, k, b, c, height * width, len(pairs), BLOCK=128,
-        )  # fmt: skip
+        _accumulate_kernel[(b, count)](
+            gaps, residuals, tiles, *inputs, seed, n, k, b, c, height * width, len(pairs), BLOCK=BLOCK
+        )
+        _sum_kernel[(triton.cdiv(squares.numel(), BLOCK),)](tiles, squares, count, squares.numel(), BLOCK=BLOCK)
+    return squares

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import nn
+
+from dpid.device import without_autocast
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMPORTED_IN = os.getpid()
@@ -24,7 +25,7 @@ def check_precision(precision: str, *allowed: str) -> None:
 def usable_device(device: str | None) -> torch.device:
     """The device called ``device``, or the fastest there is; ``ValueError`` for one that cannot be used."""
     try:
-        chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device is None else device)
+        chosen = default_device() if device is None else torch.device(device)
         torch.zeros(1).to(chosen).cpu()  # of "meta" there is nothing to copy
     except Exception as error:  # torch has many for this
         reason = str(error).strip().partition("\n")[0][:160]
@@ -43,9 +44,7 @@ def undisturbed() -> Iterator[None]:
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.no_grad())
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                modes.enter_context(torch.autocast(kind, enabled=False))
+        modes.enter_context(without_autocast())
         if torch.get_default_device().type != "cpu":
             modes.enter_context(torch.device("cpu"))
         if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
@@ -65,23 +64,3 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """float32 that is float32: on CUDA torch's convolutions round it to TF32's 10 bits, and its products if asked to.
-
-    What was set before is put back.
-    """
-    backends: Any = torch.backends
-    new = hasattr(backends.cuda.matmul, "fp32_precision")  # since torch 2.9
-    where = (backends.cudnn.conv if new else backends.cudnn, backends.cuda.matmul)
-    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
-    before = [getattr(w, name) for w in where]
-    try:
-        for w in where:
-            setattr(w, name, exact)
-        yield
-    finally:
-        for w, value in zip(where, before, strict=True):
-            setattr(w, name, value)

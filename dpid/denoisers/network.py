@@ -20,9 +20,10 @@ from dpid.denoisers import check
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import PRECISIONS, check_precision, exact_float32
+from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.denoisers.texts import check_kind
+from dpid.device import exact_float32
 
 _LOG = logging.getLogger("dpid")
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dpid import ops
 from dpid.denoisers.protocol import Conditions, Denoiser
+from dpid.device import exact_float32, free_memory, is_gpu, out_of_memory
 from dpid.estimation.grid import shares
 from dpid.estimation.sampling import Samples
 
@@ -60,28 +59,29 @@ class Accumulator:
             zeros(groups, bins, len(pairs), b), zeros(groups, bins, conditions, b),
         )  # fmt: skip
 
-    def profile_of(self, eps_hat: Tensor, noise: Tensor, part: Samples, spread: Tensor) -> tuple[Tensor, Tensor]:
-        """½ w ‖·‖² of every pair and residual by group and bin: eps_hat [N,K,B,C,H,W], noise [N,B,C,H,W].
+    def profile_weights(self, samples: Samples, denoiser: Denoiser) -> Tensor:
+        """How much of the squares of each of ``samples`` goes to each group and bin of the profile, float32 [A·L,N].
 
-        ``spread`` [N,L]: what share of a sample belongs to each bin; see :func:`dpid.estimation.grid.shares`.
+        A sample is shared out over the bins as the cell of its level of ``denoiser`` is; see
+        :func:`dpid.estimation.grid.shares`.
         """
-        groups = self.gap_profile.shape[0]
-        to_group = functional.one_hot(part.replicate % groups, groups) * (part.weight / 2)[:, None]
-        first, second = self.pairs.unbind(1)
-        # A pair at a time: all differences at once would take more memory than the UNet's output itself.
-        gaps = [
-            (eps_hat.index_select(1, first[p]) - eps_hat.index_select(1, second[p])).float().square().flatten(3).sum(-1)
-            for p in range(len(first))
-        ]
-        residuals = [(noise - e).float().square().flatten(2).sum(-1) for e in eps_hat.unbind(1)]
-        return (
-            torch.einsum("na,nl,npb->alpb", to_group, spread, torch.cat(gaps, 1)),
-            torch.einsum("na,nl,nkb->alkb", to_group, spread, torch.stack(residuals, 1)),
-        )
+        groups, bins = self.gap_profile.shape[:2]
+        if not bins:
+            return torch.empty(0, len(samples.logsnr))
+        spread = shares(samples.logsnr, denoiser.logsnr_grid.cpu(), self.edges.cpu()) * samples.weight[:, None]
+        to_group = functional.one_hot(samples.replicate % groups, groups)
+        return torch.einsum("na,nl->aln", to_group.double(), spread).flatten(0, 1).float()
 
-    def is_finite(self, replicates: Tensor | slice = slice(None)) -> bool:
-        """Whether no sum of ``replicates`` is NaN or infinite."""
-        return bool(self.residuals[replicates].isfinite().all())
+    def add_profile(self, weights: Tensor, gap_squares: Tensor, residual_squares: Tensor) -> None:
+        """Add squares [N,P,B] and [N,K,B] to groups and bins by ``weights`` [A·L,N]; takes no memory."""
+        with exact_float32():
+            for profile, squares in ((self.gap_profile, gap_squares), (self.residual_profile, residual_squares)):
+                rows = squares.flatten(1)
+                profile.view(len(weights), rows.shape[1]).addmm_(weights, rows)
+
+    def is_finite(self) -> bool:
+        """Whether no sum is NaN or infinite."""
+        return bool(self.residuals.isfinite().all())
 
 
 def profile_groups(replicates: int) -> int:
@@ -133,34 +133,9 @@ def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
     """Denoiser evaluations a call for latents ``x`` [B,C,H,W]: as many as run fastest and fit half the free memory."""
     b, _, h, w = x.shape
     # Larger batches are no faster: measured on two cores; on a GPU a batch of 64 such maps keeps every core busy.
-    fastest = max(conditions * b, (16_384 if x.device.type == "cpu" else 262_144) // (h * w))
+    fastest = max(conditions * b, (262_144 if is_gpu(x.device) else 16_384) // (h * w))
     need = denoiser.evaluation_bytes(h, w)
-    if need == 0:
-        return fastest
-    if x.device.type == "cuda":  # and what torch holds, but no tensor uses
-        free = torch.cuda.mem_get_info(x.device)[0]
-        free += torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
-    else:
-        free = psutil.virtual_memory().available
-    return max(1, min(fastest, free // 2 // need))
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the GPU by this process's tensors, elsewhere of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(psutil.Process().memory_info().peak_wset)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether ``error`` says so."""
-    # On the CPU it is a RuntimeError like any other: "[enforce fail at alloc_cpu.cpp] … can't allocate memory".
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return max(1, min(fastest, free_memory(x.device) // 2 // need)) if need else fastest
 
 
 @dataclass
@@ -175,12 +150,12 @@ class _Run:
     seed: int
     on_batch: Callable[[], None] | None
     watch: bool
-    spread: Tensor = field(init=False)  # [N,L]
+    weights: Tensor = field(init=False)  # of the profile, [A·L,N]
 
     def all(self, size: int) -> None:
         """Every sample, ``size`` evaluations a call, fewer where memory runs out."""
         # Once: inside the loop the host never waits for the device.
-        self.spread = self._spread().to(self.x.device, torch.float32)
+        self.weights = self.into.profile_weights(self.samples, self.denoiser).to(self.x.device)
         self.samples = self.samples.to(self.x.device)
         k, b = self.into.residuals.shape[1:3]
         start = 0
@@ -208,31 +183,17 @@ class _Run:
         else:
             chunks = [self.conditions[k : k + conditions] for k in range(0, names, conditions)]
             eps_hat = torch.cat([self.denoiser.eps_hat(z, part.logsnr, chunk) for chunk in chunks], 1)
-        profile = self._profile(eps_hat, batch) if self.spread.shape[1] else ()
-        ops.accumulate(
+        squares = ops.accumulate(
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
-        )  # fmt: skip
+        )
         # Whatever needs memory came before: a batch that does not fit has added nothing.
-        for total, more in zip((into.gap_profile, into.residual_profile), profile, strict=False):
-            total += more
-        if self.watch and not into.is_finite(part.replicate.unique()):
+        if len(self.weights):
+            into.add_profile(self.weights[:, batch], *squares)
+        if self.watch and not squares[1].isfinite().all():
             _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
         into.evaluations += eps_hat.shape[0] * eps_hat.shape[1] * eps_hat.shape[2]
         if self.on_batch:
             self.on_batch()
-
-    def _spread(self) -> Tensor:
-        """What share of every sample belongs to each bin of the profile, [N,L]; L = 0 without one."""
-        if len(self.into.edges) == 1:
-            return self.samples.logsnr.new_zeros(len(self.samples.logsnr), 0)
-        return shares(self.samples.logsnr, self.denoiser.logsnr_grid.cpu(), self.into.edges.cpu())
-
-    def _profile(self, eps_hat: Tensor, batch: slice) -> tuple[Tensor, Tensor]:
-        part = self.samples[batch]
-        # σ(-200) is 1 and σ(200) nothing: the channel gives the noise itself.
-        silent = torch.full_like(part.logsnr, -200.0)
-        noise = ops.noisy_channel(self.x, silent, part.sample_id, self.seed)
-        return self.into.profile_of(eps_hat, noise, part, self.spread[batch])
 
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dpid.denoisers.protocol import Denoiser
+from dpid.device import default_device, has_bfloat16, is_gpu
 from dpid.estimation.estimators import evaluate, set_function
 from dpid.estimation.sampling import draw
 from dpid.prompts.plan import Plan
@@ -27,8 +28,8 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 
     bfloat16 is coarser than float16, but has float32's range: it is for what float16 cannot hold.
     """
-    if device.type == "cuda":
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if is_gpu(device):
+        bf16 = has_bfloat16(device)
         return ("float16", "bfloat16", "float32") if bf16 else ("float16", "float32")
     # A CPU without the instructions converts each product: bf16 convolutions then take a hundred times longer.
     has = getattr(torch.cpu, "get_capabilities", dict[str, Any])()  # newer than the oldest torch that dpid takes
@@ -40,8 +41,8 @@ def for_one(precision: str, device: str | None, samples: int) -> str:
 
     On a CPU bfloat16 halves the time, but its pilot runs ``PILOT`` samples in both types: it pays above four of them.
     """
-    cpu = not torch.cuda.is_available() if device is None else device == "cpu"
-    return "float32" if precision == "auto" and cpu and samples <= 4 * PILOT else precision
+    on_cpu = not is_gpu(torch.device(device) if device else default_device())
+    return "float32" if precision == "auto" and on_cpu and samples <= 4 * PILOT else precision
 
 
 def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:

@@ -1,26 +1,26 @@
-"""The compiled ops. Each has four backends with one truth: reference, cpu, cuda, triton; those of the UNet have two.
+"""The compiled ops, each with one truth: the reference, readable torch, which every other backend is tested against.
 
-``backend=None`` takes ``DPID_BACKEND`` from the environment, else the compiled kernel of the tensors' device, else
-(a build without CUDA) the reference. A backend that is named and cannot run raises.
+``noisy_channel`` and ``accumulate`` have four backends: reference, cpu, cuda, triton; ``group_norm_silu`` and
+``geglu``, of the UNet, two: reference and triton. ``backend=None`` takes ``DPID_BACKEND`` from the environment if the
+op has that backend, else the best for the tensors' device: the compiled kernel, else Triton's on a GPU, else the
+reference, but never a float64 reference on a GPU; see ``dpid/ops/_table.py``. A backend that is named and cannot
+compute raises.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dpid.ops import _schemas, native, reference
-from dpid.ops.unet import geglu, group_norm_silu, load_triton
+from dpid.ops import _schemas as _schemas  # registers torch.ops.dpid
+from dpid.ops import compiled
+from dpid.ops._table import BACKENDS, TABLE, Op, function
 
 __all__ = [
     "BACKENDS", "accumulate", "geglu", "group_norm_silu", "noisy_channel", "normal",
     "philox4x32",
 ]  # fmt: skip
 
-BACKENDS = ("reference", "cpu", "cuda", "triton")
 _LEVELS, _INDICES = (torch.float64, torch.float32), (torch.int64,)
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -47,26 +47,8 @@ def _check_length(name: str, value: Tensor, n: int) -> None:
         raise ValueError(f"{name}: found length {len(value)}, expected N = {n}")
 
 
-def _implementation(backend: str | None, device: torch.device) -> ModuleType | Any:
-    backend = backend or native.ENVIRONMENT
-    if backend is None:
-        if device.type not in _schemas.DEVICES:
-            return reference
-        # The dispatcher costs more than the kernel of a small input: it is asked only where it has a say.
-        return torch.ops.dpid if torch.compiler.is_compiling() else native
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: found {backend!r}, allowed are {', '.join(BACKENDS)}")
-    if backend == "cuda" and not native.HAS_CUDA:
-        raise RuntimeError("backend: 'cuda' is not in this build of dpid; build with nvcc on the PATH (DPID_CUDA=ON)")
-    if backend in ("cpu", "cuda") and device.type != backend:
-        raise RuntimeError(f"backend: {backend!r} needs tensors on {backend}, found {device}")
-    if backend == "triton":
-        return load_triton()
-    return reference if backend == "reference" else native
-
-
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, backend: str | None = None) -> Tensor:
-    """Noise ``x`` at every log-SNR: z[n] = √σ(λ_n) x + √σ(-λ_n) ε(seed, sample_id[n]).
+    """``x`` noised at every log-SNR: z[n] = √σ(λ_n) x + √σ(-λ_n) ε(seed, sample_id[n]).
 
     Parameters
     ----------
@@ -91,15 +73,15 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, ba
     _check("sample_id", sample_id, 1, _INDICES, device)
     if sample_id.shape != logsnr.shape:
         _check_length("sample_id", sample_id, len(logsnr))
-    z: Tensor = _implementation(backend, device).noisy_channel(x, logsnr, sample_id, _check_seed(seed))
+    z: Tensor = function("noisy_channel", backend, device)(x, logsnr, sample_id, _check_seed(seed))
     return z
 
 
 def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int, *, backend: str | None = None,
-) -> None:  # fmt: skip
-    """One pass over ``eps_hat``: add the squared gaps between conditions and the squared residuals, in place.
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Squares of every sample's image, from one pass over ``eps_hat`` that adds them to ``gaps`` and ``residuals``.
 
     gaps[g,p] += ½ w_n Σ_C (ε̂_i - ε̂_j)², (i, j) = pairs[p]; residuals[g,k] += ½ w_n Σ_C (ε - ε̂_k)², g = replicate[n],
     with ε regenerated from (seed, sample_id). Together they hold all three estimators of information.
@@ -114,10 +96,16 @@ def accumulate(
     pairs : [P,2] int64 in [0, K)
     sample_id, seed, backend : as for :func:`noisy_channel`
 
+    Returns
+    -------
+    gap_squares : [N,P,B] fp32, ½ ‖ε̂_i - ε̂_j‖² over C, H and W of every sample, without its weight
+    residual_squares : [N,K,B] fp32, ½ ‖ε - ε̂_k‖²
+
     Raises
     ------
     ValueError, TypeError, RuntimeError
-        wrong rank, shape, range, dtype, device or gradient; nothing is written
+        wrong rank, shape, range (on a GPU it is not looked at), dtype, device or gradient, or no memory; nothing is
+        written
     """
     device = eps_hat.device if isinstance(eps_hat, Tensor) else torch.device("cpu")
     _check("eps_hat", eps_hat, 6, _FLOATS, device)
@@ -134,17 +122,10 @@ def accumulate(
             raise ValueError(f"{name}: found {tuple(acc.shape)}, expected contiguous (G, {rows}, {b}, {h}, {w})")
     if pairs.shape[1] != 2:
         raise ValueError(f"pairs: found shape {tuple(pairs.shape)}, expected (P, 2)")
-    if device.type == "cpu":  # on a GPU a look at the values would make the host wait
-        _check_range("pairs", pairs, k)
-        _check_range("replicate", replicate, gaps.shape[0])
-    _implementation(backend, device).accumulate(
+    squares: Tensor = function("accumulate", backend, device)(
         gaps, residuals, eps_hat, weight, replicate, pairs, sample_id, _check_seed(seed)
     )
-
-
-def _check_range(name: str, value: Tensor, stop: int) -> None:
-    if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < stop:
-        raise ValueError(f"{name}: found values {int(value.min())}…{int(value.max())}, allowed are 0…{stop - 1}")
+    return squares[:, k:], squares[:, :k]
 
 
 def _check_seed(seed: int) -> int:
@@ -154,6 +135,60 @@ def _check_seed(seed: int) -> int:
     return seed - 2**64 if seed >= 2**63 else seed
 
 
+def _unet_function(op: str, backend: str | None, **tensors: Tensor) -> Op:
+    """What computes ``op`` on ``tensors``; where none is named, torch has float64 and what wants gradients."""
+    name, first = next(iter(tensors.items()))
+    for other, tensor in tensors.items():
+        if (
+            tensor.dtype not in (torch.float64, *_FLOATS)
+            or tensor.dtype != first.dtype
+            or tensor.device != first.device
+        ):
+            raise TypeError(
+                f"{other}: found {tensor.dtype} on {tensor.device}, expected {first.dtype} on {first.device}"
+            )
+    graded = [other for other, tensor in tensors.items() if tensor.requires_grad]
+    if backend is None and (graded or first.dtype == torch.float64):
+        backend = "reference"
+    chosen = function(op, backend, first.device)
+    if chosen is not TABLE[op]["reference"]:
+        if first.dtype == torch.float64:
+            raise TypeError(f"{name}: found torch.float64; the kernels take float32, float16 and bfloat16")
+        if graded:
+            raise ValueError(
+                f"{graded[0]}: requires_grad is set; the kernel has no gradient: pass {graded[0]}.detach()"
+            )
+    return chosen
+
+
+def group_norm_silu(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True, *,
+    backend: str | None = None,
+) -> Tensor:  # fmt: skip
+    """SiLU(GroupNorm(x)), without ``silu`` GroupNorm(x): x [B,C,H,W], weight and bias [C] -> [B,C,H,W].
+
+    ``ValueError`` if groups do not divide C. The kernel returns channels-last memory.
+    """
+    if x.ndim != 4 or groups < 1 or x.shape[1] % groups:
+        raise ValueError(f"x, groups: found {tuple(x.shape)}, {groups}; expected [B,C,H,W] with groups dividing C")
+    if weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
+        raise ValueError(f"weight, bias: found {tuple(weight.shape)}, {tuple(bias.shape)}, expected ({x.shape[1]},)")
+    chosen = _unet_function("group_norm_silu", backend, x=x, weight=weight, bias=bias)
+    out: Tensor = chosen(x, groups, weight, bias, eps, silu)
+    return out
+
+
+def geglu(x: Tensor, *, backend: str | None = None) -> Tensor:
+    """First half of the last dimension times GELU of the second: x [..., 2D] -> [..., D].
+
+    ``ValueError`` if the last dimension is odd.
+    """
+    if x.ndim < 1 or x.shape[-1] % 2:
+        raise ValueError(f"x: found {tuple(x.shape)}, expected an even last dimension")
+    out: Tensor = _unet_function("geglu", backend, x=x)(x)
+    return out
+
+
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     """Philox4x32-10: counter uint32 [n,4], key uint32 [n,2] -> uint32 [n,4], on the CPU (Salmon et al., SC 2011)."""
     cpu = torch.device("cpu")
@@ -161,7 +196,7 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     _check("key", key, 2, (torch.uint32,), cpu)
     if counter.shape != (len(key), 4) or key.shape != (len(counter), 2):
         raise ValueError(f"counter, key: found {tuple(counter.shape)}, {tuple(key.shape)}, expected (n, 4), (n, 2)")
-    return native.philox4x32(counter, key)
+    return compiled.philox4x32(counter, key)
 
 
 def normal(seed: int, sample_id: Tensor, shape: tuple[int, int, int, int], *, backend: str | None = None) -> Tensor:

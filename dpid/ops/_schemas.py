@@ -1,18 +1,23 @@
-"""Schemas, fakes and device kernels of all ops, registered as ``torch.ops.dpid.*``."""
+"""Schemas and fakes of all ops, registered as ``torch.ops.dpid.*``, where the backend is the automatic one."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dpid.ops import native
+from dpid.ops._table import DEVICES, automatic
 
-torch.library.define("dpid::noisy_channel", "(Tensor x, Tensor logsnr, Tensor sample_id, int seed) -> Tensor")
-torch.library.define(
-    "dpid::accumulate",
-    "(Tensor(a!) gaps, Tensor(b!) residuals, Tensor eps_hat, Tensor weight, Tensor replicate, Tensor pairs, "
-    "Tensor sample_id, int seed) -> ()",
-)
+for schema in (
+    "noisy_channel(Tensor x, Tensor logsnr, Tensor sample_id, int seed) -> Tensor",
+    "accumulate(Tensor(a!) gaps, Tensor(b!) residuals, Tensor eps_hat, Tensor weight, Tensor replicate, Tensor pairs, "
+    "Tensor sample_id, int seed) -> Tensor",
+    "group_norm_silu(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu) -> Tensor",
+    "geglu(Tensor x) -> Tensor",
+):
+    name, signature = schema.split("(", 1)
+    torch.library.define(f"dpid::{name}", f"({signature}")
 
 
 @torch.library.register_fake("dpid::noisy_channel")
@@ -24,10 +29,40 @@ def _(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
 def _(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
-) -> None:  # fmt: skip
-    return None
+) -> Tensor:  # fmt: skip
+    n, k, b = eps_hat.shape[:3]
+    return gaps.new_empty((n, k + pairs.shape[0], b))
 
 
-DEVICES = ("cpu", "cuda") if native.HAS_CUDA else ("cpu",)
-torch.library.register_kernel("dpid::noisy_channel", DEVICES, native.noisy_channel)
-torch.library.register_kernel("dpid::accumulate", DEVICES, native.accumulate)
+@torch.library.register_fake("dpid::group_norm_silu")
+def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+@torch.library.register_fake("dpid::geglu")
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
+
+
+@torch.library.register_kernel("dpid::noisy_channel", DEVICES)
+def _(x: Tensor, *rest: Any) -> Tensor:
+    z: Tensor = automatic("noisy_channel", x.device)(x, *rest)
+    return z
+
+
+@torch.library.register_kernel("dpid::accumulate", DEVICES)
+def _(gaps: Tensor, *rest: Any) -> Tensor:
+    squares: Tensor = automatic("accumulate", gaps.device)(gaps, *rest)
+    return squares
+
+
+@torch.library.register_kernel("dpid::group_norm_silu", DEVICES)
+def _(x: Tensor, *rest: Any) -> Tensor:
+    out: Tensor = automatic("group_norm_silu", x.device)(x, *rest)
+    return out.contiguous(memory_format=torch.channels_last)  # as the fake promises, and Triton's kernel does
+
+
+@torch.library.register_kernel("dpid::geglu", DEVICES)
+def _(x: Tensor) -> Tensor:
+    out: Tensor = automatic("geglu", x.device)(x)
+    return out

@@ -63,16 +63,24 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Te
 def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
-) -> None:  # fmt: skip
-    """Add ½ w Σ_C (ε̂_i - ε̂_j)² to ``gaps`` [G,P,B,H,W] and ½ w Σ_C (ε - ε̂_k)² to ``residuals`` [G,K,B,H,W]."""
-    n, _, b, *shape = eps_hat.shape
+) -> Tensor:  # fmt: skip
+    """Squares [N,K+P,B] ½ Σ_CHW (ε - ε̂_k)² of every residual, then ½ Σ_CHW (ε̂_i - ε̂_j)² of every pair.
+
+    Adds the same times the weight, summed over C alone, to ``residuals`` [G,K,B,H,W] and ``gaps`` [G,P,B,H,W].
+    """
+    n, k, b, *shape = eps_hat.shape
+    for name, value, stop in (("pairs", pairs, k), ("replicate", replicate, len(gaps))):
+        if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < stop:
+            raise ValueError(f"{name}: found values {int(value.min())}…{int(value.max())}, allowed are 0…{stop - 1}")
     e = eps_hat.to(torch.float64)
     eps = normal(seed, sample_id, b, prod(shape)).view(n, 1, b, *shape)
-    half = 0.5 * weight.to(torch.float64).view(-1, 1, 1, 1, 1)
-    gap = half * (e[:, pairs[:, 0]] - e[:, pairs[:, 1]]).square().sum(3)
-    residual = half * (eps - e).square().sum(3)
-    gaps += torch.zeros_like(gaps, dtype=torch.float64).index_add_(0, replicate, gap).to(gaps.dtype)
-    residuals += torch.zeros_like(residuals, dtype=torch.float64).index_add_(0, replicate, residual).to(gaps.dtype)
+    rows = 0.5 * torch.cat((eps - e, e[:, pairs[:, 0]] - e[:, pairs[:, 1]]), 1).square().sum(3)  # [N,K+P,B,H,W]
+    squares = rows.sum((-2, -1)).to(gaps.dtype)
+    rows *= weight.to(torch.float64).view(-1, 1, 1, 1, 1)
+    total = rows.new_zeros(len(gaps), *rows.shape[1:]).index_add_(0, replicate, rows).to(gaps.dtype)
+    residuals += total[:, :k]
+    gaps += total[:, k:]
+    return squares
 
 
 def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """The Triton backend: imported only when it is asked for, since triton is optional."""
 
-from dpid.ops.native import on_device
+from dpid.device import on_device
 from dpid.triton_kernels import accumulate as _accumulate
 from dpid.triton_kernels import geglu as _geglu
 from dpid.triton_kernels import group_norm_silu as _group_norm_silu

@@ -32,6 +32,12 @@ std::vector<float> normal(int64_t count, std::mt19937& random) {
   return out;
 }
 
+void close(const std::vector<float>& got, const std::vector<float>& exact, float tolerance, const char* what) {
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (!(std::fabs(got[i] - exact[i]) <= tolerance * (1 + std::fabs(exact[i])))) emulated::fail(what);
+  }
+}
+
 template <typename T>
 void compare(const Case& c) {
   emulated::most = c.most;
@@ -53,8 +59,16 @@ void compare(const Case& c) {
   const std::vector<float> weight(static_cast<size_t>(c.N), 1.5f);
   std::vector<float> gaps = normal(c.G * P * c.B * c.HW, random), residuals = normal(c.G * c.K * c.B * c.HW, random);
   std::vector<float> exact_gaps = gaps, exact_residuals = residuals;
+  int64_t count = 0;
+  if (accumulate_tiles_cuda<T>(c.K, P, c.HW, &count) != cudaSuccess) emulated::fail("tiles");
+  const auto sums = static_cast<size_t>(c.N * (c.K + P) * c.B);
+  const float nan = std::nanf("");  // to be written before it is read
+  std::vector<float> squares(sums, nan), exact_squares(sums, nan), tiles(sums * static_cast<size_t>(count), nan);
+  std::vector<float> exact_tiles(sums * static_cast<size_t>(accumulate_tiles_cpu(c.HW)), nan);
   AccumulateArgs<T> args{gaps.data(),
                          residuals.data(),
+                         squares.data(),
+                         tiles.data(),
                          eps_hat + c.offset,
                          weight.data(),
                          replicate.data(),
@@ -70,13 +84,12 @@ void compare(const Case& c) {
                          7};
   if (accumulate_cuda(args, nullptr) != cudaSuccess) emulated::fail("launch");
   args.gaps = exact_gaps.data(), args.residuals = exact_residuals.data();
+  args.squares = exact_squares.data(), args.tiles = exact_tiles.data();
   accumulate_cpu(args, 1);
-  gaps.insert(gaps.end(), residuals.begin(), residuals.end());
-  exact_gaps.insert(exact_gaps.end(), exact_residuals.begin(), exact_residuals.end());
-  for (size_t i = 0; i < gaps.size(); ++i) {
-    // Channels may be added in other portions: a few roundings of fp32, 2^-24 each.
-    if (!(std::fabs(gaps[i] - exact_gaps[i]) <= 2e-6f * (1 + std::fabs(exact_gaps[i])))) emulated::fail("sums");
-  }
+  // Channels and pixels may be added in other portions: a few roundings of fp32, 2^-24 each, of sums of positive terms.
+  close(gaps, exact_gaps, 2e-6f, "gaps");
+  close(residuals, exact_residuals, 2e-6f, "residuals");
+  close(squares, exact_squares, 2e-6f, "squares");
 }
 
 void all() {

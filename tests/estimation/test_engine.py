@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from dpid import ops
 from dpid.denoisers import GaussianDenoiser
 from dpid.estimation.engine import Accumulator, fitting, integrate, profile_edges
+from dpid.estimation.grid import shares
 from dpid.estimation.sampling import draw
+from dpid.ops import reference
 
 K, PAIRS = 3, torch.tensor([[0, 1], [1, 2]])
 
@@ -73,23 +76,43 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(problem, limit, error)
     assert limited.calls[: len(failed)] == failed  # it does not try the larger size again
 
 
-def test_out_of_memory_in_the_profile_adds_nothing_twice(problem, monkeypatch):
+def profiled(problem):
     model, x, conditions, samples = problem
+    into = Accumulator.empty(x, 2, K, PAIRS, profile_edges(model.logsnr_grid, 8, 2))
+    integrate(model, x, conditions, samples, into, seed=1, max_batch_size=96)
+    return into
 
-    def profiled():
-        into = Accumulator.empty(x, 2, K, PAIRS, profile_edges(model.logsnr_grid, 8, 2))
-        integrate(model, x, conditions, samples, into, seed=1, max_batch_size=96)
-        return into
 
-    whole, profile_of = profiled(), Accumulator.profile_of
+def test_profile_is_that_of_the_formula(problem):
+    model, x, conditions, samples = problem
+    got = profiled(problem)
+    gaps, residuals = torch.zeros_like(got.gap_profile.double()), torch.zeros_like(got.residual_profile.double())
+    spread = shares(samples.logsnr, model.logsnr_grid, got.edges)
+    eps = reference.normal(1, samples.sample_id, 2, 32).view(-1, 2, 2, 4, 4)
+    z = ops.noisy_channel(x, samples.logsnr, samples.sample_id, 1)
+    eps_hat = model.eps_hat(z, samples.logsnr, conditions).double()
+    for n, group in enumerate(samples.replicate):  # of two replicates each is a group
+        share = spread[n, :, None, None] * samples.weight[n].double() / 2
+        first, second = eps_hat[n, PAIRS[:, 0]], eps_hat[n, PAIRS[:, 1]]
+        gaps[group] += share * (first - second).square().flatten(2).sum(-1)
+        residuals[group] += share * (eps[n] - eps_hat[n]).square().flatten(2).sum(-1)
+    # As check_equal; the noise is good to 4 ulp.
+    torch.testing.assert_close(got.gap_profile.double(), gaps, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got.residual_profile.double(), residuals, rtol=1e-5, atol=1e-5)
 
-    def scarce(self, eps_hat, *rest):
-        if len(eps_hat) > 2:
-            raise CUDA_LIKE
-        return profile_of(self, eps_hat, *rest)
 
-    monkeypatch.setattr(Accumulator, "profile_of", scarce)
-    got = profiled()
+def test_out_of_memory_in_accumulate_adds_nothing_twice(problem, monkeypatch):
+    whole, refused, empty = profiled(problem), [], torch.empty
+
+    def scarce(size, **options):
+        if len(size) == 4 and size[1] > 2:  # the scratch memory of accumulate, the last that a batch takes
+            refused.append(size[1])
+            raise CPU_LIKE
+        return empty(size, **options)
+
+    monkeypatch.setattr("dpid.ops.compiled.torch.empty", scarce)
+    got = profiled(problem)
+    assert refused
     check_equal(got, whole)
     torch.testing.assert_close(got.gap_profile, whole.gap_profile, rtol=1e-5, atol=1e-5)  # as check_equal
     # What is summed over bins is what is summed over pixels.

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
-from dpid import ops
-from dpid.ops import reference
+from dpid import _C, ops
+from dpid.ops import compiled, reference
 
 SEED = 9
 
@@ -32,8 +32,12 @@ def problem(n, k, b, c, h, w, dtype=torch.float32, replicates=2):
 
 def check(backend, args):
     exact = {k: v.double() if k in ("gaps", "residuals") else v for k, v in args.items()}
-    reference.accumulate(**exact)
-    ops.accumulate(**args, backend=backend)
+    squares = reference.accumulate(**exact)
+    gap_squares, residual_squares = ops.accumulate(**args, backend=backend)
+    k = residual_squares.shape[1]
+    # Half of the terms, N·C of them a pixel, but over all pixels: of positive terms, added in short sums of fp32.
+    torch.testing.assert_close(residual_squares.double(), squares[:, :k], rtol=2e-6, atol=0)
+    torch.testing.assert_close(gap_squares.double(), squares[:, k:], rtol=2e-6, atol=0)
     for name in ("gaps", "residuals"):
         # Sums of at most a few dozen squares in fp32 (inputs are widened exactly): N·C·2^-24 relative.
         torch.testing.assert_close(args[name].double(), exact[name], rtol=1e-5, atol=1e-5)
@@ -47,10 +51,38 @@ def test_matches_float64(backend, put, dtype, k, b, h, w):
     check(backend, put(problem(3, k, b, 4, h, w, dtype)))
 
 
+def test_reference_squares_are_those_of_the_formula():
+    args = {name: v.double() if name in ("gaps", "residuals") else v for name, v in problem(3, 3, 2, 4, 5, 7).items()}
+    squares = reference.accumulate(**args)
+    eps = reference.normal(SEED, args["sample_id"], 2, 4 * 5 * 7)
+    e = args["eps_hat"].double().flatten(3)  # [N,K,B,CHW]
+    for n in range(3):
+        for b in range(2):
+            rows = [eps[n, b] - e[n, k, b] for k in range(3)] + [
+                e[n, i, b] - e[n, j, b] for i, j in args["pairs"].tolist()
+            ]
+            # float64 sums of 140 terms in another order.
+            torch.testing.assert_close(
+                squares[n, :, b], torch.stack([r.square().sum() / 2 for r in rows]), rtol=1e-13, atol=0
+            )
+
+
+def test_squares_times_weights_are_the_sums():
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    args = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in problem(6, 4, 2, 5, 17, 31).items()}
+    for name, squares in zip(("gaps", "residuals"), ops.accumulate(**args), strict=True):
+        total = torch.zeros_like(args[name][..., 0, 0]).index_add_(
+            0, args["replicate"], args["weight"][:, None, None] * squares
+        )
+        # fp32 sums over N·C of each of the 527 pixels, as above.
+        torch.testing.assert_close(args[name].double().sum((-2, -1)).float(), total, rtol=1e-5, atol=0)
+
+
 def test_no_samples_change_nothing(backend, put):
     args = put(problem(0, 3, 2, 4, 5, 7))
-    ops.accumulate(**args, backend=backend)
+    gap_squares, residual_squares = ops.accumulate(**args, backend=backend)
     assert args["gaps"].abs().max() == 0
+    assert (gap_squares.shape, residual_squares.shape) == ((0, 3, 2), (0, 3, 2))
 
 
 @pytest.mark.parametrize("k", [4, 17])
@@ -82,8 +114,8 @@ def test_layout_threads_and_repeats_do_not_matter():
     for threads, eps_hat in ((1, args["eps_hat"]), (2, args["eps_hat"].mT.contiguous().mT), (7, args["eps_hat"])):
         torch.set_num_threads(threads)
         fresh = args | {"gaps": args["gaps"].clone(), "residuals": args["residuals"].clone(), "eps_hat": eps_hat}
-        ops.accumulate(**fresh, backend="cpu")
-        results.append(torch.cat((fresh["gaps"], fresh["residuals"]), 1))
+        squares = ops.accumulate(**fresh, backend="cpu")
+        results.append(torch.cat([t.flatten() for t in (fresh["gaps"], fresh["residuals"], *squares)]))
     torch.set_num_threads(before)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
@@ -101,16 +133,17 @@ def test_compiles_whole_and_once_for_every_n():
     counter = CompileCounter()
 
     def step(gaps, residuals, eps_hat, weight, replicate, pairs, sample_id):
-        torch.ops.dpid.accumulate(gaps, residuals, eps_hat, weight, replicate, pairs, sample_id, SEED)
-        return gaps.sum() + residuals.sum()
+        squares = ops.accumulate(gaps, residuals, eps_hat, weight, replicate, pairs, sample_id, SEED)
+        return gaps.sum() + residuals.sum(), *squares
 
     compiled = torch.compile(step, fullgraph=True, dynamic=True, backend=counter)
     for n in (8, 9, 13, 7):  # unlike every other size: equal sizes are taken for one symbol
         args, plain = problem(n, 3, 2, 4, 5, 6), problem(n, 3, 2, 4, 5, 6)
         args.pop("seed")
-        total = compiled(**args)
-        ops.accumulate(**plain)
+        total, *squares = compiled(**args)
+        expected = ops.accumulate(**plain)
         assert torch.equal(args["gaps"], plain["gaps"])
+        assert all(torch.equal(a, b) for a, b in zip(squares, expected, strict=True))
         assert total == plain["gaps"].sum() + plain["residuals"].sum()
     assert counter.frame_count == 1
 
@@ -127,9 +160,43 @@ def test_compiles_whole_and_once_for_every_n():
         ({"eps_hat": torch.zeros(3, 3, 2, 4, 5, 6, requires_grad=True)}, ValueError, "eps_hat: requires_grad"),
     ],
 )
-def test_refusals_write_nothing(change, error, named):
+@pytest.mark.parametrize("by", ["cpu", "reference"])
+def test_refusals_write_nothing(change, error, named, by):
     args = problem(3, 3, 2, 4, 5, 6) | change
     with pytest.raises(error, match=named):
-        ops.accumulate(**args)
+        ops.accumulate(**args, backend=by)
     assert args["gaps"].abs().max() == 0
     assert args["residuals"].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("gaps", "residuals"), ("squares", "tiles"), ("weight", "replicate"), ("pairs", "sample_id"), ("eps_hat", "gaps")],
+)
+def test_swapped_tensors_are_noticed_by_the_extension(one, other):
+    args = problem(3, 4, 2, 4, 5, 6)
+    seed, memory = args.pop("seed"), torch.zeros(1, 3, 10, 2)
+    views = {name: compiled._view(t) for name, t in (args | {"squares": memory[0], "tiles": memory}).items()}
+    _C.accumulate(**views, seed=seed, threads=1, stream=0)
+    views[one], views[other] = views[other], views[one]
+    before = {name: t.clone() for name, t in args.items()}
+    with pytest.raises(ValueError, match=r": found .*, expected |expected float32"):
+        _C.accumulate(**views, seed=seed, threads=1, stream=0)
+    assert all(torch.equal(args[name], t) for name, t in before.items())
+
+
+def test_the_extension_takes_names_and_whole_views():
+    args = problem(3, 3, 2, 4, 5, 6)
+    with pytest.raises(TypeError):
+        _C.accumulate_tiles(compiled._view(args["eps_hat"]), compiled._view(args["pairs"]), 1)
+    for broken in ((1, 0), (1, 9, (3, 3)), ("x", 0, (3, 3)), (1, 0, ("x",)), (1, 0, (1,) * 7), (1, 0, None), 5):
+        with pytest.raises(TypeError):
+            _C.accumulate_tiles(eps_hat=broken, pairs=compiled._view(args["pairs"]), threads=1)
+
+
+def test_the_extension_without_cuda_refuses_it():
+    if _C.has_cuda:
+        pytest.skip("a build with CUDA")
+    args = problem(3, 3, 2, 4, 5, 6)
+    with pytest.raises(RuntimeError, match="CUDA: not in this build"):
+        _C.accumulate_tiles(eps_hat=compiled._view(args["eps_hat"]), pairs=compiled._view(args["pairs"]), threads=-1)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dpid import ops
-from dpid.ops.unet import _works
 
 # fp32 sums of up to a few thousand terms; fp16 rounds inputs' products once at the end (2^-11).
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3}
@@ -48,14 +47,21 @@ def test_geglu(shape, dtype):
     close(ops.geglu(x, backend="triton"), ops.geglu(x.double()), dtype)
 
 
-def test_triton_that_does_not_work_is_not_taken(monkeypatch, caplog):
-    def broken():
-        raise RuntimeError("no compiler was found\nat line 3")
+def test_opcheck():
+    x, weight, bias = randn(2, 12, 5, 7), randn(12, seed=1), randn(12, seed=2)
+    for memory in (x, x.contiguous(memory_format=torch.channels_last)):
+        torch.library.opcheck(torch.ops.dpid.group_norm_silu, (memory, 4, weight, bias, 1e-5, True))
+    torch.library.opcheck(torch.ops.dpid.geglu, (randn(3, 10),))
 
-    monkeypatch.setattr("dpid.ops.unet.load_triton", broken)
-    with caplog.at_level("INFO", "dpid"):
-        assert not _works.__wrapped__(torch.device("cpu"))
-    assert caplog.messages == ["without Triton's kernels: no compiler was found"]
+
+def test_compile_whole():
+    x, weight, bias = randn(2, 12, 5, 7), randn(12, seed=1), randn(12, seed=2)
+
+    def layer(x):
+        return ops.geglu(ops.group_norm_silu(x, 4, weight, bias).flatten(1))
+
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

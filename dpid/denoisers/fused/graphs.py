@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from dpid.device import current, is_gpu, recording, side_stream
+
 _MOST = 2  # graphs kept, each with memory of its own: of whole batches, and of the last one of a run
 _LOG = logging.getLogger("dpid")
 
@@ -53,9 +55,9 @@ class Graphed:
     def __call__(self, changing: Any, constant: Any) -> Tensor:
         """What ``function`` returns; ``constant`` is copied only where it is another object than in the last call."""
         device = next(leaf.device for leaf in tree_leaves(changing) if isinstance(leaf, Tensor))
-        if device.type != "cuda" or not self._usable:
+        if not is_gpu(device) or not self._usable:
             return self.function(changing, constant)
-        with torch.cuda.device(device):
+        with current(device):
             captured = self._of(changing, constant)
             if captured is None:
                 return self.function(changing, constant)
@@ -87,13 +89,10 @@ class Graphed:
 
     def _capture(self, changing: Any, constant: Any) -> _Captured:
         static = _clone(changing), _clone(constant)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # libraries choose their algorithms and allocate workspaces outside the capture
+        # Libraries choose their algorithms and allocate workspaces outside the capture.
+        with side_stream(tree_leaves(static)[0].device):
             for _ in range(2):
                 self.function(*static)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with recording() as graph:
             out = self.function(*static)
         return _Captured(graph, *static, out, constant)

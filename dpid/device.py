@@ -1,0 +1,135 @@
+"""Everything that depends on the kind of device. The rest of the package asks here, and names no kind of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from torch import Tensor
+
+Launch = TypeVar("Launch", bound=Callable[..., Any])
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Whether ``device`` is a GPU that dpid has kernels for."""
+    return device.type == "cuda"
+
+
+def default_device() -> torch.device:
+    """The device to compute on where none is named: the current GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def gpu_names() -> list[str]:
+    """The name of every GPU of this machine."""
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether ``device``, a GPU, computes bfloat16 in hardware."""
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that tensors on ``device`` could take now; of a GPU with what torch holds but no tensor uses."""
+    if not is_gpu(device):
+        return int(psutil.virtual_memory().available)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: of a GPU by this process's tensors, elsewhere of the whole process."""
+    if is_gpu(device):
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return int(psutil.Process().memory_info().peak_wset)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether ``error`` says that a device has no memory left."""
+    # On the CPU it is a RuntimeError like any other: "[enforce fail at alloc_cpu.cpp] … can't allocate memory".
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def stream_of(device: torch.device) -> int:
+    """The address of the stream on which torch launches kernels on ``device``, a GPU, now."""
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+@contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """A context in which ``device``, a GPU, is the current one, to which streams and kernels belong."""
+    with torch.cuda.device(device):
+        yield
+
+
+def on_device(launch: Launch) -> Launch:
+    """``launch``, called while the device of its first tensor is the current one."""
+
+    @wraps(launch)
+    def there(first: Tensor, *rest: Any) -> Any:
+        if not is_gpu(first.device) or first.device.index == torch.cuda.current_device():
+            return launch(first, *rest)  # a guard costs more than the launch
+        with current(first.device):
+            return launch(first, *rest)
+
+    return there  # type: ignore[return-value]
+
+
+@contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """A context whose kernels run on a stream of their own: after what ``device`` was given, before what follows."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+@contextmanager
+def recording() -> Iterator[Any]:
+    """A context that records kernels instead of running them; gives their graph, whose ``replay()`` runs them."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        yield graph
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """A context in which no operation changes the type of its arguments by itself, on any kind of device."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """A context in which float32 is float32; what was set before is put back.
+
+    On a GPU torch's convolutions round it to TF32's 10 bits, and its products if asked to.
+    """
+    backends: Any = torch.backends
+    new = hasattr(backends.cuda.matmul, "fp32_precision")  # since torch 2.9
+    where = (backends.cudnn.conv if new else backends.cudnn, backends.cuda.matmul)
+    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
+    before = [getattr(w, name) for w in where]
+    try:
+        for w in where:
+            setattr(w, name, exact)
+        yield
+    finally:
+        for w, value in zip(where, before, strict=True):
+            setattr(w, name, value)

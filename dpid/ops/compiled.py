@@ -1,0 +1,77 @@
+"""Launchers of the compiled ops, for the CPU and for CUDA: tensors in, addresses, dtypes and shapes to ``dpid._C``."""
+
+from __future__ import annotations
+
+import torch  # first: the extension shares the OpenMP runtime that torch brings
+from torch import Tensor
+
+from dpid.device import is_gpu, on_device, stream_of
+
+try:
+    from dpid import _C
+except ImportError as error:  # pragma: no cover - only in a broken install
+    raise ImportError(
+        "dpid._C, the compiled part, is missing. In the source tree run from another folder, or build it with "
+        f"'pip install .' ({error})"
+    ) from error
+
+HAS_CUDA, CUDA_ARCHITECTURES = _C.has_cuda, _C.cuda_architectures
+_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3, torch.int64: 4, torch.uint32: 5}
+
+
+def _view(tensor: Tensor) -> _C.View:
+    """Address, dtype and shape of a contiguous ``tensor``, which has to live as long as they are used."""
+    return tensor.data_ptr(), _CODES[tensor.dtype], tensor.shape
+
+
+def _where(device: torch.device) -> tuple[int, int]:
+    """Threads and stream of a launch; -1 threads mean CUDA."""
+    return (-1, stream_of(device)) if is_gpu(device) else (torch.get_num_threads(), 0)
+
+
+@on_device
+def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
+    """z [N,B,C,H,W]; see :func:`dpid.ops.noisy_channel`."""
+    if logsnr.dtype != torch.float64:
+        logsnr = logsnr.double()
+    x, sample_id, logsnr = x.contiguous(), sample_id.contiguous(), logsnr.contiguous()
+    device = x.device
+    z = torch.empty((len(logsnr), *x.shape), dtype=x.dtype, device=device)
+    threads, stream = _where(device)
+    _C.noisy_channel(
+        x=_view(x), logsnr=_view(logsnr), sample_id=_view(sample_id), z=_view(z),
+        seed=seed % 2**64, threads=threads, stream=stream,
+    )  # fmt: skip
+    return z
+
+
+@on_device
+def accumulate(
+    gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
+    sample_id: Tensor, seed: int,
+) -> Tensor:  # fmt: skip
+    """Squares [N,K+P,B] of every residual, then of every pair; see :func:`dpid.ops.accumulate`."""
+    eps_hat, pairs, device = eps_hat.contiguous(), pairs.contiguous(), eps_hat.device
+    threads, stream = _where(device)
+    weight, replicate, sample_id = weight.contiguous(), replicate.contiguous(), sample_id.contiguous()
+    predictions, indices = _view(eps_hat), _view(pairs)
+    n, k, b = eps_hat.shape[:3]
+    sums = (n, k + len(pairs), b)
+    # All memory is taken before the launch: where there is none, nothing has been added.
+    squares = torch.empty(sums, dtype=torch.float32, device=device)
+    count = _C.accumulate_tiles(eps_hat=predictions, pairs=indices, threads=threads)
+    tiles = torch.empty((count, *sums), dtype=torch.float32, device=device)
+    _C.accumulate(
+        gaps=_view(gaps), residuals=_view(residuals), squares=_view(squares), tiles=_view(tiles),
+        eps_hat=predictions, weight=_view(weight), replicate=_view(replicate), pairs=indices,
+        sample_id=_view(sample_id), seed=seed % 2**64, threads=threads, stream=stream,
+    )  # fmt: skip
+    return squares
+
+
+def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
+    """:func:`dpid.ops.philox4x32` on the CPU."""
+    counter, key = counter.contiguous(), key.contiguous()
+    out = torch.empty_like(counter)
+    _C.philox4x32(counter=_view(counter), key=_view(key), out=_view(out))
+    return out
