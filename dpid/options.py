@@ -130,7 +130,7 @@ class Options:
 
     def check_maps(self, height: int, width: int) -> None:
         """``ValueError`` where maps of ``height`` × ``width`` latent pixels are smaller than ``smooth``."""
-        if self.smooth > max(height, width):
+        if self.smooth > max(height, width, 3):  # which is the default, and fits any map
             raise ValueError(
                 f"smooth: found {self.smooth}, expected at most the {max(height, width)} latent pixels of a side of "
                 "the maps"

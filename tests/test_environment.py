@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 
 import pytest
 import torch
@@ -160,24 +161,15 @@ def test_the_embedded_model_is_sent_without_its_weights(emoji, two_things):
     assert equal(again, emoji.explain(image, prompt, concepts, samples=8))
 
 
-def answer(explainer):
-    x = torch.ones(1, 2, 2)
-    conditions = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
-    result = explainer.explain(latents=x, conditions=conditions, samples=8)
-    return result.information[("a", "b")].value
-
-
-def gaussian():
-    names = {"0": 0.0, "a": 0.5, "b": 0.5, "ab": 1.0}
-    return dpid.Explainer(
-        GaussianDenoiser({k: (torch.full((1, 2, 2), m), torch.ones(1, 2, 2)) for k, m in names.items()})
-    )
-
-
 def test_a_spawned_process_gives_the_same_number():
-    explainer = gaussian()
+    means = {"0": 0.0, "a": 0.5, "b": 0.5, "ab": 1.0}
+    explainer = dpid.Explainer(
+        GaussianDenoiser({k: (torch.full((1, 2, 2), m), torch.ones(1, 2, 2)) for k, m in means.items()})
+    )
+    conditions = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
+    ask = methodcaller("explain", latents=torch.ones(1, 2, 2), conditions=conditions, samples=8)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply_async(answer, (explainer,)).get(120) == answer(explainer)
+        assert pool.apply_async(ask, (explainer,)).get(120) == ask(explainer)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

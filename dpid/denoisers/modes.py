@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from dpid.device import without_autocast
+from dpid.device import default_device, without_autocast
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMPORTED_IN = os.getpid()

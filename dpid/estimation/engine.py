@@ -51,7 +51,7 @@ class Accumulator:
         bins, groups = 0 if edges is None else len(edges) - 1, profile_groups(replicates)
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, device=x.device)
+            return torch.zeros(*shape, dtype=torch.float32, device=x.device)
 
         return cls(
             zeros(replicates, len(pairs), b, h, w), zeros(replicates, conditions, b, h, w), pairs.to(x.device),
@@ -67,7 +67,7 @@ class Accumulator:
         """
         groups, bins = self.gap_profile.shape[:2]
         if not bins:
-            return torch.empty(0, len(samples.logsnr))
+            return torch.empty(0, len(samples.logsnr), dtype=torch.float32)
         spread = shares(samples.logsnr, denoiser.logsnr_grid.cpu(), self.edges.cpu()) * samples.weight[:, None]
         to_group = functional.one_hot(samples.replicate % groups, groups)
         return torch.einsum("na,nl->aln", to_group.double(), spread).flatten(0, 1).float()

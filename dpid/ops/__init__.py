@@ -202,5 +202,6 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
 def normal(seed: int, sample_id: Tensor, shape: tuple[int, int, int, int], *, backend: str | None = None) -> Tensor:
     """The noise itself: ε fp32 [N,B,C,H,W] of ``sample_id`` int64 [N], for ``shape`` = (B, C, H, W)."""
     # log-SNR -∞: no signal, all noise.
-    silence = torch.full((len(sample_id),), -torch.inf, device=sample_id.device)
-    return noisy_channel(torch.zeros(shape, device=sample_id.device), silence, sample_id, seed, backend=backend)
+    silence = torch.full((len(sample_id),), -torch.inf, dtype=torch.float32, device=sample_id.device)
+    x = torch.zeros(shape, dtype=torch.float32, device=sample_id.device)
+    return noisy_channel(x, silence, sample_id, seed, backend=backend)

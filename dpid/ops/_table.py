@@ -97,7 +97,7 @@ def automatic(op: str, device: torch.device) -> Op:
 @cache
 def triton_works(device: torch.device) -> bool:
     """Whether Triton is there and compiles for ``device``; tried once."""
-    x = torch.ones(1, 2, 1, 1, device=device)
+    x = torch.ones(1, 2, 1, 1, dtype=torch.float32, device=device)
     try:
         triton = load_triton()
         triton.geglu(triton.group_norm_silu(x, 1, x.flatten(), x.flatten(), 1e-5, True).flatten(1)).sum().item()

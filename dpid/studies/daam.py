@@ -112,7 +112,7 @@ class _Recorder:
 
     def maps(self) -> Tensor:
         """Probabilities [tokens, h, w] float32 at the size of the latents."""
-        total = torch.zeros(len(self.tokens), *self.size)
+        total = torch.zeros(len(self.tokens), *self.size, dtype=torch.float32)
         for layer, values in self.sums.items():
             at = (values / self.counts[layer]).unflatten(1, self._shape(values.shape[1])).cpu()
             total += functional.interpolate(at[None], self.size, mode="bicubic")[0].clamp(min=0)
