@@ -86,7 +86,7 @@ def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples
         logsnr = samples.logsnr[n : n + 1].to(x.device)
         noise = torch.randn_like(x)
         z = logsnr.sigmoid().sqrt().float() * x + (-logsnr).sigmoid().sqrt().float() * noise
-        eps_hat = denoiser._plain(z, denoiser._timestep(logsnr), conditions)[:, 0]
+        eps_hat = denoiser.predict(z, denoiser.levels.time(logsnr), conditions)[:, 0]
         total += float(samples.weight[n]) / 2 * (eps_hat - eps_hat[:1]).square().sum(1).cpu()
     return total
 
@@ -111,14 +111,14 @@ class Inside:
     """Times what ``denoiser`` spends in its UNet, as long as the context lasts."""
 
     def __init__(self, denoiser: Any) -> None:
-        self.denoiser, self.predict, self.calls = denoiser, denoiser._predict, []
+        self.denoiser, self.predict, self.calls = denoiser, denoiser.predict, []
 
     def __enter__(self) -> "Inside":
-        self.denoiser._predict = self.timed
+        self.denoiser.predict = self.timed
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self.denoiser._predict  # not set back: copies would call this denoiser's
+        del self.denoiser.predict  # not set back: copies would call this denoiser's
 
     def now(self) -> Any:
         """A point in time, of the GPU where the denoiser is on one."""
@@ -145,12 +145,13 @@ class Inside:
 
 def encode(denoiser: Any, generator: torch.Generator) -> Conditions:
     """Conditions: texts for the embedded model; random hidden states for the others, which have no text encoder."""
-    width = denoiser.unet_config["cross_attention_dim"]
+    config = denoiser.family.net_config
     if denoiser.latent_shape[-1] == 16:
         return denoiser.encode_conditions(PROMPTS)
-    hidden = torch.randn(K, 77, width, generator=generator).to(denoiser.device)
+    hidden = torch.randn(K, 77, config["cross_attention_dim"], generator=generator).to(denoiser.device)
     pooled = torch.randn(K, 1280, generator=generator).to(denoiser.device)
-    return denoiser._prepared(PROMPTS, hidden, pooled if denoiser.unet_config["addition_embed_type"] else None)
+    pooled_too = {"text_embeds": pooled} if config["addition_embed_type"] else {}
+    return denoiser.conditions_of(PROMPTS, {"encoder_hidden_states": hidden, **pooled_too})
 
 
 def rounding(fused: Any, x: torch.Tensor) -> float:
@@ -168,7 +169,7 @@ def rounding(fused: Any, x: torch.Tensor) -> float:
 
 def operations(fused: Any, run: Callable[[], object]) -> int:
     """FLOPs of ``run``."""
-    graphed, unet = fused._fused, fused._fused.unet
+    graphed, unet = fused.network.graphed, fused.network.unet
     packed, unet._packed = unet._packed, {}  # torch does not count the operations of oneDNN's own layouts
     usable, graphed._usable = graphed._usable, False  # nor those of a CUDA graph
     with FlopCounterMode(display=False) as counted:
@@ -179,18 +180,17 @@ def operations(fused: Any, run: Callable[[], object]) -> int:
 
 def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[str, tuple[float, str]]:
     """torch.compile with freezing instead of eager calls on packed weights: seconds to its first answer, the ratio."""
-    ours, unet, packed = fused._fused, fused._fused.unet, fused._fused.unet._packed
-    function = torch.compile(lambda *args: unet(*args), dynamic=False)
+    network, unet, packed = fused.network, fused.network.unet, fused.network.unet._packed
+    function = torch.compile(network._call, dynamic=False)
 
     def compiled(*args: object) -> torch.Tensor:
         with torch.no_grad():  # freezing needs weights that ask for no gradient
             return function(*args)
 
-    compiled.unet = unet
-    ways = {"ours": (ours, packed), "inductor": (compiled, {})}  # it does not know the packed layout
+    ways = {"ours": (network.graphed, packed), "inductor": (compiled, {})}  # it does not know the packed layout
 
     def timed(way: str) -> float:
-        fused._fused, unet._packed = ways[way]
+        network.graphed, unet._packed = ways[way]
         return seconds(run, torch.device("cpu"))
 
     reference = run()
@@ -199,7 +199,7 @@ def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[s
         # Rounding of float32 in another order; of the gaps, which are small differences, ten times that of ε̂.
         assert (run() - reference).norm() < 1e-4 * reference.norm()
         ratio = statistics.median(timed("inductor") / timed("ours") for _ in range(rounds))
-    fused._fused, unet._packed = ways["ours"]
+    network.graphed, unet._packed = ways["ours"]
     return {"inductor: compile and first call": (first, "s"), "inductor / ours": (ratio, "x")}
 
 

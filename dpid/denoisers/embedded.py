@@ -83,7 +83,7 @@ class _Files(StableDiffusion):
         from tokenizers import Tokenizer
 
         self._asked = (folder, device)
-        self._unet_config, unet = _read(folder / "unet")
+        self._net_config, unet = _read(folder / "unet")
         self._vae_config, vae = _read(folder / "vae")
         self._text_config, text = _read(folder / "text_encoder")
         self._schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
@@ -145,9 +145,9 @@ class _Files(StableDiffusion):
         return Discrete((1 - betas).cumprod(0), self._schedule["prediction_type"])
 
     @property
-    def unet_config(self) -> dict[str, Any]:
+    def net_config(self) -> dict[str, Any]:
         """The UNet's configuration."""
-        return self._unet_config
+        return self._net_config
 
     @property
     def vae_config(self) -> dict[str, Any]:

@@ -80,14 +80,24 @@ class NetworkDenoiser(Denoiser):
         return self.family.lock
 
     @property
+    def levels(self) -> Discrete | Flow:
+        """The noise levels that the network was trained at."""
+        return self._model.levels
+
+    @property
+    def network(self) -> FusedNetwork | None:
+        """The fused network in this precision, or None where the pipeline's own is called."""
+        return self._model.network(self.precision)
+
+    @property
     def fused(self) -> bool:
         """Whether the fused network is called."""
-        return self._model.network(self.precision) is not None
+        return self.network is not None
 
     @property
     def logsnr_grid(self) -> Tensor:
         """Log-SNRs that the network was trained at, ascending float64 [T]."""
-        return self._model.levels.grid
+        return self.levels.grid
 
     @property
     def logsnr_range(self) -> tuple[float, float]:
@@ -144,7 +154,7 @@ class NetworkDenoiser(Denoiser):
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """Conditions called ``names`` from their encodings by the family, {argument: [K,…]}."""
-        network = self._model.network(self.precision)
+        network = self.network
         return Conditions(names, network.encode(encoded) if network else encoded, self._model.state)
 
     @exact_float32()
@@ -158,14 +168,14 @@ class NetworkDenoiser(Denoiser):
         if conditions.state is not self._model.state:
             raise RuntimeError("pipe: was changed while it was being explained; start again")
         n, b = z.shape[:2]
-        levels, level = self._model.levels, logsnr.repeat_interleave(b)
+        levels, level = self.levels, logsnr.repeat_interleave(b)
         x = levels.enter(z.flatten(0, 1), level)
         out = levels.eps(self.predict(x, levels.time(logsnr).repeat_interleave(b), conditions), x, level)
         return out.view(-1, n, b, *out.shape[2:]).transpose(0, 1)
 
     def predict(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The network's output [K,M,C,h,w] for its own input x [M,C,h,w] at its own times t [M]."""
-        network = self._model.network(self.precision)
+        network = self.network
         if network is not None:
             return network(x, t, conditions.encoded)
         return self.family.plain(x, t, conditions.encoded, self.precision)

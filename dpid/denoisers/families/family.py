@@ -104,39 +104,71 @@ class Family(ABC):
     # -- what a family answers
 
     @abstractmethod
-    def check(self) -> None:
-        """Raise ``ValueError`` for a pipeline that lacks a part, or needs more than texts."""
-
-    @abstractmethod
     def levels(self) -> Discrete | Flow:
         """The noise levels that the network was trained at."""
-
-    @property
-    @abstractmethod
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of a picture of the native size."""
-
-    @property
-    @abstractmethod
-    def factor(self) -> int:
-        """Pixels a side of a latent pixel."""
-
-    @property
-    @abstractmethod
-    def step(self) -> int:
-        """Latent pixels a side that the network takes together; heights and widths are multiples of it."""
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """{argument: [K,…]} of K texts; an empty one is what the pipeline's own guidance takes for none."""
 
     @abstractmethod
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1], normalised as the network was trained."""
-
-    @abstractmethod
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The network's arguments for latents x [M,C,h,w], its own times t [M] and ``encoded`` [M,…]."""
+        """The network's arguments for latents x [M,C,h,w], times t [M] of the levels, and ``encoded`` [M,…]."""
+
+    # -- what it may answer otherwise
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for a pipeline that lacks a part, or needs more than texts."""
+        parts = (self.network, "vae", "scheduler", *self.tokenizers, *self.tokenizers.values())
+        if missing := [part for part in parts if getattr(self.pipe, part, None) is None]:
+            raise ValueError(
+                f"pipe: {type(self.pipe).__name__} has no {', '.join(missing)}; expected a {self.pipelines[0]}"
+            )
+
+    @property
+    def net_config(self) -> Any:
+        """The network's configuration."""
+        return self.net.config
+
+    @property
+    def vae_config(self) -> Any:
+        """The VAE's configuration."""
+        return self.pipe.vae.config
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of a picture of the native size."""
+        size = self.net_config["sample_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(self.net_config["in_channels"]), int(height), int(width)
+
+    @property
+    def factor(self) -> int:
+        """Pixels a side of a latent pixel."""
+        return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
+
+    @property
+    def step(self) -> int:
+        """Latent pixels a side that the network takes together; heights and widths are multiples of it."""
+        return 1
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]: the mode of the VAE's posterior, normalised.
+
+        In fp32 where the VAE's configuration asks for it (``force_upcast``: SDXL's overflows in fp16).
+        """
+        vae, weights = self.pipe.vae, {}
+        if vae.config.get("force_upcast") and vae.dtype == torch.float16:
+            weights = {f"vae.{name}": p.float() for name, p in vae.named_parameters()}
+        image = image.to(self.device, torch.float32 if weights else vae.dtype)
+        with evaluating(vae):
+            mode = torch.func.functional_call(_Mode(vae), weights, (image,))
+            return self.normalise(mode.float())
+
+    def normalise(self, mode: Tensor) -> Tensor:
+        """The network's latents of the VAE's, [B,C,h,w]."""
+        shifted = mode - (self.vae_config.get("shift_factor") or 0.0)
+        return shifted * float(self.vae_config["scaling_factor"])
 
     def output(self, out: Tensor) -> Tensor:
         """What the network predicts [M,C,h,w], of what it returns."""
@@ -189,3 +221,17 @@ class Family(ABC):
                 (out,) = net(**arguments)[:1]
         out = self.output(out)
         return out.view(k, m, *out.shape[1:])
+
+
+class _Mode(nn.Module):
+    """``vae`` as a function of its weights; a tiny autoencoder has latents where others have a distribution."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pixels [B,3,H,W] -> latents [B,C,h,w]."""
+        found = self.vae.encode(image)
+        mode: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        return mode
