@@ -96,7 +96,8 @@ def tiny():
         )
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-        from dpid.denoisers.loading import embedded_path, quiet
+        from dpid.denoisers.loading import embedded_path
+        from dpid.quiet import quiet
 
         torch.manual_seed(0)
         with quiet():

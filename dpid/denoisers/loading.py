@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,12 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dpid.denoisers.families import FAMILIES, Family
 from dpid.files import as_path
+from dpid.quiet import quiet
 
 EMBEDDED = ("emoji",)
 DENSITY = "density.safetensors"  # in a model's folder, where it comes with one: {"density": [T]}
-_SUPPORTED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-_NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 # model.safetensors, model.fp16.safetensors; of several files model-00001-of-00002.safetensors,
 # model.fp16-00001-of-00002.safetensors or, as older versions wrote it, model-00001-of-00002.fp16.safetensors.
@@ -44,13 +42,15 @@ def folder_of(model: str | Path) -> Path:
 
 
 def fingerprint(model: str | Path) -> str:
-    """Of a folder's UNet and density, which its name does not tell from those of another training: 8 hex digits.
+    """Of a folder's network and density, which its name does not tell from those of another training: 8 hex digits.
 
     "" of a hub id.
     """
     folder = folder_of(model)
     found = 0
-    for path in sorted(folder.glob("unet/*.safetensors")) + sorted(folder.glob(DENSITY)):
+    networks = sorted({family.network for family in FAMILIES.values()})
+    weights = [path for network in networks for path in sorted(folder.glob(f"{network}/*.safetensors"))]
+    for path in weights + sorted(folder.glob(DENSITY)):
         with path.open("rb") as f:
             f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last of them: all change in a step of training
             found = zlib.crc32(f.read(), found)
@@ -63,28 +63,8 @@ def shipped_density(folder: Path) -> Tensor | None:
     return load_file(path)["density"].double() if path.is_file() else None
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what other libraries say while they load (optional packages, progress bars) off the user's screen."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
-
-    logs = (diffusers_log, transformers_log)
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    for log in logs:
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log, (verbosity, bar) in zip(logs, before, strict=True):
-            log.set_verbosity(verbosity)
-            if bar:
-                log.enable_progress_bar()
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    """What model_index.json says of the pipeline in ``folder``; ``ValueError`` if it is no supported one."""
+def _index(folder: Path) -> tuple[dict[str, Any], type[Family]]:
+    """What model_index.json says of the pipeline in ``folder``, and its family; ``ValueError`` if it has none."""
     path = folder / "model_index.json"
     if not path.is_file():
         raise ValueError(f"model: {folder} is not a diffusers pipeline: it has no model_index.json")
@@ -96,19 +76,21 @@ def _index(folder: Path) -> dict[str, Any]:
         raise ValueError(f"model: {path} holds a {type(index).__name__}, expected a dict")
     name = index.get("_class_name")
     name = name[-1] if isinstance(name, list) and name else name  # [module, class], where the class is the user's own
-    if name not in _SUPPORTED:
-        raise ValueError(f"model: {folder} is a {name}; supported are {', '.join(_SUPPORTED)}")
-    return index
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise ValueError(f"model: {folder} is a {name}; supported are {', '.join(FAMILIES)}")
+    return index, FAMILIES[name]
 
 
 def _check_folder(folder: Path) -> str | None:
     """The variant of the weights in ``folder``, None of plain ones; ``ValueError`` if it holds no pipeline to load."""
-    homes = {part: home for part, home in _index(folder).items() if isinstance(home, list) and home and home[0]}
-    parts = [part for part in dict.fromkeys((*_NEEDED, *homes)) if part not in _UNUSED and not part.startswith("_")]
+    index, family = _index(folder)
+    homes = {part: home for part, home in index.items() if isinstance(home, list) and home and home[0]}
+    parts = [part for part in dict.fromkeys((*family.parts(), *homes)) if part not in _UNUSED and part[0] != "_"]
     for part in parts:
         if not (folder / part).is_dir():
-            raise ValueError(f"model: {folder} has no folder {part}, expected all of a {'/'.join(_SUPPORTED)}")
-    found = [_variants(folder / part) for part in parts if part in ("unet", "vae") or part.startswith("text_encoder")]
+            raise ValueError(f"model: {folder} has no folder {part}, expected all of a {family.pipelines[0]}")
+    weighty = [part for part in parts if part in (family.network, "vae") or part.startswith("text_encoder")]
+    found = [_variants(folder / part) for part in weighty]
     if all(None in variants for variants in found):
         return None
     common = [v for v in set().union(*found) - {None} if all({v, None} & variants for variants in found)]
@@ -199,8 +181,8 @@ def load_pipeline(model: str | Path, device: str | None = None, dtype: Any = Non
             pipe = _from_pretrained(str(source), _check_folder(source))
         else:
             pipe = _from_pretrained(str(model), None, otherwise="fp16")
-    if type(pipe).__name__ not in _SUPPORTED:
-        raise ValueError(f"model: {model} is a {type(pipe).__name__}; supported are {', '.join(_SUPPORTED)}")
+    if not any(kind.__name__ in FAMILIES for kind in type(pipe).__mro__):
+        raise ValueError(f"model: {model} is a {type(pipe).__name__}; supported are {', '.join(FAMILIES)}")
     try:
         with quiet():
             return pipe.to(chosen, dtype or torch.float32)

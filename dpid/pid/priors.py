@@ -74,7 +74,7 @@ def _load(model: str) -> tuple[Any, Any]:
     """Tokenizer and network of a masked language model."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    from dpid.denoisers.loading import quiet
+    from dpid.quiet import quiet
 
     try:
         with quiet():

@@ -19,7 +19,7 @@ def generate(
     """
     import torch
 
-    from dpid.denoisers.loading import quiet
+    from dpid.quiet import quiet
 
     with quiet():
         from diffusers import DPMSolverMultistepScheduler

@@ -10,8 +10,9 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerFast
 
-from dpid.denoisers.loading import embedded_path, quiet
+from dpid.denoisers.loading import embedded_path
 from dpid.prompts.plan import plan
+from dpid.quiet import quiet
 from dpid.zoo.emoji import scenes
 
 

@@ -52,6 +52,11 @@ class Family(ABC):
         self.pipe = pipe
         self.check()
 
+    @classmethod
+    def parts(cls) -> tuple[str, ...]:
+        """Attributes of the pipeline that must be there."""
+        return (cls.network, "vae", "scheduler", *cls.tokenizers, *cls.tokenizers.values())
+
     # -- what the pipeline has
 
     @property
@@ -119,8 +124,7 @@ class Family(ABC):
 
     def check(self) -> None:
         """Raise ``ValueError`` for a pipeline that lacks a part, or needs more than texts."""
-        parts = (self.network, "vae", "scheduler", *self.tokenizers, *self.tokenizers.values())
-        if missing := [part for part in parts if getattr(self.pipe, part, None) is None]:
+        if missing := [part for part in self.parts() if getattr(self.pipe, part, None) is None]:
             raise ValueError(
                 f"pipe: {type(self.pipe).__name__} has no {', '.join(missing)}; expected a {self.pipelines[0]}"
             )
