@@ -283,7 +283,7 @@ def tolerance(most: float = 0.05, runs: int = 100) -> Iterator[dict[str, object]
             ]  # fmt: skip
             exact = float(truth[name].image[-1])
             kept = [abs(r.information[("y1", "y2")].value / exact - 1) < most for r in results]
-            p, spent = sum(kept) / runs, [r.facts.samples for r in results]
+            p, spent = sum(kept) / runs, [r.metadata.samples for r in results]
             yield {"case": f"{case.name}, {name}", "metric": f"tolerance {most} kept", "value": p, "n": runs,
                    "stderr": (p * (1 - p) / runs) ** 0.5}  # fmt: skip
             yield {"case": f"{case.name}, {name}", "metric": f"samples for tolerance {most}, mean", "n": runs,

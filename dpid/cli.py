@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dpid.files import whole, writable
+from dpid.files import atomic_write, writable
 from dpid.process import prepare, printing, told, warn
 from dpid.studies.command import at_home, bar, study
 
@@ -55,7 +55,7 @@ def _evaluations() -> Iterator[Any]:
 def _write(result: PIDResult, out: Path) -> None:
     """result.safetensors and result.json, each moved into place when it is whole."""
     result.save(out / "result.safetensors")
-    with whole(out / "result.json") as path:
+    with atomic_write(out / "result.json") as path:
         path.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -65,7 +65,7 @@ def _draw(results: Mapping[Path, PIDResult]) -> None:
     for folder, result in results.items():
         for name, draw in (("maps.png", result.plot), ("profile.png", result.plot_profile)):
             try:
-                with whole(folder / name) as path:
+                with atomic_write(folder / name) as path:
                     draw().savefig(path, format="png")
             except Exception as error:  # of a font, a setting, a full disk: the numbers are there
                 failed[folder / name] = str(error) or type(error).__name__
@@ -90,31 +90,31 @@ def _show(result: PIDResult, out: Path) -> None:
     from dpid.results.decomposition import antichain_name
 
     console = _console()
-    names = list(dict.fromkeys([result.facts.estimator, "rao-blackwell", "standard"]))
-    given = " (given the rest of the prompt)" if result.facts.context else ""
-    table = Table(title=f"“{result.facts.prompt}”{given}, nats ± standard error", title_justify="left")
+    names = list(dict.fromkeys([result.metadata.estimator, "rao-blackwell", "standard"]))
+    given = " (given the rest of the prompt)" if result.metadata.context else ""
+    table = Table(title=f"“{result.metadata.prompt}”{given}, nats ± standard error", title_justify="left")
     table.add_column("")
     for name in names:
         table.add_column(f"{SYMBOLS[name]} {name}", justify="right")
     shown = [result.estimates[name] for name in names]
-    few = len(result.facts.concepts) <= 3
-    for subset in [s for s in result.information if few or len(s) in (1, len(result.facts.concepts))]:
+    few = len(result.metadata.concepts) <= 3
+    for subset in [s for s in result.information if few or len(s) in (1, len(result.metadata.concepts))]:
         table.add_row(f"i(x; {', '.join(subset)})", *(str(d.information[subset]) for d in shown))
     table.add_section()
     table.add_row("redundancy", *(str(d.redundancy) for d in shown))
-    for concept in result.facts.concepts:
+    for concept in result.metadata.concepts:
         table.add_row(f"unique: {concept}", *(str(d.unique[concept]) for d in shown))
     table.add_row("synergy", *(str(d.synergy) for d in shown))
-    if len(result.facts.concepts) > 2:
+    if len(result.metadata.concepts) > 2:
         table.add_section()
-        largest = sorted(result.chosen.atoms, key=lambda a: -abs(result.chosen.atoms[a].value))[:_ATOMS]
+        largest = sorted(result.decomposition.atoms, key=lambda a: -abs(result.decomposition.atoms[a].value))[:_ATOMS]
         for atom in largest:
             table.add_row(antichain_name(atom), *(str(d.atoms.get(atom, "")) for d in shown))
     console.print(table)
     for line in result.remarks():
         console.print(f"note: {line}", style="yellow", highlight=False)
     names = [n for n in ("maps.png", "profile.png", "result.json", "result.safetensors") if (out / n).is_file()]
-    console.print(f"{result.facts.unet_evaluations} UNet evaluations; written: {out}/{', '.join(names)}")
+    console.print(f"{result.metadata.unet_evaluations} UNet evaluations; written: {out}/{', '.join(names)}")
 
 
 def _explain(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
@@ -190,7 +190,7 @@ def _show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: 
             console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
     first = next(iter(results.values()))
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
-    console.print(f"most synergy: {synergy}; {first.facts.unet_evaluations} UNet evaluations; folders: {out}/")
+    console.print(f"most synergy: {synergy}; {first.metadata.unet_evaluations} UNet evaluations; folders: {out}/")
 
 
 @app.command()

@@ -102,7 +102,7 @@ class Explainer:
         ``ValueError`` without results, with profiles of different lengths, or of a rule that looks more closely at some
         log-SNRs than at others: what spread is left in a bin would tell of the rule too.
         """
-        if uneven := {r.facts.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
+        if uneven := {r.metadata.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
             raise ValueError(
                 f"results: found rule {', '.join(sorted(uneven))}; explain with rule='shifted-grid' to learn from"
             )
@@ -256,8 +256,8 @@ class Explainer:
                 if not results:
                     raise
                 broken = f"{error}; what was found before is returned"
-                results = [replace(result, facts=replace(result.facts, broken=broken)) for result in results]
-        if broken or (options.tolerance is not None and not all(result.facts.converged for result in results)):
+                results = [replace(result, metadata=replace(result.metadata, broken=broken)) for result in results]
+        if broken or (options.tolerance is not None and not all(result.metadata.converged for result in results)):
             missed = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
             warnings.warn(broken or missed, ConvergenceWarning, stacklevel=3)
         return results

@@ -23,7 +23,7 @@ def as_path(path: PathLike, argument: str = "path") -> Path:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Another path to write to; what is there is moved to ``path`` at the end, so that nobody finds half a file.
 
     Each writer has its own, so that of several at once each file is whole and the last one stays. ``OSError`` names

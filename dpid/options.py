@@ -149,7 +149,7 @@ class Options:
     @property
     def points(self) -> int:
         """Log-SNRs of a round."""
-        return self.each // 2 if self.antithetic else self.each
+        return self.per_round // 2 if self.antithetic else self.per_round
 
     @property
     def per_replicate(self) -> int:
@@ -157,7 +157,7 @@ class Options:
         return self._step * -(-self.samples // (self._step * self.repeats))
 
     @property
-    def each(self) -> int:
+    def per_round(self) -> int:
         """Samples of a round."""
         return self.per_replicate * self.repeats
 
@@ -172,7 +172,7 @@ class Options:
     @property
     def rounds(self) -> int:
         """The most rounds."""
-        return max(1, self.max_samples // self.each)
+        return max(1, self.max_samples // self.per_round)
 
 
 def _plain(name: str, value: Any) -> Any:

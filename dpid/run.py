@@ -20,7 +20,8 @@ from dpid.estimation.sampling import Samples, draw, shifts
 from dpid.options import Options
 from dpid.pid.decomposition import image_priors
 from dpid.prompts.plan import Plan, Subset
-from dpid.results.result import Facts, PIDResult
+from dpid.results.metadata import Metadata
+from dpid.results.result import PIDResult
 
 _LOG = logging.getLogger("dpid")
 _EVEN_PILOT = 0.5  # of a density that a pilot of few samples found, which may have missed a peak
@@ -78,8 +79,8 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDRe
                 if finer and any(result.rounding_matters() for result in results):
                     why, denoisers = "rounds too coarsely", finer[-1:]  # bfloat16 would do so even more than float16
                     break
-                if new := results[0].facts.samples > told:
-                    told = results[0].facts.samples
+                if new := results[0].metadata.samples > told:
+                    told = results[0].metadata.samples
                     yield results
             else:
                 if not new:
@@ -104,7 +105,7 @@ def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
         if tolerance is not None:
             reached = [result.relative_error() <= tolerance for result in results]
             results = [
-                replace(result, facts=replace(result.facts, converged=ok))
+                replace(result, metadata=replace(result.metadata, converged=ok))
                 for result, ok in zip(results, reached, strict=True)
             ]
             met = all(reached)
@@ -133,7 +134,7 @@ class _Run:
         edges = profile_edges(denoiser.logsnr_grid, points, options.repeats)
         count = len(self.conditions.names)
         self.sums = Accumulator.empty(job.x, options.repeats, count, needed_pairs(job.questions), edges)
-        self.planned = options.each * count * (1 if options.tolerance is None else options.rounds)
+        self.planned = options.per_round * count * (1 if options.tolerance is None else options.rounds)
         self.bias: list[dict[str, dict[str, float]] | None] | None = None
 
     def add(self, turn: int, shift: float) -> None:
@@ -199,16 +200,16 @@ class _Run:
     ) -> PIDResult:
         options, denoiser, sums, grid = self.job.options, self.denoiser, self.sums, self.denoiser.logsnr_grid
         texts = {"+".join(s): str(question.texts[i]) for s, i in zip(question.subsets, question.index, strict=True)}
-        facts = Facts(
+        metadata = Metadata(
             prompt=self.job.prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
             reference=str(question.texts[question.full]), estimator=options.estimator, measure=options.measure,
             level=options.level, smooth=options.smooth, rule=options.rule, antithetic=options.antithetic,
             priors=None if priors is None else {"+".join(s): h for s, h in priors.items()},
-            samples=options.each * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
+            samples=options.per_round * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=denoiser.name,
             precision=denoiser.precision, version=__version__, rounding_bias=bias,
             peak_memory=peak_memory(self.job.x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}
-        return PIDResult(facts, f, profiles, sums.edges.cpu(), self.job.picture)
+        return PIDResult(metadata, f, profiles, sums.edges.cpu(), self.job.picture)

@@ -39,7 +39,7 @@ def test_tf32_is_off_inside_and_as_it_was_afterwards(allowed):
 @pytest.mark.parametrize("options", [{}, {"tolerance": 0.2, "max_samples": 256}, {"estimator": "standard"}])
 def test_a_gpu_and_a_cpu_explain_alike(exact, two_things, options):
     there, here = (exact[d].explain(*two_things, samples=32, **options) for d in ("cuda", "cpu"))
-    assert there.facts.unet_evaluations == here.facts.unet_evaluations
+    assert there.metadata.unet_evaluations == here.metadata.unet_evaluations
     for name, d in here.estimates.items():
         for subset, i in d.information.items():
             # The noise agrees to 4 ulp and eps_hat to 1e-5 of itself; squares of small differences to 100 times that.

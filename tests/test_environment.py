@@ -77,7 +77,7 @@ def test_modes_of_torch_change_no_number(tiny, mode):
     second = next(stream)  # begun inside, ended outside
     assert equal(got, expected)
     assert equal(first, expected)
-    assert second.facts.samples == 16
+    assert second.metadata.samples == 16
     for facts in (numbers, told):
         facts.pop("peak_memory")
     assert told == numbers
@@ -150,7 +150,7 @@ def test_explainers_are_copied_and_sent(tiny, precision, through):
     want = ask(explainer)
     got = ask(through(explainer))
     assert equal(got, want)
-    assert got.facts.precision == want.facts.precision
+    assert got.metadata.precision == want.metadata.precision
 
 
 def test_the_embedded_model_is_sent_without_its_weights(emoji, two_things):

@@ -35,7 +35,7 @@ def test_modules_are_found_after_import_dpid(tmp_path):
 
 def test_atoms_sum_to_the_whole_everywhere(result):
     for d in result.estimates.values():
-        c1, c2 = result.facts.concepts
+        c1, c2 = result.metadata.concepts
         numbers = (d.redundancy.value, d.unique[c1].value, d.unique[c2].value, d.synergy.value)
         # float64 throughout at image level; one rounding to fp32 for each map.
         assert abs(sum(numbers) - d.information[(c1, c2)].value) < 1e-9 * sum(map(abs, numbers))
@@ -53,7 +53,7 @@ def test_maps_of_information_sum_to_the_image(result):
 
 def test_spends_what_it_says_and_repeats(emoji, two_things, result):
     path, prompt, concepts = two_things
-    assert result.facts.unet_evaluations == 16 * 4
+    assert result.metadata.unet_evaluations == 16 * 4
     with Image.open(path) as image:
         again = emoji.explain(image, prompt, concepts, samples=16, max_batch_size=8)
     for name, f in result.replicates.items():
@@ -71,7 +71,7 @@ def test_spends_what_it_says_and_repeats(emoji, two_things, result):
 )  # fmt: skip
 def test_as_many_replicates_as_the_samples_are_for(options, replicates, spent):
     found = Options(**options)
-    assert (found.repeats, found.each) == (replicates, spent)
+    assert (found.repeats, found.per_round) == (replicates, spent)
 
 
 def test_every_kind_of_image_gives_the_same(emoji, two_things, result):
@@ -87,19 +87,19 @@ def test_every_kind_of_image_gives_the_same(emoji, two_things, result):
 def test_context_conditions(emoji, two_things):
     path, prompt, (first, second) = two_things
     given = emoji.explain(path, prompt, (first, second), context=True, samples=8)
-    assert given.facts.conditions[""] == " ".join(prompt.replace(first, "").replace(second, "").split())
+    assert given.metadata.conditions[""] == " ".join(prompt.replace(first, "").replace(second, "").split())
 
 
 def test_tolerance(emoji, two_things):
     path, prompt, concepts = two_things
     loose = emoji.explain(path, prompt, concepts, samples=32, tolerance=0.99)
-    assert loose.facts.converged
-    assert loose.facts.samples == 32
+    assert loose.metadata.converged
+    assert loose.metadata.samples == 32
     with pytest.warns(ConvergenceWarning, match="not reached"):
         tight = emoji.explain(path, prompt, concepts, samples=8, tolerance=1e-9, max_samples=24)
-    assert tight.facts.converged is False
-    assert tight.facts.samples == 24
-    assert tight.facts.unet_evaluations == 24 * 4
+    assert tight.metadata.converged is False
+    assert tight.metadata.samples == 24
+    assert tight.metadata.unet_evaluations == 24 * 4
     assert any("tolerance" in line for line in tight.remarks())
 
 
@@ -122,7 +122,7 @@ def test_rounds_are_more_samples_of_the_same_replicates(emoji, two_things):
 def test_save_and_load(result, tmp_path):
     result.save(tmp_path / "r.safetensors")
     loaded = dpid.PIDResult.load(tmp_path / "r.safetensors")
-    assert loaded.facts == result.facts
+    assert loaded.metadata == result.metadata
     assert loaded.to_dict() == result.to_dict()
     assert torch.equal(loaded.picture, result.picture)
     assert torch.equal(loaded.maps.redundancy, result.maps.redundancy)
@@ -151,7 +151,7 @@ def test_load_refusals(tmp_path):
 def test_json_has_what_the_design_promises(result):
     d = json.loads(json.dumps(result.to_dict()))
     assert d["unit"] == "nats"
-    c1, c2 = result.facts.concepts
+    c1, c2 = result.metadata.concepts
     assert set(d["information"]) == {c1, c2, f"{c1}+{c2}"}
     assert set(d["estimators"]) == {"rao-blackwell", "standard", "orthogonal"}
     for name in ("redundancy", "synergy"):
@@ -164,7 +164,7 @@ def test_json_has_what_the_design_promises(result):
 def test_plot_has_a_panel_for_everything(result):
     figure = result.plot()
     titles = " ".join(ax.get_title() for ax in figure.axes)
-    for word in ("picture", "redundancy", "synergy", *result.facts.concepts):
+    for word in ("picture", "redundancy", "synergy", *result.metadata.concepts):
         assert word in titles
     assert any("nats per latent pixel" in ax.get_ylabel() for ax in figure.axes)
 
@@ -201,14 +201,14 @@ def test_log_intervals_hold_the_mean_of_rare_squares():
 
 def test_which_intervals_are_of_squares(result):
     for name, d in result.estimates.items():
-        both = tuple(result.facts.concepts)
+        both = tuple(result.metadata.concepts)
         for subset, estimate in d.information.items():
             square = name == "orthogonal" or (name == "rao-blackwell" and subset == both)
             assert estimate.positive == square, (name, subset)
 
 
 def test_repr_is_readable(result):
-    assert repr(result).startswith(f"PIDResult({result.facts.prompt!r}, rao-blackwell, nats: redundancy ")
+    assert repr(result).startswith(f"PIDResult({result.metadata.prompt!r}, rao-blackwell, nats: redundancy ")
 
 
 @pytest.mark.parametrize(
@@ -268,9 +268,9 @@ def test_prompts_and_concepts_as_people_hand_them_over(emoji, two_things):
     expected = emoji.explain(path, prompt, concepts, samples=8)
     assert emoji.explain(path, prompt, (c for c in concepts), samples=8).redundancy == expected.redundancy
     assert list(emoji.explain_pairs(path, prompt, iter(concepts), samples=8)) == [concepts]
-    again = emoji.explain(path, conditions=expected.facts.conditions, samples=8)
+    again = emoji.explain(path, conditions=expected.metadata.conditions, samples=8)
     assert again.redundancy == expected.redundancy
-    assert again.facts.conditions == expected.facts.conditions
+    assert again.metadata.conditions == expected.metadata.conditions
     with pytest.raises(TypeError, match="concepts: found the string"):
         emoji.explain_pairs(path, prompt, " ".join(concepts))
     with pytest.raises(ValueError, match="concepts: found 1, expected at least 2"):

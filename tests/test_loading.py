@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def atomic_write():
     """The embedded model's UNet weights."""
     return load_pipeline("emoji", "cpu").unet.state_dict()
 

@@ -135,6 +135,6 @@ def test_whatever_is_given_makes_options_or_is_refused_by_name(given):
         assert named in given or (named in ("max_samples", "priors") and {"samples", "measure"} & given.keys())
         assert len(refused) < 300
         return
-    assert options.each * options.rounds >= 1
+    assert options.per_round * options.rounds >= 1
     assert all(type(getattr(options, n)) in (bool, int, float, str, type(None)) for n in given if n != "priors")
     assert options.tolerance is None or 0 <= options.tolerance < 1

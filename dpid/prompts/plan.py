@@ -157,7 +157,7 @@ def _by_subset(conditions: Mapping[Any, Any]) -> dict[Subset, Any]:
 def from_mapping(conditions: Mapping[Subset, Any]) -> Plan:
     """The plan of explicit ``conditions``: {(): null, ("cow",): …, ("giraffe",): …, ("cow", "giraffe"): …}.
 
-    Those of a result, ``facts.conditions``, are taken too.
+    Those of a result, ``metadata.conditions``, are taken too.
 
     Raises
     ------

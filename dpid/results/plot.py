@@ -22,7 +22,7 @@ def plot_maps(result: PIDResult) -> Figure:
     """Picture, redundancy, all uniqueness maps and synergy on one diverging scale, white at zero."""
     maps = result.maps
     panels = [("redundancy", result.redundancy, maps.redundancy)]
-    panels += [(f"unique: {literal(c, _CONCEPT)}", result.unique[c], maps.unique[c]) for c in result.facts.concepts]
+    panels += [(f"unique: {literal(c, _CONCEPT)}", result.unique[c], maps.unique[c]) for c in result.metadata.concepts]
     panels += [("synergy", result.synergy, maps.synergy)]
     count = len(panels) + (result.picture is not None)
     columns = min(count, _COLUMNS)
@@ -68,8 +68,8 @@ def plot_profile(result: PIDResult) -> Figure:
     errors = profile.stderr
     assert errors is not None
     shown = {", ".join(s): (f, errors.information[s]) for s, f in profile.information.items()}
-    if len(result.facts.concepts) > 3:  # 2ⁿ lines are none
-        shown = {k: v for k, v in shown.items() if k in result.facts.concepts} | {"all": list(shown.values())[-1]}
+    if len(result.metadata.concepts) > 3:  # 2ⁿ lines are none
+        shown = {k: v for k, v in shown.items() if k in result.metadata.concepts} | {"all": list(shown.values())[-1]}
     atoms = {"redundancy": (profile.redundancy, errors.redundancy)}
     atoms |= {f"unique: {c}": (f, errors.unique[c]) for c, f in profile.unique.items()}
     atoms |= {"synergy": (profile.synergy, errors.synergy)}
@@ -94,12 +94,12 @@ def plot_profile(result: PIDResult) -> Figure:
 
 def _frame(figure: Figure, result: PIDResult) -> None:
     """Title and how it was made."""
-    facts = result.facts
-    given = " | rest of the prompt" if facts.context else ""
+    metadata = result.metadata
+    given = " | rest of the prompt" if metadata.context else ""
     columns = int(10 * figure.get_figwidth())  # of bold letters of 11 points
-    prompt = literal(f"“{shortened(facts.prompt, 3 * columns)}”{given}", columns, lines=4)
+    prompt = literal(f"“{shortened(metadata.prompt, 3 * columns)}”{given}", columns, lines=4)
     figure.suptitle(prompt, fontsize=11, fontweight="bold")
     figure.supxlabel(
-        f"{facts.estimator}, {facts.measure} by {facts.level}; {facts.unet_evaluations} UNet evaluations; "
-        f"{literal(facts.model, _MODEL)}", fontsize=7, color="0.4",
+        f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} UNet evaluations; "
+        f"{literal(metadata.model, _MODEL)}", fontsize=7, color="0.4",
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from dpid.equality import Comparable
 from dpid.estimation.estimators import are_squares
-from dpid.files import PathLike, as_path, whole
+from dpid.files import PathLike, as_path, atomic_write
 from dpid.pid import Atoms, mean_stderr
 from dpid.prompts.plan import Subset, subsets_of
 from dpid.results.decomposition import Decomposition, Method, atoms_of, decomposition
 from dpid.results.intervals import Estimate
 from dpid.results.maps import Maps, displayed
+from dpid.results.metadata import Metadata
 from dpid.results.profile import Profile
 
 if TYPE_CHECKING:
@@ -33,52 +34,15 @@ def _below_zero(information: Mapping[Subset, Estimate], level: float) -> list[Su
     return [subset for subset, estimate in information.items() if estimate.interval(level)[1] < 0]
 
 
-@dataclass(frozen=True, eq=False)
-class Facts(Comparable):
-    """How a result came about; see :class:`dpid.options.Options` for what was asked.
-
-    ``conditions``: {"": null, "cow": …, "cow+giraffe": …}; ``reference``: the condition F; ``priors``: {"cow": nats}.
-    ``rounding_bias``: {estimator: {"cow+giraffe": nats}}, how much more i(x; y_S) is in ``precision`` than in float32,
-    measured on the first picture that the explainer saw. ``broken``: what ended a run before its tolerance.
-    ``peak_memory`` in bytes: of the GPU, else of the process.
-    """
-
-    prompt: str
-    concepts: tuple[str, ...]
-    context: bool
-    conditions: dict[str, str]
-    reference: str
-    estimator: str
-    measure: str
-    level: str
-    smooth: int
-    rule: str
-    antithetic: bool
-    priors: dict[str, float] | None
-    samples: int
-    replicates: int
-    unet_evaluations: int
-    logsnr_range: tuple[float, float]
-    seed: int
-    model: str
-    precision: str
-    version: str
-    converged: bool | None = None
-    broken: str = ""
-    rounding_bias: dict[str, dict[str, float]] | None = None
-    peak_memory: int | None = field(default=None, compare=False)  # says nothing about the numbers
-    unit: str = field(default="nats", init=False)
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class PIDResult(Comparable):
     """Which word put what into the picture.
 
-    Equal are results of equal facts and tensors, bit by bit; they can be hashed, pickled and copied.
+    Equal are results of equal metadata and tensors, bit by bit; they can be hashed, pickled and copied.
 
     Attributes
     ----------
-    facts : prompt, concepts, conditions, seed, model, UNet evaluations, …
+    metadata : prompt, concepts, conditions, seed, model, UNet evaluations, …
     replicates : {estimator: float32 [G, S, h, w]}, f(S) of the non-empty subsets, smallest first, in nats per latent
         pixel; every number and map below is computed from these
     profiles : {estimator: float32 [A, S, L]}, the same of the whole image in L bins of log-SNR, nats; A is 4 where four
@@ -87,7 +51,7 @@ class PIDResult(Comparable):
     picture : uint8 [H, W, 3], or None when latents were explained
     """
 
-    facts: Facts
+    metadata: Metadata
     replicates: Mapping[str, Tensor]
     profiles: Mapping[str, Tensor]
     edges: Tensor
@@ -105,66 +69,66 @@ class PIDResult(Comparable):
         }  # fmt: skip
 
     def _squares(self, estimator: str) -> list[bool]:
-        named = self.facts.conditions
-        conditions = [named.get("+".join(s)) for s in subsets_of(self.facts.concepts)[1:]]
-        return are_squares(estimator, conditions, self.facts.reference)
+        named = self.metadata.conditions
+        conditions = [named.get("+".join(s)) for s in subsets_of(self.metadata.concepts)[1:]]
+        return are_squares(estimator, conditions, self.metadata.reference)
 
     @property
     def _method(self) -> Method:
-        facts = self.facts
-        known = facts.priors or {}
-        priors = {s: known["+".join(s)] for s in subsets_of(facts.concepts)[1:] if "+".join(s) in known} or None
-        return Method(facts.concepts, facts.measure, facts.level, facts.smooth, priors)
+        metadata = self.metadata
+        known = metadata.priors or {}
+        priors = {s: known["+".join(s)] for s in subsets_of(metadata.concepts)[1:] if "+".join(s) in known} or None
+        return Method(metadata.concepts, metadata.measure, metadata.level, metadata.smooth, priors)
 
     def _towards(self, estimator: str) -> Tensor | None:
         """Towards whose layout the maps of ``estimator`` are shrunk."""
         return self.replicates["standard"].double() if estimator == "rao-blackwell" else None
 
     def atom_maps(self) -> tuple[Atoms, Atoms]:
-        """Every atom of the lattice per latent pixel by ``facts.estimator``, and the standard errors in the same form.
+        """Every atom of the lattice per latent pixel by ``metadata.estimator``, and its standard errors likewise.
 
         ``values, errors = result.atom_maps()``; ``values[("cow",), ("giraffe", "tree")]`` is a map [h, w] in nats,
         float64, of what ``maps`` is made of. 4 atoms of two concepts, 18 of three, 166 of four. ``ValueError`` where
         those of five concepts and more do not fit the memory.
         """
-        name = self.facts.estimator
-        f = displayed(self.replicates[name].double(), self.facts.smooth, self._towards(name))
+        name = self.metadata.estimator
+        f = displayed(self.replicates[name].double(), self.metadata.smooth, self._towards(name))
         return atoms_of(f, self._method, f[0, 0].numel(), corrected=False, coarse=False)
 
     @property
-    def chosen(self) -> Decomposition:
-        """The decomposition by ``facts.estimator``; the properties below are its fields."""
-        return self.estimates[self.facts.estimator]
+    def decomposition(self) -> Decomposition:
+        """The decomposition by ``metadata.estimator``; the properties below are its fields."""
+        return self.estimates[self.metadata.estimator]
 
     @property
     def redundancy(self) -> Estimate:
         """What two or more concepts tell, each alone."""
-        return self.chosen.redundancy
+        return self.decomposition.redundancy
 
     @property
     def unique(self) -> dict[str, Estimate]:
         """What one concept tells and no other does."""
-        return self.chosen.unique
+        return self.decomposition.unique
 
     @property
     def synergy(self) -> Estimate:
         """What no concept tells alone."""
-        return self.chosen.synergy
+        return self.decomposition.synergy
 
     @property
     def information(self) -> dict[Subset, Estimate]:
         """i(x; y_S) of every subset S."""
-        return self.chosen.information
+        return self.decomposition.information
 
     @property
     def maps(self) -> Maps:
         """The same, per latent pixel."""
-        return self.chosen.maps
+        return self.decomposition.maps
 
     @property
     def profile(self) -> Profile:
         """The same, over log-SNR."""
-        return self.chosen.profile
+        return self.decomposition.profile
 
     @property
     def cross_term(self) -> dict[Subset, Estimate]:
@@ -180,7 +144,7 @@ class PIDResult(Comparable):
         mean, error = mean_stderr(difference)
         return {
             s: Estimate(float(m), float(e), len(difference) - 1)
-            for s, m, e in zip(subsets_of(self.facts.concepts)[1:], mean, error, strict=True)
+            for s, m, e in zip(subsets_of(self.metadata.concepts)[1:], mean, error, strict=True)
         }
 
     def _disagreements(self, level: float) -> dict[Subset, Estimate]:
@@ -199,17 +163,17 @@ class PIDResult(Comparable):
 
     def rounding_matters(self) -> bool:
         """Whether rounding biases some i(x; y_S) by more than half its standard error."""
-        bias = (self.facts.rounding_bias or {}).get(self.facts.estimator, {})
+        bias = (self.metadata.rounding_bias or {}).get(self.metadata.estimator, {})
         # Asked of every round: from the replicates, without the atoms.
-        _, errors = mean_stderr(self.replicates[self.facts.estimator].double().sum((-2, -1)))
-        subsets = subsets_of(self.facts.concepts)[1:]
+        _, errors = mean_stderr(self.replicates[self.metadata.estimator].double().sum((-2, -1)))
+        subsets = subsets_of(self.metadata.concepts)[1:]
         return any(abs(bias.get("+".join(s), 0.0)) > e / 2 for s, e in zip(subsets, errors.tolist(), strict=True))
 
     def relative_error(self) -> float:
         """Half the 95 % interval of i(x; all concepts) over it, what ``tolerance`` is held against."""
         # Asked of every round: from the replicates, without the atoms.
-        mean, error = mean_stderr(self.replicates[self.facts.estimator][:, -1].double().sum((-2, -1)))
-        low, high = Estimate(float(mean), float(error), self.facts.replicates - 1).interval()
+        mean, error = mean_stderr(self.replicates[self.metadata.estimator][:, -1].double().sum((-2, -1)))
+        low, high = Estimate(float(mean), float(error), self.metadata.replicates - 1).interval()
         return (high - low) / 2 / max(abs(float(mean)), 1e-300)
 
     def remarks(self, level: float = 0.95) -> list[str]:
@@ -231,43 +195,59 @@ class PIDResult(Comparable):
                 else "trust the maps for where, and standard for how much"
             )  # fmt: skip
             lines.append(
-                f"rao-blackwell and standard disagree ({beyond} nats): {self.facts.reference!r} does not describe this "
-                f"picture as the model would; {trust}"
+                f"rao-blackwell and standard disagree ({beyond} nats): {self.metadata.reference!r} does not describe "
+                f"this picture as the model would; {trust}"
             )
         above = [
             "+".join(s) for s, e in self.information.items()
-            if e.interval(level)[0] > (self.facts.priors or {}).get("+".join(s), math.inf)
+            if e.interval(level)[0] > (self.metadata.priors or {}).get("+".join(s), math.inf)
         ]  # fmt: skip
         if above:
             lines.append(
                 f"i(x; y) exceeds the prior h(y) of {', '.join(above)}: words cannot tell that much, and the atoms of "
-                f"{self.facts.measure} mean less there"
+                f"{self.metadata.measure} mean less there"
             )
         if self.rounding_matters():
             lines.append(
-                f"rounding in {self.facts.precision} biases a number by more than half its standard error: use float32"
+                f"rounding in {self.metadata.precision} biases a number by more than half its standard error: use "
+                "float32"
             )
-        if self.facts.broken:
-            lines.append(self.facts.broken)
-        elif self.facts.converged is False:
+        if self.metadata.broken:
+            lines.append(self.metadata.broken)
+        elif self.metadata.converged is False:
             lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers and facts, ready for JSON."""
-        facts = asdict(self.facts)
+        """All numbers and metadata, ready for JSON."""
+        metadata = asdict(self.metadata)
         return (
-            {k: facts.pop(k) for k in ("prompt", "concepts", "context", "unit", "estimator", "measure")}
-            | self.chosen.to_dict()
+            {k: metadata.pop(k) for k in ("prompt", "concepts", "context", "unit", "estimator", "measure")}
+            | self.decomposition.to_dict()
             | {"profile": self.profile.to_dict()}
             | {"cross_term": {"+".join(s): e.to_dict() for s, e in self.cross_term.items()}}
             | {"estimators": {name: d.to_dict() for name, d in self.estimates.items()}}
-            | facts
+            | metadata
             | {"remarks": self.remarks()}
         )
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a file holds: replicates and profiles, from which all is computed, and the maps for other readers."""
+        tensors = {f"replicates/{name}": f.float() for name, f in self.replicates.items()}
+        tensors |= {f"profiles/{name}": f.float() for name, f in self.profiles.items()}
+        tensors["edges"] = self.edges
+        if self.picture is not None:
+            tensors["picture"] = self.picture
+        for prefix, maps in (("maps", self.maps), ("maps/stderr", self.maps.stderr)):
+            if maps is None:
+                continue
+            tensors |= {f"{prefix}/redundancy": maps.redundancy, f"{prefix}/synergy": maps.synergy}
+            tensors |= {f"{prefix}/unique/{c}": t for c, t in maps.unique.items()}
+            tensors |= {f"{prefix}/information/{'+'.join(s)}": t for s, t in maps.information.items()}
+        return tensors
+
     def save(self, path: PathLike) -> None:
-        """Write a safetensors file: replicates, picture, the chosen maps, and all facts as metadata.
+        """Write a safetensors file: replicates, picture, maps, and all of the metadata.
 
         The file is whole or not there, also where several write it at once: then the last one stays. ``ValueError``
         where there is no such folder.
@@ -279,8 +259,8 @@ class PIDResult(Comparable):
             raise ValueError(f"path: found {target}, but there is no folder {target.parent}")
         if target.is_dir():
             raise ValueError(f"path: {target} is a folder; give the name of a file")
-        with whole(target) as unfinished:
-            unfinished.write_bytes(to_bytes(self))
+        with atomic_write(target) as unfinished:
+            unfinished.write_bytes(to_bytes(self.metadata, self._tensors(), self.to_dict()))
 
     @classmethod
     def load(cls, path: PathLike) -> PIDResult:
@@ -296,7 +276,7 @@ class PIDResult(Comparable):
         except OSError as error:
             raise ValueError(f"path: {source} cannot be read ({error.strerror})") from error
         try:
-            return from_bytes(data)
+            return cls(**from_bytes(data))
         except ValueError as error:
             raise ValueError(f"path: {source}: {error}") from error
 
@@ -315,9 +295,9 @@ class PIDResult(Comparable):
     def __repr__(self) -> str:
         unique = ", ".join(f"unique[{c!r}] {e}" for c, e in self.unique.items())
         return (
-            f"PIDResult({self.facts.prompt!r}, {self.facts.estimator}, {self.facts.unit}: "
+            f"PIDResult({self.metadata.prompt!r}, {self.metadata.estimator}, {self.metadata.unit}: "
             f"redundancy {self.redundancy}, {unique}, synergy {self.synergy}; "
-            f"{self.facts.unet_evaluations} UNet evaluations)"
+            f"{self.metadata.unet_evaluations} UNet evaluations)"
         )
 
 

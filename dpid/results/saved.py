@@ -1,4 +1,4 @@
-"""A result as the bytes of a safetensors file, and back; what was cut or edited is refused by name."""
+"""The fields of a result as the bytes of a safetensors file, and back; what was cut or edited is refused by name."""
 
 from __future__ import annotations
 
@@ -16,40 +16,30 @@ from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS
 from dpid.pid.decomposition import image_priors, picture_measures
 from dpid.prompts.plan import subsets_of
-from dpid.results.result import Facts, PIDResult
+from dpid.results.metadata import Metadata
 
 FORMAT = "2"
 
 
-def to_bytes(result: PIDResult) -> bytes:
-    """A safetensors file: replicates, profiles, edges, picture, the chosen maps, and all facts as metadata."""
+def to_bytes(metadata: Metadata, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> bytes:
+    """A safetensors file of ``tensors``, with ``metadata`` and all ``numbers`` in its header."""
     from safetensors.torch import save
 
-    tensors = {f"replicates/{name}": f.float() for name, f in result.replicates.items()}
-    tensors |= {f"profiles/{name}": f.float() for name, f in result.profiles.items()}
-    tensors["edges"] = result.edges
-    if result.picture is not None:
-        tensors["picture"] = result.picture
-    for prefix, maps in (("maps", result.maps), ("maps/stderr", result.maps.stderr)):
-        if maps is None:
-            continue
-        tensors |= {f"{prefix}/redundancy": maps.redundancy, f"{prefix}/synergy": maps.synergy}
-        tensors |= {f"{prefix}/unique/{c}": t for c, t in maps.unique.items()}
-        tensors |= {f"{prefix}/information/{'+'.join(s)}": t for s, t in maps.information.items()}
-    metadata = {"format": FORMAT, "facts": json.dumps(asdict(result.facts)), "result": json.dumps(result.to_dict())}
-    return bytes(save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
+    # "facts" is the name of the metadata in files of format 2.
+    header = {"format": FORMAT, "facts": json.dumps(asdict(metadata)), "result": json.dumps(numbers)}
+    return bytes(save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, header))
 
 
-def from_bytes(data: bytes) -> PIDResult:
-    """The result that :func:`to_bytes` wrote; ``ValueError`` says what is wrong with anything else.
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """The fields of the result that :func:`to_bytes` wrote; ``ValueError`` says what is wrong with anything else.
 
-    What follows from the replicates, the maps and the numbers in the metadata, is not read but computed.
+    What follows from the replicates, the maps and the numbers in the header, is not read but computed.
     """
-    tensors, metadata = _parse(data)
-    if metadata.get("format") != FORMAT or "facts" not in metadata:
+    tensors, header = _parse(data)
+    if header.get("format") != FORMAT or "facts" not in header:
         raise ValueError(f"is not a dpid result of format {FORMAT}")
     try:
-        facts = _facts(json.loads(metadata["facts"]))
+        metadata = _metadata(json.loads(header["facts"]))
     except RecursionError:
         raise ValueError("facts: are nested too deeply") from None
 
@@ -60,12 +50,13 @@ def from_bytes(data: bytes) -> PIDResult:
 
     if "edges" not in tensors:
         raise ValueError("lacks the tensor 'edges'")
-    result = PIDResult(
-        facts, by_estimator("replicates"), by_estimator("profiles"), tensors["edges"], tensors.get("picture")
-    )
-    _check_facts(facts)
-    _check_tensors(result)
-    return result
+    replicates, profiles = by_estimator("replicates"), by_estimator("profiles")
+    _check_metadata(metadata)
+    _check_tensors(metadata, replicates, profiles, tensors["edges"], tensors.get("picture"))
+    return {
+        "metadata": metadata, "replicates": replicates, "profiles": profiles, "edges": tensors["edges"],
+        "picture": tensors.get("picture"),
+    }  # fmt: skip
 
 
 def _parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
@@ -80,19 +71,19 @@ def _parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     return tensors, header.get("__metadata__") or {}
 
 
-def _facts(stored: Any) -> Facts:
-    """:class:`dpid.results.result.Facts` from JSON, every field of its declared type."""
+def _metadata(stored: Any) -> Metadata:
+    """The metadata from JSON, every field of its declared type."""
     if not isinstance(stored, dict):
         raise ValueError(f"facts: found {type(stored).__name__}, expected an object of JSON")
-    if stored.pop("unit", None) != Facts.unit:
-        raise ValueError(f"facts: unit is not {Facts.unit!r}")
-    known = {f.name: f for f in fields(Facts) if f.init}
+    if stored.pop("unit", None) != Metadata.unit:
+        raise ValueError(f"facts: unit is not {Metadata.unit!r}")
+    known = {f.name: f for f in fields(Metadata) if f.init}
     if unknown := [name for name in stored if name not in known]:
         raise ValueError(f"facts: {unknown[0]!r} is not known here; another version of dpid may have written it")
     if missing := [name for name, f in known.items() if name not in stored and f.default is MISSING]:
         raise ValueError(f"facts: {missing[0]!r} is missing")
-    hints = get_type_hints(Facts)
-    return Facts(**{name: _typed(name, value, hints[name]) for name, value in stored.items()})
+    hints = get_type_hints(Metadata)
+    return Metadata(**{name: _typed(name, value, hints[name]) for name, value in stored.items()})
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
@@ -113,36 +104,39 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     raise ValueError(f"facts: {name} is {str(value)[:60]!r}, expected {getattr(hint, '__name__', hint)}")
 
 
-def _check_facts(facts: Facts) -> None:
-    """``ValueError`` unless numbers can be computed as ``facts`` say."""
-    concepts = facts.concepts
+def _check_metadata(metadata: Metadata) -> None:
+    """``ValueError`` unless numbers can be computed as ``metadata`` says."""
+    concepts = metadata.concepts
     if not 2 <= len(concepts) <= 8 or len(set(concepts)) < len(concepts):
         raise ValueError(f"facts: concepts are {concepts!r}, expected two to eight different ones")
     for name, allowed in (("estimator", ESTIMATORS), ("level", LEVELS), ("measure", picture_measures())):
-        if getattr(facts, name) not in allowed:
-            raise ValueError(f"facts: {name} is {getattr(facts, name)!r}, allowed are {', '.join(allowed)}")
-    if facts.smooth % 2 == 0:
-        raise ValueError(f"facts: smooth is {facts.smooth}, expected an odd number")
+        if getattr(metadata, name) not in allowed:
+            raise ValueError(f"facts: {name} is {getattr(metadata, name)!r}, allowed are {', '.join(allowed)}")
+    if metadata.smooth % 2 == 0:
+        raise ValueError(f"facts: smooth is {metadata.smooth}, expected an odd number")
     names = {"+".join(s): s for s in subsets_of(concepts)[1:]}
-    if missing := {"", *names} - facts.conditions.keys():
+    if missing := {"", *names} - metadata.conditions.keys():
         raise ValueError(f"facts: conditions lack {min(missing)!r}")
-    if unknown := set(facts.priors or ()) - names.keys():
+    if unknown := set(metadata.priors or ()) - names.keys():
         raise ValueError(f"facts: priors name {min(unknown)!r}, which is none of {', '.join(names)}")
-    image_priors({names[k]: h for k, h in (facts.priors or {}).items()}, concepts, facts.measure, None)
+    image_priors({names[k]: h for k, h in (metadata.priors or {}).items()}, concepts, metadata.measure, None)
 
 
-def _check_tensors(result: PIDResult) -> None:
-    """``ValueError`` unless the tensors fit the facts, and one another."""
-    subsets, edges, picture = 2 ** len(result.facts.concepts) - 1, result.edges, result.picture
-    first, profile = result.replicates[ESTIMATORS[0]], result.profiles[ESTIMATORS[0]]
+def _check_tensors(
+    metadata: Metadata, replicates: Mapping[str, Tensor], profiles: Mapping[str, Tensor], edges: Tensor,
+    picture: Tensor | None,
+) -> None:  # fmt: skip
+    """``ValueError`` unless the tensors fit the metadata, and one another."""
+    subsets = 2 ** len(metadata.concepts) - 1
+    first, profile = replicates[ESTIMATORS[0]], profiles[ESTIMATORS[0]]
     groups = len(profile) if profile.ndim else 0
     shapes = {
-        "replicates": (result.facts.replicates, subsets, *first.shape[2:]),
-        "profiles": (groups if groups == 4 else result.facts.replicates, subsets, edges.numel() - 1),
+        "replicates": (metadata.replicates, subsets, *first.shape[2:]),
+        "profiles": (groups if groups == 4 else metadata.replicates, subsets, edges.numel() - 1),
     }
-    if first.ndim != 4 or result.facts.replicates < 2 or not math.prod(first.shape):
+    if first.ndim != 4 or metadata.replicates < 2 or not math.prod(first.shape):
         raise ValueError(f"replicates: found {list(first.shape)}, expected [replicates ≥ 2, subsets, h, w]")
-    for kind, values in (("replicates", result.replicates), ("profiles", result.profiles)):
+    for kind, values in (("replicates", replicates), ("profiles", profiles)):
         for name, f in values.items():
             if f.shape != shapes[kind] or f.dtype != torch.float32:
                 raise ValueError(

@@ -5,6 +5,7 @@
 >>> study.tables["bias"][0]["co_information"], study.summary
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["STUDIES", "Study", "Workbench", "run", "write"]
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "daam":
-        from dpid.studies import daam
-
-        return daam
+        return import_module("dpid.studies.daam")
     if name in ("STUDIES", "run", "write"):
         from dpid.studies import runner
 

@@ -38,7 +38,7 @@ class Case:
     prompt, concepts : as for :meth:`dpid.Explainer.explain`
     conditions : the text of every subset of ``concepts``, in place of those of the prompt
     masks : reads {concept: bool [H,W]}
-    facts : further columns of its rows
+    columns : further columns of its rows
     row : where the user's data have it; None: the study made it, and it cannot be left out
     """
 
@@ -48,7 +48,7 @@ class Case:
     concepts: tuple[str, ...]
     conditions: dict[Subset, str] | None = None
     masks: Callable[[], Masks] = dict
-    facts: Row = field(default_factory=dict)
+    columns: Row = field(default_factory=dict)
     row: int | None = None
 
     def open(self) -> Image.Image:
@@ -187,7 +187,7 @@ class Workbench:
         return {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture)}
 
     def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:
-        """The rows of all cases, each with its picture, prompt and facts.
+        """The rows of all cases, each with its picture, prompt and columns.
 
         A row of the user's data that cannot be used is left out, with all its cases, and noted in ``problems``.
         ``ValueError`` where there is no case, or none that can be used.
@@ -196,7 +196,7 @@ class Workbench:
             raise ValueError("data: no picture has what this study needs (two concepts; masks for localisation)")
         found: list[tuple[Case, list[Row]]] = []
         for done, case in enumerate(cases, 1):
-            known = {"picture": case.picture, **case.facts}
+            known = {"picture": case.picture, **case.columns}
             key = json.dumps([case.picture, case.prompt, case.concepts])
             if case.row not in self._bad:
                 try:

@@ -110,7 +110,7 @@ def _asked(concepts: tuple[str, ...], article: str) -> dict[str, Any]:
     attribute, occupation = concepts
     return {
         "conditions": people(attribute, occupation, article),
-        "facts": {"attribute": attribute, "occupation": occupation},
+        "columns": {"attribute": attribute, "occupation": occupation},
     }
 
 

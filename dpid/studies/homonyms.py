@@ -40,7 +40,7 @@ def _embedded(each: int) -> Iterator[Case]:
                     yield Case(
                         picture, partial(world.picture, (shown,), picture),
                         shown, (word, modifier), _texts(word, modifier, after and role != "neutral"),
-                        facts={"word": word, "modifier": modifier, "role": role},
+                        columns={"word": word, "modifier": modifier, "role": role},
                     )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def _real(bench: Workbench) -> Iterator[Case]:
                 for role, modifier in (("right", right), ("wrong", wrong), ("neutral", words.NEUTRAL)):
                     yield Case(
                         picture, partial(bench.generate, prompt, picture), prompt, (word, modifier),
-                        _texts(word, modifier, False), facts={"word": word, "modifier": modifier, "role": role},
+                        _texts(word, modifier, False), columns={"word": word, "modifier": modifier, "role": role},
                     )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _own(bench: Workbench) -> Iterator[Case]:
         for role, other in (("right", modifier), ("neutral", _NEUTRAL if bench.embedded else words.NEUTRAL)):
             yield Case(
                 case.picture, case.image, case.prompt, (word, other), _texts(word, other, False),
-                facts={"word": word, "modifier": other, "role": role}, row=case.row,
+                columns={"word": word, "modifier": other, "role": role}, row=case.row,
             )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, 
     by_role = {role: column(of, "synergy") for (role,), of in grouped(default, "role").items()}
     shown: dict[str, PIDResult] = {}
     for case in cases[:3]:  # one picture with every modifier: success, failure, and neither
-        shown[f"{case.facts['role']}: {' + '.join(case.concepts)}"] = bench.explain(case)
+        shown[f"{case.columns['role']}: {' + '.join(case.concepts)}"] = bench.explain(case)
     return {
         "Synergy of a homonym and a modifier, nats; a dot a picture": figures.strips(by_role, "synergy, nats"),
         f"“{cases[0].prompt}” with its own and other modifiers": figures.maps(shown),

@@ -59,7 +59,7 @@ def _cases(bench: Workbench) -> list[Case]:
     return [
         Case(
             f"{prompt} {i}", partial(bench.generate, prompt, f"{prompt} {i}"), prompt, (word, other),
-            facts={"prompt": prompt, "word": word, "kind": kind}, row=row,
+            columns={"prompt": prompt, "word": word, "kind": kind}, row=row,
         )
         for i, ((kind, prompt, word, other), row) in enumerate(zip(found, rows or [None] * len(found), strict=True))
     ]  # fmt: skip

@@ -36,11 +36,11 @@ def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
     d = result.estimates[estimator]
     f = d.maps.information
     if estimator == "orthogonal":  # whose CMI is ½∫(ε̂_other - ε̂_both)², Rao–Blackwell's f(both) - f(other) as it is
-        raw = smoothed(result.replicates["rao-blackwell"].double().mean(0), result.facts.smooth)
+        raw = smoothed(result.replicates["rao-blackwell"].double().mean(0), result.metadata.smooth)
         f = dict(zip(f, raw, strict=True))
-    (other,) = (c for c in result.facts.concepts if c != concept)
+    (other,) = (c for c in result.metadata.concepts if c != concept)
     return {
-        "mi": d.maps.information[(concept,)], "cmi": f[result.facts.concepts] - f[(other,)],
+        "mi": d.maps.information[(concept,)], "cmi": f[result.metadata.concepts] - f[(other,)],
         "unique": d.maps.unique[concept], "redundant": d.maps.redundancy,
     }  # fmt: skip
 
@@ -78,16 +78,16 @@ def localisation(bench: Workbench) -> Study:
         for samples in budgets:
             for concept, result in _results(bench, case, samples):
                 for name in ESTIMATORS:
-                    facts = {"concept": concept, "estimator": name, "evaluations": result.facts.samples}
-                    rows += [facts | {"map": kind} | _scores(m, masks, concept)
+                    columns = {"concept": concept, "estimator": name, "evaluations": result.metadata.samples}
+                    rows += [columns | {"map": kind} | _scores(m, masks, concept)
                              for kind, m in _maps(result, concept, name).items()]  # fmt: skip
         concepts = [c for c in bench_concepts(case) if c in masks]
         attention = attention_maps(
             bench.pipe, case.prompt, concepts, image=case.open(), samples=bench.samples,
             seed=bench.seed_of(case.picture),
         )  # fmt: skip
-        facts = {"estimator": "", "evaluations": attention.unet_evaluations, "map": "daam"}
-        return rows + [facts | {"concept": c} | _scores(attention.maps[c], masks, c) for c in concepts]
+        columns = {"estimator": "", "evaluations": attention.unet_evaluations, "map": "daam"}
+        return rows + [columns | {"concept": c} | _scores(attention.maps[c], masks, c) for c in concepts]
 
     rows = bench.measure(_cases(bench), measure)
     for same in grouped(rows, "map", "estimator", "evaluations").values():

@@ -37,7 +37,7 @@ def _embedded(bench: Workbench, relation: str) -> Iterator[Case]:
         texts = _beside(a, b) if one else world.natural(a, b)
         shown, picture = (a,) if one else (a, b), f"{texts[a, b]} {i}"
         image = partial(world.picture, shown, picture)
-        yield Case(picture, image, texts[a, b], (a, b), texts, facts={"a": a, "b": b, "relation": relation})
+        yield Case(picture, image, texts[a, b], (a, b), texts, columns={"a": a, "b": b, "relation": relation})
 
 
 def _beside(a: str, b: str) -> dict[Subset, str]:
@@ -51,7 +51,7 @@ def _real(bench: Workbench, relation: str) -> Iterator[Case]:
             picture = f"{prompt} {i}"
             yield Case(
                 picture, partial(bench.generate, prompt, picture), prompt, (a, b), world.natural(a, b),
-                facts={"a": a, "b": b, "relation": relation},
+                columns={"a": a, "b": b, "relation": relation},
             )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _own(bench: Workbench, relation: str) -> Iterator[Case]:
             if b in case.concepts:
                 continue
         yield Case(case.picture, case.image, case.prompt, (a, b), world.natural(a, b),
-                   facts={"a": a, "b": b, "relation": relation}, row=case.row)  # fmt: skip
+                   columns={"a": a, "b": b, "relation": relation}, row=case.row)  # fmt: skip
 
 
 def pairs(bench: Workbench, name: str, relation: str) -> Study:
@@ -117,7 +117,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, Figure]:
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     shares = {relation: column(of, "redundancy_share") for (relation,), of in grouped(default, "relation").items()}
-    first = {case.facts["relation"]: case for case in reversed(cases)}
+    first = {case.columns["relation"]: case for case in reversed(cases)}
     shown = {f"{relation}: {case.prompt}": bench.explain(case) for relation, case in reversed(first.items())}
     return {
         "Redundancy share of pairs of words; a dot a picture, cut at -4 and 2": figures.strips(

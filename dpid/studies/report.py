@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpid.files import whole
+from dpid.files import atomic_write
 
 if TYPE_CHECKING:
     import pyarrow
@@ -126,7 +126,7 @@ def write_page(out: Path) -> None:
     source = files("dpid.studies").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(source).render(sections=sections, shown=ROWS)
-    with whole(out / "report.html") as path:
+    with atomic_write(out / "report.html") as path:
         path.write_text(page, encoding="utf-8")
 
 
@@ -178,15 +178,15 @@ def write_study(
     folder = Path(out) / study
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in typed.items():
-        with whole(folder / f"{name}.csv") as path:
+        with atomic_write(folder / f"{name}.csv") as path:
             pyarrow.csv.write_csv(table, path)
-        with whole(folder / f"{name}.parquet") as path:
+        with atomic_write(folder / f"{name}.parquet") as path:
             pyarrow.parquet.write_table(table, path)
     drawn = []
     for i, (caption, figure) in enumerate(figures.items(), 1):
         name = f"figure-{i}.png"
         try:
-            with whole(folder / name) as path:
+            with atomic_write(folder / name) as path:
                 figure.savefig(path, format="png")
         except OSError:
             raise
@@ -199,7 +199,7 @@ def write_study(
         "tables": list(typed), "figures": drawn,
     }  # fmt: skip
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with whole(folder / "summary.json") as path:
+    with atomic_write(folder / "summary.json") as path:
         path.write_text(text, encoding="utf-8")
     write_page(Path(out))
     return Path(out) / "report.html"

@@ -75,7 +75,7 @@ def _swapped(rng: random.Random, kind: str) -> tuple[tuple[str, ...], str, str]:
 def _cases(bench: Workbench) -> list[Case]:
     if bench.pairs:
         return [
-            Case(f"{i:05d} {p.image.name}", p.open, p.true, (p.false,), facts={"kind": "own"}, row=p.row or i)
+            Case(f"{i:05d} {p.image.name}", p.open, p.true, (p.false,), columns={"kind": "own"}, row=p.row or i)
             for i, p in enumerate(bench.pairs, 1)
         ][: bench.pictures]
     if not bench.embedded:
@@ -88,7 +88,7 @@ def _cases(bench: Workbench) -> list[Case]:
         kind = ("thing", "thing", "sense", "gender")[i % 4]
         shown, true, false = _swapped(rng, kind)
         picture = f"{true} {i}"
-        cases.append(Case(picture, partial(world.picture, shown, picture), true, (false,), facts={"kind": kind}))
+        cases.append(Case(picture, partial(world.picture, shown, picture), true, (false,), columns={"kind": kind}))
     return cases
 
 

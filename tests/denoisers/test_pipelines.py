@@ -116,10 +116,10 @@ def test_a_result_does_not_depend_on_the_questions_before_it(tiny, monkeypatch):
     explainer = dpid.Explainer(tiny())
     first = ask(explainer)
     between = ask(explainer, samples=256, seed=3)
-    assert {first.facts.precision, between.facts.precision} == {"bfloat16", "float32"}
+    assert {first.metadata.precision, between.metadata.precision} == {"bfloat16", "float32"}
     again = ask(explainer)
     assert equal(first, again)
-    assert first.facts.rounding_bias == again.facts.rounding_bias
+    assert first.metadata.rounding_bias == again.metadata.rounding_bias
 
 
 def plain_equals_the_pipeline(pipe, tolerance=1e-5):
@@ -139,7 +139,7 @@ def plain_equals_the_pipeline(pipe, tolerance=1e-5):
     got = denoiser.eps_hat(z, denoiser.logsnr_grid.flip(0)[t], denoiser.encode_conditions(prompts))
     assert float((got[:, :, 0].float() - want).norm() / want.norm()) < tolerance
     result = ask(dpid.Explainer(pipe))
-    assert result.facts.precision == denoiser.precision
+    assert result.metadata.precision == denoiser.precision
     with pytest.raises(ValueError, match=r"precision: found 'float16'; this network computes in \w+ alone"):
         dpid.Explainer(pipe, precision="float16")
 

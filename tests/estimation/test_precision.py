@@ -60,14 +60,14 @@ def test_auto_takes_the_fastest_type_that_is_precise_enough(model, monkeypatch, 
     explainer = dpid.Explainer(model)
     for _ in range(2):
         result = explainer.explain(latents=X, conditions=CONDITIONS)
-        assert result.facts.precision == settled
+        assert result.metadata.precision == settled
         assert not result.rounding_matters()
-        assert result.facts.peak_memory > 0
-    bias = result.facts.rounding_bias
+        assert result.metadata.peak_memory > 0
+    bias = result.metadata.rounding_bias
     assert (bias is None) == (settled == "float32")
     if bias:
         assert abs(bias["rao-blackwell"]["a+b"]) < result.information[("a", "b")].stderr / 2
-    assert result.facts.unet_evaluations == 32 * 4
+    assert result.metadata.unet_evaluations == 32 * 4
 
 
 def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
@@ -75,7 +75,7 @@ def test_streams_and_log_densities_do_not_round_either(model, monkeypatch):
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     model.step = 0.04  # fine enough for the error of 8 samples, not for that of 256
     told = [
-        (r.facts.samples, r.facts.precision)
+        (r.metadata.samples, r.metadata.precision)
         for r in dpid.Explainer(model).stream(latents=X, conditions=CONDITIONS, samples=8, max_samples=256)
     ]
     assert [samples for samples, _ in told] == list(range(8, 257, 8))
@@ -89,7 +89,7 @@ def test_what_overflows_goes_on_in_a_finer_type(model, monkeypatch):
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "bfloat16", "float32"))
     model.step = float("inf")
     explainer = dpid.Explainer(model)
-    assert explainer.explain(latents=X, conditions=CONDITIONS).facts.precision == "float32"
+    assert explainer.explain(latents=X, conditions=CONDITIONS).metadata.precision == "float32"
     with pytest.raises(FloatingPointError, match="returned NaN or infinity"):
         dpid.Explainer(model, precision="float16").explain(latents=X, conditions=CONDITIONS)
 
@@ -100,9 +100,9 @@ def test_an_open_stream_stays_in_its_type(model, monkeypatch):
     model.step = 0.04  # fine enough for the error of 24 samples, not for that of 256
     explainer = dpid.Explainer(model)
     stream = explainer.stream(latents=X, conditions=CONDITIONS, samples=8, max_samples=24)
-    assert next(stream).facts.precision == "float16"
-    assert explainer.explain(latents=X, conditions=CONDITIONS, samples=256).facts.precision == "float32"
-    assert [r.facts.precision for r in stream] == ["float16"] * 2
+    assert next(stream).metadata.precision == "float16"
+    assert explainer.explain(latents=X, conditions=CONDITIONS, samples=256).metadata.precision == "float32"
+    assert [r.metadata.precision for r in stream] == ["float16"] * 2
 
 
 def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypatch):
@@ -110,20 +110,20 @@ def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypat
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
 
     def fine(result):
-        return result.facts.precision == "float32"
+        return result.metadata.precision == "float32"
 
-    monkeypatch.setattr(dpid.PIDResult, "rounding_matters", lambda self: not fine(self) and self.facts.samples == 32)
+    monkeypatch.setattr(dpid.PIDResult, "rounding_matters", lambda self: not fine(self) and self.metadata.samples == 32)
     monkeypatch.setattr(dpid.PIDResult, "relative_error", lambda self: 0.0 if fine(self) else 1.0)
     asked = {"latents": X, "conditions": CONDITIONS, "samples": 8, "max_samples": 64, "tolerance": 0.1}
-    told = [(r.facts.samples, r.facts.precision) for r in dpid.Explainer(model).stream(**asked)]
+    told = [(r.metadata.samples, r.metadata.precision) for r in dpid.Explainer(model).stream(**asked)]
     assert told == [(8, "float16"), (16, "float16"), (24, "float16"), (8, "float32")]
-    assert dpid.Explainer(model).explain(**asked).facts.converged
+    assert dpid.Explainer(model).explain(**asked).metadata.converged
 
 
 def test_an_explicit_type_is_kept_and_its_bias_said(model):
     model.step = 0.5
     result = dpid.Explainer(model, precision="float16").explain(latents=X, conditions=CONDITIONS)
-    assert result.facts.precision == "float16"
+    assert result.metadata.precision == "float16"
     assert any("rounding in float16" in line for line in result.remarks())
     assert result.to_dict()["rounding_bias"]["orthogonal"]["a+b"] > 0
 

@@ -34,7 +34,7 @@ def renamed(result, prompt, concepts):
     """``result`` as if of other words."""
     from dataclasses import replace
 
-    return replace(result, facts=replace(result.facts, prompt=prompt, concepts=concepts))
+    return replace(result, metadata=replace(result.metadata, prompt=prompt, concepts=concepts))
 
 
 ODD = {

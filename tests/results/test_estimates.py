@@ -144,7 +144,7 @@ def test_what_ended_a_run_early_is_remarked(toy, monkeypatch):
     asked = {"latents": torch.ones(SHAPE), "conditions": CONDITIONS, "samples": 8, "tolerance": 1e-6}
     with pytest.warns(ConvergenceWarning, match="returned NaN or infinity"):
         result = toy.explain(**asked)
-    assert result.facts.samples == 16
+    assert result.metadata.samples == 16
     assert any("what was found before is returned" in line for line in result.remarks())
     assert not any("allow more samples" in line for line in result.remarks())
 
@@ -164,10 +164,10 @@ def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
     with pytest.raises(ValueError, match=r"rule: 'adaptive' needs Explainer\.density"):
         explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, rule="adaptive")
     seen = [explainer.explain(latents=torch.full(SHAPE, v), conditions=CONDITIONS, samples=64) for v in (0.5, 1.5)]
-    assert {r.facts.rule for r in seen} == {"shifted-grid"}
+    assert {r.metadata.rule for r in seen} == {"shifted-grid"}
     explainer.learn(seen)
     result = explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=4096, replicates=8)
-    assert result.facts.rule == "adaptive"
+    assert result.metadata.rule == "adaptive"
     estimate = result.estimates["standard"].information[("a",)]
     # theory: as above; 5 standard errors with 7 degrees of freedom, one in 600
     assert abs(estimate.value - 6 * 0.596574) < 5 * estimate.stderr + 1e-3
@@ -198,8 +198,8 @@ def test_what_was_found_before_a_nan_is_returned(toy):
 
     with pytest.warns(ConvergenceWarning, match="NaN or infinity for condition"):
         result = asked(2)
-    assert result.facts.samples == 32
-    assert result.facts.converged is False
+    assert result.metadata.samples == 32
+    assert result.metadata.converged is False
     with pytest.raises(FloatingPointError, match="NaN or infinity for condition"):
         asked(0)
 
@@ -273,7 +273,7 @@ def test_levels_are_ordered(emoji, two_things):
     assert float(pixel.maps.redundancy.double().sum()) == pytest.approx(pixel.redundancy.value, abs=1e-3)
     for result in by.values():
         total = result.redundancy.value + sum(u.value for u in result.unique.values()) + result.synergy.value
-        assert total == pytest.approx(result.information[tuple(result.facts.concepts)].value, abs=1e-6)
+        assert total == pytest.approx(result.information[tuple(result.metadata.concepts)].value, abs=1e-6)
 
 
 def test_two_concepts_on_two_pixels():
@@ -307,9 +307,9 @@ def test_information_is_the_same_at_every_level(emoji, two_things, level):
 def test_three_concepts(emoji, two_things):
     path, _, _ = two_things
     result = emoji.explain(path, "a cow and a giraffe", ("a", "cow", "giraffe"), samples=8)
-    assert result.facts.unet_evaluations == 8 * 8
-    assert len(result.chosen.atoms) == 18
-    total = sum(e.value for e in result.chosen.atoms.values())
+    assert result.metadata.unet_evaluations == 8 * 8
+    assert len(result.decomposition.atoms) == 18
+    total = sum(e.value for e in result.decomposition.atoms.values())
     assert total == pytest.approx(result.information[("a", "cow", "giraffe")].value, abs=1e-6)
     assert "{a}{cow+giraffe}" in result.to_dict()["atoms"]
     assert len([ax for ax in result.plot().axes if ax.get_visible()]) == 7  # picture, R, 3 U, S and the colour bar
@@ -323,7 +323,7 @@ def test_every_atom_of_three_concepts_has_a_map(emoji, two_things):
     # float32 maps of what is in float64 here; the image's numbers are sums of the maps by level="pixel"
     torch.testing.assert_close(values.redundancy.float(), result.maps.redundancy)
     torch.testing.assert_close(errors.unique["a"].float(), result.maps.stderr.unique["a"])
-    for antichain, estimate in result.chosen.atoms.items():
+    for antichain, estimate in result.decomposition.atoms.items():
         assert float(values[antichain].sum()) == pytest.approx(estimate.value, rel=1e-9, abs=1e-9)
     torch.testing.assert_close(sum(values.values()).float(), result.maps.information[three])
 
@@ -334,12 +334,12 @@ def test_pairs_share_their_conditions(emoji, two_things):
     # Priors of all three, of which each pair takes its own.
     priors = {s: 11.0 * len(s) for s in subsets_of(three)[1:]}
     shared = emoji.explain_pairs(path, prompt, three, samples=8, measure="ppid", priors=priors)
-    assert {len(result.facts.priors) for result in shared.values()} == {3}
+    assert {len(result.metadata.priors) for result in shared.values()} == {3}
     assert all(abs(result.redundancy.value) < torch.inf for result in shared.values())
     pairs = emoji.explain_pairs(path, prompt, three, samples=8)
     assert list(pairs) == [(three[0], three[1]), (three[0], three[2]), (three[1], three[2])]
     # null, three concepts, three pairs
-    assert pairs[three[:2]].facts.unet_evaluations == 8 * 7
+    assert pairs[three[:2]].metadata.unet_evaluations == 8 * 7
     alone = emoji.explain(path, prompt, concepts, samples=8)
     # Another batch of conditions changes the order of sums inside the UNet's convolutions.
     assert pairs[concepts].redundancy.value == pytest.approx(alone.redundancy.value, rel=1e-3, abs=1e-3)
@@ -349,24 +349,24 @@ def test_pairs_share_their_conditions(emoji, two_things):
 def test_stream_grows_to_what_explain_gives(emoji, two_things):
     path, prompt, concepts = two_things
     growing = list(emoji.stream(path, prompt, concepts, samples=8, max_samples=24))
-    assert [r.facts.samples for r in growing] == [8, 16, 24]
+    assert [r.metadata.samples for r in growing] == [8, 16, 24]
     assert growing[0].redundancy == emoji.explain(path, prompt, concepts, samples=8).redundancy
 
 
 def test_reference(emoji, two_things):
     path, prompt, concepts = two_things
     result = emoji.explain(path, prompt, concepts, samples=8, reference="prompt")
-    assert result.facts.reference == prompt
-    assert result.facts.unet_evaluations == 8 * 5
+    assert result.metadata.reference == prompt
+    assert result.metadata.unet_evaluations == 8 * 5
     same = emoji.explain(path, prompt, concepts, samples=8, reference=" ".join(concepts))
-    assert same.facts.unet_evaluations in (8 * 4, 8 * 5)  # the concepts stand in the prompt's order
+    assert same.metadata.unet_evaluations in (8 * 4, 8 * 5)  # the concepts stand in the prompt's order
 
 
 def test_priors_are_kept_and_judged(emoji, two_things, tmp_path):
     path, prompt, (a, b) = two_things
     tiny = {(a,): 0.01, (b,): 0.01, (a, b): 0.02}
     result = emoji.explain(path, prompt, (a, b), samples=8, measure="ppid", priors=tiny)
-    assert result.facts.priors[a] == 0.01
+    assert result.metadata.priors[a] == 0.01
     result.save(tmp_path / "r.safetensors")
     assert dpid.PIDResult.load(tmp_path / "r.safetensors").redundancy == result.redundancy
     sure = emoji.explain(path, prompt, (a, b), samples=8, measure="ppid", priors="uniform")

@@ -18,9 +18,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dpid
+from dpid.results import saved
 from dpid.results.intervals import Estimate
-from dpid.results.result import Facts, PIDResult
-from dpid.results.saved import from_bytes, to_bytes
+from dpid.results.metadata import Metadata
+from dpid.results.result import PIDResult
+
+
+def to_bytes(result):
+    return saved.to_bytes(result.metadata, result._tensors(), result.to_dict())
+
+
+def from_bytes(data):
+    return PIDResult(**saved.from_bytes(data))
 
 
 def made(seed=0, size=4, **facts):
@@ -36,7 +45,7 @@ def made(seed=0, size=4, **facts):
     }  # fmt: skip
     names = ("rao-blackwell", "standard", "orthogonal")
     return PIDResult(
-        Facts(**known | facts),
+        Metadata(**known | facts),
         {name: torch.randn(4, 3, size, size, generator=rng) for name in names},
         {name: torch.randn(4, 3, 5, generator=rng) for name in names},
         torch.linspace(-5, 7, 6, dtype=torch.float64),
@@ -64,13 +73,13 @@ def test_equal_results_are_equal_and_hash_alike():
     assert [other, same].index(r) == 1
     assert r not in [other]
     assert len({r, same, other}) == 2
-    for part in ("facts", "maps", "profile", "chosen"):
+    for part in ("metadata", "maps", "profile", "decomposition"):
         assert getattr(r, part) == getattr(same, part)
         assert hash(getattr(r, part)) == hash(getattr(same, part))
         assert getattr(r, part) != getattr(other, part)
     assert r.atom_maps() == same.atom_maps()
     assert r.atom_maps() != other.atom_maps()
-    assert r != r.facts
+    assert r != r.metadata
     assert r != 3
 
 
@@ -105,7 +114,7 @@ def test_the_surroundings_change_no_number(dtype, tmp_path):
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             r = replace(pickle.loads(PICKLED), edges=torch.linspace(-5, 7, 6, dtype=torch.float64, device="cpu"))
             assert (r.to_dict(), from_bytes(to_bytes(r)), r.atom_maps()) == expected[:3]
-            assert replace(r, facts=replace(r.facts, measure="i_ccs")).maps == expected[3]
+            assert replace(r, metadata=replace(r.metadata, measure="i_ccs")).maps == expected[3]
             r.save(tmp_path / "a")
             assert PIDResult.load(tmp_path / "a") == r
             assert r.information["cow", "pizza"].interval() == made_interval
@@ -159,12 +168,12 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
 WRITER = """
 import sys, time
 from pathlib import Path
-from dpid.files import whole
+from dpid.files import atomic_write
 data, target = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 print("ready", flush=True)
 end = time.monotonic() + 2
 while time.monotonic() < end:
-    with whole(target) as path:
+    with atomic_write(target) as path:
         path.write_bytes(data)
 """
 
@@ -241,6 +250,9 @@ def header_of(data):
     return json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
 
 
+THREE = dict.fromkeys(("", "cow", "pizza", "dog", "cow+pizza", "cow+dog", "pizza+dog", "cow+pizza+dog"), "text")
+
+
 def edited(**facts):
     """:data:`SAVED` with other facts; None leaves one out."""
     header = header_of(SAVED)
@@ -269,7 +281,8 @@ def edited(**facts):
         (edited(measure="ppid", priors={"cow": 1.0}), r"priors: \('pizza',\) is missing"),
         (edited(concepts=["cow", "cow"]), "facts: concepts are"),
         (edited(concepts=["cow"]), "facts: concepts are"),
-        (edited(concepts=["cow", "pizza", "dog"]), r"expected torch.float32 \[4, 7, 4, 4\]"),
+        (edited(conditions={"": "", "cow": "cow"}), "facts: conditions lack 'cow\\+pizza'"),
+        (edited(concepts=["cow", "pizza", "dog"], conditions=THREE), r"expected torch.float32 \[4, 7, 4, 4\]"),
         (edited(replicates=8), r"replicates/rao-blackwell: found torch.float32 \[4, 3, 4, 4\]"),
         (edited(estimator="daam"), "facts: estimator is 'daam', allowed are"),
         (edited(measure="mmi"), "facts: measure is 'mmi', allowed are"),
@@ -367,4 +380,4 @@ def test_results_of_the_first_release_load():
     result = dpid.PIDResult.load(path)
     for estimate, stored in ((result.redundancy, written["redundancy"]), (result.synergy, written["synergy"])):
         assert estimate.to_dict() == pytest.approx(stored, rel=1e-9)  # float64 sums in whatever order
-    assert result.facts.concepts == ("cow", "pizza")
+    assert result.metadata.concepts == ("cow", "pizza")

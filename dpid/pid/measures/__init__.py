@@ -37,7 +37,7 @@ class Given:
     weight: Tensor | None = None
 
     @property
-    def whole(self) -> int:
+    def atomic_write(self) -> int:
         """The mask of all concepts."""
         return max(self.f)
 

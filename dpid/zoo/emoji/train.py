@@ -405,10 +405,10 @@ def main(
     export(out, vae, scaling, average)
     learn_density(run, out)
     (out / "train_log.csv").write_text((work / "log.csv").read_text())
-    facts = {"seed": seed, "vae_steps": vae_steps, "unet_steps": done, "batch": batch, "scenes": count,
+    metadata = {"seed": seed, "vae_steps": vae_steps, "unet_steps": done, "batch": batch, "scenes": count,
              "unet_seconds": round(seconds), "start": start and str(start), "peak": peak, "device": device,
              "torch": torch.__version__}  # fmt: skip
-    (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (out / "training.json").write_text(json.dumps(metadata, indent=2) + "\n")
 
 
 if __name__ == "__main__":
