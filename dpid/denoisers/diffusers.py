@@ -201,7 +201,7 @@ class DiffusersDenoiser(LatentDenoiser):
             "encoder_hidden_states": hidden.to(work).repeat_interleave(m, 0), "return_dict": False, **extra,
         }  # fmt: skip
         with evaluating(self.unet), torch.autocast(self.device.type, dtype, enabled=lower):
-            out: Tensor = torch.func.functional_call(self.unet, weights, kwargs=arguments)[0]
+            out: Tensor = torch.func.functional_call(self.unet, weights, (), arguments)[0]
         return out.view(k, m, *out.shape[1:])
 
 
