@@ -111,12 +111,19 @@ def test_looks_at_the_tolerance_ever_more_seldom():
 def test_rounds_are_more_samples_of_the_same_replicates(emoji, two_things):
     """Rounds of their own noise and log-SNRs are averaged: the error falls, the mean stays."""
     path, prompt, concepts = two_things
+    shared = {"samples": 16, "replicates": 8}
     with pytest.warns(ConvergenceWarning):
-        long = emoji.explain(path, prompt, concepts, samples=8, tolerance=1e-9, max_samples=96)
-    short = emoji.explain(path, prompt, concepts, samples=8)
+        long = emoji.explain(path, prompt, concepts, tolerance=1e-9, max_samples=192, **shared)
+    short = emoji.explain(path, prompt, concepts, **shared)
     for subset, estimate in long.information.items():
         gap = abs(estimate.value - short.information[subset].value)
         assert gap < 6 * (estimate.stderr + short.information[subset].stderr)
+    for name, estimates in long.estimates.items():
+        variance = sum(e.stderr**2 for e in estimates.information.values())
+        before = sum(e.stderr**2 for e in short.estimates[name].information.values())
+        # Twelve rounds have a twelfth of the variance. Two estimates of it from eight replicates each differ by less
+        # than the 99 % quantile of F(7, 7), 6.99; summed over subsets by less still.
+        assert variance < before / 12 * 6.99, name
 
 
 def test_save_and_load(result, tmp_path):

@@ -36,18 +36,18 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def clip_text(w: Layers, config: dict[str, Any], ids: Tensor) -> Tensor:
     """Token ids [K,L] -> hidden states [K,L,D] of a CLIP text encoder (Radford et al., 2021)."""
-    x = w.weights["embeddings.token_embedding.weight"][ids]
-    x = x + w.weights["embeddings.position_embedding.weight"][: ids.shape[1]]
+    x = w.weights["text_model.embeddings.token_embedding.weight"][ids]
+    x = x + w.weights["text_model.embeddings.position_embedding.weight"][: ids.shape[1]]
     heads = config["num_attention_heads"]
     for i in range(config["num_hidden_layers"]):
-        layer = f"encoder.layers.{i}"
+        layer = f"text_model.encoder.layers.{i}"
         n = w.layer_norm(f"{layer}.layer_norm1", x)
         q, k, v = (w.linear(f"{layer}.self_attn.{p}_proj", n).unflatten(-1, (heads, -1)).transpose(1, 2) for p in "qkv")
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         x = x + w.linear(f"{layer}.self_attn.out_proj", y)
         y = w.linear(f"{layer}.mlp.fc1", w.layer_norm(f"{layer}.layer_norm2", x))
         x = x + w.linear(f"{layer}.mlp.fc2", y * (1.702 * y).sigmoid())  # quick GELU
-    return w.layer_norm("final_layer_norm", x)
+    return w.layer_norm("text_model.final_layer_norm", x)
 
 
 def vae_mode(w: Layers, config: dict[str, Any], x: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def _load(model: str) -> tuple[Any, Any]:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(model)
-            network = AutoModelForMaskedLM.from_pretrained(model).eval()
+            network = AutoModelForMaskedLM.from_pretrained(model, use_safetensors=True).eval()
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"priors: cannot load the masked language model {model!r} ({reason})") from error

@@ -1,6 +1,7 @@
 """Priors from a masked language model, against the model asked by hand, offline."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -87,3 +88,12 @@ def test_refusals(folder, tmp_path):
         masked_lm(str(folder[0]), PROMPT, ("dog",))
     with pytest.raises(ValueError, match="prompt: found None"):
         decompose({("cow",): 1.0}, "ppid", f"mlm:{folder[0]}")
+
+
+def test_pickled_weights_are_refused(folder, tmp_path):
+    pickled = tmp_path / "pickled"
+    shutil.copytree(folder[0], pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save(folder[1].state_dict(), pickled / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"cannot load the masked language model '.*pickled'"):
+        masked_lm(str(pickled), PROMPT, ("cow",))

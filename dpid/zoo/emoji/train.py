@@ -28,7 +28,7 @@ import torch
 import typer
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from safetensors.torch import save
+from safetensors.torch import load_file, save, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -340,10 +340,24 @@ def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) 
     # pipeline loaded with no dtype would not fit together.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
+    _write_names_of_transformers_4(out)
     for part in ("unet", "vae"):  # without the path that --start lay at
         config = out / part / "config.json"
         kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
         config.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def _write_names_of_transformers_4(out: Path) -> None:
+    """Rename weights and classes in the folder ``out``: transformers 5 reads both names, 4 only its own.
+
+    Transformers 4 would leave a text encoder of the new names at random weights, with no more than a warning.
+    """
+    weights = out / "text_encoder" / "model.safetensors"
+    named = {f"text_model.{name.removeprefix('text_model.')}": w for name, w in load_file(weights).items()}
+    save_file(named, weights, metadata={"format": "pt"})
+    for file in ("model_index.json", "tokenizer/tokenizer_config.json"):
+        text = (out / file).read_text()
+        (out / file).write_text(text.replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
 
 
 def learn_density(run: Run, out: Path) -> None:
