@@ -3,8 +3,9 @@
 import torch
 import triton
 import triton.language as tl
-from dpid.triton_kernels.philox import normal
 from torch import Tensor
+
+from dpid.triton_kernels.philox import normal
 
 
 @triton.jit
