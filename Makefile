@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find csrc triton_kernels dpid -name __pycache__ -prune -o -type f -print) CMakeLists.txt pyproject.toml constraints.txt
+NATIVE := $(wildcard csrc/*) CMakeLists.txt pyproject.toml constraints.txt
+MODULES := $(shell find dpid triton_kernels -name '*.py' | LC_ALL=C sort | cksum | cut -d ' ' -f 1)
 CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp tests/cpp/*/*.h)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -16,7 +17,7 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 	$(BIN)/dpid demo --out demo/
 
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
-	$(BIN)/pytest
+	$(BIN)/python -m pytest
 
 sanitize:  ## the C++ tests under sanitizers of addresses and undefined behaviour; on an emulated GPU, of races
 	mkdir -p build/sanitize
@@ -29,11 +30,14 @@ sanitize:  ## the C++ tests under sanitizers of addresses and undefined behaviou
 	  -pthread -o build/sanitize/test_accumulate_cuda
 	build/sanitize/test_accumulate_cuda
 
-lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, clang-format
+lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, clang-format, workflows, citation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 format: $(VENV)/.installed-dev  ## rewrite all files in the project's style
 	$(BIN)/ruff check --fix .
@@ -55,8 +59,14 @@ clean:  ## remove the environment and everything built
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	$(PIP) .
+# Editable: an edit of a Python file counts at once. Installed again where one was moved, for the list of modules is part
+# of it, or where what is compiled has changed.
+$(VENV)/.installed: $(VENV)/.modules-$(MODULES) $(NATIVE)
+	$(PIP) -C cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON -e .
+	touch $@
+
+$(VENV)/.modules-$(MODULES): | $(VENV)/bin/python
+	rm -f $(VENV)/.modules-*
 	touch $@
 
 $(VENV)/.installed-%: $(VENV)/.installed
