@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +62,8 @@ def at_home(path: Path | None) -> Path | None:
 def bar(console: Console, description: str = "") -> Iterator[tuple[Progress, Any]]:
     """A bar on a terminal, and nothing elsewhere; with the task that it shows."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    progress = Progress(*columns, console=console, transient=True)
+    with progress if console.is_terminal else nullcontext():  # rich before 14.3 ends a bar that is off with a new line
         yield progress, progress.add_task(description, total=None)
 
 
