@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,11 @@ def test_debug_is_a_word_after_a_double_dash(command):
     code, _, err = command("explain", "none.png", "-c", "a", "-c", "b", "--", "--debug")
     assert code == 2
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_says_so(given, kept):
+    line = "import os; from dpid.cli.process import prepare; prepare(); print(os.environ['OMP_WAIT_POLICY'])"
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, env=others | given)
+    assert done.stdout.strip() == kept
