@@ -131,8 +131,7 @@ class Explainer:
         prompt, concepts : a text and two to eight phrases of it ("bowl#2": the second "bowl"); all 2ⁿ subsets are
             evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}
         progress : told (evaluations done, evaluations planned)
-        options : fields of :class:`dpid.options.Options`: context, reference, estimator, measure, priors, level,
-            smooth, samples, replicates, rule, antithetic, tolerance, max_samples, seed, max_batch_size
+        options : fields of :class:`dpid.options.Options`, by name
 
         Raises
         ------

@@ -1,29 +1,24 @@
-"""What :meth:`dpid.Explainer.explain` may be asked for, checked before anything is computed."""
+"""What :meth:`dpid.Explainer.explain` may be asked for, checked before anything is computed.
+
+An option is declared once, as a field of :class:`Options`: its default, its check, its description, and whether
+``dpid explain`` takes it.
+"""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
-from numbers import Real
-from typing import Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
-from dpid.estimation.estimators import ESTIMATORS
-from dpid.estimation.sampling import RULES as DRAWN
-from dpid.pid import picture_measures
-from dpid.pid.decomposition import find
-from dpid.prompts.plan import Subset
+from dpid.checks import Check, count, found, fraction, one_of, optional, text, truth
 
-RULES = ("auto", *DRAWN, "pilot")
+if TYPE_CHECKING:
+    from dpid.prompts.plan import Subset
+
 LEVELS = ("image", "pixel", "logsnr")
-# The least and the most of every whole number. A million evaluations of a condition are a day on a fast GPU, and more
-# replicates than that many only take memory; the maps of the largest models are 128 pixels a side.
-_COUNTS = {
-    "samples": (1, 2**20), "replicates": (2, 2**12), "max_samples": (1, 2**20), "max_batch_size": (1, 2**20),
-    "seed": (0, 2**63 - 1), "smooth": (1, 99),
-}  # fmt: skip
-_OPTIONAL = ("replicates", "max_batch_size")
+_MOST = 2**20  # evaluations of a condition: a day on a fast GPU
 # What people know from the pipeline's own call, and expect here too.
 _PIPELINE = {
     "clip_skip", "cross_attention_kwargs", "denoising_end", "eta", "generator", "guidance_rescale", "guidance_scale",
@@ -33,76 +28,170 @@ _PIPELINE = {
 _MODEL = {"device", "dtype", "precision", "torch_dtype"}
 
 
+def option(default: Any, check: Check, description: str, *, more: str = "", flag: type | None = None) -> Any:
+    """A field of :class:`Options`.
+
+    Parameters
+    ----------
+    check : (name, value) -> the value as plain Python, or an error that names the option
+    description : for the command line's help and, followed by ``more``, for readers of Python
+    flag : the type that ``dpid explain --name`` reads; None: the command line does not have the option
+    """
+    return field(default=default, metadata={"check": check, "help": description, "more": more, "flag": flag})
+
+
+# Importing these takes a second, which the command line's help need not wait for.
+def _estimators() -> Sequence[str]:
+    from dpid.estimation.estimators import ESTIMATORS
+
+    return ESTIMATORS
+
+
+def _rules() -> Sequence[str]:
+    from dpid.estimation.sampling import RULES
+
+    return ("auto", *RULES, "pilot")
+
+
+def _smooth(name: str, value: Any) -> int:
+    side: int = count(1, 99)(name, value)  # the maps of the largest models are 128 pixels a side
+    if side % 2 == 0:
+        raise ValueError(f"{name}: found {side}, expected an odd number of pixels")
+    return side
+
+
+def _reference(name: str, value: Any) -> str:
+    reference = text(name, value)
+    if reference.lower() in ("concepts", "prompt") and reference != reference.lower():
+        raise ValueError(f"{name}: found {reference!r}, allowed are 'concepts', 'prompt', or a text")
+    return reference
+
+
+def _measure(name: str, value: Any) -> str:
+    from dpid.pid import picture_measures
+
+    measure = text(name, value)
+    if measure not in picture_measures():
+        allowed = ", ".join(picture_measures())
+        raise ValueError(f"{name}: found {found(measure)}, allowed for one picture are {allowed}")
+    return measure
+
+
+def _priors(name: str, value: Any) -> Any:
+    if not isinstance(value, (Mapping, str, type(None))):
+        raise TypeError(f"{name}: found {found(value)}, expected a text or {{subset: nats}}")
+    return value  # its numbers are checked with the concepts that they are of
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of an explanation, kept as plain Python values.
 
     A number or text of NumPy, pandas or PyTorch counts as what it holds. ``ValueError`` or ``TypeError`` names an
     option that is out of range, or of another kind.
-
-    Attributes
-    ----------
-    context : False, PID: words against the empty prompt. True, CPID: given the rest of the prompt
-    reference : F of the Rao–Blackwellised estimator: "concepts" (all of them), "prompt", or a text
-    estimator : whose numbers stand at the top: "rao-blackwell", "standard", "orthogonal"; all are computed
-    measure : redundancy measure; see :func:`dpid.pid.decompose`
-    priors : for measures that need them ("ppid", "i_sx"): {S: h(y_S) in nats}, "uniform", or "mlm:<model>"
-    level : what the measure acts on for the numbers of the whole image: "image", the totals; "pixel", every latent
-        pixel of the maps, whose sums the numbers then are; "logsnr", the image in every bin of log-SNR. A minimum is
-        concave, so the redundancy of a finer level is the smaller one. Maps are always by pixel
-    smooth : maps are means over smooth × smooth pixels, taken of i(x; y_S) before the measure acts, those of
-        "rao-blackwell" then laid out like iˢ's where they differ beyond noise; 1 for neither
-    samples : evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` ("pilot": of 4 · …)
-    replicates : repeats, from whose spread the errors come; None: eight, or four of fewer than 16 samples. Of the same
-        samples eight tell an error of more degrees of freedom: in a 95 % interval 2.4 of them, of four 3.2
-    rule : which log-SNRs, one of :mod:`dpid.estimation.sampling`; "adaptive" needs :attr:`dpid.Explainer.density`;
-        "pilot" is "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where
-        there is a density, else "shifted-grid"
-    antithetic : use each noise with both signs
-    tolerance : add samples until the 95 % interval of i(x; all concepts) is within this fraction of it (0.05: 5 %),
-        looking after 1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``
-    max_samples : where ``tolerance`` and :meth:`dpid.Explainer.stream` stop
-    seed : of noise and log-SNRs, in [0, 2⁶³); the global random state is neither read nor changed
-    max_batch_size : UNet evaluations in one call; None: as many as run fastest and fit the free memory
     """
 
-    context: bool = False
-    reference: str = "concepts"
-    estimator: str = "rao-blackwell"
-    measure: str = "min"
-    priors: Mapping[Subset, Any] | str | None = None
-    level: str = "image"
-    smooth: int = 3
-    samples: int = 32
-    replicates: int | None = None
-    rule: str = "auto"
-    antithetic: bool = True
-    tolerance: float | None = None
-    max_samples: int = 1024
-    seed: int = 0
-    max_batch_size: int | None = None
+    context: bool = option(
+        False,
+        truth,
+        "Condition on the rest of the prompt (CPID), instead of words against the empty prompt (PID)",
+        flag=bool,
+    )
+    reference: str = option(
+        "concepts",
+        _reference,
+        'What describes the picture best: "concepts" (all of them), "prompt", or a text',
+        more="it is the F of the Rao–Blackwellised estimator",
+        flag=str,
+    )
+    estimator: str = option(
+        "rao-blackwell",
+        one_of(_estimators),
+        'Whose numbers stand first: "rao-blackwell", "standard" or "orthogonal"; all are computed',
+        flag=str,
+    )
+    measure: str = option(
+        "min",
+        _measure,
+        'Redundancy measure: "min", "i_ccs", or with priors "ppid" or "i_sx"',
+        more="see :func:`dpid.pid.decompose`",
+        flag=str,
+    )
+    priors: Mapping[Subset, Any] | str | None = option(
+        None,
+        _priors,
+        'h(y) of the words, for "ppid" and "i_sx": "uniform", or "mlm:<model>"',
+        more="or {S: h(y_S) in nats}",
+        flag=str,
+    )
+    level: str = option(
+        "image",
+        one_of(lambda: LEVELS),
+        'What the measure acts on for the numbers of the whole image: "image", the totals; "pixel", every latent pixel '
+        'of the maps; "logsnr", the image in every bin of log-SNR',
+        more="by pixel the numbers are the sums of the maps. A minimum is concave, so the redundancy of a finer level "
+        "is the smaller one. Maps are always by pixel",
+        flag=str,
+    )
+    smooth: int = option(
+        3,
+        _smooth,
+        "Maps are means over this many pixels a side; 1 for none",
+        more='taken of i(x; y_S) before the measure acts. Those of "rao-blackwell" are then laid out like iˢ\'s where '
+        "they differ beyond noise, unless it is 1",
+        flag=int,
+    )
+    samples: int = option(
+        32,
+        count(1, _MOST),
+        'Evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` (of 4 · … by rule "pilot")',
+    )
+    replicates: int | None = option(
+        None,
+        optional(count(2, 2**12)),
+        "Repeats, from whose spread the errors come; None: eight, or four of fewer than 16 samples",
+        more="of the same samples eight tell an error of more degrees of freedom: in a 95 % interval 2.4 of them, of "
+        "four 3.2",
+    )
+    rule: str = option(
+        "auto",
+        one_of(_rules),
+        'Which log-SNRs, one of :mod:`dpid.estimation.sampling`; "adaptive" needs :attr:`dpid.Explainer.density`; '
+        '"pilot" is "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where '
+        'there is a density, else "shifted-grid"',
+    )
+    antithetic: bool = option(True, truth, "Use each noise with both signs")
+    tolerance: float | None = option(
+        None,
+        optional(fraction),
+        "Add samples until the 95 % interval of i(x; all concepts) is within this fraction of it, 0.05 for 5 %",
+        more="looking after 1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``",
+        flag=float,
+    )
+    max_samples: int = option(1024, count(1, _MOST), "Where ``tolerance`` and :meth:`dpid.Explainer.stream` stop")
+    seed: int = option(
+        0,
+        count(0, 2**63 - 1),
+        "Of noise and log-SNRs",
+        more="the global random state is neither read nor changed",
+        flag=int,
+    )
+    max_batch_size: int | None = option(
+        None, optional(count(1, _MOST)),
+        "UNet evaluations in one call; None: as many as run fastest and fit the free memory",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name != "priors":  # their values are checked with the concepts that they are of
-                object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
-        for name, allowed in (("estimator", ESTIMATORS), ("level", LEVELS), ("rule", RULES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: found {_said(getattr(self, name))}, allowed are {', '.join(allowed)}")
-        if self.smooth % 2 == 0:
-            raise ValueError(f"smooth: found {self.smooth}, expected an odd number of pixels")
+        for option in fields(self):
+            value = option.metadata["check"](option.name, getattr(self, option.name))
+            object.__setattr__(self, option.name, value)
         if self.tolerance is not None and self.max_samples < self.samples:
             raise ValueError(f"max_samples: found {self.max_samples}, expected at least samples = {self.samples}")
-        if self.reference.lower() in ("concepts", "prompt") and self.reference != self.reference.lower():
-            raise ValueError(f"reference: found {self.reference!r}, allowed are 'concepts', 'prompt', or a text")
-        self._check_measure()
+        self._check_priors()
 
-    def _check_measure(self) -> None:
-        if self.measure not in picture_measures():
-            allowed = ", ".join(picture_measures())
-            raise ValueError(f"measure: found {_said(self.measure)}, allowed for one picture are {allowed}")
-        if not isinstance(self.priors, (Mapping, str, type(None))):
-            raise TypeError(f"priors: found {_said(self.priors)}, expected a text or {{subset: nats}}")
+    def _check_priors(self) -> None:
+        from dpid.pid.decomposition import find
+
         needs = find(self.measure).priors
         if needs and self.priors is None:
             raise ValueError(f"priors: {self.measure!r} needs them: 'uniform', 'mlm:<model>', or {{subset: nats}}")
@@ -175,55 +264,10 @@ class Options:
         return max(1, self.max_samples // self.per_round)
 
 
-def _plain(name: str, value: Any) -> Any:
-    """``value`` of the option ``name`` as a bool, int, float, str or None; an error names the option."""
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a number of NumPy or PyTorch
-        try:
-            value = value.item()
-        except (RuntimeError, ValueError) as error:  # on the meta device, say
-            raise TypeError(f"{name}: found {_said(value)}, which holds no value") from error
-    if name in ("context", "antithetic"):
-        if not isinstance(value, bool):
-            raise TypeError(f"{name}: found {_said(value)}, expected True or False")
-        return value
-    if name in _COUNTS:
-        return None if value is None and name in _OPTIONAL else _count(name, value)
-    if name == "tolerance":
-        return None if value is None else _fraction(name, value)
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: found {_said(value)}, expected a text")
-    return str.__str__(value)
+def _described(option: Field[Any]) -> str:
+    """An entry of the docstring of :class:`Options`."""
+    description = "; ".join(filter(None, (option.metadata["help"], option.metadata["more"])))
+    return fill(f"{option.name} : {description}", 116, initial_indent=" " * 4, subsequent_indent=" " * 8)
 
 
-def _count(name: str, value: Any) -> int:
-    """``value`` as a whole number within its bounds."""
-    least, most = _COUNTS[name]
-    try:
-        count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or not least <= count <= most:
-        end = "2⁶³ - 1" if name == "seed" else most
-        raise ValueError(f"{name}: found {_said(value)}, expected a whole number from {least} to {end}")
-    return count
-
-
-def _fraction(name: str, value: Any) -> float:
-    """``value`` as a number between 0 and 1."""
-    if type(value) is bool or not issubclass(type(value), Real):
-        raise TypeError(f"{name}: found {_said(value)}, expected a number such as 0.05 for 5 %")
-    if not 0 < value < 1:
-        percent = float(value) if 1 < value < 100 else 5
-        raise ValueError(
-            f"{name}: found {_said(value)}, expected a fraction between 0 and 1; {percent:g} % is {percent / 100:g}"
-        )
-    return float(value)
-
-
-def _said(value: Any) -> str:
-    """``repr`` of what was found, of a length that can be read, whatever it is."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # a number of 5000 digits; an object that breaks
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:59]}…"
+Options.__doc__ = "\n".join([f"{Options.__doc__}\n    Attributes\n    ----------", *map(_described, fields(Options))])

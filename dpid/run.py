@@ -207,7 +207,7 @@ class _Run:
             priors=None if priors is None else {"+".join(s): h for s, h in priors.items()},
             samples=options.per_round * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=denoiser.name,
-            precision=denoiser.precision, version=__version__, rounding_bias=bias,
+            precision=denoiser.precision, version=__version__, rounding_bias=bias, distilled=denoiser.distilled,
             peak_memory=peak_memory(self.job.x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}

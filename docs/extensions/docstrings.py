@@ -5,11 +5,14 @@ style a type follows the colon, or stands in place of the name, and what it is o
 ``:func:`name``` and quoted placeholders such as "mlm:<model>" become code.
 """
 
+import inspect
 import re
 from textwrap import indent
 from typing import Any
 
 import griffe
+
+from dpid.options import Options
 
 _SECTION = re.compile(r"^(\w+)\n-+\n", re.MULTILINE)
 _ITEM = re.compile(r"^([\w*, ]+?) : (.+)$", re.MULTILINE)
@@ -31,9 +34,16 @@ def rewritten(text: str, returned: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Rewrites every docstring before it is parsed."""
+    """Rewrites every docstring before it is parsed, and shows ``name: type = option(default, …)`` as its default."""
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        if isinstance(attr.value, griffe.ExprCall) and str(attr.value.function) == "option":
+            attr.value = attr.value.arguments[0]
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:
             returned = str(obj.returns) if isinstance(obj, griffe.Function) else ""
-            obj.docstring.value = rewritten(obj.docstring.value, returned)
+            text = obj.docstring.value
+            if obj.path == "dpid.options.Options":  # the sources have its attributes where each is declared
+                text = inspect.getdoc(Options) or ""
+            obj.docstring.value = rewritten(text, returned)

@@ -11,8 +11,7 @@ try:
     from dpid import _C
 except ImportError as error:  # pragma: no cover - only in a broken install
     raise ImportError(
-        "dpid._C, the compiled part, is missing. In the source tree run from another folder, or build it with "
-        f"'pip install .' ({error})"
+        f"dpid._C, the compiled part, is missing; build it with 'pip install -e .' in the sources ({error})"
     ) from error
 
 HAS_CUDA, CUDA_ARCHITECTURES = _C.has_cuda, _C.cuda_architectures

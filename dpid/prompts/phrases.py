@@ -230,5 +230,5 @@ def remarks_on(prompt: str) -> list[str]:
     if not found:
         return []
     named = ", ".join(repr(part) for part in found[:3]) + (", …" if len(found) > 3 else "")
-    return [f"prompt: {named} {'is' if len(found) == 1 else 'are'} given to the model as plain text, as this "
-            "pipeline does; weights and keywords of other programs mean nothing to it"]  # fmt: skip
+    return [f"prompt: {named} {'is' if len(found) == 1 else 'are'} given to the model as plain text; weights and "
+            "keywords of other programs mean nothing to it, unless a pipeline of your own reads them"]  # fmt: skip

@@ -13,8 +13,9 @@ class Metadata(Comparable):
 
     ``conditions``: {"": null, "cow": …, "cow+giraffe": …}; ``reference``: the condition F; ``priors``: {"cow": nats}.
     ``rounding_bias``: {estimator: {"cow+giraffe": nats}}, how much more i(x; y_S) is in ``precision`` than in float32,
-    measured on a few samples of this picture. ``broken``: what ended a run before its tolerance.
-    ``peak_memory`` in bytes: of the GPU, else of the process.
+    measured on a few samples of this picture. ``distilled``: why the model's predictions are no posterior means, ""
+    where they are. ``broken``: what ended a run before its tolerance. ``peak_memory`` in bytes: of the GPU, else of the
+    process.
     """
 
     prompt: str
@@ -37,6 +38,7 @@ class Metadata(Comparable):
     model: str
     precision: str
     version: str
+    distilled: str = ""
     converged: bool | None = None
     broken: str = ""
     rounding_bias: dict[str, dict[str, float]] | None = None

@@ -14,6 +14,7 @@ from dpid.equality import Comparable
 from dpid.estimation.estimators import are_squares
 from dpid.files import PathLike, as_path, atomic_write
 from dpid.pid import Atoms, mean_stderr
+from dpid.prompts.phrases import remarks_on
 from dpid.prompts.plan import Subset, subsets_of
 from dpid.results.decomposition import Decomposition, Method, atoms_of, decomposition
 from dpid.results.intervals import Estimate
@@ -179,6 +180,10 @@ class PIDResult(Comparable):
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
         lines = []
+        if self.metadata.distilled:
+            lines.append(
+                f"the model's predictions are no means: {self.metadata.distilled}; its nats are no information"
+            )
         for subset in _below_zero(self.information, level):
             lines.append(
                 f"{' + '.join(subset)!r} misleads about this picture: {self.information[subset]} nats, below zero "
@@ -207,6 +212,8 @@ class PIDResult(Comparable):
                 f"i(x; y) exceeds the prior h(y) of {', '.join(above)}: words cannot tell that much, and the atoms of "
                 f"{self.metadata.measure} mean less there"
             )
+        if any(map(remarks_on, (*self.metadata.conditions.values(), self.metadata.reference))):
+            lines += remarks_on(self.metadata.prompt)
         if self.rounding_matters():
             lines.append(
                 f"rounding in {self.metadata.precision} biases a number by more than half its standard error: use "

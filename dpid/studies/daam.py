@@ -197,11 +197,11 @@ def attention_maps(
     """
     if isinstance(concepts, str) or not concepts:
         raise TypeError(f"concepts: found {concepts!r}, expected a sequence of phrases of the prompt")
-    Options(samples=samples, seed=seed)
+    chosen = Options(samples=samples, seed=seed)
     with undisturbed():
         denoiser = from_pipeline(pipe, fused=False)
         with denoiser.lock:
-            return _attention_maps(denoiser, prompt, concepts, image, samples, seed, guidance)
+            return _attention_maps(denoiser, prompt, concepts, image, chosen.samples, chosen.seed, guidance)
 
 
 def _attention_maps(

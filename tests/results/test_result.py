@@ -66,6 +66,20 @@ def test_an_estimate_is_a_number():
         _ = e > "3"
 
 
+def test_weights_that_the_model_reads_as_text_are_remarked_on():
+    """Where it is given them: of its concepts alone it sees nothing else of the prompt."""
+
+    def remarks(prompt, null=""):
+        conditions = {"": null, "cow": "cow", "pizza": "pizza", "cow+pizza": "cow pizza"}
+        return [line for line in made(prompt=prompt, conditions=conditions).remarks() if "plain text" in line]
+
+    assert remarks("a cow and a (pizza:1.3)") == []
+    assert remarks("a (red:1.3) cow and a pizza") == []
+    (line,) = remarks("a (red:1.3) cow and a pizza", null="a (red:1.3) and a")
+    assert "'(red:1.3)'" in line
+    assert remarks("a red cow and a pizza", null="a red and a") == []
+
+
 def test_equal_results_are_equal_and_hash_alike():
     r, same, other = made(), made(peak_memory=2), made(1)
     assert r == same

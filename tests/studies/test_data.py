@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from dpid.cli.study import _data
 from dpid.studies.coco import read_coco
-from dpid.studies.command import _data
 from dpid.studies.data import Problem, read_pairs, read_scenes
 
 # pycocotools makes arrays in a way that NumPy 2 deprecates.

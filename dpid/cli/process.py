@@ -17,9 +17,14 @@ _REPORT = (
 
 
 def prepare() -> None:
-    """Make the streams take whatever is printed, and matplotlib draw into files, before anything else is imported."""
+    """Make the streams take whatever is printed, matplotlib draw into files, and the threads of torch share processors.
+
+    To be called before torch and matplotlib are imported.
+    """
     # A notebook's kernel hands its own backend on, which need not be installed here.
     os.environ["MPLBACKEND"] = "agg"
+    # Threads that wait for each other by spinning take beside other processes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed: what is opened next would get its number, and whatever libraries print

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dpid.files import as_path, writable
-from dpid.process import printing
+from dpid.cli.parameters import at_home
+from dpid.cli.process import printing
+from dpid.cli.progress import bar
+from dpid.files import writable
+from dpid.options import Options
 
 if TYPE_CHECKING:
     from dpid.studies.data import CaptionPair, Problem, Scene
@@ -53,20 +54,6 @@ def _tell(problems: Sequence[Problem], path: Path, console: Console) -> None:
         console.print(f"note: {path.name}: {problem}; it is left out", style="yellow", highlight=False, soft_wrap=True)
 
 
-def at_home(path: Path | None) -> Path | None:
-    """``path`` with "~" as the user's home, which a shell leaves as it is in quotes and after "--out="."""
-    return None if path is None else as_path(path)
-
-
-@contextmanager
-def bar(console: Console, description: str = "") -> Iterator[tuple[Progress, Any]]:
-    """A bar on a terminal, and nothing elsewhere; with the task that it shows."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, transient=True)
-    with progress if console.is_terminal else nullcontext():  # rich before 14.3 ends a bar that is off with a new line
-        yield progress, progress.add_task(description, total=None)
-
-
 def study(
     name: Annotated[str, typer.Argument(help="A study, or all.")],
     model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
@@ -85,8 +72,8 @@ def study(
     pictures: Annotated[
         int | None, typer.Option(help="Pictures of every case; the study's own number if left out.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Evaluations of every condition.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of pictures and noise.")] = 0,
+    samples: Annotated[int, typer.Option(help="Evaluations of every condition.")] = Options.samples,
+    seed: Annotated[int, typer.Option(help="Of pictures and noise.")] = Options.seed,
     out: Annotated[
         Path, typer.Option(help="Folder; what is finished in it is not done again.", callback=at_home)
     ] = Path("report"),

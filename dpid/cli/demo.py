@@ -1,0 +1,32 @@
+"""``dpid demo``: a picture made with the embedded model, and its explanation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpid.cli.explain import explain_one
+from dpid.cli.parameters import at_home
+from dpid.files import writable
+from dpid.options import Options
+
+PROMPT, CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the results.", callback=at_home)] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of the picture and of the noise.")] = 40,
+) -> None:
+    """Make a picture with the embedded model and explain it."""
+    from dpid.denoisers.loading import load_pipeline
+    from dpid.explainer import Explainer
+    from dpid.zoo import generate
+
+    Options(seed=seed)
+    with writable(out):
+        explainer = Explainer.from_pretrained("emoji")
+        picture = generate(load_pipeline("emoji"), [PROMPT], seed=seed)[0]
+        picture.save(out / "picture.png")
+        explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64)

@@ -1,0 +1,108 @@
+"""``dpid explain IMAGE PROMPT -c CONCEPT -c CONCEPT``: one explanation, or one of every pair of concepts."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dpid.cli.outputs import draw, folders, write
+from dpid.cli.parameters import PANEL, at_home, with_options
+from dpid.cli.process import printing
+from dpid.cli.progress import evaluations
+from dpid.cli.tables import show_pairs, show_result
+from dpid.files import writable
+from dpid.options import Options
+
+
+@with_options
+def explain(
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size.", callback=at_home)],
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            help="What the picture shows. The model is given its concepts alone, but for --context and --reference."
+        ),
+    ],
+    concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
+    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
+    pairs: Annotated[
+        bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Evaluations of every condition, rounded up to a multiple of 16 (of 8 below): "
+            f"{Options.samples}; with --tolerance at most so many, in steps of {Options.samples}: "
+            f"{Options.max_samples}.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
+    from dpid.estimation.precision import for_one
+    from dpid.explainer import Explainer
+    from dpid.images import open_image
+    from dpid.prompts.plan import plan_concepts
+
+    # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
+    named = (("prompt", prompt), ("concepts", " ".join(concept)), ("model", model), ("reference", options["reference"]))
+    for name, text in named:
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
+            raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
+    if samples is None:
+        samples = Options.samples if options["tolerance"] is None else Options.max_samples
+    Options(samples=samples)  # by the name that it has here
+    options["samples"] = samples
+    if options["tolerance"] is not None:  # --samples is the limit, and the steps towards it are of the default size
+        options |= {"samples": min(samples, Options.samples), "max_samples": samples}
+    Options(**options)
+    plan_concepts(prompt, concept, context=options["context"])
+    picture = open_image(image)
+    if not pairs:
+        precision = for_one(precision, device, samples)
+    with writable(out):
+        explainer = Explainer.from_pretrained(model, device=device, precision=precision)
+        (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
+
+
+def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
+    """Write numbers and pictures into ``out``, and print a table."""
+    from dpid.explainer import ConvergenceWarning
+
+    with evaluations() as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
+        result = explainer.explain(image, prompt, concepts, progress=progress, **options)
+    write(result, out)
+    draw({out: result})
+    with printing(str(out)):
+        show_result(result, out)
+
+
+def explain_pairs(
+    explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
+) -> None:
+    """A folder a pair, and a table of all, the most redundant first."""
+    from dpid.explainer import ConvergenceWarning
+
+    paths = [out / name for name in folders(list(combinations(concepts, 2)))]
+    with ExitStack() as stack:
+        for path in paths:  # before anything is computed
+            stack.enter_context(writable(path))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note, as above
+        progress = stack.enter_context(evaluations())
+        results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
+        for path, result in zip(paths, results.values(), strict=True):
+            write(result, path)
+    draw(dict(zip(paths, results.values(), strict=True)))
+    with printing(str(out)):
+        show_pairs(results, prompt, out)

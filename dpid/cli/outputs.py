@@ -1,0 +1,64 @@
+"""The files of results: numbers, pictures, and a folder for every pair."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpid.cli.process import warn
+from dpid.files import atomic_write
+
+if TYPE_CHECKING:
+    from dpid.results.result import PIDResult
+
+# In a name, to one file system or another; the last are of bytes that are no text.
+_UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
+_LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
+
+
+def write(result: PIDResult, out: Path) -> None:
+    """result.safetensors and result.json, each moved into place when it is whole."""
+    result.save(out / "result.safetensors")
+    with atomic_write(out / "result.json") as path:
+        path.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def draw(results: Mapping[Path, PIDResult]) -> None:
+    """maps.png and profile.png of every result, in its folder; what cannot be drawn is told."""
+    failed: dict[Path, str] = {}
+    for folder, result in results.items():
+        for name, draw in (("maps.png", result.plot), ("profile.png", result.plot_profile)):
+            try:
+                with atomic_write(folder / name) as path:
+                    draw().savefig(path, format="png")
+            except Exception as error:  # of a font, a setting, a full disk: the numbers are there
+                failed[folder / name] = str(error) or type(error).__name__
+                with suppress(OSError):
+                    (folder / name).unlink()  # of an earlier run, with other numbers
+    if failed:
+        shown = (
+            ", ".join(map(str, failed)) if len(failed) < 3 else f"{len(failed)} pictures, {next(iter(failed))} first,"
+        )
+        warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in result.json beside it")
+
+
+def folders(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The name of each pair's folder, no two of which any file system takes for the same.
+
+    "cow+giraffe"; what cannot be in a name is "_", long concepts are cut, and a name that an earlier pair has, in
+    small letters or large, is numbered: "a_b+c", "a_b+c (2)".
+    """
+    names: dict[str, str] = {}
+    for pair in pairs:
+        parts = (_UNSAFE.sub("_", concept.strip()).encode(errors="ignore")[:_LONGEST] for concept in pair)
+        name = "+".join(part.decode(errors="ignore").strip() for part in parts)
+        tries = (name if n == 1 else f"{name} ({n})" for n in range(1, len(pairs) + 1))
+        keys = ((unicodedata.normalize("NFKC", tried).casefold(), tried) for tried in tries)
+        key, tried = next((key, tried) for key, tried in keys if key not in names)
+        names[key] = tried
+    return list(names.values())

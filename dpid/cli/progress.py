@@ -1,0 +1,26 @@
+"""The bar that shows how far a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def bar(console: Console, description: str = "") -> Iterator[tuple[Progress, Any]]:
+    """A bar on a terminal, and nothing elsewhere; with the task that it shows."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, transient=True)
+    with progress if console.is_terminal else nullcontext():  # rich before 14.3 ends a bar that is off with a new line
+        yield progress, progress.add_task(description, total=None)
+
+
+@contextmanager
+def evaluations() -> Iterator[Callable[[int, int], None]]:
+    """What :meth:`dpid.Explainer.explain` tells its progress to: a bar of UNet evaluations on stderr."""
+    with bar(Console(stderr=True), "UNet evaluations") as (progress, task):
+        yield lambda done, planned: progress.update(task, completed=done, total=planned)

@@ -1,0 +1,77 @@
+"""The tables that are printed: one explanation, and every pair of concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from dpid.results.result import PIDResult
+
+SYMBOLS = {"rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
+_ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
+_NARROWEST = 60  # columns of a table whose numbers can be read
+
+
+def table_console() -> Console:
+    """Where tables are printed; a line too short for a number wraps, and shows it all."""
+    console = Console(markup=False)  # brackets are the user's
+    console.width = max(console.width, _NARROWEST)
+    return console
+
+
+def show_result(result: PIDResult, out: Path) -> None:
+    """Print the numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
+    from dpid.results.decomposition import antichain_name
+
+    console = table_console()
+    names = list(dict.fromkeys([result.metadata.estimator, "rao-blackwell", "standard"]))
+    given = " (given the rest of the prompt)" if result.metadata.context else ""
+    table = Table(title=f"“{result.metadata.prompt}”{given}, nats ± standard error", title_justify="left")
+    table.add_column("")
+    for name in names:
+        table.add_column(f"{SYMBOLS[name]} {name}", justify="right")
+    shown = [result.estimates[name] for name in names]
+    few = len(result.metadata.concepts) <= 3
+    for subset in [s for s in result.information if few or len(s) in (1, len(result.metadata.concepts))]:
+        table.add_row(f"i(x; {', '.join(subset)})", *(str(d.information[subset]) for d in shown))
+    table.add_section()
+    table.add_row("redundancy", *(str(d.redundancy) for d in shown))
+    for concept in result.metadata.concepts:
+        table.add_row(f"unique: {concept}", *(str(d.unique[concept]) for d in shown))
+    table.add_row("synergy", *(str(d.synergy) for d in shown))
+    if len(result.metadata.concepts) > 2:
+        table.add_section()
+        largest = sorted(result.decomposition.atoms, key=lambda a: -abs(result.decomposition.atoms[a].value))[:_ATOMS]
+        for atom in largest:
+            table.add_row(antichain_name(atom), *(str(d.atoms.get(atom, "")) for d in shown))
+    console.print(table)
+    for line in result.remarks():
+        console.print(f"note: {line}", style="yellow", highlight=False)
+    names = [n for n in ("maps.png", "profile.png", "result.json", "result.safetensors") if (out / n).is_file()]
+    console.print(f"{result.metadata.unet_evaluations} UNet evaluations; written: {out}/{', '.join(names)}")
+
+
+def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: Path) -> None:
+    """Print a table of all pairs, and what to make of each."""
+    from dpid.results.result import ranked
+
+    table = Table(title=f"“{prompt}”, every pair, nats ± standard error", title_justify="left")
+    for column in ("pair", "redundancy", "unique, first", "unique, second", "synergy"):
+        table.add_column(column, justify="left" if column == "pair" else "right")
+    for pair in ranked(results):
+        result = results[pair]
+        numbers = (result.redundancy, *result.unique.values(), result.synergy)
+        table.add_row(" + ".join(pair), *map(str, numbers))
+    console = table_console()
+    console.print(table)
+    for pair, result in results.items():
+        for line in result.remarks():
+            console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
+    first = next(iter(results.values()))
+    synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
+    console.print(f"most synergy: {synergy}; {first.metadata.unet_evaluations} UNet evaluations; folders: {out}/")

@@ -1,0 +1,60 @@
+"""The options of an explanation, as the command line has them."""
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from dpid.cli.explain import explain
+from dpid.options import Options
+
+OFFERED = {option.name: option for option in fields(Options) if option.metadata["flag"]}
+VALUES = {"reference": "prompt", "estimator": "standard", "measure": "ppid", "priors": "uniform", "level": "pixel",
+          "smooth": 1, "tolerance": 0.5, "seed": 3}  # fmt: skip
+
+
+def test_every_option_with_a_flag_has_its_default():
+    parameters = inspect.signature(explain).parameters
+    assert {name: parameters[name].default for name in OFFERED} == {name: o.default for name, o in OFFERED.items()}
+
+
+def test_help_describes_every_option(command):
+    code, out, err = command("explain", "--help")
+    assert (code, err) == (0, "")
+    for name in OFFERED:
+        assert f"--{name}" in out
+
+
+def test_what_is_given_reaches_the_explainer(command, monkeypatch, two_things):
+    """``--samples`` is the number of samples, or the most of them beside ``--tolerance``."""
+    path, prompt, concepts = two_things
+    asked = []
+
+    class Asked:
+        def explain(self, *_, progress, **options):
+            asked.append(Options.from_keywords(options))
+            raise ValueError("enough: asked")
+
+    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", lambda *_, **__: Asked())
+
+    def options(*given):
+        code, _, err = command("explain", path, prompt, "-c", concepts[0], "-c", concepts[1], *given)
+        assert (code, err) == (2, "dpid: enough: asked\n")
+        return asked.pop()
+
+    assert options() == Options()
+    assert options("--samples", 8) == Options(samples=8)
+    assert options("--tolerance", 0.5) == Options(tolerance=0.5, samples=32, max_samples=1024)
+    assert options("--tolerance", 0.5, "--samples", 8) == Options(tolerance=0.5, samples=8, max_samples=8)
+    assert options("--tolerance", 0.5, "--samples", 64) == Options(tolerance=0.5, samples=32, max_samples=64)
+    assert {*VALUES, "context"} == {*OFFERED}
+    given = [word for name, value in VALUES.items() for word in (f"--{name}", value)]
+    assert options(*given, "--context") == Options(**VALUES, context=True)
+
+
+@pytest.mark.parametrize("heavy", ["torch", "diffusers", "matplotlib"])
+def test_help_does_not_wait_for(heavy):
+    line = f"import sys, dpid.cli; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line]).returncode == 0
