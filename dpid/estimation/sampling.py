@@ -1,7 +1,7 @@
 """Draws samples: the log-SNRs of an estimate, the ids of their noise, and their weights.
 
-Log-SNRs are drawn from the levels that the network was trained at by one of the rules in the table below
-docs/theory.md, eq. (14). The replicates of "shifted-grid" and "adaptive" are interleaved, docs/theory.md, eq. (15): for
+Log-SNRs are drawn from the levels that the network was trained at, docs/theory.md, eq. (14), by one of the rules in the
+table there. The replicates of "shifted-grid" and "adaptive" are interleaved, docs/theory.md, eq. (15): for
 few points of a smooth integrand their mean is far more exact than that of independent replicates, and the intervals are
 too wide rather than too narrow.
 """
