@@ -1,8 +1,9 @@
-// accumulate: adds, for every sample n of replicate g = replicate[n] and every pixel h of H*W,
+// accumulate adds to running sums the squared differences of predictions of the noise; docs/theory.md, eq. (6). For
+// every sample n of replicate g = replicate[n] and every pixel h of H*W
 //   gaps     [g,p,b,h] += 1/2 weight[n] sum_c (eps_hat[n,i,b,c,h] - eps_hat[n,j,b,c,h])^2, (i, j) = pairs[p]
 //   residuals[g,k,b,h] += 1/2 weight[n] sum_c (eps[n,b,c,h] - eps_hat[n,k,b,c,h])^2
-// with eps regenerated from (seed, sample_id[n]), and sets squares to the same without weights, summed over the pixels.
-// Samples are added in order, pixels in one order whatever the number of threads: bit-reproducible.
+// with eps regenerated from (seed, sample_id[n]). It also sets squares to the same without weights, summed over pixels.
+// The order of additions does not depend on the number of threads, so results are bit-reproducible.
 #pragma once
 
 #include "philox.h"
@@ -13,8 +14,8 @@ template <typename T>
 struct AccumulateArgs {
   float* gaps;               // [G,P,B,HW]
   float* residuals;          // [G,K,B,HW]
-  float* squares;            // [N,K+P,B], of the K residuals, then of the P pairs
-  float* tiles;              // [tiles,N,K+P,B], scratch: the sums of squares of the pixels of every tile
+  float* squares;            // [N,K+P,B], of K residuals, then P pairs
+  float* tiles;              // [tiles,N,K+P,B], scratch: sums of squares over the pixels of every tile
   const T* eps_hat;          // [N,K,B,C,HW]
   const float* weight;       // [N]
   const int64_t* replicate;  // [N], each in [0, G)
@@ -26,7 +27,7 @@ struct AccumulateArgs {
 
 DPID_INLINE float squared_difference(float a, float b) { return (a - b) * (a - b); }
 
-// squares[i], half the sum of its tiles; in double, since there may be thousands of them.
+// squares[i]: half the sum of its tiles; in double, since there may be thousands of them.
 template <typename T>
 DPID_INLINE float half_sum(const AccumulateArgs<T>& a, int64_t tiles, int64_t i) {
   double total = 0.0;
@@ -34,6 +35,7 @@ DPID_INLINE float half_sum(const AccumulateArgs<T>& a, int64_t tiles, int64_t i)
   return static_cast<float>(0.5 * total);
 }
 
+// The number of tiles, the first dimension of the scratch memory.
 int64_t accumulate_tiles_cpu(int64_t HW);
 
 template <typename T>

@@ -4,9 +4,9 @@
 namespace dpid {
 namespace {
 
-constexpr int64_t kTile = 256;    // pixels a work item: rows of 1 KiB stay in L1
+constexpr int64_t kTile = 256;    // pixels a work item: its rows of 1 KiB stay in the L1 cache
 constexpr int64_t kChannels = 4;  // channels taken together: their squares are summed in registers
-constexpr int64_t kLanes = 16;    // sums over pixels that run side by side, and are added up at the end
+constexpr int64_t kLanes = 16;    // partial sums over pixels, added up at the end
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 DPID_MULTIVERSION void widen(const Half* from, int64_t count, float* to) {
@@ -19,11 +19,11 @@ DPID_MULTIVERSION void widen(const BFloat16* from, int64_t count, float* to) {
 // kChannels rows of one tile, as fp32.
 using Rows = const float* const*;
 
-// total += scale * s, s = sum over kCount rows of (a - b)^2; the sum of s over all pixels. A compiler that may not
-// reorder additions does not vectorise that sum by itself.
+// Adds scale * s to total, s = sum over kCount rows of (a - b)^2 at every pixel, and returns the sum of s over pixels.
+// Lanes are explicit since a compiler that may not reorder additions does not vectorise that sum.
 template <int kCount>
 DPID_INLINE float add_rows(Rows a, Rows b, float scale, int64_t count, float* total) {
-  const float *left[kCount], *right[kCount];  // copies, which what is written to total does not change
+  const float *left[kCount], *right[kCount];  // copies: the compiler need not expect writes to total to change them
   std::copy(a, a + kCount, left);
   std::copy(b, b + kCount, right);
   Lanes sums = {};
@@ -56,7 +56,7 @@ DPID_MULTIVERSION float add_squares(Rows a, Rows b, int64_t channels, float scal
   return sum;
 }
 
-// fp32 is read where it is; other types are widened into `scratch`, which the row then is.
+// The row as fp32: `from` itself, or for other types a copy in `scratch`.
 inline const float* row_of(const float* from, int64_t, float*) { return from; }
 template <typename T>
 const float* row_of(const T* from, int64_t count, float* scratch) {
@@ -65,13 +65,13 @@ const float* row_of(const T* from, int64_t count, float* scratch) {
 }
 
 struct Scratch {
-  std::vector<float> eps_hat, eps;  // [K, kChannels, kTile], [C, kTile]
+  std::vector<float> eps_hat, eps;  // [K, kChannels, kTile] if widened, [C, kTile]
   std::vector<const float*> rows;   // [K + 1, kChannels]: of every condition, then of the noise
 };
 
-// The noise of one sample, all channels. A sample that follows its antithetic partner takes the noise that is there.
+// Sets eps to the noise of one sample, all channels. If the sample before is its antithetic partner, eps is negated.
 template <typename T>
-void take_noise(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, std::vector<float>& eps) {
+void set_noise(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, std::vector<float>& eps) {
   if (n > 0 && a.sample_id[n] == ~a.sample_id[n - 1]) {
     for (float& value : eps) value = -value;
     return;
@@ -81,7 +81,7 @@ void take_noise(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
   }
 }
 
-// One sample, one image, pixels [h, h + count) of one tile, whose sums go to squares[(K + P) * B].
+// Adds one sample of one image at pixels [h, h + count), one tile, and sets squares[(K + P) * B] to the tile's sums.
 template <typename T>
 void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, Scratch& scratch,
                 float* squares) {
@@ -89,7 +89,7 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
   const int64_t g = a.replicate[n];
   const auto rows = [&](int64_t k) { return scratch.rows.data() + k * kChannels; };
   for (int64_t row = 0; row < a.K + a.P; ++row) squares[row * a.B] = 0.0f;
-  take_noise(a, n, b, h, count, scratch.eps);
+  set_noise(a, n, b, h, count, scratch.eps);
   for (int64_t first = 0; first < a.C; first += kChannels) {
     const int64_t channels = std::min(kChannels, a.C - first);
     for (int64_t c = 0; c < channels; ++c) {

@@ -6,17 +6,16 @@
 namespace dpid {
 namespace {
 
-constexpr int kChannels = 4;  // taken together, at most: their squares are summed in a register
-constexpr int kRows = 36;     // residuals and gaps of a block: those of K = 8 with all pairs
+constexpr int kChannels = 4;  // most channels taken together: their squares are summed in a register
+constexpr int kRows = 36;     // most residuals and gaps of a block, enough for K = 8 with all pairs
 
-// The two conditions of a row of sums; the noise is condition -1.
+// The two conditions whose difference is summed in a row; -1 is the noise.
 struct Pair {
   int left, right;
 };
 
-// Dynamic shared memory of a block: pairs[kRows], noise[kChannels][threads], sums[rows][threads] over samples,
-// squares[rows][threads] of the sample at hand and, twice, for this step and the next one,
-// eps_hat[channels][K][threads].
+// The dynamic shared memory of a block: pairs[kRows], noise[kChannels][threads], sums[rows][threads] over samples,
+// squares[rows][threads] of the current sample, and eps_hat[channels][K][threads] twice, for this step and the next.
 template <typename T>
 struct Shared {
   Pair* pairs;
@@ -43,8 +42,8 @@ __device__ int64_t next_sample(const AccumulateArgs<T>& a, int64_t g, int64_t n)
   return n;
 }
 
-// Starts the copy of channels c … c + count - 1 of all conditions of sample n to the tile `to`. Of four neighbours each
-// brings one channel of all four pixels.
+// Starts the copy of channels c … c + count - 1 of all conditions of sample n to the buffer `to`. Each of four
+// neighbouring threads copies one channel of all four pixels.
 template <typename T, bool kAligned>
 __device__ void fetch(const AccumulateArgs<T>& a, T* to, int64_t n, int64_t b, int64_t c, int count, int64_t h) {
   const int lane = threadIdx.x % 4;
@@ -60,11 +59,11 @@ __device__ void fetch(const AccumulateArgs<T>& a, T* to, int64_t n, int64_t b, i
   }
 }
 
-// The noise of the channels from c on of this thread's pixel h. Of four neighbours each makes one channel of all
-// four pixels, which are one Philox block.
+// Sets noise to that of the channels from c on at this thread's pixel h. Each of four neighbouring threads computes one
+// channel of all four pixels, which are one Philox block.
 template <typename T, bool kAligned>
-__device__ void take_noise(const AccumulateArgs<T>& a, float* shared, int64_t id, int64_t b, int64_t c, int64_t h,
-                           float (&noise)[kChannels]) {
+__device__ void set_noise(const AccumulateArgs<T>& a, float* shared, int64_t id, int64_t b, int64_t c, int64_t h,
+                          float (&noise)[kChannels]) {
   const auto image = static_cast<uint32_t>(b);
   if constexpr (kAligned) {
     const int lane = threadIdx.x % 4;
@@ -86,9 +85,9 @@ __device__ void take_noise(const AccumulateArgs<T>& a, float* shared, int64_t id
   }
 }
 
-// sums[row] += scale * s and squares[row] += s, s = sum over channels of (left - right)^2, of this thread's pixel,
-// whose eps_hat is tile[channel][K]. The `first` channels of a sample set squares; a pixel that is not `inside` has
-// none.
+// Adds scale * s to sums[row] and s to squares[row], s = sum over channels of (left - right)^2 at this thread's pixel,
+// whose eps_hat is tile[channel][K]. The `first` channels of a sample overwrite squares. A thread that is not `inside`
+// the image contributes nothing.
 template <typename T>
 __device__ void add_rows(const Pair* pairs, int rows, const T* tile, int64_t K, int count, float scale,
                          const float (&noise)[kChannels], float* sums, float* squares, bool first, bool inside) {
@@ -117,11 +116,11 @@ __device__ void add_rows(const Pair* pairs, int rows, const T* tile, int64_t K, 
   }
 }
 
-// Pixels whose squares are added up together: those of a warp, or of a block that is smaller.
+// The number of pixels of a tile: those of a warp, or of a smaller block.
 __host__ __device__ inline int64_t tile_width(int64_t threads) { return threads < 32 ? threads : 32; }
 
-// to[row * B] = sum of squares[row] over the pixels of this warp, which shares the rows out among its lanes. Each
-// begins at another pixel, so that no two read the same bank.
+// Sets to[row * B] to the sum of squares[row] over the pixels of this warp, each lane for some of the rows. Lanes begin
+// at different pixels, so that no two read the same bank.
 __device__ void add_pixels(const float* squares, int rows, int64_t B, float* to) {
   const int width = static_cast<int>(tile_width(blockDim.x)), lane = threadIdx.x % width;
   squares += threadIdx.x - lane;
@@ -132,17 +131,17 @@ __device__ void add_pixels(const float* squares, int rows, int64_t B, float* to)
   }
 }
 
-// Where the sums of residual or gap `row` of a replicate and an image are in memory.
+// The address of the sums [HW] of residual or gap `row` of replicate g and image b.
 template <typename T>
 __device__ float* sums_of(const AccumulateArgs<T>& a, int64_t row, int64_t g, int64_t b) {
   return row < a.K ? a.residuals + ((g * a.K + row) * a.B + b) * a.HW
                    : a.gaps + ((g * a.P + row - a.K) * a.B + b) * a.HW;
 }
 
-// A block owns blockDim.x pixels of one image and one replicate, a thread one of them, and kRows of the K residuals and
-// P gaps. It walks the samples of its replicate in order, `channels` at a time, while the next are on their way:
-// eps_hat is read once (once for every kRows), no sum is shared between warps, no atomics, the same result at every
-// launch. Only a warp exchanges what it has, so that no more than a warp has to wait.
+// A block has blockDim.x pixels of one image and one replicate, one for each thread, and up to kRows of the K residuals
+// and P gaps. It adds the samples of its replicate in order, `channels` at a time, while the next are copied.
+// eps_hat is read once for every kRows rows. There are no atomics and no sums shared between warps, so that the result
+// is the same at every launch. Data is exchanged only within a warp, so that no warp waits for another.
 template <typename T, bool kAligned>
 __global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
   extern __shared__ __align__(16) unsigned char memory[];
@@ -173,7 +172,7 @@ __global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
   for (int buffer = 0; n < a.N; buffer ^= 1) {
     const bool same = c + channels < a.C;
     const int64_t next_n = same ? n : next_sample(a, g, n + 1), next_c = same ? c + channels : 0;
-    __syncwarp();  // the neighbours have read what is overwritten now
+    __syncwarp();  // before the buffer is overwritten, all neighbours must have read it
     if (next_n < a.N) {
       fetch<T, kAligned>(a, shared.eps_hat + (buffer ^ 1) * tile, next_n, b, next_c, count_at(next_c), h);
     }
@@ -182,10 +181,10 @@ __global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
     __syncwarp();
     if (first < a.K) {
       const int64_t id = a.sample_id[n];
-      if (id == ~noise_id && noise_channel == c) {  // the antithetic partner of the last sample, and one step a sample
+      if (id == ~noise_id && noise_channel == c) {  // the antithetic partner of the last sample; same channels
         for (float& value : noise) value = -value;
       } else {
-        take_noise<T, kAligned>(a, shared.noise, id, b, c, h, noise);
+        set_noise<T, kAligned>(a, shared.noise, id, b, c, h, noise);
       }
       noise_id = id, noise_channel = c;
     }
@@ -216,7 +215,7 @@ struct Shape {
   int64_t tiles(int64_t HW) const { return blocks(HW) * threads / tile_width(threads); }
 };
 
-// Of the blocks of accumulate_kernel; a cudaError_t.
+// Sets *shape to the launch configuration of accumulate_kernel; returns a cudaError_t.
 template <typename T>
 int shape_of(int64_t K, int64_t P, Shape* shape) {
   int device = 0;
@@ -224,8 +223,8 @@ int shape_of(int64_t K, int64_t P, Shape* shape) {
   if (cudaError_t error = cudaDeviceGetAttribute(&shape->most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) {
     return error;
   }
-  // Small blocks, so that a multiprocessor holds several. Many conditions need smaller ones, then fewer channels at
-  // once, then less than a warp.
+  // Blocks are small so that a multiprocessor holds several. If many conditions need more memory than there is: smaller
+  // blocks, then fewer channels at once, then less than a warp.
   shape->rows = std::min<int64_t>(kRows, K + P);
   const auto bytes = [&] { return shape->bytes = Shared<T>::bytes(shape->threads, K, shape->rows, shape->channels); };
   while (bytes() > shape->most / 4 && shape->threads > 32) shape->threads /= 2;

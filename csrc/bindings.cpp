@@ -1,6 +1,6 @@
-// Table of contents of dpid._C. Every argument has its name, every tensor its dtype and shape, which are checked
-// against each other; that tensors are contiguous and where they should be is for dpid.ops.compiled to see to. The GIL
-// is released while a kernel runs.
+// The Python module dpid._C. Arguments are passed by name, and dtypes and shapes of tensors are checked; the caller,
+// dpid.ops.compiled, makes sure that tensors are contiguous and on the right device. The GIL is released while a kernel
+// runs.
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>
@@ -44,7 +44,7 @@ void refuse_cuda(int threads) {
 }
 #endif
 
-// On the CPU alone: on a GPU a look at the values would make the host wait.
+// std::invalid_argument unless all values are in [0, stop). For the CPU only: on a GPU it would make the host wait.
 void check_range(const char* name, const int64_t* values, int64_t count, int64_t stop) {
   const auto [low, high] = std::minmax_element(values, values + count);
   if (count > 0 && (*low < 0 || *high >= stop)) {
@@ -76,7 +76,7 @@ void noisy_channel(const View& x, const View& logsnr, const View& sample_id, con
   });
 }
 
-// The first dimension of the scratch memory that accumulate needs.
+// The number of tiles, the first dimension of the scratch memory of accumulate.
 int64_t accumulate_tiles(const View& eps_hat, const View& pairs, int threads) {
   const int64_t HW = eps_hat.shape[4] * eps_hat.shape[5];
 #ifdef DPID_HAS_CUDA
@@ -98,7 +98,7 @@ void accumulate(const View& gaps, const View& residuals, const View& squares, co
                 const View& weight, const View& replicate, const View& pairs, const View& sample_id, uint64_t seed,
                 int threads, [[maybe_unused]] uintptr_t stream) {
   const auto& [n, k, b, c, h, w] = eps_hat.shape;
-  const int64_t N = n, K = k, B = b, C = c, H = h, W = w;  // a lambda may capture these
+  const int64_t N = n, K = k, B = b, C = c, H = h, W = w;  // lambdas cannot capture structured bindings in C++17
   const int64_t P = pairs.shape[0], G = gaps.shape[0], T = accumulate_tiles(eps_hat, pairs, threads);
   dispatch(eps_hat.dtype, [&](auto type) {
     using E = decltype(type);
@@ -128,7 +128,7 @@ void accumulate(const View& gaps, const View& residuals, const View& squares, co
   });
 }
 
-// counter [n,4], key [n,2] -> out [n,4], on the CPU.
+// Sets out [n,4] to the random words of counter [n,4] and key [n,2], on the CPU.
 void philox(const View& counter, const View& key, const View& out) {
   const int64_t n = counter.shape[0];
   const auto* c = expect<const uint32_t>("counter", counter, {n, 4});

@@ -1,4 +1,4 @@
-// What every op shares: the host/device marker, element types, and a small parallel loop.
+// Common to all ops: the host/device qualifier, element types and their conversion, and a parallel loop.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@
 #define DPID_INLINE inline __attribute__((always_inline))
 #endif
 
-// One copy of a CPU kernel per instruction set, chosen when the library is loaded (before a sanitizer is ready).
+// Compiles a CPU function once per instruction set; one is chosen when the library is loaded, too early for sanitizers.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(DPID_SANITIZE)
 #define DPID_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -55,10 +55,10 @@ DPID_INLINE float to_float(BFloat16 v) { return bit_cast<float>(static_cast<uint
 
 DPID_INLINE float to_float(Half v) {
 #if defined(__CUDA_ARCH__)
-  return __half2float(__ushort_as_half(v.bits));  // one instruction for the same value
+  return __half2float(__ushort_as_half(v.bits));  // the same value in one instruction
 #else
   const uint32_t magnitude = static_cast<uint32_t>(v.bits & 0x7fffu) << 13;
-  // A multiplication rebiases the exponent and makes subnormals right; Inf and NaN get their exponent by hand.
+  // The multiplication changes the exponent's bias, also of subnormals; Inf and NaN need their exponent set.
   const float scaled = bit_cast<float>(magnitude) * 0x1p112f;
   const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   const uint32_t sign = static_cast<uint32_t>(v.bits & 0x8000u) << 16;
@@ -87,9 +87,9 @@ DPID_INLINE void store(Half* to, float v) {
   to->bits = static_cast<uint16_t>(half | sign);
 }
 
-// Calls body(begin, end) over [0, count) on up to `threads` threads, fewer where `work` (elements in all) would not
-// pay for waking them. Which thread takes which items never changes a result: every item is computed by one call
-// alone. OpenMP, because torch's own threads are of the same pool then; others would fight with them for the cores.
+// Calls body(begin, end) for parts of [0, count) on up to `threads` threads, fewer if `work` (the number of elements)
+// is too little to pay for waking them. Results do not depend on the number of threads, since every item is computed by
+// one thread. OpenMP is used because torch uses its pool too; threads of another pool would compete for the cores.
 template <typename Body>
 void parallel_for(int64_t count, [[maybe_unused]] int64_t work, [[maybe_unused]] int threads, const Body& body) {
 #ifdef _OPENMP

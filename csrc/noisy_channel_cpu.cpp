@@ -3,9 +3,9 @@
 namespace dpid {
 namespace {
 
-constexpr int64_t kChunk = 1024;  // elements a work item: 4 KiB of noise stay in L1
+constexpr int64_t kChunk = 1024;  // elements a work item: its 4 KiB of noise stay in the L1 cache
 
-// Normals of blocks [first, first + count) of one image; straight code, which the compiler vectorises over i.
+// Sets out to the noise of blocks [first, first + count) of one image; without branches, to be vectorised over i.
 DPID_MULTIVERSION void normal_blocks(uint64_t seed, int64_t sample_id, uint32_t image, uint32_t first, int64_t count,
                                      float* out) {
   for (int64_t i = 0; i < count; ++i) {
@@ -22,7 +22,7 @@ DPID_INLINE void mix_row(const T* x, const float* eps, MixCoefficients c, int64_
   for (int64_t i = 0; i < count; ++i) store(z + i, mix(to_float(x[i]), eps[i], c));
 }
 
-// target_clones needs a plain function: one for each element type.
+// target_clones does not apply to templates, hence one function for each element type.
 DPID_MULTIVERSION void mix_rows(const float* x, const float* eps, MixCoefficients c, int64_t count, float* z) {
   mix_row(x, eps, c, count, z);
 }

@@ -7,9 +7,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One Philox block of four elements a thread, of one image under two samples: the second, where it is the antithetic
-// partner of the first, takes the noise that is there. kAligned: E is a multiple of four, so that every row starts on a
-// word.
+// A thread computes one Philox block, four elements of one image, under two samples: if the second is the antithetic
+// partner of the first, the noise is only negated. kAligned: E is a multiple of four, so that every row is aligned.
 template <typename T, bool kAligned>
 __global__ void noisy_channel_kernel(NoisyChannelArgs<T> a, int64_t blocks) {
   const int64_t first = blockIdx.x / a.B * 2, b = blockIdx.x % a.B;

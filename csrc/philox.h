@@ -1,4 +1,5 @@
-// Noise that is never stored: Philox4x32-10 (Salmon et al., SC 2011) and Box-Muller, the same on CPU and GPU.
+// Standard normal noise from a counter-based generator, Philox4x32-10 (Salmon et al., 2011), and the Box-Muller
+// transform, the same on CPU and GPU; docs/theory.md, eq. (4).
 //
 // eps(seed, sample_id, image, element): counter = (element / 4, image, id low, id high), key = (seed low, seed
 // high), lane = element % 4. A negative sample_id names the antithetic partner: eps(~id) = -eps(id).
@@ -30,8 +31,8 @@ DPID_INLINE Philox philox4x32(Philox c, uint32_t key0, uint32_t key1) {
   return c;
 }
 
-// Natural logarithm of u in (0, 1], about 1 ulp (polynomial of Cephes logf). No call to libm: a loop over it
-// vectorises, and every backend rounds alike.
+// Natural logarithm of u in (0, 1] to about 1 ulp (polynomial of Cephes logf). Without a call of libm loops are
+// vectorised, and CPU and GPU round alike.
 DPID_INLINE float log_unit(float u) {
   const uint32_t bits = bit_cast<uint32_t>(u);
   // Mantissa to [sqrt(1/2), sqrt(2)), so that u near 1 keeps its relative accuracy.
@@ -55,8 +56,8 @@ DPID_INLINE float log_unit(float u) {
   return (m + tail) + e * 0.693359375f;
 }
 
-// Two independent normals from two words. The angle is reduced to [-pi/4, pi/4) in integers, so that sine and
-// cosine keep their relative accuracy at their zeros.
+// Two independent normals from two random words. The angle is reduced to [-pi/4, pi/4) in integers, so that sine and
+// cosine are accurate also near their zeros.
 DPID_INLINE void box_muller(uint32_t radius_bits, uint32_t angle_bits, float* first, float* second) {
   const float u = static_cast<float>(radius_bits) * 0x1p-32f + 0x1p-33f;  // (0, 1]
   const float radius = sqrtf(-2.0f * log_unit(u));
@@ -74,7 +75,7 @@ DPID_INLINE void box_muller(uint32_t radius_bits, uint32_t angle_bits, float* fi
   *second = (quadrant & 2u) != 0 ? -radius * sine : radius * sine;
 }
 
-// The normals of elements 4 * block .. 4 * block + 3 of one image under one sample.
+// The noise of elements 4 * block … 4 * block + 3 of one image under one sample.
 DPID_INLINE Normals normals4(uint64_t seed, int64_t sample_id, uint32_t image, uint32_t block) {
   const bool antithetic = sample_id < 0;
   const uint64_t id = static_cast<uint64_t>(antithetic ? ~sample_id : sample_id);

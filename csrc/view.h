@@ -1,5 +1,5 @@
-// A tensor as Python hands it over: (address, dtype, shape) of contiguous memory. Ops say what they expect of it, so
-// that tensors that were swapped are an error and not a crash.
+// A tensor as passed from Python: (address, dtype, shape) of contiguous memory. Ops check dtype and shape, so that
+// swapped arguments raise an error instead of a crash.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -38,7 +38,7 @@ inline std::string describe(DType dtype, const int64_t* shape, size_t dims) {
   return text + "]";
 }
 
-// The address of `view`, whose elements are T and whose shape is `shape`; std::invalid_argument if it is not so.
+// The address of `view`; std::invalid_argument unless its elements are of type T and its shape is `shape`.
 template <typename T, size_t kDims>
 T* expect(const char* name, const View& view, const int64_t (&shape)[kDims]) {
   constexpr DType dtype = dtype_of<std::remove_const_t<T>>();

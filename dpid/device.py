@@ -1,4 +1,4 @@
-"""Everything that depends on the kind of device. The rest of the package asks here, and names no kind of its own."""
+"""Everything that depends on the kind of device (CPU or CUDA): memory, streams, graphs, arithmetic settings."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def is_gpu(device: torch.device) -> bool:
 
 
 def default_device() -> torch.device:
-    """The device to compute on where none is named: the current GPU if there is one, else the CPU."""
+    """The default device: the current GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def gpu_names() -> list[str]:
-    """The name of every GPU of this machine."""
+    """The names of all GPUs of this machine."""
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
@@ -37,7 +37,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that tensors on ``device`` could take now; of a GPU with what torch holds but no tensor uses."""
+    """Bytes available for new tensors on ``device``; on a GPU including memory that torch has reserved."""
     if not is_gpu(device):
         return int(psutil.virtual_memory().available)
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -45,7 +45,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of a GPU by this process's tensors, elsewhere of the whole process."""
+    """The most bytes in use so far: by this process's tensors on a GPU, else by the process."""
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -58,38 +58,38 @@ def peak_memory(device: torch.device) -> int:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether ``error`` says that a device has no memory left."""
-    # On the CPU it is a RuntimeError like any other: "[enforce fail at alloc_cpu.cpp] … can't allocate memory".
+    # On the CPU it is a plain RuntimeError: "[enforce fail at alloc_cpu.cpp] … can't allocate memory".
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def stream_of(device: torch.device) -> int:
-    """The address of the stream on which torch launches kernels on ``device``, a GPU, now."""
+    """The address of torch's current stream on ``device``, a GPU."""
     return torch.cuda.current_stream(device).cuda_stream
 
 
 @contextmanager
 def current(device: torch.device) -> Iterator[None]:
-    """A context in which ``device``, a GPU, is the current one, to which streams and kernels belong."""
+    """A context in which ``device``, a GPU, is the current one."""
     with torch.cuda.device(device):
         yield
 
 
 def on_device(launch: Launch) -> Launch:
-    """``launch``, called while the device of its first tensor is the current one."""
+    """``launch`` as a function that makes the device of its first tensor the current one while it runs."""
 
     @wraps(launch)
-    def there(first: Tensor, *rest: Any) -> Any:
+    def launch_on_device(first: Tensor, *rest: Any) -> Any:
         if not is_gpu(first.device) or first.device.index == torch.cuda.current_device():
             return launch(first, *rest)  # a guard costs more than the launch
         with current(first.device):
             return launch(first, *rest)
 
-    return there  # type: ignore[return-value]
+    return launch_on_device  # type: ignore[return-value]
 
 
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """A context whose kernels run on a stream of their own: after what ``device`` was given, before what follows."""
+    """A context with a new stream, ordered after all earlier and before all later kernels of the current stream."""
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
@@ -99,7 +99,7 @@ def side_stream(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def recording() -> Iterator[Any]:
-    """A context that records kernels instead of running them; gives their graph, whose ``replay()`` runs them."""
+    """A context that captures kernels, without running them, in a CUDA graph, which is its value."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         yield graph
@@ -107,7 +107,7 @@ def recording() -> Iterator[Any]:
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    """A context in which no operation changes the type of its arguments by itself, on any kind of device."""
+    """A context in which autocast is off on every kind of device."""
     with ExitStack() as stack:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
@@ -117,9 +117,9 @@ def without_autocast() -> Iterator[None]:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """A context in which float32 is float32; what was set before is put back.
+    """A context in which float32 operations use full precision; the settings are restored at its end.
 
-    On a GPU torch's convolutions round it to TF32's 10 bits, and its products if asked to.
+    By default torch's convolutions on a GPU round their input to TF32's 10 bits; matrix products do so if enabled.
     """
     backends: Any = torch.backends
     new = hasattr(backends.cuda.matmul, "fp32_precision")  # since torch 2.9

@@ -1,4 +1,4 @@
-"""Values that hold tensors, compared and hashed as a whole."""
+"""Equality and hash of dataclasses with tensors, which the dataclasses' own do not support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def key(value: Any) -> Hashable:
-    """What two values share if and only if they are equal; tensors bit by bit, wherever they are."""
+    """A hashable key that two values share if and only if they are equal; tensors bit by bit, on any device."""
     if isinstance(value, Tensor):
         dense = value.detach().to_dense() if value.layout != torch.strided else value.detach()
         return (
@@ -29,10 +29,10 @@ def key(value: Any) -> Hashable:
 
 
 class Comparable:
-    """Equality, hash and pickling of a dataclass (``eq=False``) whose fields hold tensors.
+    """A base class that gives dataclasses (``eq=False``) with tensors equality, a hash, and pickling.
 
-    Equal are those of one class with equal fields, but for fields of ``compare=False``; tensors with the same bits, of
-    which NaN is one. What is computed from the fields and kept is not pickled.
+    Two objects are equal if they have the same class and equal fields, except those with ``compare=False``. Tensors are
+    equal if all bits are, so that NaN equals NaN. Cached properties are not pickled.
     """
 
     def __eq__(self, other: object) -> bool:

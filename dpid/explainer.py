@@ -1,4 +1,4 @@
-"""From a picture, a prompt and its concepts to their PID."""
+"""The :class:`Explainer`: partial information decomposition of a picture by the concepts of a prompt."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations, make_job
 
-_EVEN = 0.1  # share of the samples that a density learnt from results spreads evenly
+_EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
 class ConvergenceWarning(UserWarning):
-    """A tolerance was not reached within the samples allowed; the result says so too."""
+    """Warning that a tolerance was not met within ``max_samples``; ``metadata.converged`` of the result says so too."""
 
 
 class Explainer:
-    """Explains pictures with one model.
+    """Explains pictures with one model: how much information about a picture each concept of its prompt has.
 
-    It may be used from several threads; where the model can only do one thing at a time, they wait for each other.
+    It may be used from several threads; they wait for each other if the model is not thread-safe.
 
     Parameters
     ----------
     model : a diffusers StableDiffusionPipeline, or any :class:`dpid.denoisers.Denoiser`
-    precision : what the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest type whose
-        rounding bias is under half the standard error of every i(x; y_S); a result shows which, and its bias. A
-        denoiser that was given a type keeps it under "auto"
+    precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one
+        whose rounding bias is below half the standard error of every i(x; y_S), docs/theory.md, eq. (57); the
+        metadata of a result has the type and its bias. A denoiser made with a type keeps it under "auto"
 
     Attributes
     ----------
-    density : [T] at the levels of the model's ``logsnr_grid``, where ``rule="adaptive"`` samples; None until a model
-        comes with one (the embedded does) or :meth:`learn` finds it
+    denoiser : the model, in the fastest precision that may be used
+    density : of ``rule="adaptive"``, [T] at the levels of the model's ``logsnr_grid``; None unless the model comes with
+        one (the embedded model does) or :meth:`learn` was called
 
     Raises
     ------
@@ -67,13 +68,16 @@ class Explainer:
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
         self.density: Tensor | None = None
-        self._finer = tuple(other.precision for other in finer)  # what "auto" falls back on
+        self._finer = tuple(other.precision for other in finer)  # the types that "auto" falls back on
 
     @classmethod
     def from_pretrained(
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
     ) -> Explainer:
-        """An explainer of "emoji" (embedded), a folder, or a hub id; see :mod:`dpid.denoisers.loading`."""
+        """An explainer with the model "emoji" (embedded), a folder, or a hub id.
+
+        Arguments and errors as of :func:`dpid.denoisers.loading.load_pipeline` and of this class.
+        """
         from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
@@ -96,11 +100,12 @@ class Explainer:
         return other
 
     def learn(self, results: Sequence[PIDResult]) -> None:
-        """Set :attr:`density` from ``results`` of pictures like those to come, of this model; a dozen of 64 samples do.
+        """Set :attr:`density` from ``results`` of this model; returns nothing.
 
-        Numbers stay unbiased whatever it learns from; only for the very same pictures take another ``seed``.
-        ``ValueError`` without results, with profiles of different lengths, or of a rule that looks more closely at some
-        log-SNRs than at others: what spread is left in a bin would tell of the rule too.
+        Their pictures should be like those to be explained; a dozen results of 64 samples suffice. Estimates stay
+        unbiased whatever the results are, but to explain the same pictures again take another ``seed``. ``ValueError``
+        if there are no results, if their profiles differ in length, or if their rule samples some log-SNRs more
+        densely than others, since the spread of replicates would then depend on the rule.
         """
         if uneven := {r.metadata.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
             raise ValueError(
@@ -123,20 +128,20 @@ class Explainer:
         progress: Progress | None = None,
         **options: Any,
     ) -> PIDResult:
-        """Split i(x; y1, …, yn) into redundancy, uniqueness of each concept, and synergy.
+        """The decomposition of i(x; y1, …, yn) into redundancy, uniqueness of every concept, and synergy.
 
         Parameters
         ----------
         image : path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; or ``latents`` [C,h,w] instead
         prompt, concepts : a text and two to eight phrases of it ("bowl#2": the second "bowl"); all 2ⁿ subsets are
             evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}
-        progress : told (evaluations done, evaluations planned)
+        progress : called with (evaluations done, evaluations planned)
         options : fields of :class:`dpid.options.Options`, by name
 
         Raises
         ------
         ValueError, TypeError
-            Anything that cannot be explained as asked; the message names the argument.
+            An argument is not allowed; the message names it.
         FloatingPointError
             The model returned NaN or infinity.
         """
@@ -155,10 +160,10 @@ class Explainer:
         progress: Progress | None = None,
         **options: Any,
     ) -> Iterator[PIDResult]:
-        """Growing results, one after every ``samples`` more evaluations of each condition, up to ``max_samples``.
+        """An iterator of results, each from ``samples`` more evaluations of every condition, up to ``max_samples``.
 
-        Stops when ``tolerance`` is met, where there is one. Arguments and errors are those of :meth:`explain`. A model
-        that changes in between is a ``RuntimeError``.
+        It ends early when ``tolerance``, if given, is met. Arguments and errors as of :meth:`explain`; also
+        ``RuntimeError`` if the model changes between two results.
         """
         chosen = self._options(options)
         question = _question(prompt, concepts, conditions, chosen)
@@ -176,10 +181,10 @@ class Explainer:
         progress: Progress | None = None,
         **options: Any,
     ) -> dict[tuple[str, str], PIDResult]:
-        """The PID of every pair of ``concepts``, from one run in which each distinct condition is evaluated once.
+        """The decomposition {pair: result} of every pair of ``concepts``; shared conditions are evaluated once.
 
-        Eight concepts make 28 pairs but 37 conditions. Arguments and errors as for :meth:`explain`; see
-        :func:`dpid.results.result.ranked`.
+        Eight concepts have 28 pairs but only 37 distinct conditions. Arguments and errors as of :meth:`explain`;
+        :func:`dpid.results.result.ranked` sorts the pairs.
         """
         chosen = self._options(options)
         words = () if concepts is None else check_concepts(concepts)
@@ -198,10 +203,10 @@ class Explainer:
         latents: Tensor | None = None,
         **options: Any,
     ) -> Likelihood:
-        """log p(x | condition) of the latents, one round of ``samples``; see :mod:`dpid.likelihood`.
+        """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
 
-        ``options`` as for :meth:`explain`, but for a ``tolerance``. With ``precision="auto"`` in the finest type: there
-        is no difference of conditions that tells what rounding does.
+        ``options`` as for :meth:`explain`, except ``tolerance``. With ``precision="auto"`` the most precise type is
+        used: the rounding bias is measured for differences between conditions only.
         """
         chosen = Options.from_keywords(options)
         if chosen.tolerance is not None:
@@ -211,7 +216,7 @@ class Explainer:
             return log_likelihood(self._denoisers()[-1], x, condition, chosen)
 
     def _options(self, options: dict[str, Any]) -> Options:
-        """Checked, with the rule that "auto" stands for; ``ValueError`` for one that lacks its density."""
+        """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
         chosen = Options.from_keywords(options)
         if chosen.rule == "auto":
             return replace(chosen, rule="shifted-grid" if self.density is None else "adaptive")
@@ -222,15 +227,15 @@ class Explainer:
         return chosen
 
     def _denoisers(self) -> list[Denoiser]:
-        """The model in every type that may be tried, from the fastest to the finest."""
+        """The model in every precision that may be tried, the fastest first."""
         return [self.denoiser, *(self.denoiser.at(precision) for precision in self._finer)]
 
     def _working(self) -> AbstractContextManager[None]:
-        """Held while the model works: the settings of torch and the thread that it needs."""
+        """A context with the model's lock and the settings of torch that it needs."""
         return _working(self.denoiser)
 
     def _streamed(self, results: Iterator[list[PIDResult]]) -> Iterator[PIDResult]:
-        """The first question's; nothing of the caller's is held between two of them."""
+        """The results of the first question; no lock or setting is held between two of them."""
         while True:
             with self._working():
                 found = next(results, None)
@@ -242,13 +247,13 @@ class Explainer:
         self, image: ImageLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
         prompt: str | None, progress: Progress | None,
     ) -> list[PIDResult]:  # fmt: skip
-        """The results of one round, or with a tolerance of as many as it takes."""
+        """The results of all questions after one round, or after as many as the tolerance takes."""
         results: list[PIDResult] = []
         broken = ""
         with self._working():
             job = self._job(image, latents, questions, options, prompt, progress)
             try:
-                for results in explanations(job, self._denoisers()):  # noqa: B007, the last
+                for results in explanations(job, self._denoisers()):  # noqa: B007, used after the loop
                     if options.tolerance is None:
                         break
             except FloatingPointError as error:
@@ -270,7 +275,7 @@ class Explainer:
         return make_job(picture, x, questions, options, prompt, self.density, progress)
 
     def _latents(self, image: ImageLike | None, latents: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """The picture as the model sees it, uint8 [H,W,3], and its latents fp32 [1,C,h,w]."""
+        """The picture at the model's size, uint8 [H,W,3], None if latents are given; and the latents fp32 [1,C,h,w]."""
         if (image is None) == (latents is None):
             raise ValueError("image: give either image or latents")
         picture = None
@@ -294,7 +299,7 @@ def _working(denoiser: Denoiser) -> Iterator[None]:
 
 
 def _check_latents(latents: Any, denoiser: Denoiser) -> None:
-    """``ValueError`` for what are no latents of ``denoiser``."""
+    """Raise ``ValueError`` unless ``latents`` have a shape that ``denoiser`` accepts."""
     if not isinstance(latents, Tensor):
         raise ValueError(f"latents: found {type(latents).__name__}, expected a torch.Tensor [C,h,w]")
     if latents.ndim != 3 or not latents.numel():
@@ -311,7 +316,7 @@ def _check_latents(latents: Any, denoiser: Denoiser) -> None:
 def _question(
     prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None, options: Options
 ) -> Plan:
-    """The conditions that answer what was asked; ``ValueError`` if they cannot be made."""
+    """The plan of the concepts or conditions, with its reference F; ``ValueError`` if they are not allowed."""
     chosen = plan_concepts(prompt, concepts, conditions, options.context)
     if options.reference == "concepts":
         return chosen

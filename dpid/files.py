@@ -1,4 +1,4 @@
-"""Files and folders that a failure leaves as they were."""
+"""Paths given by users, and writing that leaves files and folders as they were if it fails."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-_TRIES, _PAUSE = 50, 0.02  # where readers keep a file from being replaced: of Windows
+_TRIES, _PAUSE = 50, 0.02  # tries, and seconds between them, while a reader on Windows blocks a replacement
 
 
 def as_path(path: PathLike, argument: str = "path") -> Path:
-    """``path`` as a Path with "~" as the user's home; ``TypeError`` naming ``argument`` for what is no path."""
+    """``path`` as a Path with "~" expanded; ``TypeError``, naming ``argument``, if it is no path."""
     try:
         return Path(os.path.expanduser(os.fsdecode(path)))
     except TypeError:
@@ -24,10 +24,9 @@ def as_path(path: PathLike, argument: str = "path") -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Another path to write to; what is there is moved to ``path`` at the end, so that nobody finds half a file.
+    """A context with a temporary path to write to, which replaces ``path`` at its end: readers never see half a file.
 
-    Each writer has its own, so that of several at once each file is whole and the last one stays. ``OSError`` names
-    ``path`` where nothing can be written.
+    Of several writers at once the last one wins. ``OSError``, naming ``path``, if nothing can be written there.
     """
     unfinished = _new_file(path)
     try:
@@ -38,17 +37,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _new_file(path: Path) -> Path:
-    """An empty file beside ``path`` that nobody else has, readable by whom files of this user are."""
+    """The path of a new empty file beside ``path``, with a random name and the user's default permissions."""
     unfinished = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        unfinished.touch(exist_ok=False)  # tempfile would make one for its owner alone
+        unfinished.touch(exist_ok=False)  # tempfile would deny access to others
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     return unfinished
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Move ``source`` to ``target``; on Windows nobody may have ``target`` open, as readers do for a moment."""
+    """Move ``source`` to ``target``; on Windows try again while a reader has ``target`` open."""
     for left in reversed(range(_TRIES)):
         try:
             return os.replace(source, target)
@@ -61,7 +60,10 @@ def _replace(source: Path, target: Path) -> None:
 
 @contextmanager
 def writable(out: Path) -> Iterator[None]:
-    """Make sure that ``out`` can be written before anything is computed; a failure inside leaves no folder behind."""
+    """A context in which the folder ``out`` exists and is writable; if it fails, folders that it made are removed.
+
+    ``ValueError`` if ``out`` cannot be written; nothing inside has run then.
+    """
     made: list[Path] = []
     try:
         made += [folder for folder in (out, *out.parents) if not folder.exists()]
@@ -73,6 +75,6 @@ def writable(out: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in made:
-            with suppress(OSError):  # others have put something there, or have taken it away
+            with suppress(OSError):  # another process has written to it or removed it
                 folder.rmdir()
         raise

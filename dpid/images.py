@@ -1,4 +1,4 @@
-"""Pictures in, pixels out."""
+"""Reads pictures of the kinds that a user may pass, checks them, and resizes them for a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpid.files import as_path
 
-SMALLEST = 8  # pixels a side: less holds no picture
+SMALLEST = 8  # pixels a side
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
@@ -53,24 +53,25 @@ def _from_file(image: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(path) as opened:
             return opened.copy()
-    except Exception as error:  # PIL's readers raise of every kind, as the damage is
+    except Exception as error:  # PIL's readers raise many kinds
         raise ValueError(f"image: {path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP") from error
 
 
 def open_image(image: ImageLike) -> Image.Image:
     """An RGB picture from a path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; turned as its EXIF data says.
 
-    A tensor may also be float in [0, 1]. Of an animation it is the first picture.
+    A tensor may also be float in [0, 1]. Of an animation the first picture is used.
 
     Raises
     ------
     ValueError
-        Missing, unreadable, truncated, transparent, tiny, or of more than 8 bits a channel.
+        The picture is missing, unreadable, truncated, transparent, smaller than 8 pixels a side, or of more than 8 bits
+        a channel.
     TypeError
-        None of the kinds above.
+        ``image`` is none of the kinds above.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF data and the like, which does no harm
+        warnings.simplefilter("ignore")  # damaged EXIF data and the like are harmless
         return _flat(_opened(image))
 
 
@@ -94,17 +95,17 @@ def _opened(image: Any) -> Image.Image:
 
 
 def _flat(opened: Image.Image) -> Image.Image:
-    """Upright, opaque, RGB."""
-    if opened.mode[0] in "IF":  # whose scale nothing tells: conversion to RGB would clip it
+    """``opened`` as RGB, turned as its EXIF data says; ``ValueError`` as in :func:`open_image`."""
+    if opened.mode[0] in "IF":  # of unknown scale: a conversion to RGB would clip it
         raise ValueError(f"image: found pixels of mode {opened.mode!r}, expected 8 bits a channel; scale them to 0…255")
-    with suppress(Exception):  # EXIF data that cannot be read
+    with suppress(Exception):  # unreadable EXIF data
         opened = ImageOps.exif_transpose(opened)
     if min(opened.size) < SMALLEST:
         raise ValueError(f"image: found {opened.width}×{opened.height} pixels, expected at least {SMALLEST} a side")
     try:
         clear = opened.has_transparency_data and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255
         picture = opened.convert("RGB")
-    except Exception as error:  # of a mode that has no way to RGB
+    except Exception as error:  # PIL cannot convert every mode
         raise ValueError(
             f"image: found pixels of mode {opened.mode!r}, which do not turn into RGB ({error})"
         ) from error
@@ -114,14 +115,17 @@ def _flat(opened: Image.Image) -> Image.Image:
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """uint8 [H,W,3] of ``image`` brought to ``size`` = (width, height)."""
+    """The pixels uint8 [H,W,3] of ``image``, resized to ``size`` = (width, height)."""
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(image))
 
 
 def encode(image: ImageLike, denoiser: Any) -> tuple[Tensor, Tensor]:
-    """``image`` as ``denoiser`` sees it, uint8 [H,W,3], and its latents [1,C,h,w]; raises as :func:`open_image`."""
+    """The pixels uint8 [H,W,3] of ``image`` at the size of ``denoiser``, and its latents [1,C,h,w].
+
+    Errors as of :func:`open_image`; also ``ValueError`` if the denoiser has no image encoder.
+    """
     opened = open_image(image)
     picture = to_pixels(opened, denoiser.size_for(*opened.size))
     return picture, denoiser.encode_image(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)

@@ -1,7 +1,4 @@
-"""The log-density itself, by the pointwise I-MMSE relation (Kong et al., 2023, eq. 8).
-
-log p(x | y) = -(d/2) ln(2πe) - ½ ∫ (E_ε‖ε - ε̂_λ(x_λ | y)‖² - d σ(λ)) dλ
-"""
+"""The log-density log p(x | y) of latents, from denoising errors (Kong et al., 2023); docs/theory.md, eq. (55)."""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ from dpid.results.profile import tail_share
 
 @dataclass(frozen=True)
 class Likelihood:
-    """log p(x | condition).
+    """An estimate of log p(x | condition).
 
     Attributes
     ----------
-    nats : of all latents; the part of the integral outside the trained log-SNRs is not in it
-    bits_per_dimension : -log₂ p / d, of a latent's dimensions, not of a picture's pixels
-    tails : about what lies below and above those log-SNRs would add, nats; taken from the ends as by
-        :meth:`dpid.results.profile.Profile.tails`, an order of magnitude
+    nats : log p(x | condition); the part of the integral outside the trained log-SNRs is missing
+    bits_per_dimension : -log₂ p / d, where d is the number of latent values, not of pixels
+    tails : orders of magnitude of the missing parts below and above the trained log-SNRs, nats; see
+        :meth:`dpid.results.profile.Profile.tails`
     """
 
     nats: Estimate
@@ -42,9 +39,10 @@ class Likelihood:
 
 
 def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Options) -> Likelihood:
-    """log p(x | condition) of latents ``x`` [1,C,H,W]: one round of samples, of a grid where no rule is asked for.
+    """log p(x | condition) of latents ``x`` [1,C,H,W], estimated from one round of samples.
 
-    There is no gap between conditions for "adaptive" to adapt to.
+    "shifted-grid" replaces the rules "auto", "adaptive" and "pilot", whose density is learnt from differences between
+    conditions. ``TypeError`` for a condition that is a tensor or not hashable.
     """
     condition = check_condition("condition", condition)
     grid, repeats = denoiser.logsnr_grid, options.repeats
@@ -58,7 +56,7 @@ def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Optio
         max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats),
     )  # fmt: skip
     d, residuals = x[0].numel(), sums.residuals[:, 0, 0].double().sum((-2, -1))
-    # The Gaussian's part by the same trapezoid, so that its error cancels.
+    # Summed over the same levels as the residuals, so that the discretisation error cancels.
     gaussian = d / 2 * float((cells(grid) * grid.sigmoid()).sum())
     mean, error = (float(t) for t in mean_stderr(-d / 2 * math.log(2 * math.pi * math.e) - (residuals - gaussian)))
     bits = 1 / (d * math.log(2))
@@ -69,7 +67,11 @@ def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Optio
 
 
 def _tails(sums: Accumulator, samples: Samples, spread: Tensor, d: int) -> tuple[Estimate, Estimate]:
-    """From the outermost bins of the profile, over those of a white Gaussian at the very same ``samples``."""
+    """Orders of magnitude of the parts below and above the trained log-SNRs, nats; docs/theory.md, eq. (55).
+
+    They come from the outermost bins of the residual profile minus that of a standard Gaussian at the same ``samples``.
+    ``spread`` [N,L]: the share of every sample in every bin; ``d``: the number of latent values.
+    """
     profile = sums.residual_profile[..., 0, 0].double().cpu()  # [A, L]
     groups, repeats = len(profile), len(sums.residuals)
     gaussian = (d / 2 * samples.weight * samples.logsnr.sigmoid())[:, None] * spread

@@ -1,4 +1,4 @@
-"""Other libraries kept off the user's screen."""
+"""Silences messages of other libraries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what other libraries say while they load (optional packages, progress bars) off the user's screen."""
+    """A context in which diffusers and transformers log only errors and show no progress bars."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 

@@ -1,4 +1,4 @@
-"""The run of one explanation: rounds of samples, a result after each, in a type that rounds finely enough."""
+"""Runs one explanation: rounds of samples with a result after every one, in a precision with little rounding bias."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
 _LOG = logging.getLogger("dpid")
-_EVEN_PILOT = 0.5  # of a density that a pilot of few samples found, which may have missed a peak
+_EVEN_PILOT = 0.5  # share of samples spread evenly after a pilot, whose few samples may have missed a peak
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be explained, and how.
+    """The input of a run: a picture, the decompositions to compute, and the settings.
 
     Attributes
     ----------
-    picture : as the model sees it, uint8 [H,W,3], or None where latents were given
+    picture : at the size at which it was encoded, uint8 [H,W,3]; None if latents were given
     x : its latents, fp32 [1,C,h,w]
-    questions : the conditions of every decomposition asked for; all share one list of texts
-    options : rule "auto" is settled
-    prompt : of the picture
-    priors : h(y_S) of every question, where the measure needs them
-    density : where rule "adaptive" samples
-    progress : told (evaluations done, evaluations planned)
+    questions : the plan of every decomposition to compute; all share one list of texts
+    options : the settings, with a rule other than "auto"
+    prompt : of the picture, or None
+    priors : h(y_S) of every question, nats, or None where the measure needs none
+    density : of rule "adaptive", or None
+    progress : called with (evaluations done, evaluations planned) after every batch
     """
 
     picture: Tensor | None
@@ -58,29 +58,33 @@ def make_job(
     picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
     where: Tensor | None, progress: Progress | None,
 ) -> Job:  # fmt: skip
-    """The job of explaining ``x`` by ``questions``; ``ValueError`` for priors that do not fit them."""
+    """A :class:`Job` with the priors that ``options`` ask for; ``ValueError`` if these do not fit the questions.
+
+    ``where`` is the density of rule "adaptive".
+    """
     asked = {c for question in questions for c in question.concepts}
     priors = [image_priors(options.priors, q.concepts, options.measure, prompt, asked) for q in questions]
     return Job(picture, x, questions, options, prompt, priors, where, progress)
 
 
 def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDResult]]:
-    """Growing results of every question, in the first of ``denoisers`` (of one model) whose rounding is small enough.
+    """The results of all questions after every round, by the first of ``denoisers`` with little rounding bias.
 
-    Where rounding biases some number by more than half its standard error the run begins again in the last of them,
-    where one overflows in the next. No number of samples is told twice, but for the last: the finer type may meet a
-    tolerance sooner than the coarser was found out.
+    ``denoisers`` are one model in several precisions, the most precise last. If rounding biases a number by more than
+    half its standard error, the run starts again with the last of them; if one overflows, with the next. After that,
+    rounds with no more samples than were yielded before are skipped, except for the last one, since the new precision
+    may meet the tolerance earlier. ``FloatingPointError`` if the last denoiser returns NaN or infinity.
     """
-    told = 0
+    yielded = 0
     while True:
         denoiser, *finer = denoisers
         try:
             for results in rounds(job, denoiser):
                 if finer and any(result.rounding_matters() for result in results):
-                    why, denoisers = "rounds too coarsely", finer[-1:]  # bfloat16 would do so even more than float16
+                    why, denoisers = "rounds too coarsely", finer[-1:]  # bfloat16 rounds more than float16
                     break
-                if new := results[0].metadata.samples > told:
-                    told = results[0].metadata.samples
+                if new := results[0].metadata.samples > yielded:
+                    yielded = results[0].metadata.samples
                     yield results
             else:
                 if not new:
@@ -94,11 +98,11 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDRe
 
 
 def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
-    """The results of all questions after every round of samples, until a tolerance is met or the samples are spent."""
+    """The results of all questions after every round, until the tolerance is met or the samples are used up."""
     run, tolerance = _Run(job, denoiser), job.options.tolerance
     for turn, shift in zip(range(job.options.rounds), shifts(run.generator), strict=False):
         if turn:
-            denoiser.refresh()  # conditions of a model that has changed are refused
+            denoiser.refresh()  # if the model has changed, eps_hat raises
         run.add(turn, shift)
         results = run.results(turn + 1)
         met = False
@@ -115,12 +119,15 @@ def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
 
 
 def _may_stop(rounds: int) -> bool:
-    """After 1, 2, 3, 4, 6, 8, 12, … rounds: who looks after every round stops when an error happens to look small."""
+    """Whether a met tolerance may end the run: after 1, 2, 3, 4, 6, 8, 12, … rounds.
+
+    Stopping after any round would select rounds whose error happens to look small.
+    """
     return rounds // (rounds & -rounds) in (1, 3)
 
 
 class _Run:
-    """The sums of one job on one denoiser."""
+    """The state of a job on one denoiser: the sums, and how many samples they contain."""
 
     def __init__(self, job: Job, denoiser: Denoiser) -> None:
         options = job.options
@@ -129,7 +136,7 @@ class _Run:
         self.conditions: Conditions = denoiser.encode_conditions(job.questions[0].texts)
         self.density = job.density
         self.done = 0  # samples
-        # A pilot looks with the half that comes first.
+        # A pilot learns the density from the profile of the first half of a round.
         points = options.points // (2 if options.rule == "pilot" else 1)
         edges = profile_edges(denoiser.logsnr_grid, points, options.repeats)
         count = len(self.conditions.names)
@@ -138,7 +145,7 @@ class _Run:
         self.bias: list[dict[str, dict[str, float]] | None] | None = None
 
     def add(self, turn: int, shift: float) -> None:
-        """Round ``turn``, whose grids are shifted by ``shift``."""
+        """Add the samples of round ``turn``, whose grids are shifted by ``shift``."""
         options, grid = self.job.options, self.denoiser.logsnr_grid
         for rule, count in options.draws(turn):
             if rule == "adaptive" and options.rule == "pilot":
@@ -149,23 +156,23 @@ class _Run:
                 rule, grid, count, options.repeats, self.generator, first_id=self.done,
                 antithetic=options.antithetic, density=self.density, shift=shift,
             )  # fmt: skip
-            # Every draw estimates the whole integral; two that make up one round count by their samples.
+            # Every draw estimates the integral; a round of two draws is their mean, weighted by samples.
             self._integrate(replace(samples, weight=samples.weight * (count / options.per_replicate)))
             self.done += count * options.repeats
 
     def _integrate(self, samples: Samples) -> None:
         options = self.job.options
         integrate(
-            self.denoiser, self.job.x, self.conditions, samples, self.sums, seed=options.seed, on_batch=self._tell,
+            self.denoiser, self.job.x, self.conditions, samples, self.sums, seed=options.seed, on_batch=self._report,
             max_batch_size=options.max_batch_size,
         )  # fmt: skip
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self.job.progress:
             self.job.progress(self.sums.evaluations, self.planned)
 
     def results(self, rounds: int) -> list[PIDResult]:
-        """Of every question, after so many rounds."""
+        """The result of every question after ``rounds`` rounds."""
         if self.bias is None:
             self.bias = self._rounding()
         return [
@@ -174,7 +181,10 @@ class _Run:
         ]
 
     def _rounding(self) -> list[dict[str, dict[str, float]] | None]:
-        """Rounding bias of every i(x; y_S) in nats; None where nothing rounds, {} where it cannot be measured."""
+        """The rounding bias {estimator: {"cow+giraffe": nats}} of every question.
+
+        It is None in float32, and {} if the model or the memory does not allow the comparison with float32.
+        """
         questions, denoiser = self.job.questions, self.denoiser
         if denoiser.precision == "float32":
             return [None] * len(questions)

@@ -1,4 +1,4 @@
-"""Triton kernels of dpid, installed as ``dpid.triton_kernels``; one op a file."""
+"""Triton kernels of dpid's ops, one op a file; installed as ``dpid.triton_kernels``."""
 
 if __name__ == "triton_kernels":
     # OpenAI's Triton project publishes a package of exactly this name, which other libraries probe for.

@@ -1,6 +1,6 @@
-"""gaps[g,p] += ½ w Σ_C (ε̂_i - ε̂_j)² and residuals[g,k] += ½ w Σ_C (ε - ε̂_k)², one program a tile of pixels.
+"""Triton kernel of ``dpid.ops.accumulate``: running sums of squared differences of predictions of the noise.
 
-The sums of the squares of every tile, without w, go to memory; a second kernel adds them up.
+One program has a tile of pixels. It stores the unweighted sums of squares of its tile; a second kernel adds up tiles.
 """
 
 import triton
@@ -65,10 +65,10 @@ def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Squares [N,K+P,B]; shapes as in ``dpid.ops.accumulate``, which has checked them; samples are added in order."""
+    """Half the squared differences [N,K+P,B] of K residuals, then P pairs; arguments as checked by ``dpid.ops``."""
     n, k, b, c, height, width = eps_hat.shape
     sums, count = (n, k + len(pairs), b), triton.cdiv(height * width, BLOCK)
-    # All memory is taken before the launch: where there is none, nothing has been added.
+    # All memory is allocated before the launch, so that running out of it leaves gaps and residuals unchanged.
     squares, tiles = gaps.new_zeros(sums), gaps.new_empty(count, *sums)
     inputs = [t.contiguous() for t in (eps_hat, weight, replicate, pairs, sample_id)]
     if eps_hat.numel():

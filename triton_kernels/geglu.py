@@ -1,4 +1,4 @@
-"""GEGLU: first half times GELU (exact, by erf) of the second half; fp32 inside."""
+"""Triton kernel of ``dpid.ops.geglu``; it computes in fp32, with the exact GELU (by erf)."""
 
 import torch
 import triton
@@ -18,7 +18,7 @@ def _geglu_kernel(x, out, D, BLOCK: tl.constexpr):
 
 
 def geglu(x: Tensor) -> Tensor:
-    """x [..., 2D] -> [..., D]; arguments as checked by ``dpid.ops``."""
+    """First half of x [..., 2D] times GELU of the second: [..., D]; arguments as checked by ``dpid.ops``."""
     x = x.contiguous()
     d = x.shape[-1] // 2
     out = torch.empty((*x.shape[:-1], d), dtype=x.dtype, device=x.device)

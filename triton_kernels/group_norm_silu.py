@@ -1,8 +1,9 @@
-"""GroupNorm, with SiLU after it or not, of pictures in channels-last memory, as convolutions leave them; fp32 inside.
+"""Triton kernels of ``dpid.ops.group_norm_silu`` for channels-last memory, which convolutions return; fp32 inside.
 
-Three kernels: mean and squares of every channel in every block of pixels; mean and scale of every group; the result.
-The picture is read twice and written once, always along its channels. Squares are of the distance from a block's own
-mean and put together by Chan's formula (Chan, Golub, LeVeque, 1983): E[x²] - E[x]² cancels where the mean is large.
+The first computes mean and squared deviations of every channel in every block of pixels, the second mean and scale of
+every group, the third the result. The input is read twice and written once, along its channels. Deviations are those
+from a block's own mean, merged by the formula of Chan, Golub and LeVeque (1983): E[x²] - E[x]² would cancel where the
+mean is large.
 """
 
 import torch
@@ -74,7 +75,7 @@ def _group_norm_apply_kernel(
 
 
 def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-    """x [B,C,H,W], weight and bias [C] -> [B,C,H,W] in channels-last memory; arguments as checked by ``dpid.ops``."""
+    """SiLU(GroupNorm(x)) or GroupNorm(x) [B,C,H,W] in channels-last memory; arguments as checked by ``dpid.ops``."""
     x = x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
     b, c, h, w = x.shape

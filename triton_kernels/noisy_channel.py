@@ -1,4 +1,4 @@
-"""z[n,b,e] = √σ(λ_n) x[b,e] + √σ(-λ_n) ε(seed, sample_id[n], b, e)."""
+"""Triton kernel of ``dpid.ops.noisy_channel``: z[n,b,e] = √σ(λ_n) x[b,e] + √σ(-λ_n) ε(seed, sample_id[n], b, e)."""
 
 import torch
 import triton
@@ -20,7 +20,7 @@ def _noisy_channel_kernel(x, signal, noise, sample_id, z, seed, B, E, BLOCK: tl.
 
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
-    """x [B,C,H,W], logsnr [N], sample_id [N] -> z [N,B,C,H,W]; arguments as checked by ``dpid.ops``."""
+    """Noised x, z [N,B,C,H,W], at every log-SNR; arguments as checked by ``dpid.ops``."""
     x, sample_id = x.contiguous(), sample_id.contiguous()
     precise = logsnr.to(torch.float64)
     signal, noise = precise.sigmoid().sqrt().float(), (-precise).sigmoid().sqrt().float()

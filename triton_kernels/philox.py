@@ -1,4 +1,4 @@
-"""ε from (seed, sample_id, image, element): Triton's Philox4x32-10 and the Box–Muller of ``csrc/philox.h``."""
+"""Standard normal noise by Triton's Philox4x32-10 and the Box–Muller transform of ``csrc/philox.h``."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def box_muller(radius_bits, angle_bits):
-    """Two normals of two uint32 words; the angle is reduced to [-π/4, π/4) in integers."""
+    """Two independent normals from two uint32 words; the angle is reduced to [-π/4, π/4) in integers."""
     u = radius_bits.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10
     radius = tl.sqrt(-2.0 * tl.log(u))
     quadrant = (angle_bits + 0x20000000) >> 30
@@ -27,7 +27,7 @@ def box_muller(radius_bits, angle_bits):
 
 @triton.jit
 def normal(seed, sample_id, image, element):
-    """ε of ``element`` (a block of indices) of one image under one sample; ``sample_id`` < 0 is antithetic."""
+    """The noise ε of ``element`` (a block of indices) of one image; ``sample_id`` < 0 is the antithetic partner."""
     antithetic = sample_id < 0
     magnitude = tl.where(antithetic, -1 - sample_id, sample_id)
     zero = element * 0

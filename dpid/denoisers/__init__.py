@@ -1,4 +1,4 @@
-"""Models that predict noise: diffusers pipelines, the embedded models, and exact ones with known answers."""
+"""Models that predict the noise in noised latents: diffusers pipelines, embedded models, exact closed-form models."""
 
 from dpid.denoisers.exact import GaussianDenoiser, MixtureDenoiser
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline

@@ -1,4 +1,7 @@
-"""The fused network against the pipeline's own, on a small input; and how a change of the pipeline is noticed."""
+"""Checks that the fused network computes what the pipeline's own network computes, on a small random input.
+
+The output of the pipeline's own network for that input also shows whether the pipeline has changed since the last call.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,34 @@ from dpid.denoisers.families import Family
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Discrete, Flow
 
-# Relative difference between the fused network and the pipeline's own above which the fused one is not taken: in
-# float32 another order of additions; in half precisions a few roundings (2⁻¹¹, 2⁻⁸) of a network of a hundred layers.
+# The largest relative difference at which the fused network is used. In float32 only the order of additions differs;
+# in float16 and bfloat16 a few roundings (2⁻¹¹, 2⁻⁸) add up over a network of a hundred layers.
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 def small_input(family: Family, levels: Discrete | Flow) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Random latents [2,C,h,w] of the smallest size, times [2], and two conditions: no text, and random numbers."""
+    """Random latents [2,C,h,w] of the smallest size, times [2] and encoded conditions {argument: [2,…]}.
+
+    The first condition is the empty text, the second random numbers of the same shape.
+    """
     generator = torch.Generator().manual_seed(0)
     side, count = 2 * family.step, len(levels.grid)
     x = torch.randn(2, family.latent_shape[0], side, side, generator=generator, dtype=torch.float32)
     t = levels.time(levels.grid[[count // 2, max(0, count - 11)]])
     encoded = {
-        name: torch.cat((of, torch.randn(of.shape, generator=generator, dtype=torch.float32).to(of)))
-        for name, of in family.encode_texts([""]).items()
+        name: torch.cat((empty, torch.randn(empty.shape, generator=generator, dtype=torch.float32).to(empty)))
+        for name, empty in family.encode_texts([""]).items()
     }
     return x.to(family.device), t.to(family.device), encoded
 
 
 def own_output(family: Family, levels: Discrete | Flow) -> Tensor:
-    """What the pipeline's own network makes of :func:`small_input`, [2,2,C,h,w] in its own type."""
+    """The output of the pipeline's own network for :func:`small_input`, [K=2,2,C,h,w] in the dtype of its weights."""
     return family.plain(*small_input(family, levels), family.precision)
 
 
 def difference(family: Family, levels: Discrete | Flow, network: FusedNetwork, expected: Tensor) -> float:
-    """Relative difference between ``network`` and ``expected``, the own network's output for the same input."""
+    """‖network's output - expected‖ / ‖expected‖ for :func:`small_input`; ``expected`` is :func:`own_output`."""
     x, t, encoded = small_input(family, levels)
     ours = network(x, t, network.encode(encoded)).float()
     return float((ours - expected.float()).norm() / expected.float().norm())

@@ -1,6 +1,6 @@
-"""An embedded model straight from its files: no pipeline library is imported, so that it loads in a moment.
+"""Denoiser of a model that ships with dpid, read from its files without diffusers or transformers, which load slowly.
 
-Text encoder (CLIP) and image encoder (the VAE's) are written as functions of their weights, like the UNet.
+The CLIP text encoder and the encoder of the VAE are functions of their weights here, like the fused UNet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dpid.denoisers.texts import refuse_text
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and the weights, fp32, of a part of a pipeline."""
+    """The configuration and the weights {name: float32 tensor} of one component of a pipeline, from its ``folder``."""
     from safetensors.torch import load_file
 
     weights = load_file(next(folder.glob("*.safetensors")))
@@ -35,7 +35,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def clip_text(w: Layers, config: dict[str, Any], ids: Tensor) -> Tensor:
-    """Token ids [K,L] -> hidden states [K,L,D] of a CLIP text encoder (Radford et al., 2021)."""
+    """Hidden states [K,L,D] of a CLIP text encoder (Radford et al., 2021) for token ids [K,L]."""
     x = w.weights["text_model.embeddings.token_embedding.weight"][ids]
     x = x + w.weights["text_model.embeddings.position_embedding.weight"][: ids.shape[1]]
     heads = config["num_attention_heads"]
@@ -51,7 +51,10 @@ def clip_text(w: Layers, config: dict[str, Any], ids: Tensor) -> Tensor:
 
 
 def vae_mode(w: Layers, config: dict[str, Any], x: Tensor) -> Tensor:
-    """Pixels [B,3,H,W] in [-1,1] -> the mode [B,4,h,w] of a VAE encoder's posterior, without attention blocks."""
+    """The mode [B,4,h,w] of a VAE's posterior for pixels ``x`` [B,3,H,W] in [-1,1].
+
+    Attention blocks of the encoder are not written: the embedded models have none.
+    """
 
     def norm_silu(name: str, x: Tensor) -> Tensor:
         return w.group_norm(name, x, config["norm_num_groups"], 1e-6, silu=True)
@@ -74,7 +77,7 @@ def vae_mode(w: Layers, config: dict[str, Any], x: Tensor) -> Tensor:
 
 
 class _Files(StableDiffusion):
-    """The family of a model that is read from its files, without a pipeline; nobody else can change it."""
+    """A Stable Diffusion model read from its files, without a pipeline object; its weights never change."""
 
     pipelines = ()
     only_fused = True
@@ -99,47 +102,47 @@ class _Files(StableDiffusion):
 
     @property
     def name(self) -> str:
-        """The name of the model's folder."""
+        """The name of the embedded model, that of the folder above ``model/``."""
         return self._asked[0].parent.name
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return self._device
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """Held by a thread while the model works for it."""
+        """The lock that a thread holds while it uses the model."""
         return self._lock
 
     @property
     def net(self) -> None:
-        """There is no module."""
+        """None: the UNet exists only as weights, not as a module."""
         return None
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Of the UNet, fp32."""
+        """The parameters of the UNet {name: float32 tensor}."""
         return self._weights
 
     @property
     def precision(self) -> str:
-        """The type of the weights."""
+        """The type of the weights, "float32"."""
         return "float32"
 
     def check(self) -> None:
-        """The files are the package's own."""
+        """Accept the model: its files are part of the package."""
 
     def fixed_precision(self) -> None:
-        """The weights are plain numbers: any type will do."""
+        """None: the weights are plain tensors, so the UNet can compute in any type."""
         return
 
     def not_fused(self) -> None:
-        """The UNet is a plain one."""
+        """None: the fused UNet always stands in."""
         return
 
     def levels(self) -> Discrete:
-        """The scheduler's training timesteps."""
+        """The noise levels of the scheduler's training timesteps."""
         ends = (self._schedule["beta_start"] ** 0.5, self._schedule["beta_end"] ** 0.5)  # "scaled_linear"
         betas = torch.linspace(*ends, self._schedule["num_train_timesteps"], dtype=torch.float32) ** 2
         return Discrete((1 - betas).cumprod(0), self._schedule["prediction_type"])
@@ -168,20 +171,20 @@ class _Files(StableDiffusion):
             refuse_text(len(ids), limit, self._tokenizer.decode(ids[limit - 1 : -1]), words, known)
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Hidden states [K,L,E] of the text encoder."""
+        """{"encoder_hidden_states": [K,L,E]} of K texts."""
         ids = torch.tensor([self._ids(text) for text in texts], device=self.device)
         with torch.inference_mode():
             return {"encoder_hidden_states": clip_text(self._text, self._text_config, ids)}
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """The mode of the VAE's posterior, scaled, fp32 [B,4,h,w]."""
+        """Latents fp32 [B,4,h,w] of pixels [B,3,H,W] in [-1,1]: the scaled mode of the VAE's posterior."""
         with torch.inference_mode():
             mode = vae_mode(self._vae, self.vae_config, image.to(self.device, torch.float32))
         return mode * float(self.vae_config["scaling_factor"])
 
 
 class EmbeddedDenoiser(NetworkDenoiser):
-    """A model of :mod:`dpid.zoo`, from its folder; ``ValueError`` if ``device`` cannot be used."""
+    """The embedded model (:mod:`dpid.zoo`) in ``folder`` as a denoiser; ``ValueError`` if ``device`` cannot be used."""
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
         super().__init__(_Files(folder, device))

@@ -1,8 +1,9 @@
-"""Between the channel of the engine, z = √σ(λ) x + √σ(-λ) ε, and what a network was trained on.
+"""Noise levels that a network was trained at, and the conversion of its input and output; docs/theory.md, eq. (3).
 
-:class:`Discrete` for networks that were trained at numbered timesteps of a variance-preserving process and predict the
-noise ε or v; :class:`Flow` for those that predict the velocity of a straight path between picture and noise. Each says
-which log-SNRs the network knows, what time it is told, what it is given, and how its output becomes ε̂.
+:class:`Discrete` is for networks trained at numbered timesteps of a variance-preserving process that predict ε or v,
+:class:`Flow` for those that predict the velocity of a rectified flow. Both have the same methods: the grid of log-SNRs,
+``time`` (the timestep or time argument of the network), ``enter`` (from z = √σ(λ) x + √σ(-λ) ε to the network's input)
+and ``eps`` (from its output to ε̂).
 """
 
 from __future__ import annotations
@@ -18,29 +19,33 @@ PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def _level(logsnr: Tensor, like: Tensor) -> Tensor:
-    """Log-SNRs [N] as float64 [N,1,…] of as many dimensions as ``like`` [N,…]."""
+    """``logsnr`` [N] as float64 [N,1,…,1], which broadcasts against ``like`` [N,…]."""
     return logsnr.double().view(-1, *(1,) * (like.ndim - 1))
 
 
 @dataclass(frozen=True)
 class Discrete:
-    """Trained timesteps of a variance-preserving network that predicts ε, or v = √σ(λ) ε - √σ(-λ) x.
+    """The trained timesteps of a variance-preserving network that predicts ε, or v = √σ(λ) ε - √σ(-λ) x.
 
     Parameters
     ----------
-    alphas : the scheduler's ``alphas_cumprod`` [T], σ(λ) of every timestep. Those without noise or without picture (a
-        schedule that starts at β = 0, one rescaled to zero terminal SNR) are at no finite log-SNR and left out
+    alphas : the scheduler's ``alphas_cumprod`` [T], σ(λ) of every timestep. Values of 0 and 1 (zero terminal SNR, a
+        schedule that starts at β = 0) have no finite log-SNR and are left out
     prediction : "epsilon" or "v_prediction"
+
+    Attributes
+    ----------
+    grid : log-SNRs of the timesteps, ascending float64 [T]
 
     Raises
     ------
     ValueError
-        Another prediction, or no timestep at a finite log-SNR.
+        ``prediction`` is another, or no timestep has a finite log-SNR.
     """
 
     alphas: Tensor
     prediction: str
-    grid: Tensor = field(init=False)  # ascending log-SNRs float64 [T]
+    grid: Tensor = field(init=False)
     _timesteps: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +58,7 @@ class Discrete:
         if not len(timesteps):
             raise ValueError("pipe: its scheduler has no timestep between noise and picture")
         usable = alphas[timesteps]
-        # Frozen: set once, here.
+        # The class is frozen, so that plain assignment would fail.
         object.__setattr__(self, "grid", usable.log() - (-usable).log1p())
         object.__setattr__(self, "_timesteps", timesteps)
 
@@ -63,7 +68,10 @@ class Discrete:
         return self.prediction, self.grid.numpy().tobytes()
 
     def time(self, logsnr: Tensor) -> Tensor:
-        """The timesteps [N] of log-SNRs [N]; on the CPU ``ValueError`` for one that is not on the grid."""
+        """The timesteps [N] of log-SNRs [N].
+
+        ``ValueError`` for a log-SNR off the grid; checked on the CPU only, since elsewhere it would make the host wait.
+        """
         grid, timesteps = (t.to(logsnr.device) for t in (self.grid, self._timesteps))
         level = (logsnr.to(grid.dtype)[:, None] - grid).abs().argmin(1)
         # 1e-4 of log-SNR is a hundredth of the finest step of Stable Diffusion's grid.
@@ -73,11 +81,11 @@ class Discrete:
 
     @staticmethod
     def enter(z: Tensor, logsnr: Tensor) -> Tensor:
-        """What the network is given for z [N,…] of the channel: z itself."""
+        """The network's input for z = √σ(λ) x + √σ(-λ) ε [N,…]: z itself."""
         return z
 
     def eps(self, out: Tensor, x: Tensor, logsnr: Tensor) -> Tensor:
-        """ε̂ [*,N,…] of the network's output ``out`` [*,N,…] for its input ``x`` [N,…]."""
+        """Predicted noise ε̂ [*,N,…] from the network's output ``out`` [*,N,…] for its input ``x`` [N,…]."""
         if self.prediction == "epsilon":
             return out
         level = _level(logsnr, x)
@@ -86,23 +94,32 @@ class Discrete:
 
 @dataclass(frozen=True)
 class Flow:
-    """A straight path x_σ = (1-σ) x + σ ε, 0 < σ < 1, whose velocity v = ε - x the network predicts.
+    """The noise levels of a rectified flow x_t = (1-t) x + t ε, 0 < t < 1, whose velocity u = ε - x is predicted.
 
-    λ = 2 log((1-σ)/σ), so that σ = sigmoid(-λ/2), and x_σ is the z of the channel but for a factor, x_σ = z /
-    √((1-σ)² + σ²). Then ε̂ = x_σ + (1-σ) v̂, in float32: a difference of two ε̂ is (1-σ) (v̂_i - v̂_j) and loses nothing.
+    σ in the code is this t, the network's time: σ = sigmoid(-λ/2). With z = √σ(λ) x + √σ(-λ) ε the network's input is
+    x_σ = √((1-σ)² + σ²) z. ε̂ is computed in float32, so that differences of two ε̂ lose no precision.
 
     Parameters
     ----------
-    low, high : ends of the log-SNRs
-    told : σ -> the σ that the network reads, where its own type rounds it: the grid has only levels that it can be told
-    count : levels, at most
+    low, high : ends of the range of log-SNRs
+    told : maps σ to the value that the network receives after rounding to its own type; the grid holds only such values
+    count : largest number of levels
+
+    Attributes
+    ----------
+    grid : log-SNRs of the levels, ascending float64 [T]
+
+    Raises
+    ------
+    ValueError
+        ``low`` is not below ``high``.
     """
 
     low: float
     high: float
     told: Callable[[Tensor], Tensor] = lambda sigma: sigma
     count: int = 1001
-    grid: Tensor = field(init=False)  # ascending log-SNRs float64 [T]
+    grid: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -114,9 +131,10 @@ class Flow:
 
     @classmethod
     def trained(cls, shift: float, told: Callable[[Tensor], Tensor], mean: float = 0.0, std: float = 1.0) -> Flow:
-        """Where all but 5e-4 of a training with logit-normal σ (mean, std) and a shift of time was.
+        """The levels at which a training with logit-normal σ (``mean``, ``std``) and time ``shift`` drew its samples.
 
-        λ is then normal, N(-2 (mean + log shift), (2 std)²), and 3.5 standard deviations are taken to either side.
+        The range holds all but 5e-4 of them: λ is normal, N(-2 (mean + log shift), (2 std)²), and the range reaches 3.5
+        standard deviations to either side.
         """
         middle = -2 * (mean + math.log(shift))
         return cls(middle - 7 * std, middle + 7 * std, told)
@@ -128,16 +146,16 @@ class Flow:
 
     @staticmethod
     def time(logsnr: Tensor) -> Tensor:
-        """σ [N] float32 of log-SNRs [N]."""
+        """The network's times σ [N] float32 of log-SNRs [N]."""
         return logsnr.double().div(-2).sigmoid().float()
 
     @staticmethod
     def enter(z: Tensor, logsnr: Tensor) -> Tensor:
-        """x_σ [N,…] of z [N,…]."""
+        """The network's input x_σ [N,…] for z = √σ(λ) x + √σ(-λ) ε [N,…]."""
         level = _level(logsnr, z)
         return (level.div(2).sigmoid() / level.sigmoid().sqrt()).to(z.dtype) * z
 
     @staticmethod
     def eps(out: Tensor, x: Tensor, logsnr: Tensor) -> Tensor:
-        """ε̂ [*,N,…] float32 of the velocity ``out`` [*,N,…] at ``x`` = x_σ [N,…]."""
+        """Predicted noise ε̂ [*,N,…] float32 from the velocity ``out`` [*,N,…] at the network's input ``x`` [N,…]."""
         return x.float() + _level(logsnr, x).div(2).sigmoid().float() * out.float()

@@ -1,4 +1,4 @@
-"""Pipelines from a name: the embedded model, a folder, or a hub id. Only safetensors weights are read."""
+"""Loads pipelines by name: an embedded model, a folder or a hub id. Only safetensors weights are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dpid.files import as_path
 from dpid.quiet import quiet
 
 EMBEDDED = ("emoji",)
-DENSITY = "density.safetensors"  # in a model's folder, where it comes with one: {"density": [T]}
+DENSITY = "density.safetensors"  # optional file of a model's folder, {"density": [T]} for rule "adaptive"
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 # model.safetensors, model.fp16.safetensors; of several files model-00001-of-00002.safetensors,
 # model.fp16-00001-of-00002.safetensors or, as older versions wrote it, model-00001-of-00002.fp16.safetensors.
@@ -32,19 +32,19 @@ _UNREACHABLE = {
 
 
 def embedded_path(name: str) -> Path:
-    """Folder of an embedded model."""
+    """The folder of the embedded model ``name``."""
     return Path(str(files("dpid.zoo") / name / "model"))
 
 
 def folder_of(model: str | Path) -> Path:
-    """The folder of an embedded model, or of a name where it is one; "~" is the user's home."""
+    """The folder of an embedded model, else ``model`` as a path; "~" is the user's home."""
     return embedded_path(str(model)) if str(model) in EMBEDDED else as_path(model, "model")
 
 
 def fingerprint(model: str | Path) -> str:
-    """Of a folder's network and density, which its name does not tell from those of another training: 8 hex digits.
+    """A checksum of a model folder's network and density, 8 hex digits: it differs where the model was trained again.
 
-    "" of a hub id.
+    "" for a hub id, which has no folder here.
     """
     folder = folder_of(model)
     found = 0
@@ -52,7 +52,7 @@ def fingerprint(model: str | Path) -> str:
     weights = [path for network in networks for path in sorted(folder.glob(f"{network}/*.safetensors"))]
     for path in weights + sorted(folder.glob(DENSITY)):
         with path.open("rb") as f:
-            f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last of them: all change in a step of training
+            f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last MiB: training changes all weights
             found = zlib.crc32(f.read(), found)
     return f"{found:08x}" if found else ""
 
@@ -64,7 +64,7 @@ def shipped_density(folder: Path) -> Tensor | None:
 
 
 def _index(folder: Path) -> tuple[dict[str, Any], type[Family]]:
-    """What model_index.json says of the pipeline in ``folder``, and its family; ``ValueError`` if it has none."""
+    """The content of ``folder``/model_index.json, and the pipeline's family; ``ValueError`` if there is none."""
     path = folder / "model_index.json"
     if not path.is_file():
         raise ValueError(f"model: {folder} is not a diffusers pipeline: it has no model_index.json")
@@ -75,22 +75,25 @@ def _index(folder: Path) -> tuple[dict[str, Any], type[Family]]:
     if not isinstance(index, dict):
         raise ValueError(f"model: {path} holds a {type(index).__name__}, expected a dict")
     name = index.get("_class_name")
-    name = name[-1] if isinstance(name, list) and name else name  # [module, class], where the class is the user's own
+    name = name[-1] if isinstance(name, list) and name else name  # a custom class is stored as [module, class]
     if not isinstance(name, str) or name not in FAMILIES:
         raise ValueError(f"model: {folder} is a {name}; supported are {', '.join(FAMILIES)}")
     return index, FAMILIES[name]
 
 
 def _check_folder(folder: Path) -> str | None:
-    """The variant of the weights in ``folder``, None of plain ones; ``ValueError`` if it holds no pipeline to load."""
+    """The variant ("fp16", …) that all weights in ``folder`` have, None for plain ones.
+
+    ``ValueError`` if the folder holds no pipeline that can be loaded.
+    """
     index, family = _index(folder)
-    homes = {part: home for part, home in index.items() if isinstance(home, list) and home and home[0]}
-    parts = [part for part in dict.fromkeys((*family.parts(), *homes)) if part not in _UNUSED and part[0] != "_"]
+    listed = [part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0]]
+    parts = [part for part in dict.fromkeys((*family.parts(), *listed)) if part not in _UNUSED and part[0] != "_"]
     for part in parts:
         if not (folder / part).is_dir():
             raise ValueError(f"model: {folder} has no folder {part}, expected all of a {family.pipelines[0]}")
-    weighty = [part for part in parts if part in (family.network, "vae") or part.startswith("text_encoder")]
-    found = [_variants(folder / part) for part in weighty]
+    weighted = [part for part in parts if part in (family.network, "vae") or part.startswith("text_encoder")]
+    found = [_variants(folder / part) for part in weighted]
     if all(None in variants for variants in found):
         return None
     common = [v for v in set().union(*found) - {None} if all({v, None} & variants for variants in found)]
@@ -100,7 +103,10 @@ def _check_folder(folder: Path) -> str | None:
 
 
 def _variants(part: Path) -> set[str | None]:
-    """The variants ("fp16", "non_ema", …) of the weights in a folder, None for plain ones."""
+    """The variants ("fp16", "non_ema", …) of the weights in folder ``part``, None for plain ones.
+
+    ``ValueError`` if there are no safetensors weights or no config.json.
+    """
     if not (part / "config.json").is_file():
         raise ValueError(
             f"model: {part.parent} has no {part.name}/config.json; expected a StableDiffusionPipeline folder"
@@ -117,7 +123,7 @@ def _variants(part: Path) -> set[str | None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a model could not be loaded, in a line."""
+    """The reason for ``error`` in one line that a user can act on."""
     kinds: set[str] = set()
     cause: BaseException | None = error
     while cause is not None:
@@ -134,7 +140,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _from_pretrained(model: str, variant: str | None, otherwise: str | None = None) -> Any:
-    """The pipeline, of a variant or, where it lacks that, of another; ``ValueError`` says why there is none."""
+    """The diffusers pipeline ``model`` with weights of ``variant``, or of ``otherwise`` if it lacks that variant.
+
+    ``ValueError`` says why it cannot be loaded.
+    """
     from diffusers import DiffusionPipeline
 
     try:
@@ -144,22 +153,23 @@ def _from_pretrained(model: str, variant: str | None, otherwise: str | None = No
         )  # fmt: skip
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds, of several libraries: whatever it is, the model is not loaded
+    except Exception as error:  # diffusers, transformers and the hub raise too many kinds to list
         if otherwise and ("no file named" in str(error) or "variant=" in str(error)):
             return _from_pretrained(model, otherwise)
         raise ValueError(f"model: {model} could not be loaded: {_reason(error)}") from error
 
 
 def load_pipeline(model: str | Path, device: str | None = None, dtype: Any = None) -> Any:
-    """A StableDiffusionPipeline of ``model``: an embedded name, a folder, or a hub id such as "sd-legacy/…".
+    """The diffusers pipeline ``model``: the name of an embedded model, a folder, or a hub id such as "sd-legacy/…".
 
-    Weights that are there as a variant alone ("fp16") are taken as they are.
+    It is moved to ``device`` (by default the fastest) and converted to ``dtype`` (by default float32). Where only a
+    variant of the weights exists ("fp16"), that is loaded.
 
     Raises
     ------
     ValueError
-        No such folder or hub model, not a pipeline, not a supported one, or pickle-only weights; a device that cannot
-        be used.
+        There is no such folder or hub model, it is no pipeline of a supported family, or its weights are pickle files;
+        or ``device`` cannot be used.
     """
     import torch
 

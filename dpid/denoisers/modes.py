@@ -1,4 +1,4 @@
-"""Settings of torch while a network works: what the caller has set is put aside, and put back afterwards."""
+"""Contexts that fix torch's global settings while a network computes and restore the caller's settings afterwards."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _IMPORTED_IN = os.getpid()
 
 
 def check_precision(precision: str, *allowed: str) -> None:
-    """``ValueError`` for a precision that is not ``allowed``; by default "auto" is, and every type."""
+    """Raise ``ValueError`` unless ``precision`` is ``allowed``; by default "auto" and all of ``PRECISIONS`` are."""
     allowed = allowed or ("auto", *PRECISIONS)
     if precision not in allowed:
         raise ValueError(f"precision: found {precision!r}, allowed are {', '.join(allowed)}")
 
 
 def usable_device(device: str | None) -> torch.device:
-    """The device called ``device``, or the fastest there is; ``ValueError`` for one that cannot be used."""
+    """The device named ``device``, by default the fastest of this machine; ``ValueError`` if it cannot be used."""
     try:
         chosen = default_device() if device is None else torch.device(device)
-        torch.zeros(1).to(chosen).cpu()  # of "meta" there is nothing to copy
-    except Exception as error:  # torch has many for this
+        torch.zeros(1).to(chosen).cpu()  # also fails on "meta", whose tensors have no values
+    except Exception as error:  # torch raises many kinds for this
         reason = str(error).strip().partition("\n")[0][:160]
         raise ValueError(f"device: {device!r} cannot be used: {reason}") from error
     return chosen
@@ -35,11 +35,11 @@ def usable_device(device: str | None) -> torch.device:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A stretch of code that computes the same whatever modes its caller has put torch into.
+    """A context in which results do not depend on the caller's torch modes.
 
-    Autocast, inference mode, gradients and a default device are off in it, for this thread alone. In a process that was
-    forked from one that had imported dpid, torch's threads are gone and the first to wait for them would wait for ever:
-    one thread works there.
+    Autocast, inference mode, gradients and the default device are off inside, for this thread only. In a process that
+    was forked after dpid was imported, torch is set to one thread: its thread pool does not survive a fork, and waiting
+    for it would never end.
     """
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
@@ -54,7 +54,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every training flag is put back."""
+    """A context with ``modules`` in evaluation mode and inference mode on; training flags are restored at its end."""
     flags = [(m, m.training) for module in modules for m in module.modules() if m.training]
     for module, _ in flags:
         module.training = False

@@ -1,8 +1,8 @@
 """The denoiser of a trained network of any family: its texts, pictures, precision and batches.
 
-Whatever changes what a pipeline computes is noticed by one rule: before each explanation the pipeline's own network is
-run on one small input, and unless the output is bit for bit that of the last time, everything that was derived from the
-pipeline is made anew.
+A user may change a pipeline between explanations (load a LoRA, replace a scheduler, …). To notice any such change, the
+pipeline's own network is run on one small input before each explanation; unless the output is bit for bit that of the
+last time, everything that was derived from the pipeline is computed again.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto") -> 
 
 
 class NetworkDenoiser(Denoiser):
-    """All conditions in one call of a network, by a fused one where it computes what the pipeline's own computes.
+    """A diffusers pipeline as a denoiser that evaluates all conditions in one call of its network.
 
     Parameters
     ----------
-    family : of the pipeline; see :func:`from_pipeline`
-    fused : False calls the pipeline's own network on a batch of repeated latents; so does, with one logged line, one
-        that the fused path does not know (LoRA, custom attention, FreeU, …) or does not reproduce to 1e-5
-    precision : "float32", "bfloat16", "float16", or "auto": the network's own, until an explainer chooses
+    family : the pipeline, wrapped by its family; see :func:`from_pipeline`
+    fused : whether to use the fused network, a faster implementation of the pipeline's own. The pipeline's own network
+        is called on a batch of repeated latents if False, and, with a logged warning, where the fused network does not
+        support the pipeline (LoRA, custom attention, FreeU, …) or does not reproduce it (to 1e-5 in float32)
+    precision : "float32", "bfloat16", "float16", or "auto": the type of the network's weights, until an explainer
+        chooses another
 
     Raises
     ------
     ValueError
-        A precision that the network cannot compute in, or a pipeline that needs more than texts.
+        The network cannot compute in ``precision``, or the pipeline needs more input than texts.
     """
 
     def __init__(self, family: Family, *, fused: bool = True, precision: str = "auto") -> None:
@@ -66,17 +68,17 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def family(self) -> Family:
-        """How the network is called."""
+        """The wrapped pipeline."""
         return self._model.family
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline computes."""
+        """The device on which the pipeline computes."""
         return self.family.device
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """Tokenizers, training flags and CUDA graphs serve one thread at a time."""
+        """The lock that a thread holds while it uses the model: tokenizers and CUDA graphs are not thread-safe."""
         return self.family.lock
 
     @property
@@ -86,7 +88,7 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def network(self) -> FusedNetwork | None:
-        """The fused network in this precision, or None where the pipeline's own is called."""
+        """The fused network in this precision, or None where the pipeline's own network is called."""
         return self._model.network(self.precision)
 
     @property
@@ -111,11 +113,14 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """All types, or the network's own alone where its weights are quantised or offloaded."""
+        """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded."""
         return tuple(PRECISIONS) if self._model.fixed is None else (self.family.precision,)
 
     def at(self, precision: str) -> NetworkDenoiser:
-        """The same model computing in another type; weights are shared where their type is already that."""
+        """The same model computing in ``precision``; weights that already have that type are shared.
+
+        ``ValueError`` for a type that is not in :attr:`precisions`.
+        """
         check_precision(precision, *PRECISIONS)
         if precision not in self.precisions:
             raise ValueError(
@@ -129,23 +134,23 @@ class NetworkDenoiser(Denoiser):
         return other
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """The native area at the picture's aspect ratio, in steps that the network takes."""
+        """Pixels (width, height) of about the native area, at the aspect ratio of the picture."""
         return self.family.size_for(width, height)
 
     def evaluation_bytes(self, height: int, width: int) -> int:
-        """About what the activations of one evaluation take."""
+        """Estimated memory of the activations of one evaluation, in bytes."""
         return self.family.evaluation_bytes(height, width, PRECISIONS[self.precision].itemsize)
 
     def refresh(self) -> None:
-        """Run the pipeline's own network on a small input, and start afresh where it has changed."""
+        """Check whether the pipeline has changed and, if so, discard everything that was derived from it."""
         self._model.refresh()
 
     @exact_float32()
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Texts as the network reads them, with the keys and values of every cross-attention where it is fused.
+        """The encoded texts ``conditions``; for the fused network with keys and values of every cross-attention.
 
-        An empty one is what the pipeline's own guidance takes for none. ``ValueError`` for a text too long or with
-        unknown words, ``TypeError`` for what is no text.
+        The empty text is encoded as the pipeline's guidance encodes the unconditional prompt. ``ValueError`` for a text
+        that is too long or has unknown words, ``TypeError`` for a condition that is no text.
         """
         check_kind(conditions)
         self.refresh()
@@ -153,7 +158,7 @@ class NetworkDenoiser(Denoiser):
         return self.conditions_of(tuple(conditions), self.family.encode_texts(conditions))
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
-        """Conditions called ``names`` from their encodings by the family, {argument: [K,…]}."""
+        """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
         network = self.network
         return Conditions(names, network.encode(encoded) if network else encoded, self._model.state)
 
@@ -164,7 +169,10 @@ class NetworkDenoiser(Denoiser):
 
     @exact_float32()
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """ε̂ [N,K,B,C,H,W] for z [N,B,C,H,W] at log-SNR [N]; ``RuntimeError`` if the model changed in between."""
+        """Predicted noise ε̂ [N,K,B,C,H,W] for z [N,B,C,H,W] at log-SNR [N].
+
+        ``RuntimeError`` if the pipeline has changed since ``conditions`` were encoded.
+        """
         if conditions.state is not self._model.state:
             raise RuntimeError("pipe: was changed while it was being explained; start again")
         n, b = z.shape[:2]
@@ -188,13 +196,15 @@ def _restored(family: Family, fused: bool, precision: str, name: str) -> Network
 
 
 class _Model:
-    """What is derived from a pipeline, shared by its denoisers of all precisions.
+    """Everything derived from a pipeline; the denoisers of all precisions share it.
 
     Attributes
     ----------
-    state : another object after every change of the pipeline
-    levels : that the network was trained at
-    fixed : why it computes in its own type alone, or None
+    family : the wrapped pipeline
+    wanted : whether the fused network is asked for
+    state : a token that is replaced whenever the pipeline has changed
+    levels : the noise levels that the network was trained at
+    fixed : why the network can compute only in its own type, or None
     """
 
     levels: Discrete | Flow
@@ -209,13 +219,13 @@ class _Model:
 
     @exact_float32()
     def refresh(self) -> None:
-        """Look at the pipeline again."""
+        """Check the pipeline for changes and, after one, derive everything again."""
         family = self.family
         if family.only_fused and self._seen is not None:
             return
         family.check()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
-        # Where only the pipeline's own network is called there is nothing that could be out of date.
+        # Without a fused network nothing is derived from the weights, so nothing can be out of date.
         own = None if family.only_fused or not self.wanted else check.own_output(family, levels)
         bits = b"" if own is None else own.float().cpu().numpy().tobytes()
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
@@ -227,14 +237,14 @@ class _Model:
             network = self.network(family.precision)
             assert network is not None
             found = check.difference(family, levels, network, own)
-            # Not "greater than": NaN is a difference too.
+            # "<=" rather than "not >", so that NaN counts as a difference.
             self._fusable = found <= check.TOLERANCE[family.precision]
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
         if self.wanted and not self._fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
 
     def network(self, precision: str) -> FusedNetwork | None:
-        """The fused network in ``precision``, made when first asked for; None where the own one is called."""
+        """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""
         if not self._fusable:
             return None
         if precision not in self._networks:

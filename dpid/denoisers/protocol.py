@@ -1,4 +1,4 @@
-"""The interface between a model and the rest of dpid: what a denoiser must answer, and what it may offer besides."""
+"""The interface of a denoiser: the methods that every model has to implement, and the optional ones with defaults."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from torch.utils import _pytree
 
 @dataclass(frozen=True)
 class Conditions:
-    """K encoded conditions: their names, and a tree (dict, tuple, …) of tensors with leading dimension K.
+    """K encoded conditions.
 
-    ``state``: the state of the model that encoded them; see :meth:`Denoiser.refresh`.
+    Attributes
+    ----------
+    names : the conditions in words, for messages
+    encoded : a tree (dict, tuple, …) of tensors with leading dimension K
+    state : a token of the model's state when it encoded them; see :meth:`Denoiser.refresh`
     """
 
     names: tuple[str, ...]
@@ -31,15 +35,15 @@ class Conditions:
 class Denoiser(ABC):
     """A model that predicts the noise in a noised picture, at every log-SNR of a grid and under K conditions at once.
 
-    A subclass sets ``name`` and writes three methods; what else a model may offer has a default here.
+    A subclass sets ``name`` and implements the three abstract members; the others have defaults.
 
     Attributes
     ----------
-    name : what results call the model
-    precision : "float32", "bfloat16" or "float16", the type that it computes in
-    precision_is_chosen : whether somebody asked for ``precision``; "auto" then keeps it
-    distilled : why its predictions are no posterior means, in one sentence; "" where they are
-    training : whether it is in training mode, where dropout makes every answer another; such a model is refused
+    name : the model's name in results
+    precision : the type that it computes in, "float32", "bfloat16" or "float16"
+    precision_is_chosen : whether the user asked for ``precision``; an explainer's "auto" then keeps it
+    distilled : one sentence on why its predictions are not posterior means (a distilled model); "" if they are
+    training : whether it is in training mode; such a model is refused, since dropout makes its output random
     """
 
     name: str
@@ -50,47 +54,47 @@ class Denoiser(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes; the CPU, unless a subclass says otherwise."""
+        """The device on which the model computes; by default the CPU."""
         return torch.device("cpu")
 
     @property
     def latent_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of its latents at the native size; None: of any."""
+        """(C, H, W) of the latents at the native size; None if latents of any shape are accepted."""
         return None
 
     @property
     def any_size(self) -> bool:
-        """Whether latents of another height and width than those of :attr:`latent_shape` are taken too."""
+        """Whether latents may have another height and width than :attr:`latent_shape`."""
         return True
 
     @property
     @abstractmethod
     def logsnr_grid(self) -> Tensor:
-        """Ascending log-SNRs [T] float64 at which the model may be asked."""
+        """The log-SNRs at which the model can be evaluated, ascending float64 [T]."""
 
     @abstractmethod
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Encode K conditions; raises ``ValueError`` for one that the model cannot take."""
+        """The K ``conditions`` encoded for :meth:`eps_hat`; ``ValueError`` for one that the model cannot take."""
 
     @abstractmethod
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """Predicted noise [N,K,B,C,H,W] of z [N,B,C,H,W] at log-SNR [N] under K conditions."""
+        """Predicted noise ε̂ [N,K,B,C,H,W] in z [N,B,C,H,W] at log-SNR [N] under K conditions."""
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]; ``ValueError`` where there is no image encoder."""
+        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]; ``ValueError`` if the model has no image encoder."""
         raise ValueError(f"image: the model {self.name!r} has no image encoder; pass latents= instead")
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height) to which a picture of this size is brought before it is encoded."""
+        """Pixels (width, height) to which a picture of this size is resized before it is encoded."""
         return width, height
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The types that :meth:`at` takes."""
+        """The types that the model can compute in, those that :meth:`at` accepts."""
         return (self.precision,)
 
     def at(self, precision: str) -> Denoiser:
-        """The same model computing in another type; ``ValueError`` for one that is none of :attr:`precisions`."""
+        """The same model computing in ``precision``; ``ValueError`` if that is not in :attr:`precisions`."""
         if precision not in self.precisions:
             raise ValueError(
                 f"precision: found {precision!r}, {self.name} computes in {' or '.join(self.precisions)} alone"
@@ -98,17 +102,17 @@ class Denoiser(ABC):
         return self
 
     def evaluation_bytes(self, height: int, width: int) -> int:
-        """About the memory, in bytes, that one evaluation on latents [C, height, width] takes; 0: next to nothing."""
+        """Estimated memory of one evaluation on latents [C, height, width], in bytes; 0 if negligible."""
         return 0
 
     def refresh(self) -> None:  # noqa: B027, most models do not change
-        """Take notice of what has changed in the model since the last call.
+        """Check whether the model has changed since the last call.
 
-        :meth:`encode_conditions` does so by itself; conditions that were encoded before a change are refused by
-        :meth:`eps_hat` after it.
+        :meth:`encode_conditions` calls this itself. After a change :meth:`eps_hat` refuses conditions that were encoded
+        before it.
         """
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """What to hold while the model works, if it can only do one thing at a time."""
+        """A context that a thread enters while it uses the model; a lock, if the model is not thread-safe."""
         return nullcontext()

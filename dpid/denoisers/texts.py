@@ -1,4 +1,4 @@
-"""Prompts that a model cannot read whole are refused; it would cut them, or read some words as unknown."""
+"""Refuses texts that a tokenizer would truncate, or some words of which it does not know."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 
 def refuse_text(tokens: int, limit: int, cut: str, unknown: Sequence[str], known: Sequence[str]) -> None:
-    """Raise ``ValueError`` for a text of more ``tokens`` than ``limit``, or one with ``unknown`` words."""
+    """Raise ``ValueError`` for a text of more ``tokens`` than ``limit``, or one with ``unknown`` words.
+
+    For the message: ``cut``, the end of the text that would be truncated, and ``known``, the tokenizer's vocabulary.
+    """
     if tokens > limit:
         raise ValueError(
             f"prompt: {tokens} tokens, but the text encoder takes {limit}; {cut!r} would be cut: shorten it"
@@ -19,8 +22,8 @@ def refuse_text(tokens: int, limit: int, cut: str, unknown: Sequence[str], known
 
 
 def check_text(tokenizer: Any, limit: int, text: Any) -> None:
-    """Raise ``ValueError`` for a text that ``tokenizer`` makes more than ``limit`` tokens of, or with unknown words."""
-    ids = tokenizer(text, verbose=False).input_ids  # a prompt too long is an error below, not a warning
+    """Raise ``ValueError`` if ``text`` has more than ``limit`` tokens, or words that ``tokenizer`` does not know."""
+    ids = tokenizer(text, verbose=False).input_ids  # its warning of a long prompt is an error below
     cut = tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else ""
     unknown = tokenizer.unk_token_id
     words = []
@@ -30,7 +33,7 @@ def check_text(tokenizer: Any, limit: int, text: Any) -> None:
 
 
 def check_kind(conditions: Sequence[Any]) -> None:
-    """Raise ``TypeError`` for a condition that is no text, such as an embedding."""
+    """Raise ``TypeError`` unless all ``conditions`` are texts; embeddings, for one, are not."""
     for text in conditions:
         if not isinstance(text, str):
             raise TypeError(f"conditions: found {type(text).__name__}, expected texts")

@@ -1,1 +1,1 @@
-"""From a denoiser to i(x; y_S): which samples, the loop over them, three estimators, and the rounding of their type."""
+"""Estimates i(x; y_S) with a denoiser: sampling of log-SNRs, the loop over samples, three estimators, rounding bias."""

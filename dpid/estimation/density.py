@@ -1,4 +1,4 @@
-"""Where over log-SNR samples are placed: the density of every rule, and one that is learnt from results."""
+"""The probability with which each rule draws a level of log-SNR, and the learnt density of rule "adaptive"."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from dpid.estimation.grid import cells, ends
 
-_LOCATION, _SCALE = 1.0, 2.0  # of the logistic density, as ITD publishes it
+_LOCATION, _SCALE = 1.0, 2.0  # of the logistic density of ITD (Kong et al., 2023)
 
 
 def proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) -> Tensor:
-    """Probability [T] of every level of ``grid``, whose cells have ``widths``, by a rule of ``sampling``.
+    """Probability q [T] with which ``rule`` draws every level of ``grid`` [T]; docs/theory.md, eq. (14) and its table.
 
-    ``ValueError`` for "adaptive" with a ``density`` that is missing, not positive, or of the wrong length.
+    ``widths`` [T] are those of the levels' cells. ``density`` [T] is for "adaptive"; ``ValueError`` if it is missing,
+    not positive, or of the wrong length.
     """
     if rule == "logistic":
         return logistic_density(grid)
@@ -35,19 +36,16 @@ def logistic_density(grid: Tensor) -> Tensor:
 
 
 def learn_density(profiles: Sequence[Tensor], edges: Tensor, grid: Tensor, even: float) -> Tensor:
-    """Where "adaptive" samples, [T] at the levels of ``grid``, from i(x; y_S) over log-SNR of pictures seen before.
+    """The density [T] of rule "adaptive" at the levels of ``grid`` that minimises the variance on pictures seen before.
 
-    Beside an ``even`` part it is the standard deviation over replicates: a grid integrates what all replicates share,
-    so that the noise is what is left to place samples by. With s² the variance at a level, of mean one over the levels
-    for each subset and picture alike, ∫ s²/q is that of an estimate, and its mean over them least for q ∝ √(mean s²):
-    where few pictures are decided, but those with much noise, samples are missed most. It is smoothed over neighbouring
-    bins: a jagged density loses what a grid gains.
+    docs/theory.md, eq. (17). It integrates to one over log-SNR.
 
     Parameters
     ----------
-    profiles : [A,S,L] of every picture (and estimator), nats of A replicates and S subsets in L bins
+    profiles : i(x; y_S) in L bins of log-SNR, nats, for every picture and estimator: [A,S,L], A groups of replicates
     edges : of the bins, [L+1]
-    even : share of the samples that is spread evenly, the larger the less the profiles can be relied on
+    grid : the log-SNRs of the model, ascending [T]
+    even : κ of eq. (17), the share of samples spread evenly; the less reliable the profiles, the larger it should be
     """
     squares = [f.double().var(0) for f in profiles]
     size = torch.stack([(s / (s.mean(1, keepdim=True) + 1e-24)).mean(0) for s in squares]).mean(0).sqrt()

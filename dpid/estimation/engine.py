@@ -1,4 +1,7 @@
-"""The loop: noise the latents, ask the denoiser for all conditions at once, accumulate. Memory does not grow with N."""
+"""The loop over samples: noise the latents, predict the noise under all conditions, add up squared differences.
+
+Memory does not grow with the number of samples.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,22 @@ from dpid.estimation.grid import shares
 from dpid.estimation.sampling import Samples
 
 _LOG = logging.getLogger("dpid")
-_MOST_BINS = 64  # of the profile over log-SNR
+_MOST_BINS = 64  # of log-SNR in a profile
 
 
 @dataclass
 class Accumulator:
-    """Sums over samples, in nats.
+    """Running sums over samples: the integrals g(i, j) and h(k) of docs/theory.md, eq. (6), in nats.
 
     Attributes
     ----------
-    gaps, residuals : per latent pixel, [G,P,B,H,W] and [G,K,B,H,W]
-    pairs : conditions of the gaps, [P,2]
+    gaps : g of P pairs of conditions at every latent pixel, [G,P,B,H,W]
+    residuals : h of K conditions at every latent pixel, [G,K,B,H,W]
+    pairs : indices (i, j) of the conditions of every gap, [P,2]
     edges : of L bins of log-SNR, [L+1] float64 ascending
-    gap_profile, residual_profile : of the whole image in every bin, [A,L,P,B] and [A,L,K,B]; see :func:`profile_groups`
-    evaluations : of the denoiser
+    gap_profile, residual_profile : g and h of the image in every bin, [A,L,P,B] and [A,L,K,B]; A is
+        :func:`profile_groups`
+    evaluations : number of evaluations of the denoiser so far
     """
 
     gaps: Tensor
@@ -46,7 +51,7 @@ class Accumulator:
     def empty(
         cls, x: Tensor, replicates: int, conditions: int, pairs: Tensor, edges: Tensor | None = None
     ) -> Accumulator:
-        """Zeros for latents ``x`` [B,C,H,W]; without ``edges`` there is no profile, L = 0."""
+        """An accumulator of zeros for latents ``x`` [B,C,H,W]; without ``edges`` it has no profile, L = 0."""
         b, _, h, w = x.shape
         bins, groups = 0 if edges is None else len(edges) - 1, profile_groups(replicates)
 
@@ -60,9 +65,9 @@ class Accumulator:
         )  # fmt: skip
 
     def profile_weights(self, samples: Samples, denoiser: Denoiser) -> Tensor:
-        """How much of the squares of each of ``samples`` goes to each group and bin of the profile, float32 [A·L,N].
+        """The weight [A·L,N] float32 of every sample in every group and bin of the profile.
 
-        A sample is shared out over the bins as the cell of its level of ``denoiser`` is; see
+        A sample is divided among the bins in proportion to how its level's cell overlaps them; see
         :func:`dpid.estimation.grid.shares`.
         """
         groups, bins = self.gap_profile.shape[:2]
@@ -73,29 +78,35 @@ class Accumulator:
         return torch.einsum("na,nl->aln", to_group.double(), spread).flatten(0, 1).float()
 
     def add_profile(self, weights: Tensor, gap_squares: Tensor, residual_squares: Tensor) -> None:
-        """Add squares [N,P,B] and [N,K,B] to groups and bins by ``weights`` [A·L,N]; takes no memory."""
+        """Add squares [N,P,B] and [N,K,B] to the profiles, weighted by ``weights`` [A·L,N]; allocates nothing."""
         with exact_float32():
             for profile, squares in ((self.gap_profile, gap_squares), (self.residual_profile, residual_squares)):
                 rows = squares.flatten(1)
                 profile.view(len(weights), rows.shape[1]).addmm_(weights, rows)
 
     def is_finite(self) -> bool:
-        """Whether no sum is NaN or infinite."""
+        """Whether all sums are finite."""
         return bool(self.residuals.isfinite().all())
 
 
 def profile_groups(replicates: int) -> int:
-    """A: the profile over log-SNR has bins as fine as the levels of one of its A replicates, so that few are better.
+    """A, the number of groups into which the profile over log-SNR joins its G replicates: 4 if that divides G, else G.
 
-    Where four divide G, the r-th of them is every replicate r, r + 4, …: of an interleaved grid again a grid.
+    The bins of a profile can only be as fine as the levels of one group, so few groups are better. Group r has the
+    replicates r, r + 4, …, whose interleaved grids together are again an even grid.
     """
     return 4 if replicates % 4 == 0 else replicates
 
 
 def profile_edges(grid: Tensor, points: int, replicates: int) -> Tensor:
-    """Ends [L+1] of equal parts of the range of log-SNRs; of a grid of ``points``, a group has as many in each."""
-    each = points // profile_groups(replicates)
-    bins = each // math.ceil(each / _MOST_BINS)  # of several points each, rather than of one here and two there
+    """The edges [L+1] float64 of the profile's bins: L equal parts of the range of ``grid``.
+
+    Of ``points`` log-SNRs drawn by all replicates together, every group has equally many in each bin, as nearly as can
+    be.
+    """
+    per_group = points // profile_groups(replicates)
+    # Equally many points in every bin: one here and two there would make a jagged profile.
+    bins = per_group // math.ceil(per_group / _MOST_BINS)
     return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 
@@ -103,36 +114,38 @@ def integrate(
     denoiser: Denoiser, x: Tensor, conditions: Conditions, samples: Samples, into: Accumulator, *,
     seed: int, max_batch_size: int | None = None, on_batch: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
-    """Add ``samples`` to ``into``.
+    """Evaluate the denoiser at all ``samples`` and add the squares to ``into``; returns nothing.
 
     Parameters
     ----------
-    x : [B,C,H,W] latents
-    max_batch_size : denoiser evaluations (samples × conditions × images) in one call; None: by the free memory. Where
-        memory runs out the batch is halved and evaluated again; nothing that was accumulated is lost.
-    on_batch : called after each call of the denoiser
+    x : latents [B,C,H,W]
+    conditions : the K encoded conditions
+    seed : of the noise
+    max_batch_size : largest number of evaluations (samples × conditions × images) in one call; None: chosen by the free
+        memory. If memory runs out, the batch is halved and evaluated again; no sum is lost.
+    on_batch : called after every call of the denoiser
 
     Raises
     ------
     FloatingPointError
-        The denoiser returned NaN or infinity; names the condition, the log-SNR and the sample.
+        The denoiser returned NaN or infinity; the message names the condition, the log-SNR and the sample.
     RuntimeError
-        Not even one evaluation fits the memory.
+        The memory does not suffice for one evaluation.
     """
     size = max_batch_size or fitting(denoiser, x, into.residuals.shape[1])
-    # Only the CPU looks at every batch: elsewhere the host would wait for the device.
+    # Every batch is checked for NaN on the CPU only: on a GPU the host would wait for the device.
     _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
     if not into.is_finite():
-        # Which sample it was is found by doing the same again, slowly.
+        # A second run that checks every batch finds the sample.
         again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
         _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
         raise FloatingPointError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
 
 
 def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
-    """Denoiser evaluations a call for latents ``x`` [B,C,H,W]: as many as run fastest and fit half the free memory."""
+    """The number of evaluations in a call for latents ``x`` [B,C,H,W]: the fastest that fits half the free memory."""
     b, _, h, w = x.shape
-    # Larger batches are no faster: measured on two cores; on a GPU a batch of 64 such maps keeps every core busy.
+    # Larger batches are no faster, as measured on two cores; on a GPU, 64 maps of 64×64 occupy all multiprocessors.
     fastest = max(conditions * b, (262_144 if is_gpu(x.device) else 16_384) // (h * w))
     need = denoiser.evaluation_bytes(h, w)
     return max(1, min(fastest, free_memory(x.device) // 2 // need)) if need else fastest
@@ -140,7 +153,10 @@ def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
 
 @dataclass
 class _Run:
-    """One pass over ``samples``."""
+    """One pass over ``samples``; the attributes are the arguments of :func:`integrate`.
+
+    ``watch``: whether every batch is checked for NaN and infinity.
+    """
 
     denoiser: Denoiser
     x: Tensor
@@ -153,8 +169,8 @@ class _Run:
     weights: Tensor = field(init=False)  # of the profile, [A·L,N]
 
     def all(self, size: int) -> None:
-        """Every sample, ``size`` evaluations a call, fewer where memory runs out."""
-        # Once: inside the loop the host never waits for the device.
+        """Add all samples, ``size`` evaluations a call, fewer if memory runs out."""
+        # Copied once, so that inside the loop the host never waits for the device.
         self.weights = self.into.profile_weights(self.samples, self.denoiser).to(self.x.device)
         self.samples = self.samples.to(self.x.device)
         k, b = self.into.residuals.shape[1:3]
@@ -174,7 +190,7 @@ class _Run:
             start = batch.stop
 
     def _add(self, batch: slice, conditions: int) -> None:
-        """One batch of samples, ``conditions`` at a time."""
+        """Add one batch of samples, evaluating at most ``conditions`` conditions in a call."""
         into, part = self.into, self.samples[batch]
         z = ops.noisy_channel(self.x, part.logsnr, part.sample_id, self.seed)
         names = len(self.conditions.names)
@@ -186,7 +202,7 @@ class _Run:
         squares = ops.accumulate(
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )
-        # Whatever needs memory came before: a batch that does not fit has added nothing.
+        # From here on nothing is allocated: a batch that ran out of memory above has added nothing to the sums.
         if len(self.weights):
             into.add_profile(self.weights[:, batch], *squares)
         if self.watch and not squares[1].isfinite().all():

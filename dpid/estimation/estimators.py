@@ -1,17 +1,13 @@
-"""From accumulated squares to the set function f(S) = i(x; y_S), by three estimators (nats per latent pixel).
+"""Three estimators of the set function f(S) = i(x; y_S) from accumulated squares, in nats per latent pixel.
 
-With g(i, j) = ½∫E(ε̂_i - ε̂_j)² dλ and h(k) = ½∫E(ε - ε̂_k)² dλ, ∅ the null and F the reference
-(by default the condition of all concepts):
+- ``standard`` iˢ, docs/theory.md, eq. (7): at the optimum the pointwise log-density ratio; noisy.
+- ``orthogonal`` i°, docs/theory.md, eq. (9): never negative, of low variance, equal to iˢ on average only.
+- ``rao-blackwell`` iʳ, docs/theory.md, eq. (11): iˢ with the noise averaged out under the reference F, by default the
+  condition of all concepts. Signed, obeys the chain rule, of nearly as low variance as i°.
 
-- ``standard``       iˢ(S) = h(∅) - h(S): the exact pointwise log-density ratio at the optimum; noisy.
-- ``orthogonal``     i°(S) = g(∅, S): low variance, ≥ 0, equal to iˢ only on average (Kong et al., 2023, eq. 3).
-- ``rao-blackwell``  iʳ(S) = g(F, ∅) - g(F, S): iˢ with the raw noise integrated out under F. Signed, obeys the chain
-  rule, nearly as quiet as i°. If ε̂_F = E[ε | x_λ, F], the conditional variance of ε cancels in
-  E[½(‖ε-ε̂_∅‖² - ‖ε-ε̂_S‖²) | x_λ, F] = ½(‖ε̂_F-ε̂_∅‖² - ‖ε̂_F-ε̂_S‖²), so both have one mean over p(x | F).
-
-A mix iʳ + w (iˢ - iʳ) has that mean as well, and the less the network knows of F, the better it is for maps. No one w
-serves all models: the noise of iˢ - iʳ is uncorrelated with that of iʳ and goes as ε̂_∅ - ε̂_S, that of iʳ as its square.
-Maps therefore take w from the picture's own replicates (:func:`dpid.results.maps.shrunk`); sums are those of iʳ.
+For maps iʳ is moved towards iˢ, docs/theory.md, eq. (25). No fixed weight w suits all models: the noise of iˢ - iʳ is
+uncorrelated with that of iʳ and proportional to ε̂_∅ - ε̂_S, that of iʳ to its square. So w is estimated from the
+replicates of each picture (:func:`dpid.results.maps.shrunk`); sums over the picture are those of iʳ.
 """
 
 from __future__ import annotations
@@ -32,12 +28,15 @@ SIGNED = ESTIMATORS[:2]  # those that obey the chain rule
 
 
 def are_squares(estimator: str, conditions: Sequence[Any], full: Any) -> list[bool]:
-    """Which f(S) are integrals of squares, given the condition of every S and F: i°, and iʳ where the two agree."""
+    """Whether ``estimator`` of every f(S) is an integral of squares: so is i°, and iʳ if S has the condition F.
+
+    ``conditions`` are those of every S, ``full`` is F.
+    """
     return [estimator == "orthogonal" or (estimator == "rao-blackwell" and c == full) for c in conditions]
 
 
 def needed_pairs(plans: Sequence[Plan]) -> Tensor:
-    """Pairs of condition indices [P,2] whose gaps the estimators need: (∅, S) and (F, S) of every plan, each once."""
+    """The pairs of condition indices [P,2] of all g that the estimators need, without repetition: (∅, S) and (F, S)."""
     wanted = {
         tuple(sorted((end, k))) for p in plans for end in (p.index[0], p.full) for k in p.index if k != end
     }  # fmt: skip
@@ -48,9 +47,10 @@ def evaluate(
     denoiser: Denoiser, x: Tensor, plans: Sequence[Plan], samples: Samples, *, seed: int,
     max_batch_size: int | None = None, edges: Tensor | None = None,
 ) -> Accumulator:  # fmt: skip
-    """What one pass over ``samples`` accumulates for ``plans``, which share their texts, on latents ``x`` [B,C,H,W].
+    """The sums of one pass over ``samples`` for latents ``x`` [B,C,H,W] and all conditions of ``plans``.
 
-    Raises as :func:`dpid.estimation.engine.integrate`.
+    The plans share one list of texts. Other arguments and errors are those of
+    :func:`dpid.estimation.engine.integrate`; ``edges`` [L+1] are those of the profile's bins.
     """
     replicates, texts = int(samples.replicate.max()) + 1, plans[0].texts
     sums = Accumulator.empty(x, replicates, len(texts), needed_pairs(plans), edges)
@@ -60,17 +60,17 @@ def evaluate(
 
 
 def set_function(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:
-    """f(S) of every estimator: float64 [G, S, B, H, W], S over the non-empty subsets in the order of ``plan``.
+    """f(S) by every estimator, {name: float64 [G,S,B,H,W]} in nats, S over the non-empty subsets in order of ``plan``.
 
-    ``rounds`` divides the sums: how many times every replicate was sampled.
+    ``rounds``: how many times every replicate was sampled; the sums are divided by it.
     """
     return _estimators(sums.gaps.double() / rounds, sums.residuals.double() / rounds, sums.pairs, plan)
 
 
 def set_profile(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:
-    """f(S) of the image in every bin of log-SNR, by every estimator: float64 [A, S, B, L]; its sum over L is f(S).
+    """f(S) of the image in every bin of log-SNR, {estimator: float64 [A,S,B,L]} in nats; summed over L it is f(S).
 
-    A as of :func:`dpid.estimation.engine.profile_groups`.
+    A is :func:`dpid.estimation.engine.profile_groups`, ``rounds`` as for :func:`set_function`.
     """
     rounds *= len(sums.gaps) // len(sums.gap_profile)
     gaps, residuals = (t.double().permute(0, 2, 3, 1) / rounds for t in (sums.gap_profile, sums.residual_profile))
@@ -78,7 +78,7 @@ def set_profile(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Ten
 
 
 def _estimators(gaps: Tensor, residuals: Tensor, pairs: Tensor, plan: Plan) -> dict[str, Tensor]:
-    """``gaps`` [G, P, *] and ``residuals`` [G, K, *] -> {estimator: [G, S, *]}."""
+    """{estimator: f(S) [G,S,*]} from ``gaps`` [G,P,*] of ``pairs`` [P,2] and ``residuals`` [G,K,*]."""
     at = {tuple(pair): p for p, pair in enumerate(pairs.tolist())}
 
     def gap(i: int, j: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Grids of log-SNRs: which part of the integral each of a network's trained levels stands for."""
+"""Cells of a grid of log-SNRs: the part of the integral that each trained level of a network represents."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 
 def ends(grid: Tensor) -> Tensor:
-    """Where the cells of ascending log-SNRs ``grid`` [T] end, [T+1]: midway between two, and at the outermost two."""
+    """The ends e [T+1] of the cells of ascending log-SNRs ``grid`` [T]; docs/theory.md, eq. (13)."""
     return torch.cat((grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]))
 
 
 def cells(grid: Tensor) -> Tensor:
-    """Trapezoid widths Δ_t [T] of ascending log-SNRs ``grid`` [T]; they sum to the range."""
+    """The widths Δ [T] of the cells of ascending log-SNRs ``grid`` [T]; docs/theory.md, eq. (13)."""
     return ends(grid).diff()
 
 
 def shares(logsnr: Tensor, grid: Tensor, edges: Tensor) -> Tensor:
-    """What part of the cells of ``logsnr`` [N], levels of ``grid``, lies between neighbours of ``edges`` [L+1], [N,L].
+    """The share [N,L] of the cell of every level ``logsnr`` [N] of ``grid`` that lies in every bin of ``edges`` [L+1].
 
-    Trained levels are sparse at one end (Stable Diffusion's highest are 0.7 apart): a level stands for all of its cell.
+    A cell may reach into several bins: Stable Diffusion's highest levels are 0.7 apart.
     """
     level, bounds = torch.searchsorted(grid, logsnr), ends(grid)
     low, high = bounds[level, None], bounds[level + 1, None]

@@ -1,8 +1,7 @@
-"""Which floating-point type a network computes in: the fastest whose rounding is small beside the error bars.
+"""The choice of the floating-point type that a network computes in, and the rounding bias of a type.
 
-Rounding moves every ε̂ by something like independent noise of variance s², which a squared difference of two of them
-turns into a bias of 2s² a pixel and channel: in i° all of it stays, in iʳ and iˢ, differences of two such squares,
-most of it cancels. It is measured against float32, on a few samples of the picture and conditions in question.
+Rounding biases squared differences, docs/theory.md, eq. (56). The bias is measured against float32, on a few samples of
+the picture and conditions that are explained.
 """
 
 from __future__ import annotations
@@ -19,34 +18,35 @@ from dpid.estimation.estimators import evaluate, set_function
 from dpid.estimation.sampling import draw
 from dpid.prompts.plan import Plan
 
-Bias = dict[str, Tensor]  # estimator -> [S, h, w] nats
-PILOT = 8  # samples a condition, spread over the log-SNRs
+Bias = dict[str, Tensor]  # {estimator: [S,h,w]}, nats
+PILOT = 8  # samples a condition for the measurement of the bias
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
-    """Types from the fastest to the most precise that ``device`` computes in hardware.
+    """The types that ``device`` computes in hardware, in the order in which they are tried, float32 last.
 
-    bfloat16 is coarser than float16, but has float32's range: it is for what float16 cannot hold.
+    bfloat16 rounds more coarsely than float16 but has float32's range: it is for networks that overflow in float16.
     """
     if is_gpu(device):
         bf16 = has_bfloat16(device)
         return ("float16", "bfloat16", "float32") if bf16 else ("float16", "float32")
-    # A CPU without the instructions converts each product: bf16 convolutions then take a hundred times longer.
+    # Without these instructions a CPU converts every product, and bf16 convolutions take a hundred times longer.
     has = getattr(torch.cpu, "get_capabilities", dict[str, Any])()  # newer than the oldest torch that dpid takes
     return ("bfloat16", "float32") if has.get("avx512_bf16") or has.get("amx_bf16") else ("float32",)
 
 
 def for_one(precision: str, device: str | None, samples: int) -> str:
-    """What "auto" means for a single picture of ``samples`` evaluations a condition; other types stay.
+    """The precision to ask for when a single picture is explained with ``samples`` evaluations a condition.
 
-    On a CPU bfloat16 halves the time, but its pilot runs ``PILOT`` samples in both types: it pays above four of them.
+    It is ``precision``, except that "auto" becomes "float32" on a CPU for few samples: bfloat16 halves the time there,
+    but measuring its bias takes ``PILOT`` samples in both types, which pays from four times as many samples on.
     """
     on_cpu = not is_gpu(torch.device(device) if device else default_device())
     return "float32" if precision == "auto" and on_cpu and samples <= 4 * PILOT else precision
 
 
 def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:
-    """The model in every type that may be tried, from the fastest to the finest; of a type that was asked for, one."""
+    """The model in every type that may be tried, the fastest first and float32 last; one, if a type was asked for."""
     if precision != "auto":
         return [denoiser.at(precision)]
     if denoiser.precision_is_chosen:
@@ -58,9 +58,9 @@ def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:
 def rounding_bias(
     denoiser: Denoiser, x: Tensor, plans: Sequence[Plan], samples: int = PILOT, seed: int = 0
 ) -> list[Bias]:  # fmt: skip
-    """f(S) in the type of ``denoiser`` less f(S) in float32, on the same samples: {estimator: [S, h, w]} of each plan.
+    """The rounding bias b(S) = f(S) - f_float32(S) on common samples, {estimator: [S,h,w]} in nats, of every plan.
 
-    In nats, for ``x`` [1,C,h,w]; the plans share one list of texts.
+    docs/theory.md, eq. (57). ``x`` are latents [1,C,h,w]; the plans share one list of texts.
     """
     grid = denoiser.logsnr_grid
     drawn = draw("shifted-grid", grid, samples, 1, torch.Generator().manual_seed(seed))

@@ -1,19 +1,9 @@
-"""Which log-SNRs, which noise, which weights.
+"""Draws samples: the log-SNRs of an estimate, the ids of their noise, and their weights.
 
-The integral over log-SNR λ becomes a sum over the levels that the network was trained at, Σ_t Δ_t g(λ_t) with
-trapezoid widths Δ_t: the noise level and the timestep given to the network then agree exactly. A rule draws level t
-with probability q_t and weighs it by Δ_t / q_t, so that every replicate is an unbiased estimate of that sum:
-
-- ``logistic``      independent levels from a logistic density, ITD's rule (Kong et al., 2023: location 1, scale 2)
-- ``uniform``       independent levels, q_t ∝ Δ_t
-- ``stratified``    one level in each of n equal strata, q_t ∝ Δ_t
-- ``shifted-grid``  n equal steps with one random shift, q_t ∝ Δ_t
-- ``adaptive``      a shifted grid in a density that was found before, see :func:`dpid.estimation.density.learn_density`
-
-The replicates of the last two are interleaved: of R the r-th is shifted by u + r/R (mod 1) of a step, one random u for
-all, so that together they make one grid R times as fine. Each alone is unbiased; their mean is more exact than that of
-independent ones, by far where few points meet a smooth integrand. Their spread tells the noise of ε and, besides, how
-far apart coarse grids of the same integrand are: where it is smooth, intervals are too wide rather than too narrow.
+Log-SNRs are drawn from the levels that the network was trained at, docs/theory.md, eq. (14), by one of the rules in the
+table there. The replicates of "shifted-grid" and "adaptive" are interleaved, docs/theory.md, eq. (15): for
+few points of a smooth integrand their mean is far more exact than that of independent replicates, and the intervals are
+too wide rather than too narrow.
 """
 
 from __future__ import annotations
@@ -31,14 +21,14 @@ from dpid.estimation.grid import cells
 
 @dataclass(frozen=True)
 class Samples:
-    """N evaluation points; Σ over a replicate's samples of weight · g(λ, ε) estimates ∫ E_ε g dλ.
+    """N points (λ, ε) with weights w; Σ w g(λ, ε) over a replicate's points is an unbiased estimate of ∫ E_ε g dλ.
 
     Attributes
     ----------
-    logsnr : [N] float64
-    weight : [N] float32
-    replicate : [N] int64
-    sample_id : [N] int64, see :func:`dpid.ops.noisy_channel`
+    logsnr : λ, [N] float64
+    weight : w, [N] float32
+    replicate : index of the point's replicate, [N] int64
+    sample_id : id of the point's noise, [N] int64; see :func:`dpid.ops.noisy_channel`
     """
 
     logsnr: Tensor
@@ -61,23 +51,25 @@ def draw(
     rule: str, grid: Tensor, per_replicate: int, replicates: int, generator: torch.Generator, *,
     antithetic: bool = True, density: Tensor | None = None, first_id: int = 0, shift: float | None = None,
 ) -> Samples:  # fmt: skip
-    """Replicates of one rule, each an unbiased estimate of the integral.
+    """The samples of G replicates drawn by one rule; every replicate gives an unbiased estimate of the integral.
 
     Parameters
     ----------
     rule : one of ``RULES``
-    grid : [T] float64, ascending log-SNRs
-    per_replicate : samples of one replicate; even if ``antithetic``
-    replicates : G, each with its own levels and its own noise; those of a grid are interleaved
-    antithetic : use each noise with both signs, at the same level
-    density : [T], with which "adaptive" draws levels, up to a factor; positive where the integrand is not zero
-    first_id : the noise of the call is numbered from here on
-    shift : of the grids, in steps; see :func:`shifts`. Drawn if left out
+    grid : ascending log-SNRs, [T] float64
+    per_replicate : number of samples of a replicate, even if ``antithetic``
+    replicates : G, the number of replicates, which have different levels and independent noise
+    generator : of the random positions
+    antithetic : whether every noise is used with both signs, at the same level
+    density : of rule "adaptive" at the levels, [T], positive; it need not be normalised
+    first_id : the id of the first noise; the others follow it
+    shift : v of docs/theory.md, eq. (15), in [0, 1), for the rules of a grid; drawn at random if None
 
     Raises
     ------
     ValueError
-        An unknown rule, an odd number of antithetic samples, a density missing, not positive, or of the wrong length.
+        The rule is unknown, the number of antithetic samples odd, or the density missing, not positive, or of the wrong
+        length.
     """
     if rule not in RULES:
         raise ValueError(f"rule: found {rule!r}, allowed are {', '.join(RULES)}")
@@ -104,13 +96,12 @@ def draw(
 
 
 def shifts(generator: torch.Generator) -> Iterator[float]:
-    """Shifts u, u + φ, u + 2φ, … (mod 1) of the grids of round after round, u random, φ the golden ratio.
+    """The shifts of the grids of rounds 0, 1, 2, … in [0, 1), docs/theory.md, eq. (16), with a random first one.
 
-    Each is uniform, so that every round is unbiased. The rounds of a replicate fill its step as evenly as a sequence
-    can that does not know its end (Kronecker's): of a smooth integrand its error, from which standard errors come,
-    falls as 1 / rounds, that of independent shifts as the root of that. The finer grid that R interleaved replicates
-    make together moves by Rφ (mod 1) of its own step, which for R = 8 is .944 and fills it more slowly; but that grid
-    errs far less to begin with.
+    Every shift is uniformly distributed, so every round is unbiased. As the shifts form a Kronecker sequence, the error
+    of a replicate on a smooth integrand falls as 1 / rounds; with independent shifts it would fall as the root of that.
+    The grid of all R interleaved replicates moves by R times the golden ratio (mod 1) of its own finer step, .944 for
+    R = 8, which fills that step more slowly; but the error of that grid is far smaller to begin with.
     """
     first = float(torch.rand(1, generator=generator, dtype=torch.float64))
     return ((first + turn * (5**0.5 - 1) / 2) % 1 for turn in count())

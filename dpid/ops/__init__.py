@@ -1,10 +1,10 @@
-"""The compiled ops, each with one truth: the reference, readable torch, which every other backend is tested against.
+"""Ops with several backends: noising and accumulation of squares, and two layers of the UNet.
 
-``noisy_channel`` and ``accumulate`` have four backends: reference, cpu, cuda, triton; ``group_norm_silu`` and
-``geglu``, of the UNet, two: reference and triton. ``backend=None`` takes ``DPID_BACKEND`` from the environment if the
-op has that backend, else the best for the tensors' device: the compiled kernel, else Triton's on a GPU, else the
-reference, but never a float64 reference on a GPU; see ``dpid/ops/_table.py``. A backend that is named and cannot
-compute raises.
+``noisy_channel`` and ``accumulate`` have the backends reference, cpu, cuda and triton; ``group_norm_silu`` and
+``geglu`` have reference and triton. The reference is readable torch code, with which tests compare all other backends.
+``backend=None`` takes ``DPID_BACKEND`` from the environment if the op has that backend, else the fastest for the
+tensors' device: the compiled kernel, else Triton's on a GPU, else the reference, but never a float64 reference on a
+GPU; see ``dpid/ops/_table.py``. If ``backend`` is named and cannot compute, an error is raised.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def _check_length(name: str, value: Tensor, n: int) -> None:
 
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, backend: str | None = None) -> Tensor:
-    """``x`` noised at every log-SNR: z[n] = √σ(λ_n) x + √σ(-λ_n) ε(seed, sample_id[n]).
+    """``x`` with noise at every log-SNR: z[n] = √σ(λ_n) x + √σ(-λ_n) ε(seed, sample_id[n]).
+
+    docs/theory.md, eq. (1); the noise is that of docs/theory.md, eq. (4).
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, ba
     logsnr : [N] fp32 or fp64, λ = log(signal power / noise power)
     sample_id : [N] int64; the negative id ``~i`` names the antithetic partner of ``i``: ε(~i) = -ε(i)
     seed : in [0, 2⁶⁴)
-    backend : one of ``BACKENDS``, or None for the fastest that is there
+    backend : one of ``BACKENDS``, or None for the fastest that is available
 
     Returns
     -------
@@ -65,7 +67,7 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, ba
     Raises
     ------
     ValueError, TypeError, RuntimeError
-        wrong rank, length, dtype, device, gradient, seed or backend; nothing is computed
+        A tensor has a wrong rank, length, dtype or device, or requires a gradient; seed or backend are not allowed.
     """
     device = x.device if isinstance(x, Tensor) else torch.device("cpu")
     _check("x", x, 4, _FLOATS, device)
@@ -81,10 +83,10 @@ def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int, *, backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Squares of every sample's image, from one pass over ``eps_hat`` that adds them to ``gaps`` and ``residuals``.
+    """Half the squared differences of every sample, which are also added, weighted, to ``gaps`` and ``residuals``.
 
     gaps[g,p] += ½ w_n Σ_C (ε̂_i - ε̂_j)², (i, j) = pairs[p]; residuals[g,k] += ½ w_n Σ_C (ε - ε̂_k)², g = replicate[n],
-    with ε regenerated from (seed, sample_id). Together they hold all three estimators of information.
+    with ε regenerated from (seed, sample_id): the integrals g and h of docs/theory.md, eq. (6).
 
     Parameters
     ----------
@@ -104,8 +106,8 @@ def accumulate(
     Raises
     ------
     ValueError, TypeError, RuntimeError
-        wrong rank, shape, range (on a GPU it is not looked at), dtype, device or gradient, or no memory; nothing is
-        written
+        A tensor has a wrong rank, shape, dtype or device, indices out of range (not checked on a GPU), or requires a
+        gradient; or memory runs out. Nothing is written then.
     """
     device = eps_hat.device if isinstance(eps_hat, Tensor) else torch.device("cpu")
     _check("eps_hat", eps_hat, 6, _FLOATS, device)
@@ -129,14 +131,18 @@ def accumulate(
 
 
 def _check_seed(seed: int) -> int:
-    """``seed`` as the int64 that the schemas carry."""
+    """``seed`` in [0, 2⁶⁴) as an int64, the integer type of op schemas; ``ValueError`` for another."""
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed: found {seed}, allowed are 0…2⁶⁴ - 1")
     return seed - 2**64 if seed >= 2**63 else seed
 
 
 def _unet_function(op: str, backend: str | None, **tensors: Tensor) -> Op:
-    """What computes ``op`` on ``tensors``; where none is named, torch has float64 and what wants gradients."""
+    """The function of ``backend`` for ``op`` on ``tensors``.
+
+    Without a named backend, float64 tensors and those that require gradients go to the reference, which supports them.
+    ``TypeError`` for mixed or unsupported dtypes and devices, ``ValueError`` for gradients that the backend lacks.
+    """
     name, first = next(iter(tensors.items()))
     for other, tensor in tensors.items():
         if (
@@ -165,9 +171,9 @@ def group_norm_silu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True, *,
     backend: str | None = None,
 ) -> Tensor:  # fmt: skip
-    """SiLU(GroupNorm(x)), without ``silu`` GroupNorm(x): x [B,C,H,W], weight and bias [C] -> [B,C,H,W].
+    """SiLU(GroupNorm(x)), or GroupNorm(x) without ``silu``: [B,C,H,W] for x [B,C,H,W], weight and bias [C].
 
-    ``ValueError`` if groups do not divide C. The kernel returns channels-last memory.
+    ``ValueError`` if ``groups`` does not divide C. Triton's kernel returns channels-last memory.
     """
     if x.ndim != 4 or groups < 1 or x.shape[1] % groups:
         raise ValueError(f"x, groups: found {tuple(x.shape)}, {groups}; expected [B,C,H,W] with groups dividing C")
@@ -179,7 +185,7 @@ def group_norm_silu(
 
 
 def geglu(x: Tensor, *, backend: str | None = None) -> Tensor:
-    """First half of the last dimension times GELU of the second: x [..., 2D] -> [..., D].
+    """First half of the last dimension times GELU of the second (Shazeer, 2020): [..., D] for x [..., 2D].
 
     ``ValueError`` if the last dimension is odd.
     """
@@ -190,7 +196,7 @@ def geglu(x: Tensor, *, backend: str | None = None) -> Tensor:
 
 
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
-    """Philox4x32-10: counter uint32 [n,4], key uint32 [n,2] -> uint32 [n,4], on the CPU (Salmon et al., SC 2011)."""
+    """Random words [n,4] of Philox4x32-10 (Salmon et al., 2011) for counter [n,4], key [n,2]; all uint32 on the CPU."""
     cpu = torch.device("cpu")
     _check("counter", counter, 2, (torch.uint32,), cpu)
     _check("key", key, 2, (torch.uint32,), cpu)
@@ -200,8 +206,8 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
 
 
 def normal(seed: int, sample_id: Tensor, shape: tuple[int, int, int, int], *, backend: str | None = None) -> Tensor:
-    """The noise itself: ε fp32 [N,B,C,H,W] of ``sample_id`` int64 [N], for ``shape`` = (B, C, H, W)."""
-    # log-SNR -∞: no signal, all noise.
-    silence = torch.full((len(sample_id),), -torch.inf, dtype=torch.float32, device=sample_id.device)
+    """The noise ε fp32 [N,B,C,H,W] of ``sample_id`` int64 [N] in :func:`noisy_channel`; ``shape`` = (B, C, H, W)."""
+    # At log-SNR -∞ the channel passes noise only.
+    pure_noise = torch.full((len(sample_id),), -torch.inf, dtype=torch.float32, device=sample_id.device)
     x = torch.zeros(shape, dtype=torch.float32, device=sample_id.device)
-    return noisy_channel(x, silence, sample_id, seed, backend=backend)
+    return noisy_channel(x, pure_noise, sample_id, seed, backend=backend)

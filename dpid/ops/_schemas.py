@@ -1,4 +1,4 @@
-"""Schemas and fakes of all ops, registered as ``torch.ops.dpid.*``, where the backend is the automatic one."""
+"""Registers all ops as ``torch.ops.dpid.*`` for ``torch.compile``: schemas, fakes, kernels by automatic choice."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The table of all ops: which backend computes which, and who is taken where none is named.
+"""The table {op: {backend: function}}, and the choice of a backend where none is named.
 
-In the order compiled, Triton, reference: on the CPU the compiled kernel, else the reference; on a GPU the compiled
-kernel, else Triton's. The reference of ``noisy_channel`` and ``accumulate`` is float64 and hundreds of times slower
-there: it is never taken unasked. That of ``group_norm_silu`` and ``geglu`` is torch's own kernels, which serve where
-Triton does not.
+The order is compiled, Triton, reference: on the CPU the compiled kernel, else the reference; on a GPU the compiled
+kernel, else Triton's. The reference of ``noisy_channel`` and ``accumulate`` computes in float64, hundreds of times
+slower on a GPU, where it is used only if named. That of ``group_norm_silu`` and ``geglu`` calls torch's own kernels and
+is used where Triton does not work.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from dpid.ops import compiled, reference
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
-DEVICES = BACKENDS[1:3]  # those that compiled kernels are for, called as torch calls them
-ENVIRONMENT = os.environ.get("DPID_BACKEND") or None  # the backend of every op that has it, where none is named
+DEVICES = BACKENDS[1:3]  # the backends of compiled kernels, named like the types of torch devices
+ENVIRONMENT = os.environ.get("DPID_BACKEND") or None  # default backend of every op that has it
 _LOG = logging.getLogger("dpid")
 
 Op = Callable[..., Any]
@@ -37,7 +37,7 @@ def load_triton() -> ModuleType:
 
 
 def _triton(op: str) -> Op:
-    """Triton's kernel of ``op``, loaded at its first call."""
+    """A function that calls Triton's kernel of ``op``; Triton is imported at its first call."""
     return lambda *args: getattr(load_triton(), op)(*args)
 
 
@@ -56,11 +56,14 @@ TABLE: dict[str, dict[str, Op]] = {
     "group_norm_silu": {"triton": _triton("group_norm_silu"), "reference": reference.group_norm_silu},
     "geglu": {"triton": _triton("geglu"), "reference": reference.geglu},
 }
-TORCH_SERVES = ("group_norm_silu", "geglu")  # whose reference is torch's own kernels, as fast as those go
+TORCH_SERVES = ("group_norm_silu", "geglu")  # ops whose reference calls torch's own, fast kernels
 
 
 def named(op: str, backend: str, device: torch.device) -> Op:
-    """What ``backend`` has for ``op`` and tensors on ``device``; raises where it cannot compute them."""
+    """The function of ``backend`` for ``op`` on ``device``.
+
+    ``ValueError`` for an unknown backend, ``RuntimeError`` for one that is not built or does not fit the device.
+    """
     has = TABLE[op]
     if backend not in BACKENDS or (backend not in has and op in TORCH_SERVES):
         allowed = BACKENDS if op not in TORCH_SERVES else tuple(has)
@@ -75,9 +78,9 @@ def named(op: str, backend: str, device: torch.device) -> Op:
 
 
 def automatic(op: str, device: torch.device) -> Op:
-    """The first of compiled kernel, Triton's and reference that may compute ``op`` on ``device``.
+    """The function for ``op`` on ``device``: the compiled kernel, else Triton's, else the reference.
 
-    Raises ``RuntimeError`` where only a float64 reference is left on a GPU.
+    ``RuntimeError`` if only a float64 reference is left on a GPU.
     """
     has = TABLE[op]
     if device.type in has:
@@ -96,23 +99,24 @@ def automatic(op: str, device: torch.device) -> Op:
 
 @cache
 def triton_works(device: torch.device) -> bool:
-    """Whether Triton is there and compiles for ``device``; tried once."""
+    """Whether Triton is installed and can compile and run a kernel on ``device``; tried once."""
     x = torch.ones(1, 2, 1, 1, dtype=torch.float32, device=device)
     try:
         triton = load_triton()
         triton.geglu(triton.group_norm_silu(x, 1, x.flatten(), x.flatten(), 1e-5, True).flatten(1)).sum().item()
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # no compiler, no driver, an old GPU: Triton raises what it likes
+    except Exception as error:  # Triton raises many kinds: no compiler, no driver, an old GPU
         _LOG.info("without Triton's kernels: %s", (str(error).splitlines() or [type(error).__name__])[0])
         return False
     return True
 
 
 def function(op: str, backend: str | None, device: torch.device) -> Op:
-    """What computes ``op`` on ``device``: ``backend`` if named, else ``DPID_BACKEND`` if it has the op, else the best.
+    """The function for ``op`` on ``device``: of ``backend``, else of ``DPID_BACKEND``, else that of :func:`automatic`.
 
-    An ``op`` that is compiled by ``torch.compile`` is one call of ``torch.ops.dpid``, unless it is torch itself.
+    Under ``torch.compile`` the last is a call of ``torch.ops.dpid``, except for ops that torch itself computes.
+    ``DPID_BACKEND`` is ignored if it lacks the op and torch computes that itself.
     """
     if backend is None and ENVIRONMENT is not None and (ENVIRONMENT in TABLE[op] or op not in TORCH_SERVES):
         backend = ENVIRONMENT

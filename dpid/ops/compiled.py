@@ -1,4 +1,4 @@
-"""Launchers of the compiled ops, for the CPU and for CUDA: tensors in, addresses, dtypes and shapes to ``dpid._C``."""
+"""Calls the compiled ops of ``dpid._C``, on the CPU and on CUDA, with the addresses, dtypes and shapes of tensors."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 
 
 
 def _view(tensor: Tensor) -> _C.View:
-    """Address, dtype and shape of a contiguous ``tensor``, which has to live as long as they are used."""
+    """The address, dtype code and shape of a contiguous ``tensor``; it must stay alive while they are used."""
     return tensor.data_ptr(), _CODES[tensor.dtype], tensor.shape
 
 
 def _where(device: torch.device) -> tuple[int, int]:
-    """Threads and stream of a launch; -1 threads mean CUDA."""
+    """The number of threads, -1 for CUDA, and the CUDA stream, 0 for the CPU, of a call on ``device``."""
     return (-1, stream_of(device)) if is_gpu(device) else (torch.get_num_threads(), 0)
 
 
 @on_device
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
-    """z [N,B,C,H,W]; see :func:`dpid.ops.noisy_channel`."""
+    """Noised ``x``, z [N,B,C,H,W]; see :func:`dpid.ops.noisy_channel`."""
     if logsnr.dtype != torch.float64:
         logsnr = logsnr.double()
     x, sample_id, logsnr = x.contiguous(), sample_id.contiguous(), logsnr.contiguous()
@@ -49,14 +49,14 @@ def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Squares [N,K+P,B] of every residual, then of every pair; see :func:`dpid.ops.accumulate`."""
+    """Half the squared differences [N,K+P,B] of K residuals, then P pairs; see :func:`dpid.ops.accumulate`."""
     eps_hat, pairs, device = eps_hat.contiguous(), pairs.contiguous(), eps_hat.device
     threads, stream = _where(device)
     weight, replicate, sample_id = weight.contiguous(), replicate.contiguous(), sample_id.contiguous()
     predictions, indices = _view(eps_hat), _view(pairs)
     n, k, b = eps_hat.shape[:3]
     sums = (n, k + len(pairs), b)
-    # All memory is taken before the launch: where there is none, nothing has been added.
+    # All memory is allocated before the launch, so that running out of it leaves gaps and residuals unchanged.
     squares = torch.empty(sums, dtype=torch.float32, device=device)
     count = _C.accumulate_tiles(eps_hat=predictions, pairs=indices, threads=threads)
     tiles = torch.empty((count, *sums), dtype=torch.float32, device=device)
@@ -69,7 +69,7 @@ def accumulate(
 
 
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
-    """:func:`dpid.ops.philox4x32` on the CPU."""
+    """Random words [n,4] of Philox, computed on the CPU; see :func:`dpid.ops.philox4x32`."""
     counter, key = counter.contiguous(), key.contiguous()
     out = torch.empty_like(counter)
     _C.philox4x32(counter=_view(counter), key=_view(key), out=_view(out))

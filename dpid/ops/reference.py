@@ -1,4 +1,4 @@
-"""The specification of every op: readable torch, float64 capable, slow."""
+"""Every op in plain torch, readable and slow: the truth that the other backends are tested against."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MASK = 0xFFFFFFFF
 
 
 def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of ``constant * word``; 16-bit halves keep every product inside int64."""
+    """The high and the low 32 bits of ``constant * word``; products of 16-bit halves fit int64."""
     low = (constant & 0xFFFF) * word
     high = (constant >> 16) * word + (low >> 16)
     return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
 
 
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
-    """Philox4x32-10 (Salmon et al., SC 2011): counter [..., 4], key [..., 2] -> [..., 4], int64 below 2³²."""
+    """Random words [..., 4] of Philox4x32-10 (Salmon et al., 2011), int64 < 2³², for counter [..., 4], key [..., 2]."""
     c0, c1, c2, c3 = counter.unbind(-1)
     k0, k1 = key.unbind(-1)
     for _ in range(10):
@@ -32,7 +32,7 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
 
 
 def normal(seed: int, sample_id: Tensor, images: int, elements: int) -> Tensor:
-    """ε [N, images, elements] float64 of ``sample_id`` int64 [N]: Philox words through Box–Muller.
+    """The noise ε [N, images, elements] float64 of ``sample_id`` int64 [N]; docs/theory.md, eq. (4).
 
     counter = (element // 4, image, id low, id high), key = (seed low, seed high), lane = element % 4; the words
     (0, 1) and (2, 3) of a block make a pair each. A negative id is the antithetic partner: ε(~id) = -ε(id).
@@ -44,7 +44,7 @@ def normal(seed: int, sample_id: Tensor, images: int, elements: int) -> Tensor:
     counter = torch.stack(torch.broadcast_tensors(block, image, magnitude & _MASK, magnitude >> 32), -1)
     key = torch.tensor([seed & _MASK, (seed >> 32) & _MASK], device=device).expand(*counter.shape[:-1], 2)
     words = philox4x32(counter, key).unflatten(-1, (2, 2))
-    # u in (0, 1] is rounded to fp32 as the kernels do: below 2⁻⁸ of the range this changes ε, not only its last digit.
+    # u in (0, 1] is rounded to fp32 as in the kernels: below 2⁻⁸ this changes ε by more than its last digit.
     u = (words[..., 0].to(torch.float32) * 2.0**-32 + 2.0**-33).to(torch.float64)
     angle = words[..., 1].to(torch.float64) * (2 * torch.pi / 2**32)
     radius = (-2 * u.log()).sqrt()
@@ -54,7 +54,7 @@ def normal(seed: int, sample_id: Tensor, images: int, elements: int) -> Tensor:
 
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
-    """z [N,B,C,H,W] = √σ(λ) x + √σ(-λ) ε in the dtype of ``x`` [B,C,H,W] (theory: x_λ of the ITD papers)."""
+    """z [N,B,C,H,W] = √σ(λ) x + √σ(-λ) ε in the dtype of ``x`` [B,C,H,W]; docs/theory.md, eq. (1)."""
     precise = logsnr.to(torch.float64).view(-1, *[1] * x.ndim)
     eps = normal(seed, sample_id, x.shape[0], prod(x.shape[1:])).view(-1, *x.shape)
     return (precise.sigmoid().sqrt() * x.to(torch.float64) + (-precise).sigmoid().sqrt() * eps).to(x.dtype)
@@ -64,9 +64,10 @@ def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Squares [N,K+P,B] ½ Σ_CHW (ε - ε̂_k)² of every residual, then ½ Σ_CHW (ε̂_i - ε̂_j)² of every pair.
+    """Squares [N,K+P,B]: ½ Σ_CHW (ε - ε̂_k)² of the K residuals, then ½ Σ_CHW (ε̂_i - ε̂_j)² of the P pairs.
 
-    Adds the same times the weight, summed over C alone, to ``residuals`` [G,K,B,H,W] and ``gaps`` [G,P,B,H,W].
+    Also adds them, weighted and summed over C only, to ``residuals`` [G,K,B,H,W] and ``gaps`` [G,P,B,H,W].
+    ``ValueError`` for indices out of range.
     """
     n, k, b, *shape = eps_hat.shape
     for name, value, stop in (("pairs", pairs, k), ("replicate", replicate, len(gaps))):
@@ -84,12 +85,12 @@ def accumulate(
 
 
 def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-    """SiLU(GroupNorm(x)), or GroupNorm(x); x [B,C,H,W]."""
+    """SiLU(GroupNorm(x)), or GroupNorm(x) without ``silu``: [B,C,H,W] for x [B,C,H,W]."""
     y = functional.group_norm(x, groups, weight, bias, eps)
     return functional.silu(y, inplace=True) if silu else y
 
 
 def geglu(x: Tensor) -> Tensor:
-    """First half of the last dimension times GELU of the second (Shazeer, 2020)."""
+    """First half of the last dimension times GELU of the second (Shazeer, 2020): [..., D] for x [..., 2D]."""
     value, gate = x.chunk(2, -1)
     return functional.gelu(gate).mul_(value)

@@ -1,1 +1,1 @@
-"""From a prompt and its concepts to the texts that a model is given."""
+"""The texts that a model is conditioned on, made from a prompt and its concepts."""

@@ -1,26 +1,25 @@
-"""Where a concept stands in a prompt, and what is left of the prompt without it.
+"""Finds a concept in a prompt, and removes concepts from a prompt.
 
-A concept is found as a reader would find it. Upper and lower case, composed and decomposed accents, and what has no
-width (joiners, variation selectors, soft hyphens) make no difference; runs of white space are one space. It begins and
-ends between letters as a reader sees them (grapheme clusters: "👨‍👩‍👧" is one), and, in scripts that write words apart,
-at the ends of words: hyphens, apostrophes and underscores are such ends, so that "cow's" has a "cow" and "red_eyes" has
-"eyes". Chinese, Japanese, Thai, Lao, Khmer, Burmese and their kin are not written with spaces: any part of the text is
-a phrase there. In Korean a noun carries its particle: a concept may end before Hangul that goes on ("소" in "소와", and
-in "소나무"), but not begin after some.
+Search. Case, composed or decomposed accents, and invisible characters (joiners, variation selectors, soft hyphens) are
+ignored; a run of white space counts as one space. A match begins and ends between grapheme clusters ("👨‍👩‍👧" is one)
+and, in scripts that separate words, at word boundaries; hyphens, apostrophes and underscores are boundaries, so that
+"cow" is found in "cow's" and "eyes" in "red_eyes". In scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer,
+Burmese, …) a match may be any part of the text. A Korean noun carries its particle, so a match may end before further
+Hangul ("소" in "소와", and also in "소나무"), but not begin after some.
 
-"bowl#2" is the second "bowl", counted from the start. What stands in the prompt literally comes first: with "C#" in the
-prompt "C#" is that, and "C##2" its second; "#1" is found in "the #1 bowl". Where a "bowl#2" is in the prompt, "bowl#02"
-is the second "bowl".
+"bowl#2" is the second "bowl", counted from the start. A literal match has priority: with "C#" in the prompt, "C#" is
+that, and "C##2" its second occurrence; "#1" is found in "the #1 bowl". If the prompt contains "bowl#2" literally,
+"bowl#02" is the second "bowl".
 
-What is left of a prompt without some concepts (:func:`without`) keeps all other words and all that the concept did not
-touch, so that "a cow and a giraffe" without its cow is "a and a giraffe". Of what touched the concept there goes
+Removal (:func:`without`). All other words stay: "a cow and a giraffe" without "cow" is "a and a giraffe". Only what
+touches the removed concept is removed with it:
 
-- what was a part of it: "'s" and the "'" of "cows'", the rest of a Korean word, brackets and quotes around nothing with
-  their weight ("(cow:1.3)"), hyphens, slashes and the like that joined it to something ("black-and-white" without
-  "black" is "and-white", without "and" it is "black-white");
-- a separator (comma, semicolon, full stop, dash between spaces, …) at the start, one that is no full stop at the end,
-  the weaker of two that meet: "cow, giraffe. Big" without its giraffe is "cow. Big";
-- the space before a separator or at a bracket, and one of two spaces.
+- its own parts: "'s", the "'" of "cows'", the rest of a Korean word, brackets and quotes that would be empty, with
+  their weight ("(cow:1.3)"), and hyphens, slashes and the like that joined it to another word ("black-and-white"
+  without "black" is "and-white", without "and" it is "black-white");
+- a separator (comma, semicolon, full stop, dash between spaces, …) that would begin the text, one other than a full
+  stop that would end it, and the weaker of two that would meet: "cow, giraffe. Big" without "giraffe" is "cow. Big";
+- the space before a separator or next to a bracket, and one of two spaces.
 """
 
 from __future__ import annotations
@@ -37,23 +36,23 @@ _UNSPACED = r"\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{Yi}\p{Thai}\p{La
     r"\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Ahom}\p{Javanese}\p{Balinese}"
 )
 _WORD = r"\p{L}\p{M}\p{N}"
-# A consonant stacked under another (Khmer, Burmese) and a vowel sign beside its consonant are no letters of their own.
+# \X alone would split off a consonant stacked under another (Khmer, Burmese) and a vowel sign beside its consonant.
 _LETTER = regex.compile(
     r"\s+(?!\p{M})|(?:\X(?<=[\p{InSC=Virama}\p{InSC=Invisible_Stacker}]))*\X\p{M}*", regex.V1
 )  # fmt: skip
 
 
 class _Letter(NamedTuple):
-    """A letter as a reader sees it, or a run of white space: prompt[start:end]."""
+    """One grapheme cluster, or a run of white space, at prompt[start:end]."""
 
     start: int
     end: int
-    folded: str  # for comparison
-    script: str  # "spaced", "unspaced", "Hangul", or "" for what is no part of a word
+    folded: str  # the form that is compared
+    script: str  # "spaced", "unspaced" (between words), "Hangul", or "" for a character that is no part of a word
 
 
 def _fold(letter: str) -> str:
-    """``letter`` without what makes no difference. The Turkish dotted and dotless i count as i."""
+    """``letter`` without case and invisible characters, for comparison. The Turkish dotted and dotless i become i."""
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", letter).casefold())
     return str(regex.sub(r"(?<=i)\u0307|\p{DI}", "", folded)).replace("ı", "i")
 
@@ -79,9 +78,9 @@ def check_text(name: str, text: Any) -> str:
     Raises
     ------
     TypeError
-        It is no text.
+        It is no string.
     ValueError
-        It has half a surrogate pair, or a control character other than white space.
+        It has a lone surrogate, or a control character other than white space.
     """
     if not isinstance(text, str):
         hint = ", not several" if isinstance(text, (list, tuple)) else ""
@@ -92,12 +91,12 @@ def check_text(name: str, text: Any) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see in ``text``."""
+    """Whether ``text`` has only white space and invisible characters."""
     return regex.search(r"[^\s\p{DI}]", text) is None
 
 
 def _occurrences(prompt: str, phrase: str) -> list[Span]:
-    """Where ``phrase`` stands in ``prompt``, from the start, none overlapping."""
+    """The spans of all occurrences of ``phrase`` in ``prompt``, in order and without overlap."""
     letters = _letters(prompt)
     folded = "".join(letter.folded for letter in letters)
     owner = [i for i, letter in enumerate(letters) for _ in letter.folded]  # of each character of ``folded``
@@ -105,7 +104,7 @@ def _occurrences(prompt: str, phrase: str) -> list[Span]:
     wanted = regex.sub(r"^\s+(?!\p{M})|\s+$", "", wanted)
 
     def apart(i: int, *ends: str) -> bool:
-        """Whether a phrase may begin or end before letter ``i``; it may end before one of the scripts ``ends``."""
+        """Whether a match may begin or end before letter ``i``: at a word boundary, or before a script in ``ends``."""
         if not 0 < i < len(letters):
             return True
         before, after = letters[i - 1].script, letters[i].script
@@ -116,22 +115,22 @@ def _occurrences(prompt: str, phrase: str) -> list[Span]:
     while wanted and at >= 0:
         end = at + len(wanted)
         first, last = owner[at], owner[end - 1]
-        whole = owner[at - 1 : at] != [first] and owner[end : end + 1] != [last]
-        if fits := whole and apart(first) and apart(last + 1, "Hangul"):
+        splits_letter = owner[at - 1 : at] == [first] or owner[end : end + 1] == [last]
+        if fits := not splits_letter and apart(first) and apart(last + 1, "Hangul"):
             found.append((letters[first].start, letters[last].end))
         at = folded.find(wanted, end if fits else at + 1)
     return found
 
 
 def _words(text: str) -> str:
-    """For a message: the words of ``text``, or all of it where it has none."""
+    """The words of ``text`` for a message, or ``text`` itself if it has none."""
     return ", ".join(dict.fromkeys(regex.findall(rf"[{_WORD}][{_WORD}'’-]*", text))) or repr(text)
 
 
 def span_of(prompt: str, concept: str) -> Span:
-    """Where ``concept`` ("bowl", or "bowl#2" for its second occurrence) stands in ``prompt``: its start and its end.
+    """The start and end of ``concept`` ("bowl", or "bowl#2" for its second occurrence) in ``prompt``.
 
-    ``ValueError`` if it does not, ``TypeError`` for what is no text.
+    ``ValueError`` if it does not occur, ``TypeError`` if one of them is no string.
     """
     prompt, concept = check_text("prompt", prompt), check_text("concepts", concept)
     if is_blank(concept):
@@ -151,16 +150,16 @@ def span_of(prompt: str, concept: str) -> Span:
     return spans[int(number) - 1]
 
 
-_GONE, _KEPT = "\0", "\x01"  # control characters, which no prompt has: see check_text
+_GONE, _KEPT = "\0", "\x01"  # marks in place of concepts; check_text refuses prompts with control characters
 _STRONG = ".!?…。！？؟।"
 _WEAK = r"(?:[,;:|、，；：،؛]|(?<![^\s\0])[-–—/+•·&](?![^\s\0]))"  # a dash and the like only between spaces
 _SEPARATOR = rf"(?:[{_STRONG}]|{_WEAK})"
 _OPEN, _CLOSE = r"[\p{Ps}\p{Pi}<]", r"[\p{Pe}\p{Pf}>]"
 _WEIGHT = r":\s*[\d.]+\s*\p{Pe}"  # of "(cow:1.3)"
 _JOIN = r"[-‐‑_/\\+&#@~=]"
-# After a separator that stands apart there is no word: ".NET" is none.
+# A separator after a space must not be followed by a word: the dot of ".NET" is none.
 _NEXT = rf"(?!{_WEIGHT})(?:(?<!\s){_SEPARATOR}|{_SEPARATOR}(?![\w\x01]))"
-# What goes with a removed word: its possessive (of "cows'" unless that closes a quotation), its Korean particle.
+# What is removed after a word: its possessive (the "'" of "cows'" unless it closes a quotation), its Korean particle.
 _ENDING = regex.compile(
     rf"['’]s(?!\w)|(?<=s)(?<!(?<!\w)['‘].*)['’](?!\w)|(?<=[[{_WORD}]--[{_UNSPACED}]])\p{{Hangul}}+",
     regex.V1 | regex.IGNORECASE | regex.DOTALL,
@@ -191,7 +190,7 @@ _SPACING = [
 
 
 def without(prompt: str, gone: Sequence[Span], kept: Sequence[Span]) -> str:
-    """``prompt`` without what stands at ``gone``, with what stands at ``kept`` untouched, by the module's rules."""
+    """``prompt`` without the spans ``gone``, by the rules of this module; the spans ``kept`` stay as they are."""
     if not gone:
         return prompt
     marks = sorted([(*span, _GONE) for span in gone] + [(*span, _KEPT) for span in kept])
@@ -209,11 +208,11 @@ def without(prompt: str, gone: Sequence[Span], kept: Sequence[Span]) -> str:
             text = pattern.sub(replacement, text)
     for pattern, replacement in _SPACING:
         text = pattern.sub(replacement, text)
-    whole = iter(sorted(kept))
-    return str(regex.sub(_KEPT, lambda _: prompt[slice(*next(whole))], text.strip()))
+    in_order = iter(sorted(kept))
+    return str(regex.sub(_KEPT, lambda _: prompt[slice(*next(in_order))], text.strip()))
 
 
-# Of other front ends: weights, keywords, extra networks, alternation. "(cow)" alone is left to who writes in brackets.
+# Weights, keywords, extra networks and alternation of other front ends; not "(cow)", which may be plain text.
 _SYNTAX = regex.compile(
     r"[(\[]+[^()\[\]{}<>]*:\s*(?:\d|\d?\.\d+)\s*[)\]]+|\(\([^()]*\)\)|\[[^\[\]]*\]|\{[^{}]*\|[^{}]*\}|<\w+:[^<>]*>"
     r"|\bBREAK\b|(?<=[^,.;:]\s)AND(?=\s)"
@@ -221,10 +220,10 @@ _SYNTAX = regex.compile(
 
 
 def remarks_on(prompt: str) -> list[str]:
-    """A line that names what other programs read as weights or keywords and the model is given as plain text, or none.
+    """A warning, or none, of syntax in ``prompt`` that other programs interpret and here is plain text for the model.
 
-    It concerns "(cow:1.3)", "((cow))", "[cow]", "{red|blue}", "<lora:…>", BREAK and AND, as some front ends of Stable
-    Diffusion have them.
+    It covers "(cow:1.3)", "((cow))", "[cow]", "{red|blue}", "<lora:…>", BREAK and AND of some front ends of Stable
+    Diffusion.
     """
     found = list(dict.fromkeys(_SYNTAX.findall(prompt)))
     if not found:

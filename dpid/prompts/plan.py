@@ -1,8 +1,8 @@
-"""From a prompt and its concepts to the condition of every concept subset, each distinct text once.
+"""The condition of every subset of concepts, made from a prompt or given explicitly; each distinct text occurs once.
 
-PID: null = "", condition of S = the concept phrases of S in prompt order. CPID (``context=True``): null = the prompt
-without the concepts, condition of S = the prompt without the concepts that are not in S. All are cut out of the prompt
-as it is written; :mod:`dpid.prompts.phrases` says where a concept stands and what is left without it.
+PID: the null condition is "", the condition of S the phrases of S in the order of the prompt. CPID (``context=True``):
+the null condition is the prompt without the concepts, the condition of S the prompt without the concepts that are not
+in S. :mod:`dpid.prompts.phrases` finds and removes phrases.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Subset = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """Which conditions to evaluate.
+    """The conditions to evaluate, and which subset of concepts has which.
 
     Attributes
     ----------
     concepts : names of the concepts
-    subsets : every subset of ``concepts``, smallest first, the null ``()`` at the start, all concepts at the end
-    texts : the distinct conditions, K of them
-    index : position in ``texts`` of each subset's condition
-    full : position in ``texts`` of F, the condition that describes the picture best (theory: Rao–Blackwellised
-        estimator); that of all concepts, unless :func:`with_reference` chose another
+    subsets : every subset of ``concepts``, smallest first: ``()`` at the start, all concepts at the end
+    texts : the K distinct conditions
+    index : position in ``texts`` of every subset's condition
+    full : position in ``texts`` of F, the condition that describes the picture best, docs/theory.md, eq. (11); that of
+        all concepts, unless :func:`with_reference` chose another
     """
 
     concepts: tuple[str, ...]
@@ -39,13 +39,13 @@ class Plan:
 
 
 def check_condition(name: str, condition: Any) -> Any:
-    """``condition``, for the argument ``name``; a text as :func:`dpid.prompts.phrases.check_text` returns it.
+    """``condition`` if it is valid; a text as :func:`dpid.prompts.phrases.check_text` returns it.
 
-    ``TypeError`` for a tensor and for what cannot be a key of a dict.
+    ``TypeError``, naming the argument ``name``, for a tensor and for a value that is not hashable.
     """
     if isinstance(condition, str):
         return check_text(name, condition)
-    if hasattr(condition, "__dlpack__"):  # a tensor of any library, such as an embedding: == has no one answer
+    if hasattr(condition, "__dlpack__"):  # a tensor of any library, such as an embedding; its == is elementwise
         raise TypeError(f"{name}: found a {type(condition).__name__}, expected texts; embeddings are not taken")
     try:
         hash(condition)
@@ -55,14 +55,14 @@ def check_condition(name: str, condition: Any) -> Any:
 
 
 def with_reference(plan: Plan, text: Any) -> Plan:
-    """``plan`` with ``text`` as its F; a condition more where it is none of ``plan.texts``."""
+    """``plan`` with ``text`` as the condition F, which is added to its texts if it is not among them."""
     text = check_condition("reference", text)
     texts = tuple(dict.fromkeys((*plan.texts, text)))
     return replace(plan, texts=texts, full=texts.index(text))
 
 
 def merge(plans: Sequence[Plan]) -> tuple[Plan, ...]:
-    """The same plans over one list of texts, those they use: what occurs in several is evaluated once."""
+    """The same plans over one common list of the texts that they use, so that shared texts are evaluated once."""
     texts = tuple(dict.fromkeys(p.texts[k] for p in plans for k in (*p.index, p.full)))
     return tuple(
         replace(
@@ -85,7 +85,7 @@ def _from_texts(concepts: tuple[str, ...], texts: Mapping[Subset, Any]) -> Plan:
 
 
 def check_concepts(concepts: Iterable[str]) -> tuple[str, ...]:
-    """``concepts``, any iterable, as plain texts; ``TypeError`` for one string and for what holds no texts."""
+    """``concepts``, any iterable, as a tuple of strings; ``TypeError`` for one string or for items that are none."""
     if isinstance(concepts, str):
         such = tuple(concepts.replace(",", " ").split()[:2]) or ("cow", "giraffe")
         raise TypeError(f"concepts: found the string {concepts!r}, expected a sequence of texts such as {such}")
@@ -97,15 +97,15 @@ def check_concepts(concepts: Iterable[str]) -> tuple[str, ...]:
 
 
 def spans_of(prompt: str, concepts: Iterable[str]) -> dict[str, Span]:
-    """Where each of ``concepts``, phrases of ``prompt``, stands in it: {concept: (start, end)}.
+    """The place of every concept in ``prompt``: {concept: (start, end)}.
 
     Raises
     ------
     ValueError
-        The prompt is empty; a concept is not in it (the message lists its words), repeats or overlaps another; one has
-        half a surrogate pair or a control character.
+        The prompt is empty; a concept is not in it (the message lists its words), repeats or overlaps another; a text
+        has a lone surrogate or a control character.
     TypeError
-        The prompt is not one text, the concepts are not several.
+        The prompt is no string, or the concepts are no sequence of strings.
     """
     prompt, names = check_text("prompt", prompt), check_concepts(concepts)
     if is_blank(prompt):
@@ -120,7 +120,7 @@ def spans_of(prompt: str, concepts: Iterable[str]) -> dict[str, Span]:
 
 
 def plan(prompt: str, concepts: Iterable[str], context: bool = False) -> Plan:
-    """The conditions of all subsets of ``concepts``, phrases of ``prompt``; raises what :func:`spans_of` does."""
+    """The plan of all subsets of ``concepts``, phrases of ``prompt``; errors as of :func:`spans_of`."""
     prompt, names = check_text("prompt", prompt), check_concepts(concepts)
     spans = spans_of(prompt, names)
     texts: dict[Subset, str] = {}
@@ -134,14 +134,14 @@ def plan(prompt: str, concepts: Iterable[str], context: bool = False) -> Plan:
 
 
 def _by_subset(conditions: Mapping[Any, Any]) -> dict[Subset, Any]:
-    """``conditions`` by tuples of concepts, also where the keys are those of a result: "", "cow", "cow+giraffe"."""
+    """``conditions`` with tuples of concepts as keys; keys of a result ("", "cow", "cow+giraffe") are converted."""
     if not isinstance(conditions, Mapping):
         raise TypeError(f"conditions: found {type(conditions).__name__}, expected {{(): null, ('cow',): …}}")
     texts = {key: check_condition("conditions", text) for key, text in conditions.items()}
     if texts and all(isinstance(key, str) for key in texts):
 
         def joined(key: str) -> bool:
-            """Whether it is a concept, a plus, and another key: "C+++cow", but not "C++"."""
+            """Whether ``key`` is a concept, a plus, and another key: "C+++cow" is one, "C++" none."""
             return any(c and key.startswith(f"{c}+") and key[len(c) + 1 :] in texts for c in texts)
 
         singles = [key for key in texts if key and not joined(key)]
@@ -157,14 +157,14 @@ def _by_subset(conditions: Mapping[Any, Any]) -> dict[Subset, Any]:
 def from_mapping(conditions: Mapping[Subset, Any]) -> Plan:
     """The plan of explicit ``conditions``: {(): null, ("cow",): …, ("giraffe",): …, ("cow", "giraffe"): …}.
 
-    Those of a result, ``metadata.conditions``, are taken too.
+    ``metadata.conditions`` of a result is accepted too.
 
     Raises
     ------
     ValueError
         A subset is missing, or one names concepts that no single condition names.
     TypeError
-        A key is no tuple of texts, or a condition is a tensor or cannot be a key of a dict.
+        A key is no tuple of strings, or a condition is a tensor or not hashable.
     """
     texts = _by_subset(conditions)
     singles = tuple(s[0] for s in texts if len(s) == 1)
@@ -185,7 +185,7 @@ def plan_concepts(
     prompt: str | None, concepts: Iterable[str] | None, conditions: Mapping[Subset, Any] | None = None,
     context: bool = False,
 ) -> Plan:  # fmt: skip
-    """The conditions of two to eight concepts, from a prompt or given; ``ValueError`` if they make no plan."""
+    """The plan of two to eight concepts, from a prompt or from explicit conditions; ``ValueError`` if there is none."""
     if conditions is None:
         if prompt is None or concepts is None:
             raise ValueError("prompt, concepts: both are needed, or conditions instead")

@@ -1,1 +1,1 @@
-"""What an explanation returns: numbers with errors, maps, profiles, pictures of them, and one file that holds all."""
+"""The result of an explanation: numbers with standard errors, maps, profiles over log-SNR, plots, file format."""

@@ -1,4 +1,4 @@
-"""The numbers of one estimator: atoms with errors of the whole image, of every pixel, and over log-SNR."""
+"""The partial information decomposition by one estimator: of the image, of every latent pixel, and over log-SNR."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ from dpid.results.profile import Profile
 
 @dataclass(frozen=True, eq=False)
 class Decomposition(Comparable):
-    """PID by one estimator, whole image, per pixel, and over log-SNR.
+    """The partial information decomposition by one estimator.
 
-    ``atoms``: every atom of the lattice by antichain; for two concepts the four that have names of their own.
+    Attributes
+    ----------
+    information : i(x; y_S) of every non-empty subset S, nats
+    redundancy, unique, synergy : of the image, nats; docs/theory.md, eq. (33)
+    atoms : {antichain: atom}, nats; for two concepts these are redundancy, the two uniquenesses and synergy
+    maps : the same per latent pixel
+    profile : the same over log-SNR
     """
 
     information: dict[Subset, Estimate]
@@ -44,13 +50,16 @@ class Decomposition(Comparable):
 
 
 def antichain_name(antichain: Antichain) -> str:
-    """(("cow",), ("giraffe", "tree")) -> "{cow}{giraffe+tree}"."""
+    """``antichain`` as a string: "{cow}{giraffe+tree}" for (("cow",), ("giraffe", "tree"))."""
     return "".join("{" + "+".join(subset) + "}" for subset in antichain)
 
 
 @dataclass(frozen=True)
 class Method:
-    """Concepts, and how they are decomposed; see :class:`dpid.options.Options`. ``priors``: {S: h(y_S) in nats}."""
+    """The concepts and the settings of their decomposition; see :class:`dpid.options.Options`.
+
+    ``priors``: {subset S: h(y_S)}, nats, where the measure needs them.
+    """
 
     concepts: tuple[str, ...]
     measure: str
@@ -62,7 +71,11 @@ class Method:
 def atoms_of(
     f: Tensor, method: Method, parts: int, *, corrected: bool, coarse: bool = True, total: bool = False
 ) -> tuple[Atoms, Atoms]:
-    """Atoms of replicates ``f`` [G, S, *] of ``parts`` numbers each, and their errors; ``coarse``: R, U and S alone."""
+    """The atoms of replicates ``f`` [G,S,*], which have ``parts`` numbers each, and their standard errors.
+
+    ``corrected``: whether for the bias of the minimum, docs/theory.md, eq. (23); ``coarse``: whether only redundancy,
+    uniqueness and synergy; ``total``: whether summed over the numbers.
+    """
     by_subset = {s: f[:, i] for i, s in enumerate(subsets_of(method.concepts)[1:])}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PriorWarning)  # single pixels often do; the result's remarks say it once
@@ -74,20 +87,21 @@ def atoms_of(
 def decomposition(
     f: Tensor, profile: Tensor, edges: Tensor, method: Method, positive: Sequence[bool], towards: Tensor | None = None
 ) -> Decomposition:  # fmt: skip
-    """Decompose replicates ``f`` [G, S, h, w] and ``profile`` [A, S, L]; ``method.level`` says where the measure acts.
+    """The decomposition of replicates ``f`` [G,S,h,w] with ``profile`` [A,S,L] in bins of ``edges`` [L+1].
 
-    ``positive`` [S]: which f(S) are integrals of squares. Maps that are smoothed are shrunk towards the layout of
-    ``towards``, if given; see :mod:`dpid.results.maps`.
+    ``method.level`` decides whether the measure acts on the image, on every bin of log-SNR or on every latent pixel;
+    ``positive`` [S] says which f(S) are integrals of squares. Smoothed maps are shrunk towards ``towards``, if given;
+    see :mod:`dpid.results.maps`.
 
-    Only sums over the image are corrected for the bias of the minimum. A pixel's two values lie within their noise of
-    each other almost everywhere: there the correction adds more variance than it removes bias, and uniqueness maps tell
-    the two things of a held-out scene apart less well with it than without.
+    Only numbers of the image are corrected for the bias of the minimum, docs/theory.md, eq. (23). At almost every pixel
+    the values of two concepts differ by less than their noise: there the correction adds more variance than it removes
+    bias, and with it uniqueness maps separate the two things of a held-out scene less well.
     """
     smooth = displayed(f, method.smooth, towards)
     pixels, bins = f.shape[-2] * f.shape[-1], profile.shape[-1]
     pixel, pixel_error = atoms_of(smooth, method, pixels, corrected=False)
     binned, binned_error = atoms_of(profile, method, bins, corrected=False)
-    # All atoms of five concepts and more: only where the measure is made of minima is there an algorithm for them.
+    # For five concepts and more there is an algorithm for all atoms only if the measure consists of minima.
     coarse = len(method.concepts) > 4 and (method.level != "image" or method.measure not in ("min", "ppid"))
     if method.level == "pixel":
         image, error = atoms_of(smooth, method, pixels, corrected=False, coarse=coarse, total=True)
@@ -114,7 +128,7 @@ def decomposition(
 
 
 def _parts(atoms: Atoms, unit: Tensor | float = 1.0) -> tuple[dict[Subset, Tensor], Tensor, dict[str, Tensor], Tensor]:
-    """Information, redundancy, unique, synergy, float32, in multiples of ``unit``."""
+    """Information, redundancy, uniqueness and synergy of ``atoms`` in float32, divided by ``unit``."""
     return (
         {s: (value / unit).float() for s, value in atoms.information.items()},
         (atoms.redundancy / unit).float(),

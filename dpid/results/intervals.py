@@ -1,4 +1,4 @@
-"""Numbers with standard errors, and their confidence intervals."""
+"""Confidence intervals, and numbers with standard errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from torch import Tensor
 def interval(
     value: Tensor, stderr: Tensor, dof: int, level: float = 0.95, positive: Tensor | bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Ends of confidence intervals of ``value`` [*] by Student's t with ``dof`` degrees of freedom.
+    """The lower and upper ends [*] of confidence intervals by Student's t; docs/theory.md, eq. (19).
 
-    Those of what is ``positive`` (bool [*]), an integral of squares, are even on the log scale, value · e^(±t·stderr /
-    value) by the delta method: rare noise makes most of it, which a few replicates often miss and never find with the
-    other sign, so that what is far too small is much more likely than what is far too large.
+    Those of integrals of squares are symmetric on the logarithmic scale; docs/theory.md, eq. (20).
+
+    Parameters
+    ----------
+    value, stderr : numbers and their standard errors, [*]
+    dof : degrees of freedom, replicates - 1
+    level : the probability that an interval holds the truth, in (0, 1); ``ValueError`` for another
+    positive : bool [*], which values are integrals of squares
     """
     from scipy.special import stdtrit
 
@@ -30,10 +35,16 @@ def interval(
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error, both in nats unless said; ``dof`` = replicates - 1.
+    """A number with its standard error, both in nats unless said otherwise.
 
-    ``positive``: whether it is an integral of squares. As a number it is its value: ``float(e)``, ``f"{e:.3f}"``,
-    ``e > 3``, ``sorted``; ``==`` is that of all four fields, and ``str(e)`` and ``f"{e}"`` have the error too.
+    ``float(e)``, ``f"{e:.3f}"``, ``e > 3`` and ``sorted`` use the value alone, ``==`` compares all four fields, and
+    ``str(e)`` and ``f"{e}"`` show the standard error too.
+
+    Attributes
+    ----------
+    value, stderr : the number and its standard error
+    dof : degrees of freedom of its interval, replicates - 1
+    positive : whether it is an integral of squares; see :func:`interval`
     """
 
     value: float
@@ -42,13 +53,13 @@ class Estimate:
     positive: bool = False
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Confidence interval by Student's t; see :func:`dpid.results.intervals.interval`."""
+        """The lower and upper end of the confidence interval; see :func:`dpid.results.intervals.interval`."""
         value, stderr = torch.tensor((self.value, self.stderr), dtype=torch.float64, device="cpu")
         low, high = interval(value, stderr, self.dof, level, self.positive)
         return float(low), float(high)
 
     def to_dict(self) -> dict[str, float]:
-        """Value and standard error, ready for JSON."""
+        """{"value": …, "stderr": …}, for JSON."""
         return {"value": self.value, "stderr": self.stderr}
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Maps of the picture: how they are smoothed, and laid out by two estimators together."""
+"""Maps of information over the picture: their smoothing, and the shrinkage of one estimator towards another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from dpid.prompts.plan import Subset
 
 @dataclass(frozen=True, eq=False)
 class Maps(Comparable):
-    """Nats per latent pixel, float32 [h, w] each; ``stderr`` holds the standard errors in the same shape."""
+    """Maps of i(x; y_S) and of its decomposition, float32 [h,w] each, in nats per latent pixel.
+
+    Attributes
+    ----------
+    information : {subset S: map of i(x; y_S)}
+    redundancy, unique, synergy : the measure applied to every latent pixel
+    stderr : the standard errors in the same form
+    """
 
     information: dict[Subset, Tensor]
     redundancy: Tensor
@@ -25,10 +32,10 @@ class Maps(Comparable):
 
 
 def smoothed(f: Tensor, size: int) -> Tensor:
-    """Maps [*, h, w] whose every pixel is shared evenly among its size × size neighbours; sums stay as they are."""
+    """Maps ``f`` [*,h,w] smoothed over size × size pixels, with unchanged sums; docs/theory.md, eq. (24)."""
     if size == 1:
         return f
-    height, width = (min(size, 2 * side - 1) for side in f.shape[-2:])  # with more, still only the map's own pixels
+    height, width = (min(size, 2 * side - 1) for side in f.shape[-2:])  # as far as the map reaches
     column, row = f.new_ones(1, 1, height, 1), f.new_ones(1, 1, 1, width)
 
     def summed(maps: Tensor) -> Tensor:
@@ -41,36 +48,32 @@ def smoothed(f: Tensor, size: int) -> Tensor:
 
 
 def shrunk(f: Tensor, towards: Tensor, weight: float | None = None) -> Tensor:
-    """Maps ``f`` [*, h, w] with their layout moved towards that of other maps; sums stay as they are.
+    """Maps ``f`` [*,h,w] moved towards the maps ``towards``, with unchanged sums; docs/theory.md, eq. (25).
 
-    ``weight``: how far, 0…1; None: their :func:`shrinkage`.
+    ``weight``: w of that equation, from 0 to 1; None estimates it by :func:`shrinkage`.
     """
-    return f + (shrinkage(f, towards) if weight is None else weight) * _layout(towards - f)
+    return f + (shrinkage(f, towards) if weight is None else weight) * _centred(towards - f)
 
 
 def shrinkage(f: Tensor, towards: Tensor) -> float:
-    """How far the layout of maps ``f`` [G, S, h, w] is moved towards that of ``towards``, 0…1.
+    """The weight w, from 0 to 1, of moving maps ``f`` [G,S,h,w] towards ``towards``; docs/theory.md, eq. (25).
 
-    For iʳ and iˢ, which have one mean over p(x | F): iʳ is the quieter, but pixel by pixel it repeats what the network
-    has wrong about F. Of the square of how their layouts differ, the spread of replicates says how much is noise; what
-    is left is real, and w = 1 - noise / square weighs one against the other (James and Stein's shrinkage of iˢ towards
-    iʳ, its positive part): a few samples trust iʳ, many trust iˢ, and no constant is fitted to any model. One w for all
-    subsets and pixels keeps the chain rule. Standard errors take w as known.
+    Few samples give a small w, which keeps iʳ; with many it approaches iˢ. No constant is fitted to a model.
     """
-    mean, error = mean_stderr(_layout(towards - f))
+    mean, error = mean_stderr(_centred(towards - f))
     square, noise = float(mean.square().mean()), float(error.square().mean())
     return 0.0 if square <= noise else 1 - noise / square
 
 
-def _layout(maps: Tensor) -> Tensor:
-    """``maps`` [*, h, w] less their means."""
+def _centred(maps: Tensor) -> Tensor:
+    """``maps`` [*,h,w] minus their means over the picture."""
     return maps - maps.mean((-2, -1), keepdim=True)
 
 
 def displayed(f: Tensor, smooth: int, towards: Tensor | None = None) -> Tensor:
-    """Replicates ``f`` [G, S, h, w] as maps show them: smoothed, and :func:`shrunk` towards others, if given.
+    """The maps of replicates ``f`` [G,S,h,w] as a result shows them: smoothed, and with ``towards`` :func:`shrunk`.
 
-    ``smooth``: pixels a side of the neighbourhood; of 1 nothing is done.
+    ``smooth``: side of the smoothing window in latent pixels, odd; 1 leaves ``f`` unchanged.
     """
     maps = smoothed(f, smooth)
     return maps if towards is None or smooth == 1 else shrunk(maps, smoothed(towards, smooth))

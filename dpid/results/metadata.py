@@ -1,4 +1,4 @@
-"""How a result came about."""
+"""Metadata of a result: what was explained, with which settings, and at which cost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from dpid.equality import Comparable
 
 @dataclass(frozen=True, eq=False)
 class Metadata(Comparable):
-    """How a result came about; see :class:`dpid.options.Options` for what was asked.
+    """Prompt, conditions, settings and cost of a result; :class:`dpid.options.Options` explains the settings.
 
-    ``conditions``: {"": null, "cow": …, "cow+giraffe": …}; ``reference``: the condition F; ``priors``: {"cow": nats}.
-    ``rounding_bias``: {estimator: {"cow+giraffe": nats}}, how much more i(x; y_S) is in ``precision`` than in float32,
-    measured on a few samples of this picture. ``distilled``: why the model's predictions are no posterior means, ""
-    where they are. ``broken``: what ended a run before its tolerance. ``peak_memory`` in bytes: of the GPU, else of the
-    process.
+    Attributes
+    ----------
+    conditions : {"": null condition, "cow": …, "cow+giraffe": …}
+    reference : the condition F
+    priors : {"cow": nats}, the prior surprisal h(y_S), where the measure needs it
+    samples : evaluations of every condition, in all replicates together
+    unet_evaluations : evaluations of the denoiser under all conditions
+    precision : the type that the network computed in
+    distilled : why the model's predictions are no posterior means (a distilled model); "" if they are
+    converged : whether the tolerance was met; None without a tolerance
+    broken : the error that ended a run before its tolerance was met, or ""
+    rounding_bias : {estimator: {"cow+giraffe": nats}}, i(x; y_S) in ``precision`` minus that in float32, measured on a
+        few samples of this picture, docs/theory.md, eq. (57); None in float32, {} if it could not be measured
+    peak_memory : most bytes in use, on the GPU or else by the process
     """
 
     prompt: str
@@ -42,5 +51,5 @@ class Metadata(Comparable):
     converged: bool | None = None
     broken: str = ""
     rounding_bias: dict[str, dict[str, float]] | None = None
-    peak_memory: int | None = field(default=None, compare=False)  # says nothing about the numbers
+    peak_memory: int | None = field(default=None, compare=False)  # differs between runs that give equal numbers
     unit: str = field(default="nats", init=False)

@@ -1,4 +1,4 @@
-"""Pictures of results."""
+"""Plots of results: the maps side by side, and the profile over log-SNR."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from dpid.results.result import PIDResult
 
 _COLUMNS = 5
-_CONCEPT, _MODEL = 26, 60  # columns that fit above a panel, and below all of them
+_CONCEPT, _MODEL = 26, 60  # letters that fit above a panel and below the figure
 
 
 @standard()
 def plot_maps(result: PIDResult) -> Figure:
-    """Picture, redundancy, all uniqueness maps and synergy on one diverging scale, white at zero."""
+    """A figure of the picture and the maps of redundancy, uniqueness and synergy on one colour scale, white at zero."""
     maps = result.maps
     panels = [("redundancy", result.redundancy, maps.redundancy)]
     panels += [(f"unique: {literal(c, _CONCEPT)}", result.unique[c], maps.unique[c]) for c in result.metadata.concepts]
@@ -44,9 +44,9 @@ def plot_maps(result: PIDResult) -> Figure:
 
 
 def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor]) -> Any:
-    """A picture on the first of ``axes``, maps [h,w] on the last ones, on one diverging scale, white at zero.
+    """Draw a picture on the first of ``axes`` and maps [h,w] on the last ones; returns an image for a colour bar.
 
-    Returns what a colour bar is made for.
+    All maps have one diverging colour scale, white at zero.
     """
     values = [m.cpu().numpy() for m in maps]
     # A few extreme pixels must not wash out the rest; they are drawn in the end colour.
@@ -63,12 +63,12 @@ def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor
 
 @standard()
 def plot_profile(result: PIDResult) -> Figure:
-    """Left i(x; y_S), right the atoms, over log-SNR, with bands of one standard error."""
+    """A figure of i(x; y_S), left, and of its decomposition, right, over log-SNR, with bands of one standard error."""
     profile = result.profile
     errors = profile.stderr
     assert errors is not None
     shown = {", ".join(s): (f, errors.information[s]) for s, f in profile.information.items()}
-    if len(result.metadata.concepts) > 3:  # 2ⁿ lines are none
+    if len(result.metadata.concepts) > 3:  # 2ⁿ lines would be unreadable
         shown = {k: v for k, v in shown.items() if k in result.metadata.concepts} | {"all": list(shown.values())[-1]}
     atoms = {"redundancy": (profile.redundancy, errors.redundancy)}
     atoms |= {f"unique: {c}": (f, errors.unique[c]) for c, f in profile.unique.items()}
@@ -93,7 +93,7 @@ def plot_profile(result: PIDResult) -> Figure:
 
 
 def _frame(figure: Figure, result: PIDResult) -> None:
-    """Title and how it was made."""
+    """Add the prompt as a title and the settings below the panels."""
     metadata = result.metadata
     given = " | rest of the prompt" if metadata.context else ""
     columns = int(10 * figure.get_figwidth())  # of bold letters of 11 points

@@ -1,4 +1,4 @@
-"""Where over log-SNR the information lies."""
+"""Information as a function of log-SNR."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from dpid.prompts.plan import Subset
 
 
 def tail_share(edges: Tensor) -> float:
-    """What decays as e^-λ, beyond the last of even bins with these ``edges`` [L+1], as a share of that in the last."""
+    """The factor 1 / (e^δ - 1) of docs/theory.md, eq. (28), for bins of equal width δ with ``edges`` [L+1]."""
     return 1 / math.expm1(float(edges[1] - edges[0]))
 
 
 @dataclass(frozen=True, eq=False)
 class Profile(Comparable):
-    """Where over log-SNR the information lies: nats per unit of log-SNR, of the whole image, float32 [L] each.
+    """i(x; y_S) of the image and its decomposition in bins of log-SNR, float32 [L] each, in nats per unit of log-SNR.
 
     Attributes
     ----------
     edges : of the L bins, [L+1]
-    information, redundancy, unique, synergy : as of :class:`Maps`, the measure acting on every bin
+    information : {subset S: i(x; y_S)}
+    redundancy, unique, synergy : the measure applied to every bin
     stderr : the standard errors in the same form
     """
 
@@ -37,22 +38,21 @@ class Profile(Comparable):
 
     @property
     def logsnr(self) -> Tensor:
-        """Middles of the bins, [L]."""
+        """The centres of the bins, [L]."""
         return (self.edges[1:] + self.edges[:-1]) / 2
 
     def tails(self, subset: Subset) -> tuple[float, float]:
-        """About how much of i(x; y_S) lies below and above the trained log-SNRs, nats.
+        """Estimates of the parts of i(x; y_S) below and above the trained log-SNRs, nats; docs/theory.md, eq. (28).
 
-        Far out the integrand goes as e^λ below and e^-λ above (theory: the posterior mean is then linear in the
-        signal, the score in the noise), so the part outside is the integrand at the end; it is taken from the outermost
-        bins, where that decay may not have begun: an order of magnitude, not added to any number.
+        They are orders of magnitude, since the exponential decay may not have begun in the outermost bins, and are not
+        added to any number.
         """
         f, width = self.information[subset], float(self.edges[1] - self.edges[0])
         share = width * tail_share(self.edges)
         return float(f[0]) * share, float(f[-1]) * share
 
     def to_dict(self) -> dict[str, Any]:
-        """i(x; y_S) over log-SNR, ready for JSON."""
+        """i(x; y_S) over log-SNR with standard errors and tails, for JSON."""
         assert self.stderr is not None
         return {
             "logsnr": self.logsnr.tolist(),

@@ -1,4 +1,4 @@
-"""What an explanation returns: numbers with errors, maps, one file that holds all of it."""
+"""The result of an explanation, and the ranking of results of pairs."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def _holds_zero(interval: tuple[float, float]) -> bool:
 
 
 def _below_zero(information: Mapping[Subset, Estimate], level: float) -> list[Subset]:
-    """The concepts that mislead beyond the error."""
+    """The subsets that mislead: i(x; y_S) is negative in its whole confidence interval."""
     return [subset for subset, estimate in information.items() if estimate.interval(level)[1] < 0]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PIDResult(Comparable):
-    """Which word put what into the picture.
+    """The partial information decomposition of what the concepts of a prompt tell about a picture.
 
-    Equal are results of equal metadata and tensors, bit by bit; they can be hashed, pickled and copied.
+    Two results are equal if their metadata and all bits of their tensors are; they can be hashed, pickled and copied.
 
     Attributes
     ----------
     metadata : prompt, concepts, conditions, seed, model, UNet evaluations, …
-    replicates : {estimator: float32 [G, S, h, w]}, f(S) of the non-empty subsets, smallest first, in nats per latent
-        pixel; every number and map below is computed from these
-    profiles : {estimator: float32 [A, S, L]}, the same of the whole image in L bins of log-SNR, nats; A is 4 where four
-        divide G, else G
+    replicates : {estimator: float32 [G,S,h,w]}, f(S) of the non-empty subsets, smallest first, in nats per latent
+        pixel; all numbers and maps are computed from these
+    profiles : {estimator: float32 [A,S,L]}, f(S) of the image in L bins of log-SNR, nats; A is 4 if that divides G,
+        else G
     edges : of the bins, float64 [L+1]
     picture : uint8 [H, W, 3], or None when latents were explained
     """
@@ -82,15 +82,15 @@ class PIDResult(Comparable):
         return Method(metadata.concepts, metadata.measure, metadata.level, metadata.smooth, priors)
 
     def _towards(self, estimator: str) -> Tensor | None:
-        """Towards whose layout the maps of ``estimator`` are shrunk."""
+        """The replicates towards which the maps of ``estimator`` are shrunk, or None; docs/theory.md, eq. (25)."""
         return self.replicates["standard"].double() if estimator == "rao-blackwell" else None
 
     def atom_maps(self) -> tuple[Atoms, Atoms]:
-        """Every atom of the lattice per latent pixel by ``metadata.estimator``, and its standard errors likewise.
+        """Maps of every atom of the lattice by ``metadata.estimator``, and maps of their standard errors.
 
-        ``values, errors = result.atom_maps()``; ``values[("cow",), ("giraffe", "tree")]`` is a map [h, w] in nats,
-        float64, of what ``maps`` is made of. 4 atoms of two concepts, 18 of three, 166 of four. ``ValueError`` where
-        those of five concepts and more do not fit the memory.
+        ``values, errors = result.atom_maps()``; ``values[("cow",), ("giraffe", "tree")]`` is a map float64 [h,w] in
+        nats. Two concepts have 4 atoms, three 18, four 166. ``ValueError`` if those of five concepts or more do not fit
+        the memory.
         """
         name = self.metadata.estimator
         f = displayed(self.replicates[name].double(), self.metadata.smooth, self._towards(name))
@@ -103,40 +103,40 @@ class PIDResult(Comparable):
 
     @property
     def redundancy(self) -> Estimate:
-        """What two or more concepts tell, each alone."""
+        """Redundancy, nats: the information that two or more concepts share, each by itself."""
         return self.decomposition.redundancy
 
     @property
     def unique(self) -> dict[str, Estimate]:
-        """What one concept tells and no other does."""
+        """Uniqueness of every concept, nats: the information that no other concept has."""
         return self.decomposition.unique
 
     @property
     def synergy(self) -> Estimate:
-        """What no concept tells alone."""
+        """Synergy, nats: the information that no single concept has."""
         return self.decomposition.synergy
 
     @property
     def information(self) -> dict[Subset, Estimate]:
-        """i(x; y_S) of every subset S."""
+        """i(x; y_S) of every non-empty subset S, nats."""
         return self.decomposition.information
 
     @property
     def maps(self) -> Maps:
-        """The same, per latent pixel."""
+        """Maps of the decomposition, in nats per latent pixel."""
         return self.decomposition.maps
 
     @property
     def profile(self) -> Profile:
-        """The same, over log-SNR."""
+        """The decomposition over log-SNR, in nats per unit of log-SNR."""
         return self.decomposition.profile
 
     @property
     def cross_term(self) -> dict[Subset, Estimate]:
-        """iˢ - i° = ∫E[(ε - ε̂_S)·(ε̂_S - ε̂_∅)] dλ of every subset, nats.
+        """The cross term iˢ - i° of every subset, nats; docs/theory.md, eq. (8).
 
-        Zero on average where the network is optimal and y_S describes the picture (theory: ε - ε̂_S is then orthogonal
-        to every function of x_λ and y_S); far from it, i° is not what the words tell about this picture.
+        Its mean is zero if the network is optimal and y_S describes the picture. If it is far from zero, i° is not what
+        the words tell about this picture.
         """
         return self._differences("standard", "orthogonal")
 
@@ -149,11 +149,9 @@ class PIDResult(Comparable):
         }
 
     def _disagreements(self, level: float) -> dict[Subset, Estimate]:
-        """Where iʳ - iˢ is more than their errors, and than pictures of F differ in it even if the network is perfect.
+        """{subset: iʳ - iˢ} where the difference exceeds its error and its variation among pictures, nats.
 
-        Over p(x | F) the two have one mean; of one picture the difference ∫E_ε[(ε - ε̂_F)·(ε̂_S - ε̂_∅)] dλ is, given ε
-        a path of noise, a martingale of quadratic variation ∫‖ε̂_S - ε̂_∅‖² dλ = 2 i°(S); its mean over paths varies by
-        no more.
+        Pictures differ in it even if the network is optimal; docs/theory.md, eq. (12).
         """
         found = {}
         for subset, gap in self._differences("rao-blackwell", "standard").items():
@@ -163,16 +161,16 @@ class PIDResult(Comparable):
         return found
 
     def rounding_matters(self) -> bool:
-        """Whether rounding biases some i(x; y_S) by more than half its standard error."""
+        """Whether rounding biases some i(x; y_S) by more than half its standard error; docs/theory.md, eq. (57)."""
         bias = (self.metadata.rounding_bias or {}).get(self.metadata.estimator, {})
-        # Asked of every round: from the replicates, without the atoms.
+        # Called after every round, so computed from the replicates, without the atoms.
         _, errors = mean_stderr(self.replicates[self.metadata.estimator].double().sum((-2, -1)))
         subsets = subsets_of(self.metadata.concepts)[1:]
         return any(abs(bias.get("+".join(s), 0.0)) > e / 2 for s, e in zip(subsets, errors.tolist(), strict=True))
 
     def relative_error(self) -> float:
-        """Half the 95 % interval of i(x; all concepts) over it, what ``tolerance`` is held against."""
-        # Asked of every round: from the replicates, without the atoms.
+        """Half the width of the 95 % interval of i(x; all concepts), relative to it; ``tolerance`` is its bound."""
+        # Called after every round, so computed from the replicates, without the atoms.
         mean, error = mean_stderr(self.replicates[self.metadata.estimator][:, -1].double().sum((-2, -1)))
         low, high = Estimate(float(mean), float(error), self.metadata.replicates - 1).interval()
         return (high - low) / 2 / max(abs(float(mean)), 1e-300)
@@ -226,7 +224,7 @@ class PIDResult(Comparable):
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers and metadata, ready for JSON."""
+        """All numbers and metadata, for JSON."""
         metadata = asdict(self.metadata)
         return (
             {k: metadata.pop(k) for k in ("prompt", "concepts", "context", "unit", "estimator", "measure")}
@@ -239,7 +237,7 @@ class PIDResult(Comparable):
         )
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What a file holds: replicates and profiles, from which all is computed, and the maps for other readers."""
+        """The tensors of a file: replicates and profiles, which :meth:`load` reads, and the maps for other programs."""
         tensors = {f"replicates/{name}": f.float() for name, f in self.replicates.items()}
         tensors |= {f"profiles/{name}": f.float() for name, f in self.profiles.items()}
         tensors["edges"] = self.edges
@@ -254,10 +252,10 @@ class PIDResult(Comparable):
         return tensors
 
     def save(self, path: PathLike) -> None:
-        """Write a safetensors file: replicates, picture, maps, and all of the metadata.
+        """Write the result to a safetensors file: replicates, picture, maps, and metadata.
 
-        The file is whole or not there, also where several write it at once: then the last one stays. ``ValueError``
-        where there is no such folder.
+        The file is never incomplete; of several writers at once the last one wins. ``ValueError`` if ``path`` is a
+        folder, or its folder does not exist.
         """
         from dpid.results.saved import to_bytes
 
@@ -271,14 +269,14 @@ class PIDResult(Comparable):
 
     @classmethod
     def load(cls, path: PathLike) -> PIDResult:
-        """Read what :meth:`save` wrote; ``ValueError`` names the path and what is wrong if the file is another."""
+        """The result that :meth:`save` wrote to ``path``; ``ValueError`` says what is wrong with any other file."""
         from dpid.results.saved import from_bytes
 
         source = as_path(path)
         if not source.is_file():
             raise ValueError(f"path: {source} {'is no file' if source.exists() else 'does not exist'}")
         try:
-            # In one piece: a memory map is opened twice, between which another writer may put another file there.
+            # Read at once: safetensors would open the file twice, and a writer may replace it in between.
             data = source.read_bytes()
         except OSError as error:
             raise ValueError(f"path: {source} cannot be read ({error.strerror})") from error
@@ -288,13 +286,13 @@ class PIDResult(Comparable):
             raise ValueError(f"path: {source}: {error}") from error
 
     def plot(self) -> Figure:
-        """The picture, R, every U and S side by side on one colour scale."""
+        """A figure of the picture and the maps of redundancy, uniqueness and synergy on one colour scale."""
         from dpid.results.plot import plot_maps
 
         return plot_maps(self)
 
     def plot_profile(self) -> Figure:
-        """f(S) and the atoms over log-SNR, with bands of one standard error."""
+        """A figure of i(x; y_S) and its decomposition over log-SNR, with bands of one standard error."""
         from dpid.results.plot import plot_profile
 
         return plot_profile(self)
@@ -309,7 +307,7 @@ class PIDResult(Comparable):
 
 
 def ranked(pairs: Mapping[tuple[str, str], PIDResult], by: str = "redundancy") -> list[tuple[str, str]]:
-    """Pairs of :meth:`dpid.Explainer.explain_pairs`, the largest ``by`` ("redundancy" or "synergy") first."""
+    """The pairs of :meth:`dpid.Explainer.explain_pairs`, sorted by "redundancy" or "synergy", the largest first."""
     if by not in ("redundancy", "synergy"):
         raise ValueError(f"by: found {by!r}, allowed are redundancy, synergy")
     return sorted(pairs, key=lambda pair: -getattr(pairs[pair], by).value)

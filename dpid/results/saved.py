@@ -1,4 +1,4 @@
-"""The fields of a result as the bytes of a safetensors file, and back; what was cut or edited is refused by name."""
+"""The file format of results: to the bytes of a safetensors file and back, with all content checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = "2"
 
 
 def to_bytes(metadata: Metadata, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> bytes:
-    """A safetensors file of ``tensors``, with ``metadata`` and all ``numbers`` in its header."""
+    """The bytes of a safetensors file with ``tensors``, and with ``metadata`` and ``numbers`` in its header."""
     from safetensors.torch import save
 
     # "facts" is the name of the metadata in files of format 2.
@@ -31,9 +31,9 @@ def to_bytes(metadata: Metadata, tensors: Mapping[str, Tensor], numbers: Mapping
 
 
 def from_bytes(data: bytes) -> dict[str, Any]:
-    """The fields of the result that :func:`to_bytes` wrote; ``ValueError`` says what is wrong with anything else.
+    """The fields {name: value} of the result that :func:`to_bytes` wrote; ``ValueError`` for any other content.
 
-    What follows from the replicates, the maps and the numbers in the header, is not read but computed.
+    The maps and the numbers in the header are not read, since they follow from the replicates.
     """
     tensors, header = _parse(data)
     if header.get("format") != FORMAT or "facts" not in header:
@@ -60,19 +60,19 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 
 
 def _parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """Tensors and metadata of a safetensors file."""
+    """The tensors and the header's metadata of a safetensors file; ``ValueError`` if it is none."""
     from safetensors.torch import load
 
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except Exception as error:  # of many kinds, as the damage is
+    except Exception as error:  # the kind depends on the damage
         raise ValueError(f"is not a safetensors file ({error or type(error).__name__})") from error
     return tensors, header.get("__metadata__") or {}
 
 
 def _metadata(stored: Any) -> Metadata:
-    """The metadata from JSON, every field of its declared type."""
+    """The metadata from parsed JSON; ``ValueError`` for a missing or unknown field, or one of another type."""
     if not isinstance(stored, dict):
         raise ValueError(f"facts: found {type(stored).__name__}, expected an object of JSON")
     if stored.pop("unit", None) != Metadata.unit:
@@ -87,7 +87,7 @@ def _metadata(stored: Any) -> Metadata:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """``value`` of JSON as a value of the type ``hint``; numbers are finite, and whole numbers not negative."""
+    """``value`` from JSON as type ``hint``; ``ValueError`` for another type, infinity, or a negative integer."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return None if value is None else _typed(name, value, next(a for a in args if a is not NoneType))
@@ -105,7 +105,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 
 
 def _check_metadata(metadata: Metadata) -> None:
-    """``ValueError`` unless numbers can be computed as ``metadata`` says."""
+    """Raise ``ValueError`` unless a result can be computed with the settings of ``metadata``."""
     concepts = metadata.concepts
     if not 2 <= len(concepts) <= 8 or len(set(concepts)) < len(concepts):
         raise ValueError(f"facts: concepts are {concepts!r}, expected two to eight different ones")
@@ -126,7 +126,7 @@ def _check_tensors(
     metadata: Metadata, replicates: Mapping[str, Tensor], profiles: Mapping[str, Tensor], edges: Tensor,
     picture: Tensor | None,
 ) -> None:  # fmt: skip
-    """``ValueError`` unless the tensors fit the metadata, and one another."""
+    """Raise ``ValueError`` unless the tensors fit the metadata and one another."""
     subsets = 2 ** len(metadata.concepts) - 1
     first, profile = replicates[ESTIMATORS[0]], profiles[ESTIMATORS[0]]
     groups = len(profile) if profile.ndim else 0

@@ -1,4 +1,4 @@
-"""Denoisers whose answers are known in closed form."""
+"""Denoisers of distributions with a known density, whose predictions are exact; for tests and examples."""
 
 from dpid.denoisers.exact.base import ExactDenoiser
 from dpid.denoisers.exact.gaussian import GaussianDenoiser

@@ -1,4 +1,4 @@
-"""What exact denoisers share: models whose density, and so every answer, is known in closed form."""
+"""The base class of exact denoisers: models of a known density, whose prediction ε̂ has a closed form."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from dpid.denoisers.protocol import Denoiser
 
 
 class ExactDenoiser(Denoiser):
-    """A denoiser over x [C,H,W] with the density that it denoises; nothing was trained, so any log-SNR may be asked.
+    """A denoiser of x [C,H,W] ~ p(x | condition) with a known density; it can be evaluated at any log-SNR.
 
     Parameters
     ----------
     shape : (C, H, W) of x
-    conditions : the named conditions
-    device : of everything that is computed
-    logsnr_range : ends of the integral, ascending
-    levels : evenly spaced grid points over it, two or more
+    conditions : {name: parameters of p(x | name)}
+    device : the device on which it computes
+    logsnr_range : ends of the integral over log-SNR, ascending
+    levels : number of evenly spaced grid points in that range, two or more
+
+    Raises
+    ------
+    ValueError
+        ``logsnr_range`` is not finite and ascending, or ``levels`` is below two.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class ExactDenoiser(Denoiser):
 
     @property
     def device(self) -> torch.device:
-        """Where everything is computed."""
+        """The device on which it computes."""
         return self._device
 
     @property
@@ -58,29 +63,29 @@ class ExactDenoiser(Denoiser):
 
     @property
     def any_size(self) -> bool:
-        """The density is that of one size."""
+        """False: the density is defined for one shape of x only."""
         return False
 
     @abstractmethod
     def log_density(self, x: Tensor, condition: Any) -> Tensor:
-        """x [B,C,H,W] -> log p(x | condition) [B], float64, nats."""
+        """log p(x | condition) of x [B,C,H,W]: float64 [B], nats."""
 
     @abstractmethod
     def sample(self, condition: Any, count: int, generator: torch.Generator) -> Tensor:
-        """x ~ p(x | condition), float32 [count,C,H,W]."""
+        """``count`` samples x ~ p(x | condition), float32 [count,C,H,W]."""
 
     def log_ratio(self, x: Tensor, condition: Any, null: Any) -> Tensor:
-        """x [B,C,H,W] -> log p(x | condition) / p(x | null) [B], float64, nats: what iˢ estimates."""
+        """log p(x | condition) / p(x | null) of x [B,C,H,W]: float64 [B], nats; the truth to estimate."""
         return self.log_density(x, condition) - self.log_density(x, null)
 
     def _known(self, condition: Any) -> Any:
-        """What was given for a condition; ``ValueError`` for an unknown one."""
+        """The parameters of ``condition``; ``ValueError`` for an unknown name."""
         if condition not in self.conditions:
             raise ValueError(f"conditions: {condition!r} is unknown; this model has {', '.join(self.conditions)}")
         return self.conditions[condition]
 
     def _flat(self, x: Tensor) -> Tensor:
-        """x [B,C,H,W] -> float64 [B, C·H·W]; ``ValueError`` if the shape is another or a value is not finite."""
+        """``x`` [B,C,H,W] as float64 [B, C·H·W]; ``ValueError`` for a wrong shape or a value that is not finite."""
         if x.shape[1:] != self.shape:
             raise ValueError(f"x: found shape {tuple(x.shape)}, expected [B, {', '.join(map(str, self.shape))}]")
         if not x.isfinite().all():
@@ -88,13 +93,16 @@ class ExactDenoiser(Denoiser):
         return x.to(self.device, torch.float64).flatten(1)
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
-        """Standard normal, float64 [count, C·H·W]."""
+        """Standard normal noise, float64 [count, C·H·W]."""
         size = (count, torch.Size(self.shape).numel())
         noise = torch.randn(size, generator=generator, device=generator.device, dtype=torch.float64)
         return noise.to(self.device)
 
 
 def channel(logsnr: Tensor, trailing: int) -> tuple[Tensor, Tensor]:
-    """a and b of z = a x + b ε at log-SNR [N]: √σ(λ) and √σ(-λ), float64 [N,1,…] with ``trailing`` ones."""
+    """Coefficients a = √σ(λ) and b = √σ(-λ) of z = a x + b ε, docs/theory.md, eq. (1).
+
+    Float64 [N,1,…,1] with ``trailing`` ones, for ``logsnr`` [N].
+    """
     logsnr = logsnr.double().view(-1, *(1,) * trailing)
     return logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()

@@ -1,4 +1,4 @@
-"""A denoiser whose answers are known: under every condition x is Gaussian."""
+"""The exact denoiser of data that are Gaussian under every condition."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from torch import Tensor
 from dpid.denoisers.exact.base import ExactDenoiser, channel
 from dpid.denoisers.protocol import Conditions
 
-# Asymmetry of a covariance, and its smallest eigenvalue, over its largest: what rounding of float32 input can explain.
+# Bounds on the asymmetry of a covariance over its largest entry, and on its smallest eigenvalue over its largest one:
+# what the rounding of float32 input can explain.
 _ASYMMETRY, _SINGULAR = 1e-6, 1e-12
 
 
 class GaussianDenoiser(ExactDenoiser):
-    """x | y ~ N(mean_y, Σ_y), with independent coordinates or any covariance.
+    """The denoiser of x | y ~ N(mean_y, Σ_y), with independent coordinates or any covariance.
 
-    The posterior mean gives ε̂ = b (a² Σ + b² I)⁻¹ (z - a m) with a² = σ(λ), b² = σ(-λ), through the eigenvectors of Σ.
+    ε̂ follows docs/theory.md, eq. (58), computed in the eigenvectors of Σ.
 
     Parameters
     ----------
     conditions : {name: (mean [C,H,W], spread)}; spread is the variance [C,H,W] of independent coordinates, > 0, or a
         positive definite covariance [D,D] over the D = C·H·W coordinates in the order of ``mean.flatten()``
-    logsnr_range : ends of the integral; wide enough, since nothing was trained
-    levels : grid points over it
+    logsnr_range : ends of the integral over log-SNR; the default leaves a negligible part outside
+    levels : number of grid points in that range
 
     Raises
     ------
     ValueError
-        No condition; shapes that do not fit; a variance or a covariance that is not positive.
+        There is no condition, shapes do not fit, or a variance or covariance is not positive.
     """
 
     name = "gaussian"
@@ -67,9 +68,9 @@ class GaussianDenoiser(ExactDenoiser):
         logsnr_range: tuple[float, float] = (-16.0, 22.0),
         levels: int = 4001,
     ) -> GaussianDenoiser:
-        """x given every subset of what was observed, where all are jointly Gaussian with mean zero.
+        """The denoiser of x given every subset of observed sources, all jointly Gaussian with mean zero.
 
-        The conditions are named by the sources, joined by ``+`` in the order of ``observed``; ``""`` is x alone:
+        A condition is named by its sources joined with ``+`` in the order of ``observed``; ``""`` is p(x) without any.
         x | y_S ~ N(Σ_xS Σ_SS⁻¹ y_S, Σ_xx - Σ_xS Σ_SS⁻¹ Σ_Sx).
 
         Parameters
@@ -104,9 +105,9 @@ class GaussianDenoiser(ExactDenoiser):
         return cls(conditions, logsnr_range, levels)
 
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Means and variances [K,D] along the axes of each condition, and, if one is not independent, the axes [K,D,D].
+        """The means [K,D] of the conditions and the eigenvalues [K,D] of their covariances.
 
-        ``ValueError`` for an unknown name.
+        If a covariance is not diagonal, also the eigenvectors [K,D,D] in columns. ``ValueError`` for an unknown name.
         """
         means = torch.stack([self._known(name)[0].double().flatten() for name in conditions])
         spectra = [self._spectra[name] for name in conditions]
@@ -118,7 +119,7 @@ class GaussianDenoiser(ExactDenoiser):
         return Conditions(tuple(conditions), (means, variances, axes))
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """z [N,B,C,H,W], logsnr [N] -> ε̂ [N,K,B,C,H,W], exact."""
+        """The exact E[ε | z, condition] [N,K,B,C,H,W] for z [N,B,C,H,W] at log-SNR [N]."""
         means, variances, *axes = conditions.encoded
         a, b = channel(logsnr, 3)
         rest = z.double().flatten(2)[:, None] - a * means[:, None]  # [N,K,B,D]
@@ -129,7 +130,7 @@ class GaussianDenoiser(ExactDenoiser):
         return eps.to(z.dtype)
 
     def log_density(self, x: Tensor, condition: Any) -> Tensor:
-        """x [B,C,H,W] -> log p(x | condition) [B], float64, nats; ``ValueError`` for an unknown name or a bad x."""
+        """log p(x | condition) of x [B,C,H,W]: float64 [B], nats; ``ValueError`` for an unknown name or a bad x."""
         mean = self._known(condition)[0].double().flatten()
         variance, axes = self._spectra[condition]
         rest = self._flat(x) - mean
@@ -138,7 +139,7 @@ class GaussianDenoiser(ExactDenoiser):
         return density
 
     def sample(self, condition: Any, count: int, generator: torch.Generator) -> Tensor:
-        """x ~ p(x | condition), float32 [count,C,H,W]; ``ValueError`` for an unknown name."""
+        """``count`` samples x ~ p(x | condition), float32 [count,C,H,W]; ``ValueError`` for an unknown name."""
         mean = self._known(condition)[0].double().flatten()
         variance, axes = self._spectra[condition]
         noise = variance.sqrt() * self._noise(count, generator)
@@ -147,7 +148,10 @@ class GaussianDenoiser(ExactDenoiser):
 
 
 def _spectrum(name: str, spread: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Variances [D] along the axes, and the axes [D,D], in columns; None where they are the coordinates."""
+    """Eigenvalues [D] of the covariance ``spread``, and its eigenvectors [D,D] in columns, None if it is diagonal.
+
+    ``ValueError``, naming the condition ``name``, unless it is finite, symmetric and positive definite.
+    """
     spread = spread.double()
     if spread.ndim == 3:
         if not (spread > 0).all():

@@ -1,4 +1,4 @@
-"""A denoiser whose answers are known: under every condition x is a mixture of the same round Gaussians."""
+"""The exact denoiser of a mixture of isotropic Gaussians whose weights depend on the condition."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from dpid.denoisers.exact.base import ExactDenoiser, channel
 from dpid.denoisers.protocol import Conditions
 
-_SUM = 1e-6  # how far from one weights may sum: what float32 leaves of a normalised vector
+_SUM = 1e-6  # tolerance of the sum of the weights: the rounding error of a vector normalised in float32
 
 
 def check_weights(name: object, weights: Tensor) -> Tensor:
-    """Float64 ``weights`` that sum to one, for condition ``name``; ``ValueError`` if one is negative or they do not."""
+    """The weights of condition ``name`` in float64, normalised; ``ValueError`` if they are no probabilities."""
     weights = weights.double()
     if not (weights >= 0).all():
         raise ValueError(f"conditions: {name!r} has a negative weight or NaN; weights are probabilities")
@@ -27,23 +27,22 @@ def check_weights(name: object, weights: Tensor) -> Tensor:
 
 
 class MixtureDenoiser(ExactDenoiser):
-    """x | y ~ Σ_m w_m(y) N(mean_m, scale² I).
+    """The denoiser of x | y ~ Σ_m w_m(y) N(mean_m, scale² I).
 
-    At z = a x + b ε every component is N(a mean_m, v I) with v = a² scale² + b², so ε̂ = b (z - a Σ_m r_m mean_m) / v
-    with responsibilities r_m ∝ w_m exp(-|z - a mean_m|² / 2v); |z|² is the same for all and left out.
+    ε̂ follows docs/theory.md, eq. (59); in the responsibilities |z|², which all components share, is left out.
 
     Parameters
     ----------
-    means : [M,C,H,W], of all components
+    means : of the M components, [M,C,H,W]
     scale : standard deviation of every component, > 0
     conditions : {name: weights [M]}, none negative, sum 1
-    logsnr_range : ends of the integral; wide enough, since nothing was trained
-    levels : grid points over it
+    logsnr_range : ends of the integral over log-SNR; the default leaves a negligible part outside
+    levels : number of grid points in that range
 
     Raises
     ------
     ValueError
-        Shapes that do not fit, ``scale`` not positive, weights that are not probabilities.
+        Shapes do not fit, ``scale`` is not positive, or weights are no probabilities.
     """
 
     name = "mixture"
@@ -70,15 +69,15 @@ class MixtureDenoiser(ExactDenoiser):
         self._half_norms = self._means.square().sum(1) / 2
 
     def evaluation_bytes(self, height: int, width: int) -> int:
-        """Memory of one evaluation: three float64 vectors over the components, four over x."""
+        """Memory of one evaluation in bytes: three float64 vectors over the components, four over x."""
         return 8 * (3 * len(self._means) + 4 * self._means.shape[1])
 
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Log weights [K,M]; ``ValueError`` for an unknown name."""
+        """The log weights [K,M] of the conditions; ``ValueError`` for an unknown name."""
         return Conditions(tuple(conditions), torch.stack([self._known(name) for name in conditions]).log())
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """z [N,B,C,H,W], logsnr [N] -> ε̂ [N,K,B,C,H,W], exact."""
+        """The exact E[ε | z, condition] [N,K,B,C,H,W] for z [N,B,C,H,W] at log-SNR [N]."""
         a, b = channel(logsnr, 2)
         v = a.square() * self.scale**2 + b.square()
         flat = z.double().flatten(2)  # [N,B,D]
@@ -89,14 +88,14 @@ class MixtureDenoiser(ExactDenoiser):
         return eps.view(*eps.shape[:3], *self.shape).to(z.dtype)
 
     def log_density(self, x: Tensor, condition: Any) -> Tensor:
-        """x [B,C,H,W] -> log p(x | condition) [B], float64, nats; ``ValueError`` for an unknown name or a bad x."""
+        """log p(x | condition) of x [B,C,H,W]: float64 [B], nats; ``ValueError`` for an unknown name or a bad x."""
         flat, v = self._flat(x), self.scale**2
         exponents = (flat @ self._means.mT - self._half_norms - flat.square().sum(1, keepdim=True) / 2) / v
         density: Tensor = (exponents + self._known(condition).log()).logsumexp(1)
         return density - flat.shape[1] / 2 * log(2 * pi * v)
 
     def sample(self, condition: Any, count: int, generator: torch.Generator) -> Tensor:
-        """x ~ p(x | condition), float32 [count,C,H,W]; ``ValueError`` for an unknown name."""
+        """``count`` samples x ~ p(x | condition), float32 [count,C,H,W]; ``ValueError`` for an unknown name."""
         weights = self._known(condition).to(generator.device)
         chosen = torch.multinomial(weights, count, replacement=True, generator=generator).to(self.device)
         x: Tensor = self._means[chosen] + self.scale * self._noise(count, generator)

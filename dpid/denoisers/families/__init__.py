@@ -1,4 +1,4 @@
-"""Families: what one kind of pipeline does in its own way; one file each, found by the class of the pipeline."""
+"""Families: adapters to the kinds of diffusers pipelines, one file a family, found by the class of the pipeline."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ for _module in iter_modules(__path__):
 
 
 def family_of(pipe: Any) -> Family:
-    """The family that explains ``pipe``, by the name of its class or of one that it derives from.
+    """``pipe`` wrapped by the family that is registered for its class or the nearest of its base classes.
 
     Raises
     ------
     ValueError
-        There is none; or the pipeline needs something that a family of its kind does not give.
+        No family is registered for it, or the pipeline lacks a component or needs more input than texts.
     """
     for kind in type(pipe).__mro__:
         if kind.__name__ in FAMILIES:

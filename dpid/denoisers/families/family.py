@@ -1,4 +1,4 @@
-"""The base class of all families, and the registry that a subclass enters by itself."""
+"""The base class of families, and ``FAMILIES``, the registry by pipeline class that subclasses enter automatically."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from dpid.denoisers.fused import FusedNetwork
 
 FAMILIES: dict[str, type[Family]] = {}
-# Two calls of one tokenizer or network at once disturb each other; pipelines that share a text encoder share a lock.
+# One lock a component: tokenizers and networks are not thread-safe, and pipelines may share them.
 _LOCKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-# Modules whose arithmetic is that of their parameters' type. Quantised layers and others have one of their own.
+# Packages whose modules compute in the type of their parameters; quantised layers, for example, do not.
 _KNOWN = ("torch.nn.modules.", "diffusers.", "peft.")
 
 
 class Family(ABC):
-    """How one kind of diffusers pipeline calls its network; nothing of the pipeline is ever changed.
+    """A diffusers pipeline of one kind: how it encodes texts and pictures and calls its network.
 
-    A subclass is all that a new kind takes. Everything is read from the pipeline when it is needed, so that a part
-    which the user has replaced is the one that is used.
+    A new kind of pipeline takes one subclass. The pipeline is never changed, and its components are looked up at every
+    use, so that one which the user has replaced is used.
 
     Attributes
     ----------
-    pipelines : names of the pipeline's classes
-    network : attribute of the pipeline that holds the network
+    pipelines : names of the pipeline classes that the family handles
+    network : name of the pipeline's attribute that holds the network
     tokenizers : {attribute of a tokenizer: attribute of its text encoder}
-    only_fused : whether there is no other network than the fused one
+    only_fused : whether the network exists only in its fused form, without a module
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
@@ -54,47 +54,47 @@ class Family(ABC):
 
     @classmethod
     def parts(cls) -> tuple[str, ...]:
-        """Attributes of the pipeline that must be there."""
+        """Names of the components that a pipeline must have."""
         return (cls.network, "vae", "scheduler", *cls.tokenizers, *cls.tokenizers.values())
 
-    # -- what the pipeline has
+    # -- read from the pipeline
 
     @property
     def net(self) -> Any:
-        """The network."""
+        """The network, a torch module."""
         return getattr(self.pipe, self.network)
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline computes; with offloading its weights lie elsewhere between calls."""
+        """The device on which the pipeline computes; offloaded weights are on another one between calls."""
         device: torch.device = self.pipe._execution_device
         return device
 
     @property
     def name(self) -> str:
-        """What the pipeline was loaded from, else the name of its class."""
+        """The folder or hub id that the pipeline was loaded from, else the name of its class."""
         stored = getattr(self.pipe, "name_or_path", "") or self.pipe.config.get("_name_or_path", "")
         return str(stored or type(self.pipe).__name__)
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """Held by a thread while the pipeline works for it."""
+        """The lock that a thread holds while it uses the pipeline."""
         shared = next(part for part in self.pipe.components.values() if isinstance(part, nn.Module))
         lock: AbstractContextManager[Any] = _LOCKS.setdefault(shared, threading.RLock())
         return lock
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Parameters of the network by name."""
+        """The parameters of the network {name: tensor}."""
         return {name: p.detach() for name, p in self.net.named_parameters()}
 
     @property
     def precision(self) -> str:
-        """The type of the network's weights."""
+        """The type of the network's weights, a key of ``PRECISIONS``."""
         return next((k for k, v in PRECISIONS.items() if v == self.net.dtype), "float32")
 
     def fixed_precision(self) -> str | None:
-        """Why the network computes in its own type alone (quantised, offloaded), or None."""
+        """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
         for name, module in self.net.named_modules():
             kind = type(module)
             if hasattr(module, "_hf_hook"):
@@ -106,7 +106,7 @@ class Family(ABC):
                 return f"{name} is stored as {p.dtype}" if type(p.data) is Tensor else f"{name} is quantised"
         return None
 
-    # -- what a family answers
+    # -- to be implemented by a family
 
     @abstractmethod
     def levels(self) -> Discrete | Flow:
@@ -114,16 +114,19 @@ class Family(ABC):
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """{argument: [K,…]} of K texts; an empty one is what the pipeline's own guidance takes for none."""
+        """The encodings {argument of the network: [K,…]} of K texts.
+
+        The empty text is encoded as the pipeline's guidance encodes the unconditional prompt.
+        """
 
     @abstractmethod
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The network's arguments for latents x [M,C,h,w], times t [M] of the levels, and ``encoded`` [M,…]."""
+        """The network's keyword arguments for latents ``x`` [M,C,h,w], times ``t`` [M] and ``encoded`` texts [M,…]."""
 
-    # -- what it may answer otherwise
+    # -- defaults that a family may override
 
     def check(self) -> None:
-        """Raise ``ValueError`` for a pipeline that lacks a part, or needs more than texts."""
+        """Raise ``ValueError`` if the pipeline lacks a component or needs more input than texts."""
         if missing := [part for part in self.parts() if getattr(self.pipe, part, None) is None]:
             raise ValueError(
                 f"pipe: {type(self.pipe).__name__} has no {', '.join(missing)}; expected a {self.pipelines[0]}"
@@ -148,18 +151,18 @@ class Family(ABC):
 
     @property
     def factor(self) -> int:
-        """Pixels a side of a latent pixel."""
+        """The VAE's downsampling factor: the side of a latent pixel in pixels."""
         return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
 
     @property
     def step(self) -> int:
-        """Latent pixels a side that the network takes together; heights and widths are multiples of it."""
+        """The number that heights and widths of latents must be multiples of."""
         return 1
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]: the mode of the VAE's posterior, normalised.
 
-        In fp32 where the VAE's configuration asks for it (``force_upcast``: SDXL's overflows in fp16).
+        Computed in fp32 if the VAE's configuration has ``force_upcast``: SDXL's VAE overflows in fp16.
         """
         vae, weights = self.pipe.vae, {}
         if vae.config.get("force_upcast") and vae.dtype == torch.float16:
@@ -170,46 +173,52 @@ class Family(ABC):
             return self.normalise(mode.float())
 
     def normalise(self, mode: Tensor) -> Tensor:
-        """The network's latents of the VAE's, [B,C,h,w]."""
+        """The network's latents [B,C,h,w]: the VAE's latents ``mode``, shifted and scaled."""
         shifted = mode - (self.vae_config.get("shift_factor") or 0.0)
         return shifted * float(self.vae_config["scaling_factor"])
 
     def output(self, out: Tensor) -> Tensor:
-        """What the network predicts [M,C,h,w], of what it returns."""
+        """The prediction [M,C,h,w] in the network's raw output ``out``."""
         return out
 
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
-        """About the memory of the activations of one evaluation, in bytes; 0: not known."""
+        """Estimated memory in bytes of the activations of one evaluation on [C, height, width]; 0 if unknown."""
         return 0
 
     def not_fused(self) -> str | None:
-        """Why :meth:`fused` cannot stand in for the network, in words for the user; "": there is none for its kind."""
+        """Why :meth:`fused` cannot replace the network, for the user; "" if the family has none, None if it can."""
         return ""
 
     def fused(self, precision: str) -> FusedNetwork:
-        """A faster network for all conditions at once; called only where :meth:`not_fused` is None."""
+        """A faster implementation of the network for all conditions; called only if :meth:`not_fused` is None."""
         raise ValueError(f"{self.name} has no fused network for {precision}")
 
-    # -- what all families do
+    # -- common to all families
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height): the native area at the picture's aspect ratio, in steps that the network takes."""
+        """Pixels (width, height) of about the native area, at the aspect ratio of the picture.
+
+        They are multiples of :attr:`factor` times :attr:`step`.
+        """
         step = self.factor * self.step
         _, h, w = self.latent_shape
         scale = (h * w) ** 0.5 * self.factor / (width * height) ** 0.5
         return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
 
     def check_texts(self, texts: Iterable[str]) -> None:
-        """``ValueError`` for a text that is too long for a tokenizer, or has words that it does not know."""
+        """Raise ``ValueError`` for a text that is too long for a tokenizer or has words that it does not know."""
         convert = getattr(self.pipe, "maybe_convert_prompt", None)
         for tokenizer, encoder in ((getattr(self.pipe, t), getattr(self.pipe, e)) for t, e in self.tokenizers.items()):
             limit = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
             for text in texts:
-                # A textual inversion of several vectors is written out before it is read.
+                # Textual inversion: a placeholder for several vectors becomes as many tokens.
                 check_text(tokenizer, limit, convert(text, tokenizer) if convert else text)
 
     def plain(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor], precision: str) -> Tensor:
-        """The pipeline's own network on a batch of all conditions: x [M,C,h,w], t [M], encoded [K,…] -> [K,M,C,h,w]."""
+        """The prediction [K,M,C,h,w] of the pipeline's own network, called on one batch of all K·M inputs.
+
+        ``x`` [M,C,h,w] are latents, ``t`` [M] times, ``encoded`` [K,…] texts; it computes in ``precision``.
+        """
         net, m = self.net, len(x)
         k = len(next(iter(encoded.values())))
         own, wanted = PRECISIONS[self.precision], PRECISIONS[precision]
@@ -228,14 +237,17 @@ class Family(ABC):
 
 
 class _Mode(nn.Module):
-    """``vae`` as a function of its weights; a tiny autoencoder has latents where others have a distribution."""
+    """The encoder of ``vae`` as a module, so that ``functional_call`` can replace its weights.
+
+    A tiny autoencoder returns latents where other VAEs return a distribution.
+    """
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pixels [B,3,H,W] -> latents [B,C,h,w]."""
+        """Latents [B,C,h,w], the mode of the posterior, of pixels [B,3,H,W]."""
         found = self.vae.encode(image)
         mode: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
         return mode

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x (Rombach et al., 2022): a UNet that reads one CLIP text encoder."""
+"""Stable Diffusion 1.x and 2.x (Rombach et al., 2022): a UNet conditioned on one CLIP text encoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dpid.denoisers.fused import FusedNetwork, not_plain
 from dpid.denoisers.levels import Discrete
 from dpid.denoisers.modes import evaluating
 
-# Fields of the UNet's configuration that make it need more than a text and a time, and what it needs then.
-_MORE = {
+# Fields of the UNet's configuration that, where set, make it need more input than a text and a time: which input.
+_MORE_INPUT = {
     "time_cond_proj_dim": "the guidance as an input, as consistency models (LCM) do",
     "class_embed_type": "class labels",
     "num_class_embeds": "class labels",
@@ -22,18 +22,18 @@ _MORE = {
 
 
 class StableDiffusion(Family):
-    """Stable Diffusion 1.x and 2.x."""
+    """A Stable Diffusion 1.x or 2.x pipeline."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
     network = "unet"
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
 
     def check(self) -> None:
-        """``ValueError`` for a pipeline without its parts, or a UNet that needs more than a text and a time."""
+        """Raise ``ValueError`` if the pipeline lacks a component or the UNet needs more than a text and a time."""
         super().check()
         config, kind = self.net.config, type(self.pipe).__name__
-        for name, needs in _MORE.items():
-            # An attribute: IP-Adapter sets it there, and leaves the dictionary as it was.
+        for name, needs in _MORE_INPUT.items():
+            # By attribute: IP-Adapter sets it there and not in the dictionary.
             if (found := getattr(config, name, None)) is not None:
                 raise ValueError(f"pipe: the UNet of {kind} needs {needs} ({name} = {found!r})")
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) != self.added:
@@ -46,24 +46,24 @@ class StableDiffusion(Family):
             )
 
     def levels(self) -> Discrete:
-        """The scheduler's training timesteps."""
+        """The noise levels of the scheduler's training timesteps."""
         return Discrete(self.pipe.scheduler.alphas_cumprod, str(self.pipe.scheduler.config.prediction_type))
 
     @property
     def step(self) -> int:
-        """Latent pixels a side that the UNet halves away."""
+        """The UNet's downsampling factor, which heights and widths of latents must be multiples of."""
         return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
 
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
-        """About what the activations of one evaluation on latents [C, height, width] take, in bytes, on the safe side.
+        """An upper estimate of the memory of the activations of one evaluation on [C, height, width], in bytes.
 
-        At the finest level, in maps of the first block's width: about 8 for skips and their concatenation, and 16 for
-        the widest feed-forward layer with its input; coarser levels need less at a time.
+        The finest level needs most. In feature maps of the first block's width it holds about 8 for skip connections
+        and their concatenation, and 16 for the widest feed-forward layer with its input.
         """
         return 24 * int(self.net_config["block_out_channels"][0]) * height * width * itemsize
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Hidden states [K,L,E] of the text encoder."""
+        """{"encoder_hidden_states": [K,L,E]} of K texts."""
         with evaluating(self.pipe.text_encoder):
             hidden, *_ = self.pipe.encode_prompt(
                 list(texts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
@@ -71,17 +71,17 @@ class StableDiffusion(Family):
         return {"encoder_hidden_states": hidden}
 
     def normalise(self, mode: Tensor) -> Tensor:
-        """The UNet's latents of the VAE's, [B,4,h,w]; these pipelines know no shift."""
+        """The UNet's latents [B,4,h,w]: the VAE's latents ``mode``, scaled; these pipelines do not shift them."""
         return mode * float(self.vae_config["scaling_factor"])
 
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The UNet's arguments."""
+        """The UNet's keyword arguments."""
         return {"sample": x, "timestep": t, "encoder_hidden_states": encoded["encoder_hidden_states"]}
 
     def not_fused(self) -> str | None:
-        """What makes the UNet compute something else than a plain one of its kind, or None."""
+        """What makes the UNet differ from a plain Stable Diffusion UNet (LoRA, hooks, …), or None."""
         return not_plain(self.net)
 
     def fused(self, precision: str) -> FusedNetwork:
-        """The fused UNet."""
+        """The fused UNet, with the pipeline's weights."""
         return FusedNetwork(self.net_config, self.weights, precision, self.factor)

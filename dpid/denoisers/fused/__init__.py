@@ -1,4 +1,4 @@
-"""What a family may have instead of plain batches: Stable Diffusion's UNet for all conditions at once."""
+"""Stable Diffusion's UNet for all conditions at once: computations that do not depend on the text are done once."""
 
 from dpid.denoisers.fused.network import FusedNetwork, not_plain, sizes_of
 

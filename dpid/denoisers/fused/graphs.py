@@ -1,7 +1,7 @@
-"""CUDA graphs of a network: one a shape, captured at its first use, replayed over all log-SNRs; two are kept.
+"""Calls a network through CUDA graphs, one for every shape of its input, captured at the first use.
 
-A UNet call launches a thousand kernels; at small batches the host needs longer to launch them than the device to run
-them. Off CUDA, and where a capture fails, the network is simply called.
+A UNet call launches a thousand kernels; at small batches the host takes longer to launch them than the device to run
+them. Without CUDA, or if a capture fails, the network is called directly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from dpid.device import current, is_gpu, recording, side_stream
 
-_MOST = 2  # graphs kept, each with memory of its own: of whole batches, and of the last one of a run
+_MOST = 2  # graphs kept, each with memory of its own: one for full batches, one for the last, smaller one of a run
 _LOG = logging.getLogger("dpid")
 
 
@@ -27,7 +27,7 @@ class _Captured:
     changing: Any
     constant: Any
     out: Tensor
-    source: Any  # whose values ``constant`` holds now
+    source: Any  # the caller's object whose values ``constant`` holds
 
 
 def _clone(tree: Any) -> Any:
@@ -45,7 +45,7 @@ def _shapes(tree: Any) -> tuple[Any, ...]:
 
 
 class Graphed:
-    """``function(changing, constant)`` through CUDA graphs; its arguments are trees (tuple, dict, …) of tensors."""
+    """A callable that computes ``function(changing, constant)`` by CUDA graphs; arguments are trees of tensors."""
 
     def __init__(self, function: Callable[[Any, Any], Tensor]) -> None:
         self.function = function
@@ -53,7 +53,7 @@ class Graphed:
         self._usable = True
 
     def __call__(self, changing: Any, constant: Any) -> Tensor:
-        """What ``function`` returns; ``constant`` is copied only where it is another object than in the last call."""
+        """The result of ``function``; ``constant`` is copied only if it is another object than in the last call."""
         device = next(leaf.device for leaf in tree_leaves(changing) if isinstance(leaf, Tensor))
         if not is_gpu(device) or not self._usable:
             return self.function(changing, constant)
@@ -69,10 +69,10 @@ class Graphed:
             return captured.out.clone()
 
     def _of(self, changing: Any, constant: Any) -> _Captured | None:
-        """The graph of these shapes, captured if need be; None where a capture fails."""
+        """The graph for arguments of these shapes, captured if there is none yet; None if the capture fails."""
         shape = (_shapes(changing), _shapes(constant))
         if captured := self._captured.pop(shape, None):
-            self._captured[shape] = captured  # the last one used comes last
+            self._captured[shape] = captured  # moved to the end: the first one is the least recently used
             return captured
         while len(self._captured) >= _MOST:
             del self._captured[next(iter(self._captured))]
@@ -89,7 +89,7 @@ class Graphed:
 
     def _capture(self, changing: Any, constant: Any) -> _Captured:
         static = _clone(changing), _clone(constant)
-        # Libraries choose their algorithms and allocate workspaces outside the capture.
+        # Warm-up: the first calls choose algorithms and allocate workspaces, which no capture may contain.
         with side_stream(tree_leaves(static)[0].device):
             for _ in range(2):
                 self.function(*static)

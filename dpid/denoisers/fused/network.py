@@ -1,4 +1,4 @@
-"""The fused UNet in place of a pipeline's own: when it may stand in, its precision, its keys and values, its graphs."""
+"""Runs the fused UNet in place of a pipeline's own, in one precision and by CUDA graphs; and tells when it may."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dpid.denoisers.fused.graphs import Graphed
 from dpid.denoisers.fused.unet import FusedUNet, KeysValues, unsupported
 from dpid.denoisers.modes import PRECISIONS
 
-# fp32 kept where rounding costs most for next to no time: the last layers, whose output is what gets squared.
+# The last layers stay in fp32: their rounding biases the squared errors most, and they take next to no time.
 _LAST = ("conv_norm_out.", "conv_out.")
-# What a UNet that the fused path computes is made of. LoRA, IP-Adapter and their like bring modules of their own.
+# Classes of the modules of a plain Stable Diffusion UNet. LoRA, IP-Adapter and the like add modules of other classes.
 _MODULES = {
     "Attention", "BasicTransformerBlock", "Conv2d", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "DownBlock2D",
     "Downsample2D", "Dropout", "FeedForward", "GEGLU", "GroupNorm", "LayerNorm", "Linear", "ModuleList",
@@ -26,7 +26,7 @@ _PROCESSORS = {"AttnProcessor", "AttnProcessor2_0"}
 
 
 def not_plain(unet: nn.Module) -> str | None:
-    """What makes ``unet`` compute something else than a plain Stable Diffusion UNet, or None."""
+    """What makes ``unet`` differ from a plain Stable Diffusion UNet (another module, a hook, …), or None."""
     for name, module in unet.named_modules():
         kind = type(module)
         if kind.__name__ not in _MODULES or not kind.__module__.startswith(("diffusers.models.", "torch.nn.modules.")):
@@ -44,25 +44,25 @@ def not_plain(unet: nn.Module) -> str | None:
     return unsupported(unet.config)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=16)  # made once: inside the loop a copy from the host would wait for the device
+@lru_cache(maxsize=16)  # a copy from the host in every call would make it wait for the device
 def _sizes(height: int, width: int, device: torch.device) -> Tensor:
     return torch.tensor([[height, width, 0, 0, height, width]], device=device)
 
 
 def sizes_of(x: Tensor, factor: int) -> Tensor:
-    """SDXL's sizes [1, 6] of a picture with latents ``x`` [*,h,w]: original, crop (0, 0), target height and width."""
+    """SDXL's size conditioning [1, 6] for latents ``x`` [*,h,w]: original size, crop (0, 0), target size, in pixels."""
     height, width = x.shape[-2:]
     return _sizes(height * factor, width * factor, x.device)
 
 
 class FusedNetwork:
-    """The UNet's output of all conditions at once, in one precision.
+    """The fused UNet in one precision; calling it gives the output for all conditions.
 
     Parameters
     ----------
-    config, weights : of a ``UNet2DConditionModel``; weights of another type are converted, others shared
+    config, weights : of a ``UNet2DConditionModel``; weights that already have the type of ``precision`` are shared
     precision : "float32", "bfloat16" or "float16"
-    factor : pixels a side of a latent pixel
+    factor : the side of a latent pixel in pixels
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], precision: str, factor: int) -> None:
@@ -78,16 +78,16 @@ class FusedNetwork:
 
     @torch.inference_mode()
     def encode(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
-        """``encoded`` with the keys and values of every cross-attention, which depend on the texts alone."""
+        """``encoded`` texts together with "keys_values" of every cross-attention, which depend on the texts only."""
         return {**encoded, "keys_values": self.unet.encode(encoded["encoder_hidden_states"].to(self.dtype))}
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, t: Tensor, encoded: Mapping[str, Any]) -> Tensor:
-        """x [M,C,h,w], timesteps t [M], K conditions from :meth:`encode` -> [K,M,C,h,w]."""
+        """The UNet's output [K,M,C,h,w] for x [M,C,h,w], timesteps t [M] and K conditions from :meth:`encode`."""
         added = None
         if "text_embeds" in encoded:
             pooled = encoded["text_embeds"].to(self.dtype)
             added = self.unet.embed_added(pooled, sizes_of(x, self._factor).expand(len(pooled), -1))
-        # channels_last: pixels become tokens without a copy, and convolutions take no longer.
+        # channels_last: attention reads pixels as tokens without a copy, and convolutions are as fast.
         x = x.to(self.dtype, memory_format=torch.channels_last)
         return self.graphed((x, t, added), encoded["keys_values"])

@@ -1,12 +1,13 @@
-"""Stable Diffusion's UNet for K conditions at once, nothing computed twice.
+"""Stable Diffusion's UNet (SD 1.x, SD 2.x, SDXL) for K conditions at once, without repeated computations.
 
-A pure function of the weights of a diffusers ``UNet2DConditionModel`` (SD 1.x, SD 2.x, SDXL): the noisy latents, the
-time embedding and all that comes before the first cross-attention, up to its queries, do not depend on the condition
-and run once a sample; keys and values of the cross-attentions depend on the condition alone and are computed once by
-:meth:`FusedUNet.encode`; a skip connection from the shared part is convolved once for all conditions.
+It is a function of the weights of a diffusers ``UNet2DConditionModel``. Everything before the first cross-attention, up
+to its queries, does not depend on the condition and is computed once a sample; skip connections from that part are
+convolved once for all conditions. Keys and values of the cross-attentions depend only on the condition and are computed
+once by :meth:`FusedUNet.encode`.
 
-Activations are [k·M, C, H, W], condition-major, with k = 1 while they are shared and k = K afterwards, M = N·B samples
-times images; all samples of a condition are one long sequence of queries against its one set of keys and values.
+Activations are [k·M, C, H, W], condition-major, with M = N·B (samples times images), k = 1 before the first
+cross-attention and k = K after it. A cross-attention treats all samples of a condition as one long sequence of queries,
+since they share keys and values.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from torch.nn import functional
 from dpid import ops
 from dpid.denoisers.fused.layers import Layers
 
-KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # of every cross-attention, [K, heads, L, D]
+KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # {cross-attention: (keys, values)}, [K, heads, L, D]
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
 UP = ("UpBlock2D", "CrossAttnUpBlock2D")
-# Every other field of the configuration must have the value here: what it would change is not written below.
+# Values of the configuration that the code below assumes.
 _PLAIN: dict[str, Any] = {
     "act_fn": "silu", "addition_embed_type_num_heads": 64, "attention_type": "default", "center_input_sample": False,
     "class_embed_type": None, "class_embeddings_concat": False, "conv_in_kernel": 3, "conv_out_kernel": 3,
@@ -40,7 +41,7 @@ _PLAIN: dict[str, Any] = {
 
 
 def unsupported(config: Mapping[str, Any]) -> str | None:
-    """The first field of a ``UNet2DConditionModel`` configuration that :class:`FusedUNet` does not know, or None."""
+    """The first field of a ``UNet2DConditionModel`` configuration that :class:`FusedUNet` does not support, or None."""
     for name, value in _PLAIN.items():
         if config.get(name, value) != value:
             return f"{name} = {config[name]!r}"
@@ -63,7 +64,7 @@ def sinusoids(t: Tensor, width: int, flip_sin_to_cos: bool, freq_shift: float) -
 
 
 def _add(x: Tensor, y: Tensor) -> Tensor:
-    """x [k·M, …] + y [k'·M, …], of which one may be shared by all conditions of the other; ``x`` may be overwritten."""
+    """x [k·M, …] + y [k'·M, …] as [max(k, k')·M, …], where k or k' may be 1; ``x`` may be overwritten."""
     if len(x) >= len(y):
         x.view(-1, len(y), *x.shape[1:]).add_(y)
         return x
@@ -72,20 +73,20 @@ def _add(x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Call:
-    """What every block of one call needs."""
+    """The arguments of one call that every block needs."""
 
     samples: int  # M
-    emb: Tensor  # [M, E] or [K·M, E]
+    emb: Tensor  # time embedding, [M, E] or [K·M, E]
     keys_values: KeysValues
 
 
 class FusedUNet(Layers):
-    """eps or v of all conditions.
+    """The UNet; calling it gives its prediction (ε or v) for all conditions.
 
     Parameters
     ----------
     config : of the ``UNet2DConditionModel``; see :func:`unsupported`
-    weights : its parameters by name, shared, never copied
+    weights : its parameters {name: tensor}, shared, not copied
 
     Raises
     ------
@@ -136,14 +137,14 @@ class FusedUNet(Layers):
         return h.view(-1, *z.shape[:1], *h.shape[1:])
 
     def embed_added(self, pooled: Tensor, sizes: Tensor) -> Tensor:
-        """SDXL: pooled text [K, D] and sizes [K, 6] (original, crop, target) -> [K, E]."""
+        """SDXL's embedding [K, E] of the pooled text [K, D] and the sizes [K, 6] (original, crop, target)."""
         c = self.config
         waves = sinusoids(sizes, c["addition_time_embed_dim"], c["flip_sin_to_cos"], c["freq_shift"]).flatten(1)
         x = torch.cat((pooled, waves.to(pooled.dtype)), -1)
         return self.linear("add_embedding.linear_2", functional.silu(self.linear("add_embedding.linear_1", x)))
 
     def _time(self, t: Tensor, added: Tensor | None) -> Tensor:
-        """SiLU of the time embedding, [M, E], or [K·M, E] with ``added``; every resnet projects it."""
+        """SiLU of the time embedding: [M, E], or [K·M, E] with ``added``. Every ResNet block projects it."""
         c = self.config
         waves = sinusoids(t, c["block_out_channels"][0], c["flip_sin_to_cos"], c["freq_shift"])
         waves = waves.to(self.weights["conv_in.weight"].dtype)
@@ -183,7 +184,7 @@ class FusedUNet(Layers):
         return h
 
     def _resnet(self, name: str, h: Tensor, call: _Call, skip: Tensor | None = None) -> Tensor:
-        """h [k·M,C,H,W], in the upward path with a ``skip`` connection of lead k·M or M."""
+        """The ResNet block ``name`` of h [k·M,C,H,W]; on the way up with a ``skip`` connection [k·M,…] or [M,…]."""
         if skip is not None and len(skip) == len(h):
             h, skip = torch.cat((h, skip), 1), None
         x = (
@@ -202,9 +203,9 @@ class FusedUNet(Layers):
         return _add(x, functional.conv2d(skip, weight[:, h.shape[1] :]))
 
     def _joined(self, name: str, h: Tensor, skip: Tensor) -> Tensor:
-        """conv1(SiLU(norm1([h, skip]))) where ``skip`` [M,…] is shared by the conditions of h [K·M,…].
+        """conv1(SiLU(norm1(concat(h, skip)))) [K·M,…] for h [K·M,…] and ``skip`` [M,…] that all conditions share.
 
-        Channels of the skip whose group holds none of h are normalised and convolved once, not K times.
+        Groups of the norm without channels of h are normalised and convolved once, not K times.
         """
         groups = self.config["norm_num_groups"]
         size = (h.shape[1] + skip.shape[1]) // groups
@@ -222,7 +223,7 @@ class FusedUNet(Layers):
         return _add(x, functional.conv2d(shared, weight[:, cut:], padding=1))
 
     def _transformer(self, name: str, h: Tensor, call: _Call) -> Tensor:
-        """h [k·M,C,H,W] -> [K·M,C,H,W]."""
+        """The transformer ``name`` of h [k·M,C,H,W]: [K·M,C,H,W]."""
         height, width = h.shape[-2:]
         x = self.group_norm(f"{name}.norm", h, self.config["norm_num_groups"], 1e-6)
         linear = self.config.get("use_linear_projection", False)
@@ -239,7 +240,7 @@ class FusedUNet(Layers):
         return _add(x, h)
 
     def _block(self, name: str, x: Tensor, call: _Call) -> Tensor:
-        """x [k·M, T, C] -> [K·M, T, C]: self-attention, cross-attention, feed-forward."""
+        """Self-attention, cross-attention and feed-forward layer of x [k·M, T, C]: [K·M, T, C]."""
         n = self.layer_norm(f"{name}.norm1", x)
         q, k, v = (self._split(self.linear(f"{name}.attn1.to_{p}", n), name) for p in "qkv")
         y = self._merge(functional.scaled_dot_product_attention(q, k, v))
@@ -254,7 +255,7 @@ class FusedUNet(Layers):
         return _add(self.linear(f"{name}.ff.net.2", y), x)
 
     def _split(self, x: Tensor, name: str) -> Tensor:
-        """x [B, T, heads·D] -> [B, heads, T, D]."""
+        """x [B, T, heads·D] split into heads: [B, heads, T, D]."""
         heads = next(h for prefix, h in self._heads.items() if name.startswith(prefix))
         return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
