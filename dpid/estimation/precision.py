@@ -41,7 +41,7 @@ def for_one(precision: str, device: str | None, samples: int) -> str:
     It is ``precision``, except that "auto" becomes "float32" on a CPU for few samples: bfloat16 halves the time there,
     but measuring its bias takes ``PILOT`` samples in both types, which pays from four times as many samples on.
     """
-    on_cpu = not is_gpu(torch.device(device) if device else default_device())
+    on_cpu = device == "cpu" if device else not is_gpu(default_device())
     return "float32" if precision == "auto" and on_cpu and samples <= 4 * PILOT else precision
 
 
