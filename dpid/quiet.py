@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# Of libraries that others try to import: torchao warns of kernels that it cannot load, torch of what torchao registers.
+_LOGGERS = ("torchao", "torch.utils._pytree")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A context in which diffusers and transformers log only errors and show no progress bars."""
+    """A context in which other libraries, while they load, neither warn nor show progress; errors are still shown."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with _quiet_pipelines():
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _quiet_pipelines() -> Iterator[None]:
+    """The same of diffusers and transformers, which have switches of their own."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 
