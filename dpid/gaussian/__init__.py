@@ -124,7 +124,7 @@ def pid(
 
 
 def fit(samples: ArrayLike, dims: Sequence[int]) -> Array:
-    """The sample covariance [d, d] (divisor n - 1) of ``samples`` [n, d], columns in the order M, X, Y, for :func:`pid`.
+    """The sample covariance [d, d] (divisor n - 1) of ``samples`` [n, d], columns in the order M, X, Y.
 
     The mutual informations of a sample covariance are too large by :func:`information_bias`, about dm dx / 2n nats for
     I(M; X), and so are uniqueness and synergy. There is no correction of the atoms in closed form.
