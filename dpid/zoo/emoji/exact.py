@@ -2,7 +2,7 @@
 
 x is a scene as :func:`sprites.draw` draws it, in [-1, 1], averaged down by two, plus Gaussian noise (the corners of
 sprites are even, so that every pixel of x lies inside or outside a sprite). So x is a mixture of isotropic Gaussians,
-one for every choice of pictures, corners and background (docs/theory.md, eq. (59)). For "" there are 14 million of them,
+one for every choice of pictures, corners and background (docs/theory.md, eq. (59)). For "" there are 14 million,
 but given the background and the pictures the two halves of a scene are independent, and only the weights of the
 pictures depend on the caption.
 """
