@@ -34,10 +34,12 @@ Minimum = Callable[[Channels], float]
 
 
 def _from_union(union: Minimum) -> Minimum:
+    """The redundancy I_X + I_Y - I_∪ as a function of the channels."""
     return lambda c: c.information[0] + c.information[1] - union(c)
 
 
 def _from_deficiency(delta: Minimum) -> Minimum:
+    """The redundancy of docs/theory.md, eq. (48), as a function of the channels."""
     return lambda c: min(c.information[0] - delta(c), c.information[1] - delta(c.swapped()))
 
 

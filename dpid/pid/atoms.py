@@ -61,9 +61,11 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
 
     @cached_property
     def _at(self) -> dict[Sets, int]:
+        """{antichain: its row of ``flat``}."""
         return {node: i for i, node in enumerate(self.nodes)}
 
     def _name(self, node: Sets) -> Antichain:
+        """The antichain of masks as one of names."""
         return tuple(tuple(self.concepts[k] for k in members(mask)) for mask in node)
 
     def __getitem__(self, antichain: Antichain) -> Tensor:

@@ -114,6 +114,7 @@ def _fields(concepts: tuple[str, ...], article: str) -> dict[str, Any]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of all occupations and attributes, or of the user's pictures."""
     article = "" if bench.embedded else "a "
     if bench.scenes:
         return [replace(case, **_fields(case.concepts, article)) for case in bench.own_cases()]

@@ -31,6 +31,7 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of long prompts, or of the user's pictures with all their concepts."""
     if bench.scenes:
         return bench.own_cases(2, None)
     pictures: list[tuple[str, str, tuple[str, ...], Any]]

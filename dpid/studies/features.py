@@ -20,6 +20,7 @@ _PAIRS = (("zebra", "horse"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of pairs of similar objects, or of the user's pictures."""
     if bench.scenes:
         return bench.own_cases()
     cases = []

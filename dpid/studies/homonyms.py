@@ -115,6 +115,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 
 
 def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, Figure]:
+    """The synergies by role of the modifier, and the maps of one picture with every modifier."""
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     by_role = {role: column(of, "synergy") for (role,), of in grouped(default, "role").items()}
     shown: dict[str, PIDResult] = {}

@@ -48,6 +48,7 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of prompts with a word to delete, which is the first concept."""
     rows: list[int | None] = []
     if bench.scenes:  # the prompts alone: the picture that changes must be generated
         own = bench.own_cases()
@@ -109,7 +110,7 @@ def intervention(bench: Workbench) -> Study:
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     kinds = {kind: column(of, "change_latent") for (kind,), of in grouped(default, "kind").items()}
     return Study("intervention", {"intervention": rows}, {
-        "Change of the latents (root mean square) against what the deleted word told": _scatter(default),
+        "Change of the latents (root mean square) against the information of the deleted word": _scatter(default),
         "Change of the latents by the kind of the deleted word": figures.strips(kinds, "change"),
     }, _summary(rows))  # fmt: skip
 

@@ -23,6 +23,7 @@ _BUDGETS = (8, 16, 32)  # evaluations of every condition, at most the workbench'
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of drawn pictures, or of the user's pictures with masks; ``ValueError`` if there are none."""
     if bench.scenes:
         return [case for case in bench.own_cases(1, None) if case.masks()]
     if not bench.embedded:

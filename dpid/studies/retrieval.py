@@ -1,4 +1,4 @@
-"""Study of retrieval: is a true caption told from a false one? As with ARO (Yuksekgonul et al., 2023) in ITD."""
+"""Study of retrieval: choosing the true caption of two, as ITD does with ARO (Yuksekgonul et al., 2023)."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def _swapped(rng: random.Random, kind: str) -> tuple[tuple[str, ...], str, str]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases whose prompt is the true caption and whose concept is the false one; ``ValueError`` if there are none."""
     if bench.pairs:
         return [
             Case(f"{i:05d} {p.image.name}", p.open, p.true, (p.false,), columns={"kind": "own"}, row=p.row or i)
