@@ -1,4 +1,4 @@
-"""Known answers of exact models: the toy of one Gaussian word, the chain rule at the AND gate, wrong words."""
+"""Estimates compared with exact values: one Gaussian condition, the chain rule at an AND gate, wrong words."""
 
 from dataclasses import dataclass, field
 from math import log
@@ -14,28 +14,28 @@ from dpid.estimation.sampling import draw
 from dpid.pid import mean_stderr
 from dpid.prompts.plan import from_mapping, subsets_of
 
-# y, x, log p(x | y) / p(x), ½ ∫ E (ε̂_∅ - ε̂_y)² dλ for y ~ N(0,1), x | y ~ N(y,1)
+# For y ~ N(0,1), x | y ~ N(y,1): y, x, log p(x | y) / p(x), and i° (docs/theory.md, eq. (9)), in nats.
 TOY = (
     (1.0, 1.0, 0.596574, 0.289721), (1.0, 0.0, -0.153426, 0.539721), (1.0, -2.0, -3.153426, 1.380838),
     (0.0, 0.0, 0.346574, 0.039721), (0.0, 3.0, -1.903426, 0.551396),
     (2.0, 1.0, 0.096574, 1.482868), (2.0, 2.0, 1.346574, 1.039721),
 )  # fmt: skip
-AND_CHAIN = {(0, 1): -0.523, (1, 1): 0.523}  # E of i°(12) - i°(2) - i°(1 | 2) at (y1, y2)
+AND_CHAIN = {(0, 1): -0.523, (1, 1): 0.523}  # {(y1, y2): E of i°(12) - i°(2) - i°(1 | 2)}, nats
 PARAMETERISATIONS = ("eps", "v", "x0", "edm", "flow")
 
 
 @dataclass
 class Toy:
-    """x ~ N(0,2), x | y ~ N(y,1), x [1,1,1], as a network of the given parameterisation would be used.
+    """The exact denoiser of x | y ~ N(y,1), y ~ N(0,1), x [1,1,1], with the output of a given parameterisation.
 
-    What it predicts is the conditional mean of its own target given its own input, and is then turned into ε̂. With
-    z = a x + b ε, λ the log-SNR, a² = σ(λ), b² = σ(-λ):
+    As a network would, it predicts the conditional mean of its own target given its own input, from which ε̂ follows
+    (docs/theory.md, eq. (3)). With z = a x + b ε, λ the log-SNR, a² = σ(λ), b² = σ(-λ):
 
     - "eps"   ε given z
-    - "v"     a ε - b x given z; ε̂ = a v̂ + b z
-    - "x0"    x given z; ε̂ = (z - a x̂) / b
+    - "v"     a ε - b x given z
+    - "x0"    x given z
     - "edm"   x given x + s ε = z / a with s = e^{-λ/2}; ε̂ = (z / a - x̂) / s
-    - "flow"  ε - x given (1-t) x + t ε = z / (a + b), t = b / (a + b); ε̂ = z / (a + b) + (1-t) û
+    - "flow"  ε - x given (1-t) x + t ε = z / (a + b), t = b / (a + b)
     """
 
     parameterisation: str
@@ -46,24 +46,24 @@ class Toy:
 
     @property
     def logsnr_grid(self) -> Tensor:
-        """What lies outside adds less than 1e-4."""
+        """Log-SNRs [2001], outside of which the integrals have less than 1e-4 nats."""
         return torch.linspace(-12, 16, 2001, dtype=torch.float64)
 
     def encode_conditions(self, conditions: tuple[str, ...]) -> Conditions:
-        """Mean and variance of "" or "y"."""
+        """The mean and variance of x under the conditions "" and "y"."""
         moments = {"": (0.0, 2.0), "y": (self.y, 1.0)}
         return Conditions(tuple(conditions), torch.tensor([moments[c] for c in conditions], dtype=torch.float64))
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """z [N,B,1,1,1] -> [N,K,B,1,1,1]."""
+        """E[ε | z, condition] float32 [N,K,B,1,1,1] of z [N,B,1,1,1]."""
         mean, variance = (m.view(1, -1, 1, 1, 1, 1) for m in conditions.encoded.unbind(1))
         a, b = (s.double().sigmoid().sqrt().view(-1, *[1] * 5) for s in (logsnr, -logsnr))
         z = z.double()[:, None]
 
-        def expected(x: Tensor | float, eps: Tensor | float, i: Tensor | float, j: Tensor, seen: Tensor) -> Tensor:
-            """E[x · X + eps · ε | i X + j ε = seen], by linear regression."""
+        def expected(x: Tensor | float, eps: Tensor | float, i: Tensor | float, j: Tensor, given: Tensor) -> Tensor:
+            """E[x · X + eps · ε | i X + j ε = given], by linear regression."""
             slope = (x * i * variance + eps * j) / (i * i * variance + j * j)
-            return x * mean + slope * (seen - i * mean)
+            return x * mean + slope * (given - i * mean)
 
         if self.parameterisation == "eps":
             eps = expected(0.0, 1.0, a, b, z)
@@ -75,14 +75,14 @@ class Toy:
             s = (-logsnr.double() / 2).exp().view_as(a)
             eps = (z / a - expected(1.0, 0.0, 1.0, s, z / a)) / s
         else:
-            t, seen = b / (a + b), z / (a + b)
-            eps = seen + (1 - t) * expected(-1.0, 1.0, 1 - t, t, seen)
+            t, scaled = b / (a + b), z / (a + b)
+            eps = scaled + (1 - t) * expected(-1.0, 1.0, 1 - t, t, scaled)
         return eps.float()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A number of ours, its standard error, and what it must be."""
+    """An estimate, its standard error, and its exact value."""
 
     case: str
     what: str
@@ -92,18 +92,18 @@ class Answer:
 
     @property
     def z(self) -> float:
-        """The difference in standard errors; 1e-6 nats, what float32 sums leave, where there is no noise."""
+        """The error in standard errors, of which the least is 1e-6 nats: the rounding of float32 sums."""
         return (self.value - self.exact) / max(self.stderr, 1e-6)
 
 
 def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[Answer]:
-    """Both columns of ``TOY``."""
+    """Estimates of both columns of ``TOY`` with ``each`` samples in each of the ``replicates``."""
     found = []
     plan = from_mapping({(): "", ("y",): "y"})
     for y in dict.fromkeys(row[0] for row in TOY):
         rows = [row for row in TOY if row[0] == y]
         denoiser, x = Toy(parameterisation, y), torch.tensor([row[1] for row in rows]).view(-1, 1, 1, 1)
-        density = (-denoiser.logsnr_grid.abs() / 2).exp() + 0.02  # where the integrand lives, about
+        density = (-denoiser.logsnr_grid.abs() / 2).exp() + 0.02  # roughly that of the integrand
         samples = draw("adaptive", denoiser.logsnr_grid, each, replicates, torch.Generator().manual_seed(0),
                        density=density)  # fmt: skip
         f = set_function(evaluate(denoiser, x, (plan,), samples, seed=0, max_batch_size=2**17), plan)
@@ -116,7 +116,7 @@ def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[
 
 
 def elsewhere(pictures: int = 4096, each: int = 64) -> list[Answer]:
-    """Pictures that y = 1 does not describe, x ~ p(x): E iˢ is -KL(p(x) ‖ p(x | y)), but E i° the same above zero.
+    """Means of iˢ and i° over x ~ p(x), which y = 1 does not describe: -KL(p(x) ‖ p(x | y)) and its opposite.
 
     E log p(x | y) / p(x) = ½ ln 2 - ½ E (x - y)² + ¼ E x² = ½ ln 2 - ½ - ½ y².
     """
@@ -132,11 +132,11 @@ def elsewhere(pictures: int = 4096, each: int = 64) -> list[Answer]:
 
 
 def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
-    """x = ±1 + 0.1 n by y1 AND y2: what the chain rule f(12) = f(2) + f(1 | 2) leaves, of both estimators."""
-    odds = {0: (1.0, 0.0), 1: (0.5, 0.5)}  # of x = -1 and x = +1, where one bit is known
+    """Mean deviations from the chain rule f(12) = f(2) + f(1 | 2), for x = ±1 + 0.1 n with the sign y1 AND y2."""
+    bit = {0: (1.0, 0.0), 1: (0.5, 0.5)}  # P(x = -1) and P(x = +1), given one of the bits
     found = []
     for (y1, y2), expected in AND_CHAIN.items():
-        weights = {"": (0.75, 0.25), "one": odds[y1], "two": odds[y2], "both": (0.0, 1.0) if y1 and y2 else (1.0, 0.0)}
+        weights = {"": (0.75, 0.25), "one": bit[y1], "two": bit[y2], "both": (0.0, 1.0) if y1 and y2 else (1.0, 0.0)}
         plan = from_mapping(dict(zip(subsets_of(("y1", "y2")), weights, strict=True)))
         means = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
         denoiser = MixtureDenoiser(means, 0.1, {k: torch.tensor(w) for k, w in weights.items()})
@@ -157,7 +157,7 @@ def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
 
 
 def words(pictures: int = 512, each: int = 64) -> list[Answer]:
-    """E over x ~ p(x | F) of iʳ(S) - log p(x | y_S) / p(x) is zero, for words that are right and for a wrong one."""
+    """Means over x ~ p(x | F) of iʳ(S) - log p(x | y_S) / p(x), exactly zero, for true words and for a wrong one."""
     found = []
     for wrong in (False, True):
         case = known.mixture((-8.0, 13.0), wrong=wrong)
@@ -167,8 +167,8 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
         sums = evaluate(denoiser, x, (case.plan,), samples, seed=4, max_batch_size=2**13)
         f = set_function(sums, case.plan)["rao-blackwell"].mean(0).sum((-2, -1))  # [3,B]
         for i, condition in enumerate(("one", "two", "both")):
-            rest = f[i] - denoiser.log_ratio(x, condition, "")
-            mean, error = mean_stderr(rest)
+            difference = f[i] - denoiser.log_ratio(x, condition, "")
+            mean, error = mean_stderr(difference)
             found.append(
                 Answer(case.name, f"E of rao-blackwell - log-ratio, {condition}", float(mean), float(error), 0.0)
             )
@@ -176,7 +176,7 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
 
 
 def measure() -> list[dict[str, object]]:
-    """All answers, as rows of the ledger; the metric holds what the value must be."""
+    """All estimates as rows of the ledger; the name of the metric contains the exact value."""
     found = [a for p in PARAMETERISATIONS for a in toy(p)] + elsewhere() + and_gate() + words()
     worst = max(abs(a.z) for a in found)
     print(f"{len(found)} known answers, the farthest {worst:.1f} standard errors off")

@@ -1,12 +1,12 @@
-"""Equal-error benchmark: root mean square error against UNet evaluations, for ITD's sampling and for ours.
+"""How many UNet evaluations ITD's sampling rule and those of dpid need for the same error.
 
 ``python benchmarks/bench_accuracy.py`` measures what is not yet in build/accuracy, then prints, draws docs/accuracy.png
-and records in the ledger; ``--only PIECE`` measures one piece (the embedded model's take minutes each).
+and records in the ledger; ``--only PIECE`` measures one piece (those of the embedded model take minutes).
 
-ITD draws independent log-SNRs from a logistic density with one noise each (Kong et al., 2023); to be fair to it, every
-condition sees the same noise, which its code does not see to. Its error is σ/√N exactly, so that one pool of single
-samples tells all of it. Ours is the mean of interleaved replicates, as :meth:`dpid.Explainer.explain` computes it: one
-grid, whatever their number. It is measured at every N; at equal error ITD needs (σ / our error)² evaluations.
+ITD draws independent log-SNRs from a logistic density (Kong et al., 2023). Here all conditions share the noise, which
+is better than in its code. Its error is exactly σ/√N, so that single samples suffice to measure σ. The error of dpid,
+of the mean of interleaved replicates as :meth:`dpid.Explainer.explain` computes it, is measured at every N; for the
+same error ITD needs (σ / error)² evaluations.
 """
 
 import json
@@ -30,7 +30,7 @@ from dpid.prompts.plan import plan
 ROOT = Path(__file__).parents[1]
 HELDOUT, WORK, FIGURE = ROOT / "tests" / "data" / "heldout", ROOT / "build" / "accuracy", ROOT / "docs" / "accuracy.png"
 TRAINED = (-5.364, 7.069)  # Stable Diffusion's log-SNRs, whose grid the embedded model shares
-PICTURES = range(0, 160, 20)  # every twentieth of the held-out scenes that show two things
+PICTURES = range(0, 160, 20)  # every twentieth of the held-out scenes of two objects
 REPLICATES, SIZES = 4, (8, 16, 32, 64)
 LEVELS = ("image", "pixel")
 RULES = {"itd": "iid logistic (ITD)", "shifted-grid": "shifted antithetic grid", "adaptive": "adaptive grid"}
@@ -38,11 +38,12 @@ RULES = {"itd": "iid logistic (ITD)", "shifted-grid": "shifted antithetic grid",
 
 @cache
 def explainer() -> dpid.Explainer:
+    """The explainer of the embedded model."""
     return dpid.Explainer.from_pretrained("emoji")
 
 
 def heldout(number: int) -> known.Case:
-    """A held-out scene under the embedded model in float32, as ``dpid explain`` computes so few samples."""
+    """A held-out scene under the embedded model in float32, which ``precision="auto"`` chooses for so few samples."""
     scene = json.loads((HELDOUT / "index.json").read_text())[number]
     denoiser = explainer().denoiser.at("float32")
     picture = to_pixels(open_image(HELDOUT / scene["file"]), (64, 64))
@@ -52,7 +53,7 @@ def heldout(number: int) -> known.Case:
 
 @cache
 def case_of(name: str, seed: int = 0) -> known.Case:
-    """The case of that name; of an exact model, the picture of ``seed``."""
+    """The case ``name``; for an exact model, ``seed`` draws the picture."""
     if name.startswith("emoji"):
         return heldout(int(name.split("-")[1]))
     return {"gaussian": known.gaussian, "mixture": known.mixture}[name](TRAINED, seed=seed)
@@ -60,7 +61,7 @@ def case_of(name: str, seed: int = 0) -> known.Case:
 
 @cache
 def density_of(name: str) -> torch.Tensor:
-    """For "adaptive": the one that the embedded model comes with; of an exact model, that of another picture."""
+    """The density for "adaptive": that of the embedded model; for an exact model, one learnt from another picture."""
     shipped = explainer().density if name.startswith("emoji") else None
     return case_of(name, seed=1).density(seed=2) if shipped is None else shipped
 
@@ -69,12 +70,12 @@ MODELS = {"gaussian": ("gaussian",), "mixture": ("mixture",), "emoji": tuple(f"e
 
 
 def stacked(f: dict[str, torch.Tensor]) -> torch.Tensor:
-    """{estimator: [G,3,H,W]} -> [G,3,3,H,W]."""
+    """Estimates {estimator: [G,3,H,W]} as one tensor [G,3,3,H,W]."""
     return torch.stack([f[name] for name in ESTIMATORS], 1)
 
 
 def truth(name: str) -> torch.Tensor:
-    """Closed form, or a long run: [1 or replicates of it, 3 estimators, 3 subsets, H, W]."""
+    """The truth [G, 3 estimators, 3 subsets, H, W]: in closed form, G = 1, or G replicates of a long run."""
     case = case_of(name)
     if name == "gaussian":
         return stacked({k: v[None] for k, v in known.gaussian_sums(case).items()})
@@ -82,7 +83,7 @@ def truth(name: str) -> torch.Tensor:
 
 
 def run(name: str, rule: str, size: int, repeats: int) -> torch.Tensor:
-    """``repeats`` estimates of ``size`` samples a condition, [repeats, replicates, 3 estimators, 3 subsets, H, W]."""
+    """``repeats`` estimates from ``size`` samples each, [repeats, replicates, 3 estimators, 3 subsets, H, W]."""
     case = case_of(name)
     if rule == "itd":
         return stacked(case.replicates("logistic", 1, repeats, seed=1, antithetic=False))[:, None]
@@ -92,7 +93,7 @@ def run(name: str, rule: str, size: int, repeats: int) -> torch.Tensor:
 
 
 def repeats(name: str, rule: str, size: int) -> int:
-    """Enough that the bootstrap is narrow, few enough that a piece on the embedded model takes minutes."""
+    """The number of estimates: a piece of the embedded model then takes minutes, and bootstrap intervals are narrow."""
     if name.startswith("emoji"):
         return 1024 if rule == "itd" else 16 if size == 64 else 40
     return 20000 if rule == "itd" else 500
@@ -104,12 +105,12 @@ def pieces() -> dict[str, tuple[str, str]]:
 
 
 def kept(piece: str) -> Path:
-    """Where a piece is kept; the embedded model's by its weights and density."""
+    """The file of a piece; for the embedded model its name contains the fingerprint of weights and density."""
     return WORK / (f"{piece}-{fingerprint('emoji')}.npz" if piece.startswith("emoji") else f"{piece}.npz")
 
 
 def measure(piece: str) -> None:
-    """Run one piece into ``WORK``."""
+    """Measure one piece and save it in ``WORK``."""
     name, what = pieces()[piece]
     with torch.inference_mode():
         if what == "truth":
@@ -122,9 +123,9 @@ def measure(piece: str) -> None:
 
 
 def squares(name: str, rule: str) -> dict[int, np.ndarray]:
-    """Squared errors {N: [repeats, 3 estimators, 2 levels]}, mean over subsets and pixels.
+    """Squared errors {N: [repeats, 3 estimators, 2 levels]}, means over subsets and pixels.
 
-    The truth of a long run has an error of its own, which is taken off: its variance is known from its replicates.
+    The variance of the truth, which is known from the replicates of its long run, is subtracted.
     """
     long = np.load(kept(f"{name}-truth"))["0"].astype(np.float64)
     exact = long.mean(0)
@@ -139,9 +140,9 @@ def squares(name: str, rule: str) -> dict[int, np.ndarray]:
 
 
 def resampled(rng: np.random.Generator, values: list[np.ndarray], share: np.ndarray) -> np.ndarray:
-    """Means [1000, 3, 2] of bootstrap resamples of every picture's ``values`` [repeats, 3, 2], weighed by ``share``.
+    """Means [1000,3,2] of bootstrap resamples of every picture's ``values`` [repeats,3,2], weighted by ``share``.
 
-    ``share`` [1000, pictures]: of resamples of the pictures, the same for all rules, which are compared on them.
+    ``share`` [1000, pictures] are the weights of resampled pictures, the same for all rules, since these are compared.
     """
     means = []
     for v in values:
@@ -151,7 +152,7 @@ def resampled(rng: np.random.Generator, values: list[np.ndarray], share: np.ndar
 
 
 def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[str, object]]]:
-    """Root mean square errors {rule: {N: [3, 2]}} over the pictures of a model, and the ledger's rows of ratios."""
+    """Root mean square errors {rule: {N: [3,2]}} over the pictures of a model, and the ledger's rows of ratios."""
     rng, curves, rows = np.random.default_rng(0), {}, []
     data = {rule: [squares(name, rule) for name in MODELS[model]] for rule in RULES}
     single = np.mean([d[1].mean(0) for d in data["itd"]], 0)
@@ -178,7 +179,7 @@ def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[s
 
 
 def draw(curves: dict[str, dict[str, dict[int, np.ndarray]]]) -> None:
-    """Error against evaluations, a column a model: above the whole image, below its pixels."""
+    """Draw the error against evaluations: a column for every model, images above, pixels below."""
     matplotlib.use("agg")
     from matplotlib import pyplot, ticker
 

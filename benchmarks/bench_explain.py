@@ -1,7 +1,7 @@
-"""How long ``dpid explain`` takes as a process at default settings, and how much of it is import and load.
+"""The wall time of the command ``dpid explain`` with default options, and of importing and loading alone.
 
-``python benchmarks/bench_explain.py [--runs 7]``, on an idle machine. The numbers that the process writes are checked
-against those of an explainer in this one.
+``python benchmarks/bench_explain.py [--runs 7]``, on an idle machine. The numbers that the command writes are compared
+with those of an explainer in this process.
 """
 
 import json
@@ -21,27 +21,27 @@ import dpid
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 IMAGE, PROMPT, CONCEPTS = DATA / "040.png", "a horse and a cake", ("horse", "cake")
-# The end of a process takes time of its own.
+# Without the clean-up at the end of a process, which takes time of its own.
 LOAD = "import os, dpid; dpid.Explainer.from_pretrained('emoji'); os._exit(0)"
 
 
 def took(*command: str) -> float:
-    """Wall time of ``command`` in seconds."""
+    """The wall time of ``command`` in seconds; ``CalledProcessError`` if it fails."""
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, cwd=tempfile.gettempdir())
     return time.perf_counter() - began
 
 
 def check(out: Path) -> None:
-    """``out``/result.json has the same numbers as :meth:`dpid.Explainer.explain`."""
+    """Exit unless ``out``/result.json has the redundancy that :meth:`dpid.Explainer.explain` returns."""
     written = json.loads((out / "result.json").read_text())["redundancy"]["value"]
     here = dpid.Explainer.from_pretrained("emoji").explain(IMAGE, PROMPT, CONCEPTS).redundancy.value
-    # Batches are summed in another order with another number of threads.
+    # With another number of threads sums of float32 are in another order.
     if not math.isclose(written, here, rel_tol=1e-3):
         raise SystemExit(f"explain wrote a redundancy of {written}, expected {here}")
 
 
-def main(runs: Annotated[int, typer.Option(help="Of each, in turn.")] = 7) -> None:
+def main(runs: Annotated[int, typer.Option(help="Runs of every command, in turn.")] = 7) -> None:
     """Measure and record in the ledger."""
     with tempfile.TemporaryDirectory() as folder:
         concepts = [word for c in CONCEPTS for word in ("-c", c)]

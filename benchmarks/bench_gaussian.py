@@ -1,8 +1,8 @@
-"""The Gaussian PID against the published solver of the ~ decomposition (gpid) and against closed forms.
+"""Time and error of the Gaussian PID, compared with gpid, the published solver of the ~ decomposition.
 
-``python benchmarks/bench_gaussian.py [--gpid PATH]``, PATH the ``src`` folder of a copy of gpid. Every case is checked
-in the same run, against the sum of its independent parts or against a semidefinite programme; contenders take turns on
-one thread, medians and paired ratios go to the ledger.
+``python benchmarks/bench_gaussian.py [--gpid PATH]``, PATH the ``src`` folder of a copy of gpid. The result of every
+case is compared with the sum of its independent parts, or with that of a semidefinite programme. The solvers take turns
+on one thread; medians and paired ratios go to the ledger.
 """
 
 import statistics
@@ -26,12 +26,12 @@ Solver = Callable[[Array, tuple[int, int, int]], float]  # redundancy in bits
 
 
 def orthogonal(rng: np.random.Generator, d: int) -> Array:
-    """A random orthogonal matrix [d, d]."""
+    """A random orthogonal matrix [d,d]."""
     return np.linalg.qr(rng.normal(size=(d, d)))[0]
 
 
 def parts(x: Array, y: Array, seed: int) -> Array:
-    """Covariance of scalar channels of gains ``x`` and ``y`` [d] side by side; M, X and Y each turned."""
+    """The covariance of d independent scalar channels of gains ``x`` and ``y`` [d]; M, X and Y randomly rotated."""
     rng, d = np.random.default_rng(seed), len(x)
     m = orthogonal(rng, d)
     h = np.vstack((orthogonal(rng, d) @ np.diag(x) @ m, orthogonal(rng, d) @ np.diag(y) @ m))
@@ -39,19 +39,19 @@ def parts(x: Array, y: Array, seed: int) -> Array:
 
 
 def dense(d: int, seed: int) -> Array:
-    """Covariance of random channels, gains N(0, 1.5²/d), and correlated noise."""
+    """The covariance of random channels, with gains N(0, 1.5²/d) and correlated noise."""
     rng = np.random.default_rng(seed)
     h, a = 1.5 * rng.normal(size=(2 * d, d)) / np.sqrt(d), 0.5 * rng.normal(size=(2 * d, 2 * d)) / np.sqrt(2 * d)
     return np.block([[np.eye(d), h.T], [h, h @ h.T + np.eye(2 * d) + a @ a.T]])
 
 
 def ours(cov: Array, dims: tuple[int, int, int]) -> float:
-    """R of ~ by ``dpid.gaussian``."""
+    """The redundancy of ~ in bits by ``dpid.gaussian``."""
     return gaussian.pid(cov, dims).redundancy
 
 
 def load_gpid(path: str) -> Solver:
-    """R of ~ by gpid; its warnings of an iteration limit are part of what is measured, not of the output."""
+    """A function that returns the redundancy of ~ in bits by gpid, without its warnings of an iteration limit."""
     sys.path.insert(0, path)
     from gpid.tilde_pid import exact_gauss_tilde_pid
 
@@ -66,7 +66,7 @@ def load_gpid(path: str) -> Solver:
 def measure(
     rows: list[dict[str, Any]], case: str, cov: Array, exact: float | None, solvers: dict[str, Solver], budget: float
 ) -> None:
-    """Time, ratio, error (or difference from ours where nothing is exact) of one case."""
+    """Append the times, ratios and errors of one case; differences from ours where no exact value is known."""
     d = len(cov) // 3
     dims = (d, d, d)
     times = paired({name: lambda f=f: f(cov, dims) for name, f in solvers.items()}, "cpu", budget)
@@ -86,12 +86,12 @@ def measure(
 
 
 def scalar_redundancy(x: Array, y: Array) -> float:
-    """R of ~ of scalar channels side by side: the lesser information of each (bits)."""
+    """The redundancy in bits of ~ of independent scalar channels: the sum of each one's smaller information."""
     return float(0.5 * np.log2(1 + np.minimum(x, y) ** 2).sum())
 
 
 def deficiency(x: Array, y: Array) -> float:
-    """R of the exact deficiency of scalar channels side by side; δ at t² + x y t = 1 + x² where x > y (bits)."""
+    """The redundancy in bits by deficiency of independent scalar channels; δ is at t² + x y t = 1 + x² where x > y."""
 
     def delta(a: Array, b: Array) -> float:
         t = (-a * b + np.sqrt((a * b) ** 2 + 4 * (1 + a * a))) / 2
@@ -103,12 +103,12 @@ def deficiency(x: Array, y: Array) -> float:
 
 
 def main(
-    gpid: Annotated[str, typer.Option(help="The src folder of a copy of gpid; without it only ours is timed.")] = "",
-    budget: Annotated[float, typer.Option(help="Seconds a case, at least five rounds.")] = 3.0,
+    gpid: Annotated[str, typer.Option(help="The src folder of a copy of gpid; without it dpid alone is timed.")] = "",
+    budget: Annotated[float, typer.Option(help="Seconds for every case; at least five rounds.")] = 3.0,
 ) -> None:
     """Measure and record in the ledger."""
     torch.set_num_threads(1)  # for the ledger's note of the machine
-    threadpool_limits(1)  # two BLAS threads wait for one another on matrices this small
+    threadpool_limits(1)  # on matrices this small, two threads of BLAS are slower than one
     solvers: dict[str, Solver] = {"ours": ours}
     if gpid:
         solvers["gpid"] = load_gpid(gpid)
@@ -121,7 +121,7 @@ def main(
         if d <= 8:
             exact = gaussian.pid(dense(d, d), (d, d, d), solver="sdp").redundancy
         measure(rows, f"dense d={d}", dense(d, d), exact, solvers if d <= 64 else only, budget)
-        # The iteration limit of gpid takes minutes above eight dimensions.
+        # Above eight dimensions gpid takes minutes, until its iteration limit.
         measure(
             rows, f"equal channels d={d}", parts(x * 0 + 1, x * 0 + 1, d), d / 2, solvers if d <= 8 else only, budget
         )

@@ -1,4 +1,4 @@
-"""How good the embedded model is: does it draw what the word says, and do the maps find where the word is?
+"""The quality of the embedded model: does it draw what a word means, and do its maps show where that is?
 
 ``python benchmarks/bench_model.py [--model emoji] [--samples 16]``.
 """
@@ -24,12 +24,12 @@ from dpid.zoo.emoji import scenes
 from dpid.zoo.emoji.sprites import read
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
-EACH = 4  # pictures a word
-SEEDS = 3  # of noise, for each picture with an absent word
+EACH = 4  # pictures generated from every word
+SEEDS = 3  # seeds of the noise for every picture explained by an absent word
 
 
 def nearest(images: list[Image.Image]) -> list[str]:
-    """The emoji that explains most of what was drawn, at any place, on the picture's own background.
+    """The name of the emoji that is most similar to each of ``images``, at any place on the image's own background.
 
     With D the picture and A the emoji, both less the background, pasting A at a place changes the squared error by
     |A|² - 2 D·A; the emoji with the largest drop is the nearest.
@@ -49,7 +49,7 @@ def nearest(images: list[Image.Image]) -> list[str]:
 
 
 def generation(model: str, rows: list[dict[str, object]]) -> None:
-    """Every thing and every sense from its word, ``EACH`` pictures of each."""
+    """Append how often pictures generated from the word for an object or a sense show it."""
     pipe = load_pipeline(model)
     wanted = [(words[0], {name}) for name, (_, words) in scenes.THINGS.items()]
     wanted += [(p, {p}) for p in scenes.PICTURES if " " in p]
@@ -67,12 +67,12 @@ def generation(model: str, rows: list[dict[str, object]]) -> None:
 
 
 def auc(values: torch.Tensor, labels: torch.Tensor) -> float:
-    """Area under the ROC curve of ``values`` against boolean ``labels``."""
+    """The area under the ROC curve of ``values`` for boolean ``labels``."""
     return float(roc_auc_score(labels.flatten().numpy(), values.flatten().numpy()))
 
 
 def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]]) -> None:
-    """How often a word that the picture does not show is negative beyond its error; F is the true prompt."""
+    """Append how often a word for what is not shown has information below zero by more than its error."""
     rng = random.Random(0)
     below: dict[tuple[str, str], list[float]] = {}
     for i, scene in enumerate(json.loads((DATA / "index.json").read_text())):
@@ -103,7 +103,7 @@ def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]
 
 
 def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: list[dict[str, object]]) -> None:
-    """AUC of i(x; y) maps over all pixels, and of U maps on their own against the other thing, every estimator."""
+    """Append the AUC, for masks, of information maps and of uniqueness maps by every estimator."""
     scores: dict[tuple[str, str], list[float]] = {}
     for i, scene in enumerate(json.loads((DATA / "index.json").read_text())):
         labels = torch.from_numpy(np.array(Image.open(DATA / scene["masks"]).convert("P")))
@@ -111,8 +111,8 @@ def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: lis
         result = explainer.explain(
             DATA / scene["file"], scene["prompt"], concepts, samples=samples, smooth=smooth, seed=i
         )
-        # A latent pixel belongs to a thing that covers more than half of its 4×4 pixels.
-        # A word that no mask is the truth of has none.
+        # A latent pixel belongs to an object that covers more than half of its 4×4 pixels. A word such as "female" has
+        # no mask.
         cover = [n and functional.avg_pool2d((labels == n).float()[None], 4)[0] for n in scene["labels"]]
         own = [None if c is None else c > 0.5 for c in cover]
         two = len(scene["pictures"]) == 2
@@ -138,9 +138,9 @@ def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: lis
 
 def main(
     model: str = "emoji",
-    samples: Annotated[int, typer.Option(help="Evaluations a condition.")] = 16,
-    smooth: Annotated[int, typer.Option(help="Pixels a side that a map's pixel is the mean of.")] = 3,
-    draw: Annotated[bool, typer.Option(help="Also measure generation.")] = True,
+    samples: Annotated[int, typer.Option(help="Evaluations of every condition.")] = 16,
+    smooth: Annotated[int, typer.Option(help="Side of the square that maps are smoothed over.")] = 3,
+    draw: Annotated[bool, typer.Option(help="Measure generation, too.")] = True,
 ) -> None:
     """Measure and record in the ledger."""
     explainer = dpid.Explainer.from_pretrained(model)

@@ -1,9 +1,8 @@
-"""Both ops against torch eager, torch.compile and the reference, and against the machine's own bandwidth.
+"""Speed of the ops, compared with torch in eager mode, with torch.compile and with the bandwidth of the machine.
 
-``python benchmarks/bench_ops.py [--device cpu] [--quick]``. Every contender is checked against the float64 reference in
-the same run (Match), contenders take turns, medians and paired ratios are printed and go to the ledger. On a GPU the
-time is the device's own, of kernels that find nothing of theirs in its cache, and the Triton kernels of the UNet are
-measured against torch's as well.
+``python benchmarks/bench_ops.py [--device cpu] [--quick]``. The ops are compared with the float64 reference in the same
+run (Match). All implementations take turns; medians and paired ratios are printed and go to the ledger. On a GPU the
+time is that of the device, with an empty cache, and the Triton kernels of the UNet are compared with torch as well.
 """
 
 import statistics
@@ -22,18 +21,21 @@ from dpid.ops import compiled, reference
 
 LATENTS = {"SD 4x64x64": (4, 64, 64), "SDXL 4x128x128": (4, 128, 128), "Flux 16x128x128": (16, 128, 128)}
 Case = dict[str, Any]
-Measured = tuple[dict[str, list[float]], list[Case]]  # seconds of every contender, further rows
+Measured = tuple[dict[str, list[float]], list[Case]]  # seconds of every implementation, further rows
 
 
 def wall(run: Callable[[], object]) -> float:
-    """Seconds of ``run`` on the CPU."""
+    """The seconds that ``run`` takes on the CPU."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
 
 
 class Cold:
-    """Seconds of ``run`` on the GPU, its cache emptied first; the host is ahead by then and its time does not show."""
+    """Measures the seconds that ``run`` takes on the GPU with an empty cache.
+
+    Emptying it takes long enough for the host to launch ``run`` meanwhile, so that its time is not included.
+    """
 
     def __init__(self) -> None:
         self.other = torch.empty(2**30, dtype=torch.uint8, device="cuda")
@@ -49,7 +51,7 @@ class Cold:
 
 
 def paired(contenders: dict[str, Callable[[], object]], device: str, budget: float) -> dict[str, list[float]]:
-    """Seconds of every contender, in turns for ``budget`` seconds after a warm-up; at least 5 rounds."""
+    """{name: seconds of every run}, in turns for ``budget`` seconds after a warm-up; at least 5 rounds."""
     seconds = Cold() if device == "cuda" else wall
     for run in contenders.values():
         run()
@@ -62,7 +64,7 @@ def paired(contenders: dict[str, Callable[[], object]], device: str, budget: flo
 
 
 def bandwidths(device: str) -> dict[str, float]:
-    """Bytes/s of the machine: reading (a sum) and copying 256 MiB, the best of 9."""
+    """The bandwidths of the machine in bytes/s: reading (a sum) and copying 256 MiB, the best run."""
     x = torch.rand(2**26, device=device)
     y = torch.empty_like(x)
     size = x.numel() * 4
@@ -71,7 +73,7 @@ def bandwidths(device: str) -> dict[str, float]:
 
 
 def eager_channel(x: torch.Tensor, logsnr: torch.Tensor) -> torch.Tensor:
-    """torch.randn and the two-term mix."""
+    """z [N,B,C,H,W] as torch users write it, with torch.randn."""
     shape = (-1, 1, 1, 1, 1)
     a, b = logsnr.sigmoid().sqrt().view(shape), (-logsnr).sigmoid().sqrt().view(shape)
     return a * x + b * torch.randn(len(logsnr), *x.shape, device=x.device)
@@ -81,7 +83,7 @@ def eager_accumulate(
     gaps: torch.Tensor, residuals: torch.Tensor, eps_hat: torch.Tensor, eps: torch.Tensor, weight: torch.Tensor,
     replicate: torch.Tensor, pairs: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """The plain broadcast-and-sum form; the noise is given to it, ours regenerates it."""
+    """The op accumulate by broadcasting; the noise is an argument here, while the op generates it again."""
     gap = 0.5 * (eps_hat[:, pairs[:, 0]] - eps_hat[:, pairs[:, 1]]).square().sum(3)
     residual = 0.5 * (eps[:, None] - eps_hat).square().sum(3)
     gaps.index_add_(0, replicate, weight.view(-1, 1, 1, 1, 1) * gap)
@@ -90,12 +92,12 @@ def eager_accumulate(
 
 
 def match(got: torch.Tensor, exact: torch.Tensor, tolerance: float) -> bool:
-    """Largest error, relative to the largest value, within ``tolerance``."""
+    """Whether the largest error, relative to the largest value, is within ``tolerance``."""
     return bool((got.double() - exact).abs().max() <= tolerance * exact.abs().max())
 
 
 def report(rows: list[Case], op: str, case: str, times: dict[str, list[float]], extra: list[Case]) -> None:
-    """Median of ours, median of the paired ratios against everyone else, then ``extra``."""
+    """Append the median of ours, the medians of the paired ratios of all others, and ``extra``."""
     ours = times["ours"]
     n = len(ours)
     rows.append({"case": case, "metric": f"{op}: ours", "value": statistics.median(ours) * 1e3, "stderr": None, "n": n,
@@ -109,13 +111,13 @@ def report(rows: list[Case], op: str, case: str, times: dict[str, list[float]], 
 
 
 def partners(n: int, device: str) -> torch.Tensor:
-    """Sample ids [N] in antithetic pairs, as the engine draws them."""
+    """Sample ids [N] in antithetic pairs, as in an explanation."""
     half = torch.arange((n + 1) // 2, device=device)
     return torch.stack((half, ~half), -1).flatten()[:n]
 
 
 def channel(shape: tuple[int, ...], n: int, device: str, peak: dict[str, float], budget: float) -> Measured:
-    """noisy_channel at N = ``n``."""
+    """Times of the op noisy_channel and of others at N = ``n``, and rows on its bandwidth and errors."""
     x = torch.randn(1, *shape, device=device)
     logsnr, ids = torch.linspace(-5, 7, n, device=device), partners(n, device)
     inductor = torch.compile(eager_channel)
@@ -135,7 +137,7 @@ def channel(shape: tuple[int, ...], n: int, device: str, peak: dict[str, float],
 
 
 def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[str, float], budget: float) -> Measured:
-    """accumulate at N = ``n``, K = ``k`` and all pairs."""
+    """Times of the op accumulate and of others at N = ``n``, K = ``k`` and all pairs, and rows as for noisy_channel."""
     c, h, w = shape
     pairs = torch.tensor(list(combinations(range(k), 2)), device=device)
     ids = partners(n, device)
@@ -159,11 +161,11 @@ def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[s
         "eager": lambda: eager_accumulate(*into, eps_hat, eps, *rest),
         "compile": lambda: inductor(*into, eps_hat, eps, *rest),
     }
-    if n * k * c <= 256:  # beyond that the float64 reference takes seconds
+    if n * k * c <= 256:  # for more the float64 reference takes seconds
         contenders["reference"] = lambda: reference.accumulate(*into, eps_hat, *rest, ids, 1)
     times = paired(contenders, device, budget)
     seconds = statistics.median(times["ours"])
-    # Subtract, multiply, add for each squared difference; eps costs about 60 operations for each value.
+    # A squared difference takes three operations, a value of the noise about 60.
     operations = n * c * h * w * (3 * (k + len(pairs)) + 60)
     share = 4 * eps_hat.numel() / seconds / peak["read"]
     return times, [{"metric": "accumulate: share of read bandwidth", "value": share, "unit": ""},
@@ -172,7 +174,7 @@ def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[s
 
 
 def unet_ops(rows: list[Case], budget: float) -> None:
-    """The Triton kernels of the UNet against torch's, at the widest layers of SD 1.5 in fp16, 16 evaluations a call."""
+    """Append times of the UNet's Triton kernels and of torch, at the widest layers of SD 1.5, fp16, 16 evaluations."""
 
     def randn(*size: int) -> torch.Tensor:
         return torch.randn(*size, device="cuda", dtype=torch.float16)
@@ -193,7 +195,7 @@ def unet_ops(rows: list[Case], budget: float) -> None:
 
 
 def overhead(rows: list[Case], device: str) -> None:
-    """One call on a 4×8×8 input, less the kernel alone: what Python and dispatch cost."""
+    """Append the overhead of Python and dispatch: a call on a 4×8×8 input less the kernel alone."""
     x = torch.randn(1, 4, 8, 8, device=device)
     logsnr, ids = torch.zeros(1, device=device, dtype=torch.float64), torch.zeros(1, dtype=torch.int64, device=device)
     gaps, residuals = torch.zeros(1, 5, 1, 8, 8, device=device), torch.zeros(1, 4, 1, 8, 8, device=device)
@@ -225,7 +227,7 @@ def overhead(rows: list[Case], device: str) -> None:
 
 def main(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
-    budget: Annotated[float, typer.Option(help="Seconds a case.")] = 2.0,
+    budget: Annotated[float, typer.Option(help="Seconds for every case.")] = 2.0,
     quick: Annotated[bool, typer.Option(help="Only SDXL, N = 8, K = 4.")] = False,
 ) -> None:
     """Measure and record in the ledger."""
@@ -254,7 +256,7 @@ def main(
                 if (quick and k > 4) or n * k * shape[0] > 2048:  # over 2 GiB of eager temporaries
                     continue
                 report(rows, "accumulate", f"{name} N={n} K={k}", *accumulate(shape, n, k, device, peak, budget))
-            ledger.record("ops", rows)  # case by case: a run cut short loses nothing
+            ledger.record("ops", rows)  # after every case, so that an interrupted run loses nothing
             rows.clear()
 
 

@@ -1,4 +1,4 @@
-"""How long the atoms of a map take, against the lattice solved in float64: ``python benchmarks/bench_pid.py``."""
+"""The time of decomposing a map, compared with solving the lattice's equations: ``python benchmarks/bench_pid.py``."""
 
 import statistics
 import time
@@ -15,19 +15,21 @@ SIDE, REPEATS = 128, 40
 
 
 def solved(n: int, f: dict[int, np.ndarray]) -> np.ndarray:
-    """π of r(α) = min f by the definition, Σ_{β ⪯ α} π(β) = r(α): [A, P]."""
+    """The atoms [A,P] of r(α) = min f by definition (docs/theory.md, eq. (31)), as the solution of linear equations."""
     nodes = lattice.antichains(n)
     below = np.array([[lattice.precedes(b, a) for b in nodes] for a in nodes], dtype=np.float64)
     return np.linalg.solve(below, np.stack([np.minimum.reduce([f[s] for s in a]) for a in nodes]))
 
 
 def timed(call: Callable[[], object]) -> float:
+    """The milliseconds that ``call`` takes."""
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
 
 
 def main() -> None:
+    """Measure and record in the ledger."""
     generator, rows = torch.Generator().manual_seed(0), []
     for n in (2, 3, 4):
         concepts = "abcd"[:n]
@@ -35,7 +37,7 @@ def main() -> None:
         masks = {sum(1 << concepts.index(c) for c in s): v.double().flatten().numpy() for s, v in f.items()}
         # float32 sums of up to 64 terms of order 1.
         np.testing.assert_allclose(decompose(f).flat.numpy(), solved(n, masks), rtol=0, atol=1e-4)
-        # Taken in turn, so that whatever else the machine does meets both.
+        # In turn, so that other load on the machine affects both alike.
         pairs = [(timed(lambda f=f: decompose(f)), timed(lambda n=n, m=masks: solved(n, m))) for _ in range(REPEATS)]
         ours = [a for a, _ in pairs]
         case = f"min, {n} concepts, {SIDE}x{SIDE}"

@@ -1,9 +1,8 @@
-"""How much rounding biases information: i(x; y_S) of the embedded model in bf16 and fp16 less that in fp32, and in fp32
-less that in fp64.
+"""The bias of i(x; y_S) by rounding: of the embedded model in bf16 and fp16 against fp32, of fp32 against fp64.
 
-``python benchmarks/bench_precision.py [--scenes 4] [--types float32,float16]``. The same samples in both
-types. ``all in`` is the type alone,
-``last in fp32`` what dpid does: the last norm and convolution, whose output is squared, stay in float32.
+``python benchmarks/bench_precision.py [--scenes 4] [--types float32,float16]``. Both types evaluate the same samples.
+``all in`` computes everything in the type; ``last in fp32``, which dpid does, leaves the last norm and convolution,
+whose output is squared, in float32.
 """
 
 import json
@@ -24,7 +23,7 @@ DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 
 
 class Double:
-    """``inner`` computing in float64; its predictions are rounded once, at the end."""
+    """The denoiser ``inner`` computed in float64, its predictions rounded to float32 at the end."""
 
     def __init__(self, inner: Any) -> None:
         self.single, self.inner = inner, inner.at("float64")
@@ -33,11 +32,11 @@ class Double:
         return getattr(self.inner, name)
 
     def at(self, _: str) -> object:
-        """What is compared with."""
+        """The denoiser in float32, with which the bias is measured."""
         return self.single
 
     def eps_hat(self, *arguments: object) -> torch.Tensor:
-        """[N,K,B,C,H,W] fp32."""
+        """The predictions ε̂ float32 [N,K,B,C,H,W]."""
         return self.inner.eps_hat(*arguments).float()
 
 

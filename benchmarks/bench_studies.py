@@ -1,7 +1,7 @@
-"""Every study on the embedded model, as ``dpid study all`` runs it: its figures, and its wall time.
+"""The numbers and the wall time of every study on the embedded model, as ``dpid study all`` runs them.
 
-``python benchmarks/bench_studies.py [NAME …] [--pictures N]``; what is finished in build/studies is not done again, and
-not timed.
+``python benchmarks/bench_studies.py [NAME …] [--pictures N]``. Studies that are finished in build/studies are neither
+run again nor timed.
 """
 
 import json
@@ -18,7 +18,7 @@ OUT = Path(__file__).parents[1] / "build" / "studies"
 
 
 def rows_of(name: str, folder: Path, case: str) -> list[dict[str, object]]:
-    """The ledger's rows of a finished study: figures with 95 % intervals."""
+    """Rows of the ledger from the summary of a finished study, with 95 % intervals."""
     summary = json.loads((folder / name / "summary.json").read_text())["summary"]
     rows: list[dict[str, object]] = []
     for metric, found in summary.items():
@@ -32,7 +32,7 @@ def rows_of(name: str, folder: Path, case: str) -> list[dict[str, object]]:
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(STUDIES)}; default: all.")] = None,
-    pictures: Annotated[int | None, typer.Option(help="Of every case; default: the study's own number.")] = None,
+    pictures: Annotated[int | None, typer.Option(help="Of every kind; default: the study's own number.")] = None,
 ) -> None:
     """Run, print and record in the ledger."""
     out = OUT / str(pictures or "default")

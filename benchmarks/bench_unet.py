@@ -1,11 +1,11 @@
-"""All conditions of a picture: ITD's way, diffusers' batches, and the fused UNet, paired in one run.
+"""Speed of evaluating all conditions of a picture: as ITD does, in batches of diffusers, and with the fused UNet.
 
 ``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1|sdxl] [--rounds 3] [--precision float32]``. Stable
-Diffusion at true size with random weights, on latents of 64×64 (a quarter of SDXL's native area): nothing is
-downloaded. (a) fp32 as torch computes it by default (on a GPU with convolutions in TF32), one log-SNR a step,
-conditions repeated in the batch, the host waits at each step; (b) the pipeline's UNet, its weights in the precision of
-ours, on a batch of the size that the engine chooses; (c) ours. Both (b) and (c) make the profile over log-SNR as well,
-as an explanation does. Where ours is coarser than float32, its rounding is measured as well.
+Diffusion has its true size and random weights, so that nothing is downloaded; latents are 64×64 (a quarter of SDXL's
+native area). ITD: fp32 as torch computes it by default (on a GPU with convolutions in TF32), one log-SNR in a step,
+conditions repeated in the batch, the host waits in every step. Batched: the pipeline's UNet, its weights in the given
+precision, in batches of the size that dpid chooses. Ours: the fused UNet. The last two include the profile over
+log-SNR, as an explanation does. Below float32 the bias by rounding is measured as well.
 """
 
 import copy
@@ -41,7 +41,7 @@ FULL = {
 
 
 def random_unet(config: dict[str, object]) -> torch.nn.Module:
-    """Weights that keep activations of order one, drawn where they lie."""
+    """A UNet of ``config`` with random weights that keep activations of order one, made on its device."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
@@ -57,7 +57,7 @@ def random_unet(config: dict[str, object]) -> torch.nn.Module:
 
 
 def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
-    """The plain denoiser of ``model`` in fp32, the plain one and the fused one in ``precision``."""
+    """Three denoisers of ``model``: the plain one in fp32, the plain and the fused one in ``precision``."""
     from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 
     from dpid.denoisers import from_pipeline
@@ -80,7 +80,7 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
 
 
 def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples) -> torch.Tensor:
-    """ITD's loop: one log-SNR a step, squares on the host."""
+    """The integrals [K,H,W] of squared differences by ITD's loop: one log-SNR in a step, sums on the host."""
     total = torch.zeros(K, *x.shape[2:])
     for n in range(len(samples.logsnr)):
         logsnr = samples.logsnr[n : n + 1].to(x.device)
@@ -92,14 +92,14 @@ def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of a large matrix product, the best of several."""
+    """The FLOP/s of a large matrix product, the best of five."""
     n = 8192 if device.type == "cuda" else 2048
     a = torch.randn(n, n, device=device, dtype=dtype)
     return max(2 * n**3 / seconds(lambda: a @ a, device) for _ in range(5))
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Wall time of ``call``, the device's work included."""
+    """The wall time of ``call`` in seconds, the device's work included."""
     began = time.perf_counter()
     call()
     if device.type == "cuda":
@@ -108,7 +108,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 class Inside:
-    """Times what ``denoiser`` spends in its UNet, as long as the context lasts."""
+    """A context that measures the time which ``denoiser`` spends in its UNet."""
 
     def __init__(self, denoiser: Any) -> None:
         self.denoiser, self.predict, self.calls = denoiser, denoiser.predict, []
@@ -118,10 +118,10 @@ class Inside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self.denoiser.predict  # not set back: copies would call this denoiser's
+        del self.denoiser.predict  # restores the method; an attribute would be copied with the denoiser
 
     def now(self) -> Any:
-        """A point in time, of the GPU where the denoiser is on one."""
+        """A point in time: an event of the GPU, or seconds on the CPU."""
         if self.denoiser.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -129,14 +129,14 @@ class Inside:
         return event
 
     def timed(self, *args: object) -> torch.Tensor:
-        """The UNet's call, and how long it took."""
+        """The UNet's output; the call is timed."""
         began = self.now()
         out = self.predict(*args)
         self.calls.append((began, self.now()))
         return out
 
     def seconds(self) -> float:
-        """In all calls."""
+        """The seconds that all calls took."""
         if self.denoiser.device.type != "cuda":
             return sum(end - began for began, end in self.calls)
         torch.cuda.synchronize()
@@ -144,7 +144,7 @@ class Inside:
 
 
 def encode(denoiser: Any, generator: torch.Generator) -> Conditions:
-    """Conditions: texts for the embedded model; random hidden states for the others, which have no text encoder."""
+    """The conditions: texts for the embedded model, random hidden states for the others."""
     config = denoiser.family.net_config
     if denoiser.latent_shape[-1] == 16:
         return denoiser.encode_conditions(PROMPTS)
@@ -155,7 +155,7 @@ def encode(denoiser: Any, generator: torch.Generator) -> Conditions:
 
 
 def rounding(fused: Any, x: torch.Tensor) -> float:
-    """Rounding bias of iʳ(x; y_S) over its standard error at 32 samples, the largest; "auto" asks for under ½."""
+    """The largest rounding bias of iʳ(x; y_S) over its standard error, at 32 samples (docs/theory.md, eq. (57))."""
     drawn = draw("shifted-grid", fused.logsnr_grid, 2, 4, torch.Generator().manual_seed(2))
     f = []
     for model in (fused, fused.at("float32")):
@@ -206,7 +206,7 @@ def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[s
 def figures(
     times: dict[str, list[float]], inside: float, evaluations: int, flops: int, peak: float
 ) -> dict[str, tuple[float, str]]:
-    """{metric: (value, unit)} from the wall times of every way, round by round."""
+    """{metric: (value, unit)} from the wall times of ITD, batches and ours in every round."""
     medians = {name: statistics.median(t) for name, t in times.items()}
     return {
         **{f"{name}: evaluations a second": (evaluations / m, "1/s") for name, m in medians.items()},
@@ -221,8 +221,8 @@ def figures(
 def main(
     model: str = "emoji",
     rounds: int = 3,
-    samples: Annotated[int, typer.Option(help="A condition; even.")] = 0,
-    precision: Annotated[str, typer.Option(help="Of ours and of the batches; ITD stays in float32.")] = "float32",
+    samples: Annotated[int, typer.Option(help="Of every condition, even; 0: 32, or 2 at true size on a CPU.")] = 0,
+    precision: Annotated[str, typer.Option(help="Type for ours and the batches; ITD is in float32.")] = "float32",
 ) -> None:
     """Measure and record in the ledger."""
     plain, batched, fused = denoisers(model, precision)
@@ -251,7 +251,7 @@ def main(
     found["gaps: relative difference from diffusers"] = (error, "")
     if fused.precision != "float32":
         found["ours: rounding bias of iʳ over its standard error"] = (rounding(fused, x), "")
-    elif model == "emoji" and x.device.type == "cpu":  # its check is float32's; at true size it takes longer than all
+    elif model == "emoji" and x.device.type == "cpu":  # its tolerance is for float32; at true size it takes too long
         found |= inductor(fused, lambda: run(fused), rounds)
     case = f"{model} {'x'.join(map(str, fused.latent_shape))} K={K} {fused.precision}"
     rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]

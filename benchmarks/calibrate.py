@@ -1,17 +1,14 @@
-"""Are the intervals honest? Coverage and bias on models whose truth is known: ``make calibrate``.
+"""Coverage of the 95 % intervals, and bias, on models whose truth is known: ``make calibrate``.
 
-Coverage: over many repeats, how often the 95 % interval (:func:`dpid.results.intervals.interval`) holds the truth: of
-f(S) of the image, of its atoms, of f(S) and of the atoms of every pixel; every rule of
-:mod:`dpid.estimation.sampling`, every estimator, R = 4 and 8 replicates of 4, 16 and 64 samples (``--each`` asks for
-others). A repeat is one explanation; what all of them know exactly is no interval and left out.
-Truth: "standard" the exact log-density ratio (its pixels: of independent coordinates; of mixtures the long run's);
-"orthogonal" and "rao-blackwell" the integral, in closed form or of a long run; of the embedded model, which is asked by
-name only, always a long run.
+Coverage is the share of repeated explanations in which an interval (:func:`dpid.results.intervals.interval`) contains
+the truth: of f(S) and of the atoms of the image, and of those of every pixel; for every rule of
+:mod:`dpid.estimation.sampling`, every estimator, and R = 4 and 8 replicates of 4, 16 and 64 samples (or of ``--each``).
+A number that all explanations know exactly is left out. The truth of "standard" is the exact log-density ratio (of
+pixels, where these are independent; else that of a long run); of "orthogonal" and "rao-blackwell" it is the integral,
+in closed form or from a long run. For the embedded model, which is measured only when named, it is always a long run.
 
-Then the known answers of exact models: the toy x ~ N(0,2), x | y ~ N(y,1) through five parameterisations, the chain
-rule that "standard" obeys and "orthogonal" does not, and E iʳ = E log p(x | y) / p(x), wrong words included.
-
-Last, how often ``tolerance=0.05`` is kept: the true relative error of f(12) of a hundred explanations.
+``answers`` compares estimates with exact values (:mod:`answers`). ``tolerance`` measures how often ``tolerance=0.05``
+is kept: the share of a hundred explanations whose f of both concepts is within 5 % of the truth.
 """
 
 from collections.abc import Iterator
@@ -41,17 +38,17 @@ from dpid.results.intervals import interval
 from dpid.results.maps import shrinkage, shrunk, smoothed
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
-EACH = [4, 16, 64]  # samples a replicate; the default is 4 in each of 8
+EACH = [4, 16, 64]  # samples of a replicate; by default an explanation has 4 in each of 8 replicates
 SMOOTH = Options().smooth
 SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
-NONE = torch.zeros(3, dtype=torch.bool)  # of three f(S)
-# What lies outside is below 1 % of f(S); much wider, and most samples of "uniform" fall where nothing happens.
+NONE = torch.zeros(3, dtype=torch.bool)  # none of three f(S)
+# Ranges of log-SNR, outside of which f(S) has less than 1 %. In wider ones most samples of "uniform" are wasted.
 GAUSSIAN, MIXTURE, WRONG, SCENE = (-9.0, 11.0), (-9.0, 7.0), (-9.0, 13.0), (-9.0, 5.0)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """One line of the table: the share of intervals that hold the truth by level, and the bias in standard errors."""
+    """A line of the table: the share of intervals that contain the truth by level, and the bias in standard errors."""
 
     model: str
     rule: str
@@ -65,7 +62,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Truth:
-    """f(S) of the image [3] with its standard error [3], and of the pixels [3,H,W]; or [repeats, …] of each repeat."""
+    """The true f(S) of the image [3] with its standard error [3] and of the pixels [3,H,W], or [repeats, …]."""
 
     image: Tensor
     stderr: Tensor
@@ -73,24 +70,27 @@ class Truth:
 
 
 def gaussian_truth(case: Case) -> dict[str, Truth]:
-    """Closed forms."""
+    """{estimator: truth} in closed form."""
     pixels = known.gaussian_sums(case) | {"standard": known.gaussian_log_ratios(case)}
     return {name: Truth(f.sum((-2, -1)), torch.zeros(3), f) for name, f in pixels.items()}
 
 
 def long_run(case: Case, each: int, count: int, density: Tensor) -> dict[str, Truth]:
-    """Means of ``count`` replicates of ``each`` samples; f(S) of the image by "standard" from densities, if known."""
+    """{estimator: truth} from ``count`` replicates of ``each`` samples.
+
+    That of "standard" for the image is exact where the denoiser knows its density.
+    """
     f = case.replicates("adaptive", each, count, seed=77, density=density)
     truth = {name: Truth(*mean_stderr(v.sum((-2, -1))), v.mean(0)) for name, v in f.items()}
     if not hasattr(case.denoiser, "log_ratio"):
         return truth
-    null, *told = (case.plan.texts[k] for k in case.plan.index)
-    exact = torch.stack([case.denoiser.log_ratio(case.x, condition, null)[0] for condition in told])
+    null, *conditions = (case.plan.texts[k] for k in case.plan.index)
+    exact = torch.stack([case.denoiser.log_ratio(case.x, condition, null)[0] for condition in conditions])
     return truth | {"standard": Truth(exact, torch.zeros(3), truth["standard"].pixels)}
 
 
 def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
-    """Replicates [R,repeats,3,*] -> R, U1, U2, S and their errors, [4,repeats,*]."""
+    """Redundancy, uniqueness of both, synergy and their errors, [4,repeats,*], from replicates [R,repeats,3,*]."""
     values, errors = decompose_replicates(
         {s: f[:, :, i] for i, s in enumerate(SUBSETS)}, corrected=corrected, coarse=True
     )
@@ -100,22 +100,24 @@ def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
 def _held(
     values: Tensor, errors: Tensor, truth: Tensor, replicates: int, positive: Tensor | bool = False, repeats: int = 0
 ) -> float:
-    """Share of the intervals of ``values`` that hold ``truth``; ``repeats`` is the dimension of those.
+    """The share of intervals of ``values`` that contain ``truth``; ``repeats`` is the dimension of repeats.
 
-    What every repeat knows exactly (the uniqueness of one of two words, pixels that no word changes) is left out. Of
-    pixels that no word changes rounding can leave a 1e-30th once in thousands of samples: that is known as well.
+    What is known exactly in every repeat (the uniqueness of one of two words, pixels that no word changes) is left out.
+    Rounding, which can make 1e-30 of a value at such pixels, is ignored.
     """
-    dust = 1e-12 * truth.abs().max()
+    negligible = 1e-12 * truth.abs().max()
     low, high = interval(values, errors, replicates - 1, positive=positive)
     held = (low <= truth) & (truth <= high)
-    unknown = ~(((values - truth).abs() <= dust) & (errors <= dust)).all(repeats, keepdim=True)
+    known_exactly = ((values - truth).abs() <= negligible) & (errors <= negligible)
+    unknown = ~known_exactly.all(repeats, keepdim=True)
     return float(held[unknown.expand_as(held)].double().mean())
 
 
 def coverage(f: Tensor, truth: Truth, replicates: int, positive: Tensor = NONE) -> dict[str, float]:
-    """By level: replicates [G,3,H,W], taken ``replicates`` at a time, against the truth, of all or of each repeat.
+    """The coverage {level: share} of explanations, each of ``replicates`` of the replicates ``f`` [G,3,H,W].
 
-    ``positive`` [3]: which f(S) are integrals of squares.
+    ``truth`` may be that of all explanations, or one for each; ``positive`` [3] says which f(S) are integrals of
+    squares.
     """
     f = f.unflatten(0, (-1, replicates)).transpose(0, 1)  # [R,repeats,3,H,W]
     shares = []
@@ -133,7 +135,7 @@ def calibrate(
     case: Case, truth: dict[str, Truth], rule: str, each: int, repeats: int, density: Tensor,
     replicates: tuple[int, ...] = (4, 8),
 ) -> Iterator[Coverage]:  # fmt: skip
-    """Coverage of ``repeats`` by estimator and R, and the bias of the worst f(S) of all of them."""
+    """Coverage and bias of ``repeats`` explanations, by every estimator and R of ``replicates``."""
     for r in replicates:
         f = case.replicates(rule, each, r * repeats, 1 + r, density=density, together=r)
         for estimator in ESTIMATORS:
@@ -143,8 +145,8 @@ def calibrate(
 def judge(
     case: Case, f: dict[str, Tensor], truth: dict[str, Truth], rule: str, each: int, r: int, estimator: str
 ) -> Coverage:
-    """Coverage by one estimator, of replicates {estimator: [G,3,H,W]} that ``rule`` drew ``r`` at a time."""
-    # Of explanations: the replicates of one share a grid, and err against each other.
+    """Coverage and bias of the worst f(S) by one estimator, of {estimator: [G,3,H,W]}, ``r`` replicates at a time."""
+    # The error of the bias is that among explanations: replicates within one share a grid and are not independent.
     repeats = f[estimator].sum((-2, -1)).unflatten(0, (-1, r)).mean(1)
     mean, error = mean_stderr(repeats)
     z = (mean - truth[estimator].image) / error.hypot(truth[estimator].stderr)
@@ -155,7 +157,7 @@ def judge(
 
 
 def show(lines: list[Coverage]) -> None:
-    """The table of coverages; what is outside 93…97 % (images) or 92…98 % (pixels) is red."""
+    """Print the table of coverages; those outside 93…97 % (images) or 92…98 % (pixels) are red."""
     table = Table(
         "model", "rule", "each", "R", "estimator", "repeats", *LEVELS, "bias [s.e.]", title="coverage of 95 %"
     )
@@ -182,7 +184,7 @@ def show(lines: list[Coverage]) -> None:
 
 
 def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
-    """Lowest and highest coverage of the rules and R asked: of every model, estimator, sample number and level."""
+    """Rows of the ledger: lowest and highest coverage over rules and R, by model, estimator, samples and level."""
     rows: list[dict[str, object]] = []
     for model, estimator, each in dict.fromkeys((c.model, c.estimator, c.each) for c in lines):
         among = [c for c in lines if (c.model, c.estimator, c.each) == (model, estimator, each)]
@@ -199,36 +201,37 @@ def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
 
 
 def gaussian(repeats: int, each: list[int]) -> Iterator[Coverage]:
-    """Of the Gaussian: many small independent parts, where the shift of a grid can be all that varies."""
+    """Coverage for the Gaussian: many small independent contributions, where often only the shift of a grid varies."""
     case, density = known.gaussian(GAUSSIAN), known.gaussian(GAUSSIAN, seed=1).density(seed=2)
     yield from every_rule(case, gaussian_truth(case), repeats, each, density)
 
 
 def long_enough(each: list[int]) -> int:
-    """Samples in each of 4096 replicates, together 128 times the longest explanation: the truth errs a tenth as much.
+    """The samples in each of 4096 replicates of a long run: 128 times those of the longest explanation.
 
-    Coverage then falls short by 0.1 %; of an explanation a thirty-second as long as the truth it would by 0.4 %.
+    The error of the truth, a tenth of an explanation's, then lowers the coverage by 0.1 %; at 32 times it would be 0.4
+    %.
     """
     return max(256, *each) // 4
 
 
 def mixture(repeats: int, each: list[int], wrong: bool = False) -> Iterator[Coverage]:
-    """Of the mixture: one coarse choice, decided within a narrow band of log-SNR by rare noise."""
+    """Coverage for the mixture: the component is decided in a narrow band of log-SNR, where rare noise matters most."""
     ends = WRONG if wrong else MIXTURE
     case, density = known.mixture(ends, wrong=wrong), known.mixture(ends, wrong=wrong, seed=1).density(seed=2)
     yield from every_rule(case, long_run(case, long_enough(each), 4096, density), repeats, each, density)
 
 
 def scene(repeats: int, each: list[int]) -> Iterator[Coverage]:
-    """Of an emoji scene: what, where and on which background, decided one after another."""
+    """Coverage for an emoji scene: background, place and pictures are decided in different bands of log-SNR."""
     case, density = known.scene(SCENE), known.scene(SCENE, seed=1).density(seed=2)
     yield from every_rule(case, long_run(case, long_enough(each), 4096, density), repeats, each, density)
 
 
 def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
-    """Of two held-out scenes under the embedded model, explained by default; maps not smoothed, and as they are shown.
+    """Coverage for two held-out scenes under the embedded model by default options; maps raw, and as they are shown.
 
-    Nothing is exact here: the truth of a long run leaves out what the network has not learned.
+    The truth is that of a long run, so that errors of the network are not part of it.
     """
     for name in ("emoji-0", "emoji-80"):
         case, density = case_of(name), density_of(name)
@@ -240,7 +243,7 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
 
 
 def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth], each: int) -> Coverage:
-    """Coverage of the default maps, smoothed and shrunk towards iˢ, against the long run's with the same weight."""
+    """Coverage of the default maps (docs/theory.md, eq. (25)); their truth is the long run's with the same weight w."""
     names, maps, exact = ("rao-blackwell", "standard"), [], []
     long = [smoothed(truth[name].pixels, SMOOTH) for name in names]
     for quiet, noisy in zip(*(smoothed(f[name], SMOOTH).split(8) for name in names), strict=True):
@@ -256,7 +259,7 @@ def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth], each: int) 
 def every_rule(
     case: Case, truth: dict[str, Truth], repeats: int, each: list[int], density: Tensor
 ) -> Iterator[Coverage]:
-    """By every rule, each number of samples a replicate."""
+    """Coverage by every rule, for every number of samples of a replicate."""
     for rule, samples in product(RULES, each):
         yield from calibrate(case, truth, rule, samples, repeats, density)
 
@@ -268,16 +271,16 @@ MODELS = {
 
 
 def tolerance(most: float = 0.05, runs: int = 100) -> Iterator[dict[str, object]]:
-    """The share of explanations with ``tolerance=most`` whose f(12) is within ``most`` of the truth."""
+    """Rows of the ledger: the share of explanations with ``tolerance=most`` whose f(12) errs by less than ``most``."""
     density = known.mixture(MIXTURE, seed=1).density(seed=2)
     mixture, gaussian = known.mixture(MIXTURE), known.gaussian(GAUSSIAN)
     for case, truth in ((gaussian, gaussian_truth(gaussian)), (mixture, long_run(mixture, 64, 4096, density))):
         explainer = dpid.Explainer(case.denoiser)
-        asked = {s: case.plan.texts[k] for s, k in zip(case.plan.subsets, case.plan.index, strict=True)}
+        conditions = {s: case.plan.texts[k] for s, k in zip(case.plan.subsets, case.plan.index, strict=True)}
         for name in ("rao-blackwell", "standard"):
             results = [
                 explainer.explain(
-                    latents=case.x[0], conditions=asked, seed=i, estimator=name, tolerance=most, max_samples=2**16,
+                    latents=case.x[0], conditions=conditions, seed=i, estimator=name, tolerance=most, max_samples=2**16,
                     max_batch_size=case.batch,
                 ) for i in range(runs)
             ]  # fmt: skip
@@ -294,11 +297,9 @@ def main(
     models: Annotated[
         list[str] | None, typer.Argument(help=f"Of {', '.join(MODELS)}, answers, tolerance; default: all but embedded.")
     ] = None,
-    repeats: Annotated[
-        int, typer.Option(min=1, help="Explanations, by each rule, each number of samples and each R.")
-    ] = 500,
+    repeats: Annotated[int, typer.Option(min=1, help="Explanations for every rule, number of samples and R.")] = 500,
     each: Annotated[
-        list[int] | None, typer.Option(min=1, help=f"Samples a replicate; default: {EACH}, of the embedded model [4].")
+        list[int] | None, typer.Option(min=1, help=f"Samples of a replicate; default: {EACH}, embedded: [4].")
     ] = None,
 ) -> None:
     """Measure, print and record in the ledger."""

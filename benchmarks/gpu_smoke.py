@@ -1,4 +1,4 @@
-"""Both ops in every dtype on odd and even sizes, eager and in a CUDA graph; small enough for compute-sanitizer."""
+"""Runs both ops in every dtype and odd sizes, eagerly and in a CUDA graph; small enough for compute-sanitizer."""
 
 from itertools import combinations
 
@@ -6,25 +6,25 @@ import torch
 
 from dpid import ops
 
-PAIRS = torch.tensor(list(combinations(range(9), 2)), device="cuda")  # more sums than one block has
+PAIRS = torch.tensor(list(combinations(range(9), 2)), device="cuda")  # more sums than a block of threads computes
 
 
 def call(x: torch.Tensor, ids: torch.Tensor, logsnr: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The engine's step with a stand-in for the UNet."""
+    """The sums and squares of one step of an explanation, with multiples of z in place of the UNet's output."""
     b, _, h, w = x.shape
     gaps = torch.zeros(2, len(PAIRS), b, h, w, device="cuda")
     residuals = torch.zeros(2, 9, b, h, w, device="cuda")
     z = ops.noisy_channel(x, logsnr, ids, 5, backend="cuda")
     eps_hat = torch.stack([z * k for k in range(9)], 1)
     weight = torch.ones(len(ids), device="cuda")
-    replicate = torch.arange(len(ids), device="cuda") // 2  # partners together
+    replicate = torch.arange(len(ids), device="cuda") // 2  # antithetic partners in one replicate
     squares = ops.accumulate(gaps, residuals, eps_hat, weight, replicate, PAIRS, ids, 5, backend="cuda")
     return gaps, residuals, *squares
 
 
 for dtype in (torch.float32, torch.float16, torch.bfloat16):
     for h, w in ((1, 1), (5, 7), (16, 16)):
-        x = torch.randn(2, 5, h, w, device="cuda", dtype=dtype)  # more channels than are taken at once
+        x = torch.randn(2, 5, h, w, device="cuda", dtype=dtype)  # more channels than a thread reads at once
         ids, logsnr = torch.tensor([0, ~0, 3], device="cuda"), torch.zeros(3, device="cuda", dtype=torch.float64)
         eager = call(x, ids, logsnr)
         torch.cuda.synchronize()

@@ -1,7 +1,7 @@
-"""Pictures whose answers are known, and many independent replicates of them at once: for calibration and accuracy.
+"""Pictures with known i(x; y), and many replicates of their estimates at once, for calibration and accuracy.
 
-A run of G replicates is G / R explanations of R replicates each: what :meth:`dpid.Explainer.explain` would compute with
-G / R seeds, in one pass.
+G replicates are G / R explanations of R replicates each, as :meth:`dpid.Explainer.explain` would compute them with G /
+R seeds, in one pass.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from dpid.estimation.sampling import Samples, draw
 from dpid.prompts.plan import Plan, from_mapping
 from dpid.zoo.emoji import scenes, sprites
 
-_BATCH = 4096  # evaluations in a call: these models are cheap
-THINGS = ("cow", "giraffe", "pizza", "clock")  # of the small emoji world
+_BATCH = 4096  # evaluations in a call; these models are cheap
+THINGS = ("cow", "giraffe", "pizza", "clock")  # that the scenes of :func:`scene` show
 
 
 @dataclass(frozen=True)
 class Case:
-    """One picture x [1,C,H,W] and what is asked about it."""
+    """A picture x [1,C,H,W], the denoiser, and the plan of the conditions to explain it by."""
 
     name: str
     denoiser: Any
@@ -35,7 +35,7 @@ class Case:
     batch: int | None = _BATCH
 
     def run(self, samples: Samples, seed: int) -> dict[str, Tensor]:
-        """Replicates of f(S) by every estimator, float64 [G,3,H,W], nats per pixel."""
+        """Replicates {estimator: f(S) float64 [G,3,H,W]} in nats per pixel."""
         sums = evaluate(self.denoiser, self.x, (self.plan,), samples, seed=seed, max_batch_size=self.batch)
         return {name: f[:, :, 0] for name, f in set_function(sums, self.plan).items()}
 
@@ -43,7 +43,7 @@ class Case:
         self, rule: str, each: int, count: int, seed: int, antithetic: bool = True, density: Tensor | None = None,
         together: int = 4,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """``count`` replicates of ``each`` samples, drawn ``together`` at a time: {estimator: [count,3,H,W]}."""
+        """{estimator: f(S) [count,3,H,W]} of ``count`` replicates of ``each`` samples, drawn ``together`` at a time."""
         generator = torch.Generator().manual_seed(seed)
         drawn = [
             draw(rule, self.denoiser.logsnr_grid, each, together, generator, antithetic=antithetic, density=density,
@@ -58,16 +58,16 @@ class Case:
         return self.run(samples, seed)
 
     def density(self, seed: int, levels: int = 32, noises: int = 16) -> Tensor:
-        """What "adaptive" draws from, [T]: half uniform, half the mean over S of the best proposals for i(x; y_S).
+        """A density [T] for the rule "adaptive": half uniform, half the mean over S of the best ones for i(x; y_S).
 
         The best is ∝ √E f², f the integrand of "rao-blackwell" at ``levels`` levels, E the mean over ``noises`` noises.
-        Drawn for i(x; all) alone, a word that is wrong, and lives elsewhere, has enormous weights. The density is
-        smoothed over one unit of log-SNR: a grid integrates smooth functions far better, and jagged weights end that.
+        The best for all concepts alone would give huge weights to a wrong word, whose integrand lies elsewhere. The
+        density is smoothed over one unit of log-SNR, since a grid integrates smooth functions far better.
         """
         grid = self.denoiser.logsnr_grid
         at = torch.linspace(0, len(grid) - 1, levels).long()
-        each = torch.arange(levels * noises)
-        samples = Samples(grid[at].repeat_interleave(noises), torch.ones(len(each)), each, each)
+        index = torch.arange(levels * noises)
+        samples = Samples(grid[at].repeat_interleave(noises), torch.ones(len(index)), index, index)
         f = self.run(samples, seed)["rao-blackwell"].sum((-2, -1)).view(levels, noises, -1)
         best = f.square().mean(1).sqrt()
         fine = np.linspace(float(grid[0]), float(grid[-1]), 1000)
@@ -77,25 +77,26 @@ class Case:
 
 
 def gaussian(logsnr_range: tuple[float, float], levels: int = 1001, seed: int = 0) -> Case:
-    """256 independent coordinates x = c₁ y₁ + c₂ y₂ + rest of variance one: y₁ tells of the left, y₂ of the right half.
+    """256 independent coordinates x = c₁ y₁ + c₂ y₂ + rest of variance one; c₁ is larger on the left, c₂ on the right.
 
-    E i(x; y₁, y₂) = -128 ln 0.7 = 45.7 nats, about that of the toy of theory.md §5.3 (46.1).
+    E i(x; y₁, y₂) = -128 ln 0.7 = 45.7 nats.
     """
     generator = torch.Generator().manual_seed(seed)
     y1, y2, rest = torch.randn(3, 4, 8, 8, generator=generator)
     left = torch.arange(8) < 4
     c1, c2 = (torch.where(half, 0.25, 0.05).sqrt().expand(4, 8, 8) for half in (left, ~left))
     mean, shape = {"": 0 * y1, "one": c1 * y1, "two": c2 * y2, "both": c1 * y1 + c2 * y2}, torch.ones(4, 8, 8)
-    told = {"": 0 * shape, "one": c1.square(), "two": c2.square(), "both": c1.square() + c2.square()}
-    denoiser = GaussianDenoiser({k: (mean[k], shape - told[k]) for k in mean}, logsnr_range, levels)
-    x = mean["both"] + (shape - told["both"]).sqrt() * rest
+    explained = {"": 0 * shape, "one": c1.square(), "two": c2.square(), "both": c1.square() + c2.square()}
+    denoiser = GaussianDenoiser({k: (mean[k], shape - explained[k]) for k in mean}, logsnr_range, levels)
+    x = mean["both"] + (shape - explained["both"]).sqrt() * rest
     return Case("gaussian", denoiser, x[None], _plan(*mean))
 
 
 def mixture(logsnr_range: tuple[float, float], levels: int = 1001, wrong: bool = False, seed: int = 0) -> Case:
-    """Three things on the left, three on the right, 256-d: y₁ and y₂ name one each, and are worth ln 3 nats if right.
+    """A mixture in 256 dimensions: one of three patterns on the left, one of three on the right, which y₁ and y₂ name.
 
-    ``wrong``: y₁ names what is not there; y₁ and y₂ together still name what is.
+    If true, either has about ln 3 nats. With ``wrong``, y₁ names a pattern that is not there, while both together name
+    what is.
     """
     generator = torch.Generator().manual_seed(1)
     things = 0.5 * torch.randn(2, 3, 4, 8, 4, generator=generator)
@@ -108,10 +109,10 @@ def mixture(logsnr_range: tuple[float, float], levels: int = 1001, wrong: bool =
 
 
 def scene(logsnr_range: tuple[float, float], levels: int = 1001, seed: int = 0) -> Case:
-    """A cow left of a giraffe, in a small emoji world at 16×16: four things, alone or two, two places, two backgrounds.
+    """A cow left of a giraffe, among 64 scenes at 16×16: one or two of four objects, two places, two backgrounds.
 
-    The world that :class:`dpid.zoo.emoji.exact.SceneDenoiser` knows has 14 million scenes; of these 64 each is a
-    component of a mixture, whose evaluations are a hundred times cheaper.
+    Every scene is a component of a mixture, which is a hundred times cheaper to evaluate than
+    :class:`dpid.zoo.emoji.exact.SceneDenoiser` with its 14 million scenes.
     """
     shown = [*((thing,) for thing in THINGS), *permutations(THINGS, 2)]
     world = [(p, d, g) for p, d, g in product(shown, ((-2, -4), (2, 4)), scenes.BACKGROUNDS[:2])]
@@ -127,7 +128,7 @@ def scene(logsnr_range: tuple[float, float], levels: int = 1001, seed: int = 0) 
 
 
 def _drawn(pictures: tuple[str, ...], offset: tuple[int, int], background: tuple[int, int, int]) -> Tensor:
-    """A scene [3,16,16] in [-1,1], averaged down by four."""
+    """A scene of ``pictures``, averaged down by four, [3,16,16] in [-1,1]."""
     middles = (scenes.SIZE // 2,) if len(pictures) == 1 else (scenes.SIZE // 4, 3 * scenes.SIZE // 4)
     half = scenes.SPRITE // 2
     corners = tuple((m - half + offset[0], scenes.SIZE // 2 - half + offset[1]) for m in middles)
@@ -136,11 +137,12 @@ def _drawn(pictures: tuple[str, ...], offset: tuple[int, int], background: tuple
 
 
 def _plan(null: Any, one: Any, two: Any, both: Any) -> Plan:
+    """The plan of two concepts with these conditions."""
     return from_mapping({(): null, ("y1",): one, ("y2",): two, ("y1", "y2"): both})
 
 
 def gaussian_sums(case: Case) -> dict[str, Tensor]:
-    """What every estimator is an estimate of, on the whole grid, in closed form: {estimator: [3,H,W]}.
+    """The expectation of every estimator in closed form, {estimator: f(S) [3,H,W]}, in nats.
 
     At z = a x + b ε, ε̂_k = b (z - a m_k) / (a² v_k + b²) = A_k + B_k ε, so that E (ε̂_i - ε̂_j)² = (A_i - A_j)² +
     (B_i - B_j)² and E (ε - ε̂_k)² = A_k² + (1 - B_k)², coordinate by coordinate.
@@ -160,16 +162,16 @@ def gaussian_sums(case: Case) -> dict[str, Tensor]:
         return integral(sum((p - q).square() for p, q in zip(lines[i], lines[j], strict=True)))
 
     residual = [integral(shift.square() + (1 - slope).square()) for shift, slope in lines]
-    null, *told = case.plan.index
+    null, *rest = case.plan.index
     return {
-        "rao-blackwell": torch.stack([gap(told[-1], null) - gap(told[-1], k) for k in told]),
-        "standard": torch.stack([residual[null] - residual[k] for k in told]),
-        "orthogonal": torch.stack([gap(null, k) for k in told]),
+        "rao-blackwell": torch.stack([gap(rest[-1], null) - gap(rest[-1], k) for k in rest]),
+        "standard": torch.stack([residual[null] - residual[k] for k in rest]),
+        "orthogonal": torch.stack([gap(null, k) for k in rest]),
     }
 
 
 def gaussian_log_ratios(case: Case) -> Tensor:
-    """log p(x | y_S) / p(x) of every pixel, [3,H,W]: a pixel's channels are independent of all else."""
+    """The exact log p(x | y_S) / p(x) [3,H,W] in nats of every pixel, since pixels are independent."""
     logs = []
     for name in case.plan.texts:
         mean, variance = (t.double() for t in case.denoiser.conditions[name])

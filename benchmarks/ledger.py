@@ -1,4 +1,4 @@
-"""The ledger: ``benchmarks/results.csv`` has one row for each measured figure, and how it came about.
+"""The ledger ``benchmarks/results.csv``: a row for every measured number, with the machine, versions and command.
 
 A row's key is what was measured: benchmark, case, metric, arguments of the command, and the kind of device (the name of
 the GPU, or CPU). A new run replaces the rows of its keys and leaves all others, so that every row is the newest of its
@@ -26,19 +26,19 @@ Row = dict[str, str]
 
 
 def key(row: Row) -> tuple[str, ...]:
-    """What ``row`` is the measurement of; of two rows with one key the newer is kept."""
+    """The key of a row: what was measured. Of two rows with the same key the newer is kept."""
     device = row["machine"] if row["machine"].startswith("NVIDIA") else "CPU"
     return row["benchmark"], row["case"], row["metric"], row["command"], device
 
 
 def read(path: Path | None = None) -> list[Row]:
-    """All rows, with "" for what a row does not say."""
+    """All rows of the ledger, with "" for missing values."""
     with (path or PATH).open(newline="", encoding="utf-8") as f:
         return [{field: row.get(field) or "" for field in FIELDS} for row in csv.DictReader(f)]
 
 
 def replace(rows: Sequence[Row], path: Path | None = None) -> None:
-    """Put ``rows`` into the ledger, each in place of the one with its key; several processes may do so at once."""
+    """Put ``rows`` into the ledger, in place of those with the same keys; several processes may do so at once."""
     with (path or PATH).open("a+", newline="", encoding="utf-8") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         f.seek(0)
@@ -51,7 +51,7 @@ def replace(rows: Sequence[Row], path: Path | None = None) -> None:
 
 
 def machine() -> str:
-    """Name of the GPU, or processor and threads."""
+    """The name of the GPU, or else of the processor, with the number of threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -59,7 +59,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit of the sources, with "+" if they were changed since; ``DPID_COMMIT`` where there is no repository."""
+    """The commit of the sources, with "+" if they have changed since; without a repository, ``DPID_COMMIT``."""
     folder = PATH.parents[1]
 
     def git(*arguments: str) -> str:
@@ -72,10 +72,10 @@ def commit() -> str:
 
 
 def record(benchmark: str, rows: Sequence[dict[str, object]], model: str = "") -> None:
-    """Print ``rows``, dictionaries of ``MEASURED``, and put them into the ledger.
+    """Print ``rows``, dictionaries with keys of ``MEASURED``, and put them into the ledger.
 
-    ``model``: the model that was measured, a name or folder as ``Explainer.from_pretrained`` takes; the ledger gets the
-    fingerprint of its weights. Empty where none was loaded.
+    ``model`` is the name or folder of the model that was measured, as for ``Explainer.from_pretrained``, whose
+    fingerprint is recorded; empty where no model was loaded.
     """
     import dpid
     from dpid.denoisers.loading import fingerprint
@@ -95,4 +95,5 @@ def record(benchmark: str, rows: Sequence[dict[str, object]], model: str = "") -
 
 
 def _text(value: object) -> str:
+    """A value as the ledger has it: numbers with five digits, None as ""."""
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
-"""Draw the held-out evaluation set: ``python benchmarks/make_heldout.py tests/data/heldout``.
+"""Draws the held-out pictures: ``python benchmarks/make_heldout.py tests/data/heldout``.
 
-200 scenes with prompt, concepts and one exact mask a concept, from a seed that training never uses: 160 scenes of two
-pictures (16 of them pairs that never met in training), 40 of one picture that two words name together.
+200 scenes with prompt, concepts and a mask for every concept, from a seed that training does not use: 160 scenes of two
+pictures (16 of them pairs that training never shows together), 40 of one picture that is named by two words.
 """
 
 import json
@@ -20,7 +20,7 @@ PEOPLE_PAIRS, NOVEL_PAIRS, PAIRS, SINGLES = 24, 16, 160, 40
 
 
 def name_of(rng: random.Random, picture: str) -> str:
-    """A phrase that names the picture and, homonyms included, nothing else."""
+    """A phrase that names the picture, and could mean no other."""
     if "/" in picture:
         occupation, gender, _ = picture.split("/")
         return f"{scenes.GENDERS[gender][1]} {occupation}"
@@ -30,7 +30,7 @@ def name_of(rng: random.Random, picture: str) -> str:
 
 
 def pictures(rng: random.Random) -> list[tuple[str, ...]]:
-    """The pictures of all scenes: uniform over things and senses, so that every word is tested."""
+    """The layouts of all scenes, uniform over objects and senses, so that every word is tested."""
     people = [p for p in scenes.PICTURES if "/" in p]
     things = [p for p in scenes.PICTURES if "/" not in p and p not in _modifiers()]
     chosen: list[tuple[str, ...]] = []
@@ -49,6 +49,7 @@ def pictures(rng: random.Random) -> list[tuple[str, ...]]:
 
 
 def _modifiers() -> set[str]:
+    """The names of all modifiers of homonyms."""
     return {modifier for senses in scenes.HOMONYMS.values() for modifier, _, _ in senses}
 
 
@@ -60,8 +61,8 @@ def main(out: Path) -> None:
     for i, shown in enumerate(pictures(rng)):
         names = [name_of(rng, p) for p in shown]
         prompt = " and ".join(f"a {n}" for n in names)
-        # One picture: its two words are the concepts, and both are about the whole of it. But a gender is not: it is
-        # worth a nat or so, about hair and face, and no mask says where.
+        # Of one picture both words are concepts, with the same mask. A gender has none: its nat or so is about hair and
+        # face, of which there is no mask.
         concepts = names if len(shown) == 2 else names[0].split()
         image, masks = sprites.draw(scenes.place(rng, shown, prompt))
         labels = sum((n + 1) * m.astype(np.uint8) for n, m in enumerate(masks))

@@ -1,8 +1,8 @@
-"""Write what the documentation shows of the ledger: ``python benchmarks/measurements.py [--check]``.
+"""Writes the documentation's pages and tables of measurements: ``python benchmarks/measurements.py [--check]``.
 
 ``docs/measurements.md``, ``docs/ledger.md`` and the table of results in the README are rendered from the templates in
-``benchmarks/templates`` (Jinja), in which every figure is a row of the ledger that is named, not typed. With
-``--check`` nothing is written, and the exit code is 1 if a page is not what the ledger says.
+``benchmarks/templates`` (Jinja), which name rows of the ledger in place of numbers. With ``--check`` nothing is
+written, and the exit code is 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TABLE = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- /results -->)", re.DOTALL
 
 
 def finder(rows: list[Row]) -> Callable[..., Row]:
-    """A function that returns the row of its arguments; of several commands' the one of most values, then the newest.
+    """A function that finds the row of given keys; of several, that with the most values, then the newest.
 
     It raises ``LookupError`` if there is none.
     """
@@ -48,12 +48,12 @@ def number(row: Row, digits: int = 2, scale: float = 1.0) -> str:
 
 
 def error(row: Row, digits: int = 3) -> str:
-    """Value ± standard error."""
+    """The value ± its standard error."""
     return f"{float(row['value']):.{digits}f} ± {float(row['stderr']):.{digits}f}"
 
 
 def interval(row: Row, digits: int = 2, unit: str = "") -> str:
-    """Value and 95 % interval."""
+    """The value and its 95 % interval."""
     low, high = (f"{float(row[end]):.{digits}f}" for end in ("low", "high"))
     return f"{float(row['value']):.{digits}f}{unit} [{low}, {high}]"
 
@@ -65,7 +65,7 @@ def percent(*rows: Row) -> str:
 
 
 def runs(rows: list[Row]) -> list[tuple[dict[str, str], list[Row]]]:
-    """The rows of every run, with what they have in common."""
+    """(values that all rows of a run share, these rows) of every run."""
 
     def about(row: Row) -> tuple[str, ...]:
         return tuple(row[name] for name in _ABOUT)
@@ -74,7 +74,7 @@ def runs(rows: list[Row]) -> list[tuple[dict[str, str], list[Row]]]:
 
 
 def pages() -> dict[Path, str]:
-    """What every generated page should hold."""
+    """{path: up-to-date text} of every generated page."""
     rows = ledger.read()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), undefined=jinja2.StrictUndefined,
@@ -98,7 +98,7 @@ def pages() -> dict[Path, str]:
 
 
 def main(check: Annotated[bool, typer.Option(help="Write nothing; fail if a page is out of date.")] = False) -> None:
-    """Write the pages, or check them."""
+    """Write the pages that are out of date, or list them."""
     stale = {p: text for p, text in pages().items() if not p.exists() or p.read_text(encoding="utf-8") != text}
     for path, text in stale.items():
         if check:

@@ -1,4 +1,4 @@
-"""Shared by all tests. Without a GPU, Triton kernels run through Triton's interpreter, chosen before it is imported."""
+"""Fixtures of all tests. Without a GPU Triton's interpreter runs the kernels; it is set before the import."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""Intervals that mean what they say, and the known answers of exact models: the short form of ``make calibrate``.
+"""Coverage of intervals, and estimates compared with exact values: the short form of ``make calibrate``.
 
-Of 500 repeats, shares of 95 % intervals have a binomial standard deviation of 1 %; three of them are allowed on top of
-the 2 % (image) and 3 % (pixels) that the suite asks for.
+The coverage of 95 % intervals in 500 repeats has a binomial standard deviation of 1 %. Three of these are allowed
+beyond the 2 % (image) and 3 % (pixels) that are the aim.
 """
 
 import answers
@@ -104,7 +104,7 @@ def test_tails_tell_how_much_lies_outside_the_range():
 
 
 def test_orthogonal_counts_misinformation_as_information():
-    """theory: -.653426 and +.653426; 1e-3 for the ends of the range."""
+    """½ ln 2 - 1 = -.653426, and its opposite; 1e-3 for the ends of the range."""
     for a in answers.elsewhere():
         assert abs(a.value - a.exact) < 3 * a.stderr + 1e-3, a
         assert abs(a.exact) == pytest.approx(0.653426, abs=1e-6)

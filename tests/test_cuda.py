@@ -1,4 +1,4 @@
-"""On a GPU: the numbers of the CPU, nothing of the user's changed, no leak."""
+"""On a GPU: the same numbers as on a CPU, the user's settings unchanged, no memory leak."""
 
 import pytest
 import torch

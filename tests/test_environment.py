@@ -1,4 +1,4 @@
-"""What a user's environment brings: modes of torch, threads, processes. Numbers stay, and so do the user's settings."""
+"""Modes of torch, threads and processes in a user's program change no numbers, and are not changed."""
 
 import copy
 import multiprocessing

@@ -1,4 +1,4 @@
-"""The explainer on the embedded model, and the result that it returns."""
+"""The explainer on the embedded model, and the results that it returns."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Pictures as they are looked at, whatever file they come from."""
+"""Pictures of all file formats and types are read as they are displayed."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The whole flow on a model whose truth is known: y ~ N(0,1), x | y ~ N(y,1), so x ~ N(0,2). Answers in nats."""
+"""Explanations by a model with known information: y ~ N(0,1), x | y ~ N(y,1), so x ~ N(0,2). In nats."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_toy_table(y, x, standard, orthogonal):
 
 
 def test_rao_blackwell_has_the_mean_of_the_exact_log_ratio():
-    """E over x ~ p(x | F) of iʳ(S) = E log p(x | y_S) / p(x), right and wrong words alike (theory §5.2b)."""
+    """E over x ~ p(x | F) of iʳ(S) = E log p(x | y_S) / p(x), for right and wrong words (docs/theory.md, eq. (10))."""
     generator = torch.Generator().manual_seed(0)
     f_mean, f_variance, n = 0.8, 0.6, 4096
     x = f_mean + f_variance**0.5 * torch.randn(1, 64, 64, generator=generator)

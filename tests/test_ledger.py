@@ -1,4 +1,4 @@
-"""The ledger of benchmarks: a run replaces what it measured before, and nothing else."""
+"""The ledger of benchmarks: a run replaces the rows that it measured before, and no others."""
 
 import csv
 

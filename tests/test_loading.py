@@ -1,4 +1,4 @@
-"""Folders of models as people have them, and what is said of those that cannot be used."""
+"""Model folders of all kinds, and the errors for those that cannot be used."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What may be asked for, and in which words everything else is refused."""
+"""The options of an explanation: what is allowed, and the errors for everything else."""
 
 import math
 import re

@@ -1,15 +1,15 @@
-"""Partial Information Decomposition of jointly Gaussian vectors M (target), X and Y (sources). Bits unless said.
+"""Partial information decomposition of jointly Gaussian vectors M (target), X and Y (sources), in bits by default.
 
-I(M; X) = R + U_X, I(M; Y) = R + U_Y, I(M; X, Y) = R + U_X + U_Y + S. Four measures:
+I(M; X) = R + U_X, I(M; Y) = R + U_Y, I(M; X, Y) = R + U_X + U_Y + S. Four measures of the redundancy R:
 
-- ``tilde``            the ~ (BROJA) decomposition over Gaussian couplings, in closed form (:mod:`dpid.gaussian.tilde`).
-- ``delta``            deficiency, R = min(I_X - δ(X \\ Y), I_Y - δ(Y \\ X)), exact (:mod:`dpid.gaussian.deficiency`).
-- ``delta-surrogate``  the same with the convex surrogate of δ of Venkatesh & Schamberg (2022), an upper bound.
-- ``mmi``              R = min(I_X, I_Y) (Barrett, 2015): what all of them are when M is a scalar.
+- ``tilde``            BROJA over Gaussian couplings (docs/theory.md, eq. (47); :mod:`dpid.gaussian.tilde`).
+- ``delta``            deficiency (docs/theory.md, eq. (48); :mod:`dpid.gaussian.deficiency`).
+- ``delta-surrogate``  deficiency with an upper bound on it by a convex surrogate (docs/theory.md, eq. (50)).
+- ``mmi``              the smaller of I(M; X) and I(M; Y) (Barrett, 2015), with which all agree when M is a scalar.
 
 >>> import numpy as np
 >>> from dpid import gaussian
->>> gaussian.pid([[1, 1, 1], [1, 2, 2], [1, 2, 3]], dims=(1, 1, 1)).redundancy  # Y = X + noise: all that Y has
+>>> gaussian.pid([[1, 1, 1], [1, 2, 2], [1, 2, 3]], dims=(1, 1, 1)).redundancy  # Y = X + noise, so R = I(M; Y)
 0.2924812503605781
 """
 
@@ -34,10 +34,12 @@ Minimum = Callable[[Channels], float]
 
 
 def _from_union(union: Minimum) -> Minimum:
+    """The redundancy I_X + I_Y - I_∪ as a function of the channels."""
     return lambda c: c.information[0] + c.information[1] - union(c)
 
 
 def _from_deficiency(delta: Minimum) -> Minimum:
+    """The redundancy of docs/theory.md, eq. (48), as a function of the channels."""
     return lambda c: min(c.information[0] - delta(c), c.information[1] - delta(c.swapped()))
 
 
@@ -52,14 +54,14 @@ MEASURES: dict[str, dict[str, Minimum]] = {
 
 @dataclass(frozen=True)
 class GaussianPID:
-    """A decomposition, in ``unit``.
+    """The decomposition of I(M; X, Y) that :func:`pid` returns, all numbers in ``unit``.
 
     Attributes
     ----------
     redundancy, synergy : R, S
     unique : U_X, U_Y
     information : I(M; X), I(M; Y), I(M; X, Y)
-    measure, unit : as asked for
+    measure, unit : the arguments of :func:`pid`
     """
 
     redundancy: float
@@ -81,19 +83,19 @@ class GaussianPID:
 def pid(
     cov: ArrayLike, dims: Sequence[int], measure: str = "tilde", unit: str = "bits", solver: str = "own"
 ) -> GaussianPID:
-    """Decompose I(M; X, Y) of the Gaussian with covariance ``cov``.
+    """Redundancy, uniqueness and synergy of a Gaussian target M and sources X and Y with covariance ``cov``.
 
-    R is kept within [max(0, I_X + I_Y - I_XY), min(I_X, I_Y)], its range in exact arithmetic for ``tilde`` and ``mmi``;
-    for the two of deficiency, which bound R from above alone, within [0, min(I_X, I_Y)]. The error is below 1e-7 bits
-    times d unless ``cov`` is so near to singular that its entries in float64 do not hold the answer.
+    R is clipped to its range in exact arithmetic: [max(0, I_X + I_Y - I_XY), min(I_X, I_Y)] for ``tilde`` and ``mmi``,
+    [0, min(I_X, I_Y)] for the two measures of deficiency. The error is below 1e-7 bits times d, unless ``cov`` is so
+    close to singular that the rounding of its float64 entries changes the result by more.
 
     Parameters
     ----------
-    cov : [d, d], the variables in the order M, X, Y; may be singular as long as no information is infinite
+    cov : covariance [d, d], variables in the order M, X, Y; may be singular as long as no information is infinite
     dims : (dm, dx, dy), d = dm + dx + dy
     measure : ``tilde``, ``delta``, ``delta-surrogate`` or ``mmi``
     unit : ``bits`` or ``nats``
-    solver : ``own``, or ``sdp``: an independent check through CVXPY, slow beyond ten dimensions (extra ``gaussian``)
+    solver : ``own``, or ``sdp``: an independent solution with CVXPY, slow above ten dimensions (extra ``gaussian``)
 
     Raises
     ------
@@ -124,10 +126,10 @@ def pid(
 
 
 def fit(samples: ArrayLike, dims: Sequence[int]) -> Array:
-    """Sample covariance [d, d] (divisor n - 1) of ``samples`` [n, d], columns in the order M, X, Y: what ``pid`` takes.
+    """The sample covariance [d, d] (divisor n - 1) of ``samples`` [n, d], columns in the order M, X, Y.
 
-    The informations of a sample covariance are too large by what :func:`information_bias` says, about dm dx / 2n nats
-    for I(M; X); unique information and synergy inherit that. The atoms themselves have no correction in closed form.
+    The mutual informations of a sample covariance are too large by :func:`information_bias`, about dm dx / 2n nats for
+    I(M; X), and so are uniqueness and synergy. There is no correction of the atoms in closed form.
 
     Raises
     ------
@@ -147,10 +149,9 @@ def fit(samples: ArrayLike, dims: Sequence[int]) -> Array:
 
 
 def information_bias(n: int, dims: Sequence[int], unit: str = "bits") -> tuple[float, float, float]:
-    """What to subtract from I(M; X), I(M; Y), I(M; X, Y) of :func:`fit`'s covariance of ``n`` samples; exact.
+    """The biases of I(M; X), I(M; Y) and I(M; X, Y) computed from :func:`fit`'s covariance of ``n`` samples.
 
-    E log det S = log det Σ + Σ_{i≤d} ψ((n - i)/2) - d log((n - 1)/2) of a Wishart matrix (Misra et al., 2005), for the
-    three entropies of an information.
+    Exact, in ``unit``, to be subtracted (docs/theory.md, eq. (51)).
 
     Raises
     ------
@@ -173,6 +174,6 @@ def information_bias(n: int, dims: Sequence[int], unit: str = "bits") -> tuple[f
 
 
 def __getattr__(name: str) -> Any:
-    if name == "rate":  # what it needs is an extra of its own
+    if name == "rate":  # imported on first use, since it imports PyTorch
         return import_module("dpid.gaussian.rate")
     raise AttributeError(f"module 'dpid.gaussian' has no attribute {name!r}")

@@ -1,8 +1,7 @@
-"""From a covariance of (M, X, Y) to what every measure needs: the canonical correlations of M with X and with Y.
+"""From the covariance of (M, X, Y) to the input of every measure: the canonical correlations of M with X and with Y.
 
-M, X and Y are standardised (directions without variance dropped), Cov(M, X) = V_X diag(ρ_X) U_Xᵀ. With M ~ N(0, I) the
-sufficient statistic of X is V_Xᵀ M in noise: gains ρ/√(1-ρ²) at unit noise. A redundancy that depends on the pairs
-(M, X) and (M, Y) alone depends on ρ_X, ρ_Y and V_XᵀV_Y alone.
+M, X and Y are whitened, without the directions that have no variance (docs/theory.md, eq. (45)). A redundancy that
+depends on the pairs (M, X) and (M, Y) alone depends on ρ_X, ρ_Y and V_XᵀV_Y alone.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-# On the scale of unit variances. Rounding leaves 1e-16 d of an eigenvalue that is zero; what is below NULL is dropped.
+# At unit variances. Rounding makes a zero eigenvalue about 1e-16 d; eigenvalues below NULL are taken for zero.
 NULL = 1e-13
-# Below this share of noise float64 no longer holds the information to 1e-4.
+# Least 1 - ρ²: below, the rounding of ρ in float64 changes the information by more than 1e-4.
 NOISELESS = 1e-12
-# Asymmetry and negative eigenvalues that a covariance printed to 8 digits has.
+# Largest asymmetry and negative eigenvalue: those of a covariance rounded to 8 digits.
 ROUNDED = 1e-8
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The pairs (M, X) and (M, Y), standardised; R the rank of a cross-covariance, D the rank of Σ_M.
+    """The whitened pairs (M, X) and (M, Y); D is the rank of Σ_M, R_X and R_Y those of the cross-covariances.
 
     Attributes
     ----------
-    rho_x, rho_y : canonical correlations [D], descending, zero where M is not seen
+    rho_x, rho_y : canonical correlations [D], descending, zero in directions of M without correlation
     overlap : V_XᵀV_Y [D, D], orthogonal
     information : I(M; X), I(M; Y), I(M; X, Y), nats
     """
@@ -42,18 +41,18 @@ class Channels:
     information: tuple[float, float, float]
 
     def swapped(self) -> Channels:
-        """X and Y exchanged."""
+        """The same with X and Y exchanged."""
         i_x, i_y, i_xy = self.information
         return Channels(self.rho_y, self.rho_x, self.overlap.T, (i_y, i_x, i_xy))
 
     def gains(self) -> tuple[Array, Array]:
-        """H_X [R_X, D] and H_Y [R_Y, D] in the basis V_X of M: X = H_X M + N(0, I), and Y likewise."""
+        """The gains H_X [R_X, D] and H_Y [R_Y, D] in the basis V_X of M: X = H_X M + N(0, I), and Y likewise."""
         seen_x, seen_y = self.rho_x > 0, self.rho_y > 0
         return np.diag(gain(self.rho_x))[seen_x], gain(self.rho_y)[seen_y, None] * self.overlap.T[seen_y]
 
 
 def gain(rho: Array) -> Array:
-    """ρ/√(1-ρ²): the gain at unit noise of a channel of correlation ρ."""
+    """The gain ρ/√(1-ρ²) of the channel with unit noise and correlation ρ."""
     return rho / np.sqrt((1 - rho) * (1 + rho))
 
 
@@ -83,7 +82,10 @@ def as_matrix(name: str, value: ArrayLike, expected: str) -> Array:
 
 
 def _covariance(cov: ArrayLike, size: int) -> Array:
-    """``cov`` checked, symmetrised and scaled to variances of one (zero where a variance is zero)."""
+    """The correlation matrix of ``cov``, exactly symmetric, with zeros for variables of variance zero.
+
+    ``ValueError`` unless ``cov`` is a covariance [size, size].
+    """
     matrix = as_matrix("cov", cov, f"({size}, {size})")
     if matrix.shape != (size, size):
         raise ValueError(f"cov: found shape {matrix.shape}, expected ({size}, {size}) for dims that add up to {size}")
@@ -103,7 +105,7 @@ def _covariance(cov: ArrayLike, size: int) -> Array:
 
 
 def _whitener(block: Array) -> Array:
-    """W [d, r] with Wᵀ block W = I, r the numerical rank of ``block`` [d, d]."""
+    """A matrix W [d, r] with Wᵀ ``block`` W = I, r the numerical rank of the covariance ``block`` [d, d]."""
     values, vectors = np.linalg.eigh(block)
     kept = values > NULL * max(values[-1], 1.0)
     whitener: Array = vectors[:, kept] / np.sqrt(values[kept])
@@ -111,7 +113,10 @@ def _whitener(block: Array) -> Array:
 
 
 def _canonical(cross: Array, name: str) -> tuple[Array, Array, float]:
-    """ρ [D], V [D, D] and the information (nats) of ``cross`` [D, R], the cross-covariance of white variables."""
+    """Canonical correlations ρ [D], V [D, D] and information (nats) from a cross-covariance [D, R] of white variables.
+
+    ``ValueError``, which calls the source ``name``, where the information is infinite.
+    """
     vectors, values, _ = np.linalg.svd(cross)
     rho = np.zeros(len(cross))
     rho[: len(values)] = np.where(values > NULL, values, 0.0)
@@ -125,13 +130,13 @@ def _canonical(cross: Array, name: str) -> tuple[Array, Array, float]:
 
 
 def standardise(cov: ArrayLike, dims: Sequence[int]) -> Channels:
-    """The standardised channels of ``cov`` [d, d], whose variables are M, X, Y in this order, d = sum of ``dims``.
+    """The canonical correlations and informations of ``cov`` [d, d], variables in the order M, X, Y.
 
     Raises
     ------
     ValueError
         ``dims`` or ``cov`` of the wrong kind or size; NaN; not symmetric; not positive semi-definite; a combination of
-        X, of Y or of both that is one of M without noise. A singular Σ_M, Σ_X or Σ_Y without that is answered.
+        X, of Y or of both that is a function of M without noise. Singular Σ_M, Σ_X, Σ_Y are otherwise allowed.
     """
     dm, dx, dy = check_dims(dims)
     scaled = _covariance(cov, dm + dx + dy)

@@ -1,9 +1,10 @@
-"""min tr(E diag g) + tr h(B E Bᵀ) over 0 ⪯ E ⪯ I, h(ω²) = min_z z² - 2 z ω - 2 log z: a barrier method.
+"""A barrier method for the convex minimum of docs/theory.md, eq. (49): tr(E diag g) + tr h(B E Bᵀ), 0 ⪯ E ⪯ I.
 
-h is convex on (0, ∞) and its third derivative at λ is at most a multiple of h''/λ, so that with the barrier
--μ (log det E + log det(I - E)) Newton's method takes few steps at every μ (Nesterov & Nemirovskii, 1994). A Hessian
-product costs a few matrix products, and its diagonal in the eigenbasis of E is a preconditioner that leaves a handful
-of conjugate-gradient steps. E ⪰ 0 and E ⪯ I make the duality gap of a linearisation an eigenvalue problem.
+h (η there, with h(ω²) = min_z z² - 2 z ω - 2 log z) is convex on (0, ∞), and its third derivative at λ is at most a
+multiple of h''/λ. With the barrier -μ (log det E + log det(I - E)) Newton's method therefore takes few steps at every μ
+(Nesterov & Nemirovskii, 1994). A product with the Hessian costs a few matrix products, and with its diagonal in the
+eigenbasis of E as preconditioner few conjugate-gradient steps are needed. The duality gap, of the linearised problem
+over 0 ⪯ E ⪯ I, follows from eigenvalues.
 """
 
 from __future__ import annotations
@@ -15,38 +16,40 @@ import numpy as np
 
 from dpid.gaussian.channels import NULL, Array
 
-# Newton steps of one μ, conjugate-gradient steps of one Newton step: tens and hundreds at most in practice.
+# Most Newton steps at one μ, and conjugate-gradient steps in one of these; tens and hundreds in practice.
 _NEWTON, _CG = 300, 3000
-_SHRINK = 0.1
+_SHRINK = 0.1  # factor between one μ and the next
 
 
 def _h(lam: Array) -> Array:
-    """h [R]; z = (ω + √(ω² + 4)) / 2, and z² = 1 + z ω."""
+    """h of the eigenvalues ``lam`` = ω² [R], with z = (ω + √(ω² + 4)) / 2 and z² = 1 + z ω."""
     z_omega = lam * (1 + np.sqrt(1 + 4 / lam)) / 2
     value: Array = 1 - z_omega - 2 * np.log(z_omega) + np.log(lam)
     return value
 
 
 def _h_slopes(lam: Array) -> tuple[Array, Array]:
-    """h' = -z/ω [R], and its divided differences [R, R]."""
+    """The derivative h' = -z/ω [R] at the eigenvalues ``lam`` [R], and its divided differences [R, R]."""
     ratio = np.sqrt(1 + 4 / lam)
     return -(1 + ratio) / 2, 2 / (np.outer(lam, lam) * np.add.outer(ratio, ratio))
 
 
 @dataclass(frozen=True)
 class _Problem:
+    """The minimum to be found: its coefficients."""
+
     g: Array  # [D]
     b: Array  # [R, D], rank R
 
     def value(self, e: Array) -> float:
-        """The objective at ``e``; infinite outside 0 ≺ E."""
+        """The objective at ``e``; infinite unless B E Bᵀ is positive definite."""
         lam = np.linalg.eigvalsh(self.b @ e @ self.b.T).astype(np.float64)
         if lam[0] <= 0:
             return np.inf
         return float(np.diag(e) @ self.g + _h(lam).sum())
 
     def barrier(self, e: Array, mu: float) -> float:
-        """The objective with the barrier; infinite outside."""
+        """The objective plus the barrier at ``e``; infinite unless 0 ≺ E ≺ I."""
         values = np.linalg.eigvalsh(e)
         if values[0] <= 0 or values[-1] >= 1:
             return np.inf
@@ -54,7 +57,7 @@ class _Problem:
 
 
 def _conjugate_gradient(product: Callable[[Array], Array], right: Array, diagonal: Array) -> Array:
-    """Solution of product(x) = right to 1 %, preconditioned by ``diagonal``."""
+    """The solution x of product(x) = right to 1 %, preconditioned by ``diagonal``."""
     x, residual = np.zeros_like(right), right.copy()
     scaled = residual / diagonal
     direction, size = scaled, float((residual * scaled).sum())
@@ -73,9 +76,9 @@ def _conjugate_gradient(product: Callable[[Array], Array], right: Array, diagona
 
 
 def _newton_step(problem: _Problem, e: Array, mu: float) -> tuple[Array, float, float]:
-    """The next E, the squared Newton decrement and the duality gap at ``e`` (without the barrier)."""
+    """The next E, and at ``e`` the squared Newton decrement and the duality gap (of the problem without barrier)."""
     values, q = np.linalg.eigh(e)
-    if values[0] <= 0 or values[-1] >= 1:  # by rounding
+    if values[0] <= 0 or values[-1] >= 1:  # possible by rounding alone
         return e, 0.0, np.inf
     lam, u = np.linalg.eigh(problem.b @ e @ problem.b.T)
     w = u.T @ problem.b @ q  # everything below in the eigenbasis of E
@@ -107,15 +110,15 @@ def _newton_step(problem: _Problem, e: Array, mu: float) -> tuple[Array, float, 
 
 
 def minimise(g: Array, b: Array, tolerance: float) -> float:
-    """The minimum, from ``g`` [D] > 0, descending, and ``b`` [R, D], to ``tolerance`` by the duality gap.
+    """The minimum in nats, for ``g`` [D] > 0, descending, and ``b`` [R, D], to a duality gap of ``tolerance``.
 
-    A gap that rounding holds above ``tolerance`` is accepted up to 1e-7 per dimension; ``RuntimeError`` beyond that.
+    Where rounding allows no better, a gap of 1e-7 per dimension is accepted; ``RuntimeError`` for a larger one.
     """
     _, singular, vt = np.linalg.svd(b, full_matrices=False)
     kept = singular > NULL * np.max(singular, initial=0.0)
-    unseen = float(len(b) - kept.sum())  # zero eigenvalues of B E Bᵀ, whatever E is, and h(0) = 1
+    constant = float(len(b) - kept.sum())  # B E Bᵀ has that many zero eigenvalues for every E, and h(0) = 1
     if not kept.any():
-        return unseen
+        return constant
     problem = _Problem(g, singular[kept, None] * vt[kept])
     e, mu = 0.5 * np.eye(len(g)), max(1.0, g[0])
     best, gap = e, np.inf
@@ -132,4 +135,4 @@ def minimise(g: Array, b: Array, tolerance: float) -> float:
         raise RuntimeError(
             f"delta: float64 does not hold the minimum at gains this large; stopped at a duality gap of {gap:.2g} nats"
         )
-    return problem.value(best) + unseen
+    return problem.value(best) + constant

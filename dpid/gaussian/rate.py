@@ -1,16 +1,11 @@
-"""Partial Information Rate Decomposition (PIRD) of vector autoregressive processes. Nats per sample unless said.
+"""Partial information rate decomposition (PIRD; Faes et al., 2025) of vector autoregressive processes.
 
-Faes et al. (2025). X_t = Σ_k A_k X_{t-k} + U_t with U ~ N(0, Σ_U) has the spectrum S(f) = H(f) Σ_U H(f)*, with
-H(f) = (I - Σ_k A_k e^{-2πifk})⁻¹, f in cycles a sample. Target Y and sources X_S share the information rate
-
-    I(Y; X_S) = 2 ∫_0^½ i_S(f) df,    i_S(f) = ½ log |S_Y(f)| |S_S(f)| / |S_YS(f)|.
-
-The redundancy of the sources is the least of their informations at every frequency, r(α; f) = min_{S∈α} i_S(f). The
-atoms are its Möbius inversion over the lattice of antichains at every f, and their integrals: not the atoms of the
-integrals.
+X_t = Σ_k A_k X_{t-k} + U_t, U ~ N(0, Σ_U). The information rate of target and sources is decomposed at every frequency
+and then integrated (docs/theory.md, eqs. (52) to (54)), which is not the decomposition of the integrated rates. Nats
+per sample unless ``unit`` says otherwise; frequencies in cycles per sample.
 
 >>> from dpid.gaussian import rate
->>> a = [[[0.8, 0, 0], [0, -0.8, 0], [1, 1, 0]]]  # the target listens to a slow and to a fast source
+>>> a = [[[0.8, 0, 0], [0, -0.8, 0], [1, 1, 0]]]  # the target is driven by a slow and a fast source
 >>> pird = rate.pird(a, [[1, 0, 0], [0, 1, 0], [0, 0, 1]], target=2, sources=(0, 1))
 >>> round(pird.redundancy, 4), round(pird.unique[0], 4), round(pird.synergy, 4)
 (0.0645, 0.2672, 0.1643)
@@ -40,18 +35,20 @@ UNITS = {"nats": 1.0, "bits": float(np.log(2))}
 
 @dataclass(frozen=True)
 class RatePID:
-    """A decomposition of information rates, in ``unit`` per sample. Sources are numbered 1, 2, 3 as they were given.
+    """The decomposition of information rates that :func:`pird` returns, in ``unit`` per sample.
+
+    Sources are numbered 1, 2, 3 in the order of the argument.
 
     Attributes
     ----------
-    frequency : [F], cycles a sample, 0 to ½ with both ends
-    spectral : {antichain: [F]}, for example ``((1,), (2, 3))``; 4 atoms of two sources, 18 of three
+    frequency : frequencies [F] from 0 to ½, cycles per sample
+    spectral : {antichain: atom at every frequency [F]}, for example ``((1,), (2, 3))``; 4 of two sources, 18 of three
     atoms : {antichain: 2 ∫_0^½ of its spectrum}
-    spectral_information, information : the same of I(Y; X_S), {S: …}
-    redundancy : sum of the atoms of two or more single sources, {1}{2}{3} and {i}{j}
-    unique : for each source i, the sum of {i} and {i}{jk}
-    synergy : the rest
-    unit : as asked for
+    spectral_information, information : {S: i_S [F]} and {S: I(Y; X_S)} (docs/theory.md, eq. (53))
+    redundancy : sum of the atoms {1}{2}{3} and {i}{j}
+    unique : for every source i, the sum of the atoms {i} and {i}{jk}
+    synergy : sum of all other atoms
+    unit : the argument of :func:`pird`
     """
 
     frequency: Array
@@ -66,15 +63,15 @@ class RatePID:
 
     def __str__(self) -> str:
         unique = ", ".join(f"unique {i} {value:.6f}" for i, value in enumerate(self.unique, 1))
-        whole = self.information[tuple(range(1, len(self.unique) + 1))]
+        total = self.information[tuple(range(1, len(self.unique) + 1))]
         return (
             f"rates ({self.unit} per sample): redundancy {self.redundancy:.6f}, {unique}, "
-            f"synergy {self.synergy:.6f}; information {whole:.6f}"
+            f"synergy {self.synergy:.6f}; information {total:.6f}"
         )
 
 
 def _process(coefficients: ArrayLike, noise_cov: ArrayLike) -> tuple[Array, Array]:
-    """Checked coefficients [p, d, d] and noise covariance [d, d] of a stable process."""
+    """Coefficients [p, d, d] and noise covariance [d, d]; ``ValueError`` unless they make a stable process."""
     try:
         a, noise = np.array(coefficients, dtype=np.float64), np.array(noise_cov, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -98,12 +95,13 @@ def _process(coefficients: ArrayLike, noise_cov: ArrayLike) -> tuple[Array, Arra
 
 
 def _companion(a: Array) -> Array:
+    """The companion matrix [p d, p d] of coefficients [p, d, d]: the process as one of order 1."""
     p, d = a.shape[:2]
     return np.vstack((np.concatenate(a, axis=1), np.eye((p - 1) * d, p * d)))
 
 
 def _indices(name: str, value: int | Sequence[int], d: int) -> tuple[int, ...]:
-    """``value``, an index or several, as a tuple."""
+    """``value``, one or several indices below ``d``, as a tuple; ``ValueError``, naming ``name``, otherwise."""
     try:
         found = tuple(map(operator.index, value if isinstance(value, Iterable) else (value,)))
     except TypeError as error:
@@ -113,7 +111,8 @@ def _indices(name: str, value: int | Sequence[int], d: int) -> tuple[int, ...]:
     return found
 
 
-def _whole(name: str, value: int, least: int) -> int:
+def _integer(name: str, value: int, least: int) -> int:
+    """``value`` as an integer of at least ``least``; ``ValueError``, naming ``name``, otherwise."""
     try:
         found = operator.index(value)
     except TypeError:
@@ -126,7 +125,7 @@ def _whole(name: str, value: int, least: int) -> int:
 def _roles(
     target: int | Sequence[int], sources: Sequence[int | Sequence[int]], d: int
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Indices of the target and of every source, checked."""
+    """Indices of the target, and of every source; ``ValueError`` unless they are disjoint and two or three sources."""
     if not isinstance(sources, Collection) or len(sources) not in (2, 3):
         raise ValueError(f"sources: found {sources!r}, expected two or three, each an index or a tuple of indices")
     y = _indices("target", target, d)
@@ -138,7 +137,7 @@ def _roles(
 
 
 def spectrum(coefficients: ArrayLike, noise_cov: ArrayLike, frequency: ArrayLike) -> Spectrum:
-    """S(f) [F, d, d] at ``frequency`` [F], cycles a sample; ``ValueError`` as :func:`pird`."""
+    """The spectrum [F, d, d] at ``frequency`` [F] (docs/theory.md, eq. (52)); raises as :func:`pird`."""
     a, noise = _process(coefficients, noise_cov)
     lags = np.arange(1, len(a) + 1)
     phase = np.exp(-2j * np.pi * np.multiply.outer(np.asarray(frequency, dtype=np.float64), lags))
@@ -147,7 +146,7 @@ def spectrum(coefficients: ArrayLike, noise_cov: ArrayLike, frequency: ArrayLike
 
 
 def stationary_covariance(coefficients: ArrayLike, noise_cov: ArrayLike) -> Array:
-    """Covariance [d, d] of X_t, what :func:`dpid.gaussian.pid` takes (target first); ``ValueError`` as :func:`pird`."""
+    """The covariance [d, d] of X_t, for :func:`dpid.gaussian.pid` if the target is first; raises as :func:`pird`."""
     a, noise = _process(coefficients, noise_cov)
     p, d = a.shape[:2]
     driven = np.zeros((p * d, p * d))
@@ -164,17 +163,17 @@ def pird(
     unit: str = "nats",
     n_freq: int = 4097,
 ) -> RatePID:
-    """Decompose the information rate that two or three sources share with the target.
+    """Redundancy, uniqueness and synergy of the information rate between two or three sources and a target.
 
     Parameters
     ----------
     coefficients : A_1 … A_p [p, d, d], of a stable process
     noise_cov : Σ_U [d, d], positive definite
     target : index of the target, or a tuple of indices
-    sources : two or three of the same, disjoint; what is in no tuple stays unobserved
+    sources : two or three indices or tuples of indices, disjoint; variables in none of them are unobserved
     unit : ``nats`` or ``bits``
-    n_freq : points from 0 to ½; the trapezoid rule over them is exact to ρ^(2 n_freq) for the informations, ρ the
-        spectral radius, and to n_freq⁻² for the atoms, whose spectra have kinks
+    n_freq : number of frequencies from 0 to ½. The error of the trapezoid rule is of order ρ^(2 n_freq) for the
+        informations, ρ the spectral radius, and n_freq⁻² for the atoms, whose spectra have kinks
 
     Raises
     ------
@@ -184,7 +183,7 @@ def pird(
     """
     if unit not in UNITS:
         raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
-    n_freq = _whole("n_freq", n_freq, 2)
+    n_freq = _integer("n_freq", n_freq, 2)
     _, noise = _process(coefficients, noise_cov)
     y, groups = _roles(target, sources, len(noise))
     frequency = np.linspace(0, 0.5, n_freq)
@@ -215,23 +214,24 @@ def pird(
 
 
 def _numbers(names: Sequence[str]) -> Sources:
+    """The numbers of the sources, from the names under which they were decomposed."""
     return tuple(map(int, names))
 
 
 def _rate(values: Array, frequency: Array) -> float:
-    """2 ∫_0^½ by the trapezoid rule."""
+    """2 ∫_0^½ of ``values`` [F] over ``frequency`` [F] by the trapezoid rule."""
     return float((values[1:] + values[:-1]) @ np.diff(frequency))
 
 
 def fit_var(data: ArrayLike, order: int) -> tuple[Array, Array]:
-    """Coefficients [p, d, d] and noise covariance [d, d] of ``data`` [n, d] by least squares, with a constant.
+    """Coefficients [p, d, d] and noise covariance [d, d] fitted to ``data`` [n, d] by least squares, with a constant.
 
-    Needs the extra ``rate`` (statsmodels). The covariance has the divisor n - p - d p - 1.
+    The covariance has the divisor n - p - d p - 1. Needs the extra ``rate`` (statsmodels).
 
     Raises
     ------
     ValueError
-        Not [n, d]; NaN; an order below 1; fewer samples than the equations need.
+        ``data`` not [n, d]; NaN; an order below 1; fewer samples than there are unknowns.
     RuntimeError
         statsmodels is not installed.
     """
@@ -240,9 +240,9 @@ def fit_var(data: ArrayLike, order: int) -> tuple[Array, Array]:
         raise ValueError(f"data: found shape {series.shape}, expected [n, d]")
     if not np.isfinite(series).all():
         raise ValueError(f"data: found {int((~np.isfinite(series)).sum())} NaN or infinite entries, expected none")
-    order = _whole("order", order, 1)
+    order = _integer("order", order, 1)
     n, d = series.shape
-    least = order * (d + 1) + d + 2  # one more than what leaves the covariance of the residuals singular
+    least = order * (d + 1) + d + 2  # with one fewer the covariance of the residuals is singular
     if n < least:
         raise ValueError(f"data: found {n} samples, order {order} of {d} variables needs at least {least}")
     try:

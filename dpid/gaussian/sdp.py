@@ -1,6 +1,6 @@
-"""The minima of ``tilde`` and ``delta`` as semidefinite programmes: slow, and independent of our own solution.
+"""The minima of ``tilde`` and ``delta`` as semidefinite programmes: slow, to check the package's own solvers.
 
-In the gains of unit-noise channels, M ~ N(0, I); where an information exceeds about 8 bits, digits are lost. Needs the
+Everything is at unit noise and M ~ N(0, I). Precision is lost where an information exceeds about 8 bits. Needs the
 extra ``gaussian`` (CVXPY and Clarabel).
 """
 
@@ -14,6 +14,7 @@ from dpid.gaussian.channels import Channels
 
 
 def _cvxpy() -> Any:
+    """The module cvxpy; ``RuntimeError`` where it is not installed."""
     try:
         import cvxpy
     except ImportError as error:
@@ -22,6 +23,7 @@ def _cvxpy() -> Any:
 
 
 def _solve(cp: Any, objective: Any, constraints: list[Any]) -> None:
+    """Solve for the variables of ``objective``, in place; ``RuntimeError`` where no optimum is found."""
     problem = cp.Problem(objective, constraints)
     problem.solve(solver=cp.CLARABEL)
     if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
@@ -29,9 +31,10 @@ def _solve(cp: Any, objective: Any, constraints: list[Any]) -> None:
 
 
 def union(channels: Channels) -> float:
-    """I_∪ in nats: min over Σ, ‖Σ‖₂ ≤ 1, of ½ log det(I + Hᵀ K⁻¹ H), K = [[I, Σ], [Σᵀ, I]], H = [H_X; H_Y].
+    """The union information I_∪ of ``tilde`` in nats, minimised over couplings.
 
-    As max log det W with [[I - W, Hᵀ], [H, K + H Hᵀ]] ⪰ 0, since (I + Hᵀ K⁻¹ H)⁻¹ = I - Hᵀ (K + H Hᵀ)⁻¹ H.
+    It is the minimum over Σ, ‖Σ‖₂ ≤ 1, of ½ log det(I + Hᵀ K⁻¹ H), K = [[I, Σ], [Σᵀ, I]], H = [H_X; H_Y], written as
+    max log det W with [[I - W, Hᵀ], [H, K + H Hᵀ]] ⪰ 0, since (I + Hᵀ K⁻¹ H)⁻¹ = I - Hᵀ (K + H Hᵀ)⁻¹ H.
     """
     cp = _cvxpy()
     h_x, h_y = channels.gains()
@@ -45,9 +48,10 @@ def union(channels: Channels) -> float:
 
 
 def exact(channels: Channels) -> float:
-    """δ(M: X \\ Y) in nats, convex in the natural parameters Λ and N = Λ T of X' given Y and M.
+    """The deficiency δ(M : X \\ Y) in nats (docs/theory.md, eq. (48)).
 
-    2 δ = min tr Λ(I + H_X H_Xᵀ) - 2 tr(H_Xᵀ N H_Y) + tr(H_Yᵀ Nᵀ Λ⁻¹ N H_Y) - log det Λ - R_X over Λ ⪰ N Nᵀ.
+    With the natural parameters Λ and N = Λ T of X' given Y the problem is convex: 2 δ = min tr Λ(I + H_X H_Xᵀ)
+    - 2 tr(H_Xᵀ N H_Y) + tr(H_Yᵀ Nᵀ Λ⁻¹ N H_Y) - log det Λ - R_X over Λ ⪰ N Nᵀ.
     """
     cp = _cvxpy()
     h_x, h_y = channels.gains()

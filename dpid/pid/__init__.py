@@ -1,7 +1,7 @@
-"""Partial information decomposition of f(S) = i(x; y_S): lattice, measures, atoms, errors.
+"""Partial information decomposition of f(S) = i(x; y_S), the information of every subset S of the concepts about x.
 
-i(x; y1) = r + u1, i(x; y2) = r + u2, i(x; y1, y2) = r + u1 + u2 + s: one redundancy measure fixes all atoms (Williams &
-Beer, 2010). One measure a file, in :mod:`dpid.pid.measures`.
+i(x; y1) = r + u1, i(x; y2) = r + u2, i(x; y1, y2) = r + u1 + u2 + s: a redundancy measure gives r, and r all atoms
+(docs/theory.md, eq. (29)). The measures are in :mod:`dpid.pid.measures`, one in each file.
 
 >>> atoms = decompose({("cow",): 2.0, ("giraffe",): 3.0, ("cow", "giraffe"): 6.0})
 >>> atoms.redundancy, atoms.unique["giraffe"], atoms.synergy, atoms[("cow",), ("giraffe",)]

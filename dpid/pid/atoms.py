@@ -1,4 +1,4 @@
-"""What a decomposition returns."""
+"""The result of a decomposition: the atoms, and from them redundancy, uniqueness and synergy."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from dpid.prompts.plan import Subset
 
 Antichain = tuple[Subset, ...]
 
-_SHOWN = 20  # rows of a printed table
+_SHOWN = 20  # most atoms that ``repr`` lists
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Atoms(Comparable, Mapping[Antichain, Tensor]):
-    """The atoms of f([n]) = i(x; y_1, …, y_n), by antichain: ``atoms[("cow",), ("giraffe",)]``, each [*].
+    """The atoms of i(x; y_1, …, y_n): a mapping from antichain to value [*], ``atoms[("cow",), ("giraffe",)]``.
+
+    ``KeyError`` for what is no antichain of the concepts, or one that ``nodes`` does not list.
 
     Attributes
     ----------
     concepts : names of the n concepts
-    nodes : the antichains as masks, bottom first, A of them. n ≤ 4: all; n > 4: those that are somewhere not zero;
-        none where only the coarse graining was asked for
-    flat : their values, [A, P], * flattened; sparse for n > 4
-    coarse : [n+2, *]; R, U of every concept, S
-    information : {S: f(S)}, [*], which the atoms add up to; averaged where the measure averages
-    residual : {S: Σ of the atoms below {S} - f(S)}, empty for n ≤ 4, where it is zero; see :mod:`dpid.pid.chain`
+    nodes : the A antichains as tuples of bit masks, bottom of the lattice first. n ≤ 4: all; n > 4: those whose atom is
+        not zero everywhere; none with ``coarse=True``
+    flat : the atoms [A, P], P the number of values in [*]; a sparse tensor for n > 4
+    coarse : redundancy, uniqueness of every concept, synergy [n+2, *] (docs/theory.md, eq. (33))
+    information : {S: f(S) [*]}, which the atoms add up to; averaged where the measure averages
+    residual : {S: sum of the atoms below {S}, less f(S)}, for n > 4 and an f that is not monotone (docs/theory.md,
+        eq. (35)); empty for n ≤ 4, where it is zero
     unit : "nats" or "bits"
     """
 
@@ -43,24 +46,26 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
 
     @property
     def redundancy(self) -> Tensor:
-        """What two or more concepts tell, each alone."""
+        """Redundancy [*]: information that two or more concepts carry, each of them alone."""
         return self.coarse[0]
 
     @property
     def unique(self) -> dict[str, Tensor]:
-        """What one concept tells alone and no other does."""
+        """Uniqueness {concept: [*]}: information that the concept carries alone and no other carries alone."""
         return dict(zip(self.concepts, self.coarse[1:-1], strict=True))
 
     @property
     def synergy(self) -> Tensor:
-        """What no concept tells alone."""
+        """Synergy [*]: information that no concept carries alone."""
         return self.coarse[-1]
 
     @cached_property
     def _at(self) -> dict[Sets, int]:
+        """{antichain: its row of ``flat``}."""
         return {node: i for i, node in enumerate(self.nodes)}
 
     def _name(self, node: Sets) -> Antichain:
+        """The antichain of masks as one of names."""
         return tuple(tuple(self.concepts[k] for k in members(mask)) for mask in node)
 
     def __getitem__(self, antichain: Antichain) -> Tensor:
@@ -78,7 +83,7 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
         return len(self.nodes)
 
     def average(self, weight: Tensor, scale: float, unit: str) -> Atoms:
-        """Over the one dimension there is, [P], with ``weight`` [P]; times ``scale``, in ``unit``."""
+        """The weighted mean of atoms of shape [P] over P with ``weight`` [P], times ``scale``; its unit is ``unit``."""
 
         def mean(value: Tensor) -> Tensor:
             return (value @ weight) * scale
@@ -95,8 +100,8 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
     def __repr__(self) -> str:
         shape = tuple(self.coarse.shape[1:])
         over = f", sums over {'×'.join(map(str, shape))} values" if shape else ""
-        whole = float(self.information[self.concepts].sum())
-        lines = [f"i(x; {', '.join(self.concepts)}) = {whole:.4f} {self.unit}{over}"]
+        total = float(self.information[self.concepts].sum())
+        lines = [f"i(x; {', '.join(self.concepts)}) = {total:.4f} {self.unit}{over}"]
         coarse = self.coarse.reshape(len(self.coarse), -1).sum(1).tolist()
         names = ["redundancy", *(f"unique {c}" for c in self.concepts), "synergy"]
         width = max(map(len, names))

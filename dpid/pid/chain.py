@@ -1,11 +1,8 @@
-"""Atoms of r(α) = min_{S ∈ α} g(S) without a lattice: at most 2^n - 1 atoms, on one chain, for n ≤ 8.
+"""The atoms of a minimum, r(α) = min_{S ∈ α} g(S), of five to eight concepts, found without the redundancy lattice.
 
-Layer cake: for monotone g, 1[min_α g > t] = 1[α_t ⪯ α] with α_t the minimal sets of {S: g(S) > t}. So with the values
-sorted, t_1 ≤ t_2 ≤ …, the atom of the minimal sets of {S: g(S) ≥ t_k} takes t_k - t_{k-1} (t_0 = 0).
-
-A g that is not monotone is first closed, g̃(S) = max_{∅ ≠ T ⊆ S} g(T). g̃ = g on single concepts, so R and U are those of
-g itself; what the closure added at [n] is taken off the top atom {1…n}, so that all atoms still sum to g([n]); what it
-added at the other S is reported as the residual. For n ≤ 4 nothing of this is needed: there the lattice is inverted.
+At most 2^n - 1 atoms are not zero, and they lie on one chain of the lattice (docs/theory.md, eq. (34)). A g that is not
+monotone is first replaced by its monotone closure (docs/theory.md, eq. (35)). For n ≤ 4 the lattice itself is inverted.
+An up-set is a family of subsets that contains with a set all that include it; here it is coded as bits of int64 words.
 """
 
 from __future__ import annotations
@@ -17,11 +14,11 @@ from torch import Tensor
 
 from dpid.pid.lattice import Sets, ordered
 
-_BITS = 62  # bits of an int64 word that codes an up-set
+_BITS = 62  # of an int64 word that are used
 
 
 def closure(g: Tensor) -> Tensor:
-    """g̃(S) = max of g over the non-empty subsets of S; ``g`` [2^n - 1, P], row S - 1 for mask S."""
+    """The monotone closure [2^n - 1, P] of ``g`` [2^n - 1, P], row S - 1 for mask S (docs/theory.md, eq. (35))."""
     n = len(g).bit_length()
     empty = torch.full_like(g[:1], -torch.inf)
     cube = torch.cat((empty, g)).reshape(*[2] * n, -1)
@@ -33,7 +30,7 @@ def closure(g: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Entries:
-    """Sparse atoms: ``value`` [E] goes to the atom whose up-set is ``code`` [E, words], at ``pixel`` [E]."""
+    """E non-zero values of atoms: ``value`` [E], the up-set ``code`` [E, words] of the atom, its ``pixel`` [E]."""
 
     code: Tensor
     pixel: Tensor
@@ -41,14 +38,14 @@ class Entries:
 
 
 def _words(sets: Tensor, count: int) -> Tensor:
-    """One bit for every set index in ``sets`` [*]: int64 [*, words], for ``count`` sets in all."""
+    """Codes int64 [*, words] in which the bit of the set with index ``sets`` [*] is one; ``count`` sets in all."""
     word = torch.arange(-(-count // _BITS), device=sets.device)
     bit = torch.ones_like(sets) << sets % _BITS
     return torch.where(sets.unsqueeze(-1) // _BITS == word, bit.unsqueeze(-1), 0)
 
 
 def chain(g: Tensor) -> Entries:
-    """The non-zero atoms of the closure of ``g`` [2^n - 1, P], and at the top what restores their sum to g([n])."""
+    """The non-zero atoms of the closure of ``g`` [2^n - 1, P], the top one lowered so that all sum to g([n])."""
     count = len(g)
     closed = closure(g)
     values, order = closed.sort(0)
@@ -81,7 +78,7 @@ def collect(entries: list[Entries], n: int, pixels: int) -> tuple[list[Sets], Te
 
 
 def _decode(codes: Tensor, n: int) -> list[Sets]:
-    """The minimal sets of every up-set in ``codes`` [A, words]."""
+    """The antichains of the minimal sets of the up-sets ``codes`` [A, words]."""
     sets = torch.arange(2**n, device=codes.device)
     at = (sets[1:] - 1) // _BITS, (sets[1:] - 1) % _BITS
     inside = torch.zeros(len(codes), 2**n, dtype=torch.bool, device=codes.device)

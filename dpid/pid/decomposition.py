@@ -1,7 +1,6 @@
-"""From a set function f(S) = i(x; y_S) to the atoms of a measure (Williams & Beer, 2010).
+"""From the set function f(S) = i(x; y_S) to the atoms under a redundancy measure (docs/theory.md, eq. (31)).
 
-f(S) = Σ of the atoms π(α) with α ⪯ {S}; the measure gives r(α) = Σ_{β ⪯ α} π(β) with r({S}) = f(S), and the lattice is
-inverted. So all atoms sum to f([n]) whatever the measure; for two concepts r + u1 + u2 + s = f(12).
+Whatever the measure, all atoms sum to f of all concepts.
 """
 
 from __future__ import annotations
@@ -31,34 +30,35 @@ def decompose(
     pixels: int | None = None,
     coarse: bool = False,
 ) -> Atoms:
-    """The atoms of ``information``, elementwise: numbers, maps, any leading dimensions.
+    """The atoms of i(x; y_1, …, y_n) under a redundancy measure, value by value: of numbers, of maps, of any shape [*].
 
     Parameters
     ----------
-    information : {S: i(x; y_S)} in nats for every non-empty S of up to 8 concepts, fp32 or fp64 [*], or numbers. For
-        "mmi" [B, *], averaged over the B images (or numbers: averages). For "i_min" [V_S, *]: one value for each
-        candidate of y_S
+    information : {S: i(x; y_S)} in nats for every non-empty subset S of up to 8 concepts; float32 or float64 [*], or
+        numbers. For "mmi" [B, *], of which the mean over the B images is taken (numbers are such means already). For
+        "i_min" [V_S, *], one value for every candidate for y_S
     measure : a name of ``MEASURES``
-    priors : for "ppid" and "i_sx", {S: h(y_S) = -log p(y_S)} in nats, numbers or tensors that broadcast to [*], for the
-        whole image; "ppid" does without the h of all concepts. Or "uniform" ("uniform:V"), see
+    priors : for "ppid" and "i_sx", {S: h(y_S) = -log p(y_S)} of the image in nats, numbers or tensors that broadcast to
+        [*]; "ppid" does not need the h of all concepts together. Or "uniform" ("uniform:V"), see
         :func:`dpid.pid.priors.uniform`, or "mlm:<model>", see :func:`dpid.pid.priors.masked_lm`. For "i_min",
-        {S: h [V_S] of its candidates}, Σ e^-h = 1, or "uniform"
-    prompt : for "mlm:<model>", the text that holds the concepts
-    pixels : h is divided by this, since a map shares the image's prior among its pixels. None: by h·w, the last two
-        dimensions of values that have two or more, else 1
-    coarse : only R, U and S, no atoms; for up to 8 concepts with every measure, and for maps of more than 5 the quick
-        way: hundreds of thousands of atoms take a minute
+        {S: h [V_S] of the candidates}, Σ e^-h = 1, or "uniform"
+    prompt : for "mlm:<model>", the prompt that contains the concepts
+    pixels : number by which h is divided, since a map shares the image's prior among its pixels. None: the product of
+        the last two dimensions where the values have two or more, else 1
+    coarse : return redundancy, uniqueness and synergy only, without atoms: for up to 8 concepts with every measure, and
+        much faster for maps of more than 5 concepts, whose hundreds of thousands of atoms take a minute
 
     Returns
     -------
-    Atoms, float64 for numbers, else of the values' dtype. Up to 4 concepts: all atoms, exact also where f is not
-    monotone. 5 to 8, measures made of minima ("min", "mmi", "i_min", "ppid"): the non-zero atoms of the monotone
-    closure, with what it changed as ``residual``; the sum of all, R, U and S are exact.
+    Atoms, float64 for numbers, else of the values' dtype. Up to 4 concepts: all atoms (docs/theory.md, eq. (32)). 5 to
+    8 concepts and a measure made of minima ("min", "mmi", "i_min", "ppid"): the non-zero atoms of the monotone closure
+    of f (docs/theory.md, eq. (34)), whose ``residual`` is what the closure changed; redundancy, uniqueness, synergy and
+    the sum of all atoms are exact.
 
     Raises
     ------
     ValueError, TypeError
-        An unknown measure; a subset missing; shapes that differ; NaN or infinity; priors that are missing or no
+        An unknown measure; a missing subset; shapes that differ; NaN or infinity; priors that are missing or are not
         probabilities; more than 8 concepts, or more than 4 with a measure that needs the lattice.
     """
     chosen = find(measure)
@@ -68,32 +68,32 @@ def decompose(
 
 
 def find(measure: str) -> Measure:
-    """The registered measure of that name; ``ValueError`` lists the names."""
+    """The registered measure of that name; ``ValueError``, with the names that exist, if there is none."""
     if measure not in MEASURES:
         raise ValueError(f"measure: found {measure!r}, allowed are {', '.join(sorted(MEASURES))}")
     return MEASURES[measure]
 
 
 def picture_measures() -> tuple[str, ...]:
-    """The measures of one picture; those of ``priors`` need them beside f(S)."""
+    """Names of the measures that apply to a single picture, those that need priors included."""
     return tuple(sorted(name for name, m in MEASURES.items() if m.axis is None))
 
 
 def mask_of(subset: Subset, concepts: tuple[str, ...]) -> int:
-    """The bit mask of ``subset``."""
+    """The bit mask of ``subset``: bit k is one if concept k belongs to it."""
     return sum(1 << concepts.index(c) for c in set(subset))
 
 
 def check_count(n: int) -> None:
-    """``ValueError`` unless 1 ≤ n ≤ 8."""
+    """Raise ``ValueError`` unless 1 ≤ n ≤ 8, the numbers of concepts that can be decomposed."""
     if not 1 <= n <= MOST_CONCEPTS:
         raise ValueError(f"concepts: found {n}, allowed are 1…{MOST_CONCEPTS}")
 
 
 def by_mask(values: Mapping[Subset, Any], concepts: tuple[str, ...], name: str, optional: int = 0) -> dict[int, Any]:
-    """``values`` {subset: value} as {mask: value}; ``ValueError`` unless each non-empty subset is there once.
+    """``values`` {subset: value} as {mask: value}.
 
-    ``optional`` is a mask that may be missing.
+    ``ValueError`` unless every non-empty subset of ``concepts`` occurs once; that of mask ``optional`` may be missing.
     """
     found: dict[int, Any] = {}
     for subset, value in values.items():
@@ -109,7 +109,7 @@ def by_mask(values: Mapping[Subset, Any], concepts: tuple[str, ...], name: str, 
 
 
 def concepts_of(values: Mapping[Subset, Any], name: str) -> tuple[str, ...]:
-    """The concepts that ``values`` names by its subsets of one; ``ValueError`` if there are none or too many."""
+    """The concepts, in the order in which the one-element subsets occur in ``values``; ``ValueError`` unless 1 to 8."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{name}: found {type(values).__name__}, expected a mapping of subsets to values")
     concepts = tuple(s[0] for s in values if isinstance(s, tuple) and len(s) == 1)
@@ -120,7 +120,7 @@ def concepts_of(values: Mapping[Subset, Any], name: str) -> tuple[str, ...]:
 
 
 def _tensor(name: str, value: Any) -> Tensor:
-    """``value`` as a finite fp32 or fp64 tensor."""
+    """``value`` as a finite float32 or float64 tensor; ``TypeError`` or ``ValueError`` otherwise."""
     tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: found dtype {tensor.dtype}, expected torch.float32 or torch.float64")
@@ -130,7 +130,7 @@ def _tensor(name: str, value: Any) -> Tensor:
 
 
 def read(information: Mapping[Subset, Any], axis: str | None = None) -> tuple[tuple[str, ...], dict[int, Tensor]]:
-    """Names of the concepts, and {mask: checked tensor}."""
+    """Names of the concepts and {mask: f(S)}, checked; raises as :func:`decompose`. ``axis`` is that of the measure."""
     concepts = concepts_of(information, "information")
     f = {s: _tensor("information", v) for s, v in by_mask(information, concepts, "information").items()}
     lead = 1 if axis == "candidates" else 0  # the subsets have different numbers of candidates
@@ -146,31 +146,31 @@ def _priors(
     priors: Priors | None, concepts: tuple[str, ...], f: Mapping[int, Tensor], measure: Measure, prompt: str | None,
     pixels: int | None,
 ) -> dict[int, Tensor]:  # fmt: skip
-    """{mask: h} as the measure wants it, checked; empty where it wants none."""
+    """{mask: h(y_S)} as the measure needs it, checked and divided by ``pixels``; empty where it needs none."""
     if measure.priors is None:
         return {}
     if measure.priors == "candidates":
         return _candidate_priors(priors, concepts, f)
-    whole = max(f)
-    shape = f[whole].shape
+    top = max(f)  # the mask of all concepts
+    shape = f[top].shape
     if pixels is None:
         pixels = math.prod(shape[-2:]) if len(shape) > 1 else 1
     elif pixels < 1:
         raise ValueError(f"pixels: found {pixels}, expected a whole number of at least 1")
     h = {}
     for s, value in _given(resolve(priors, concepts, measure.priors, prompt), concepts, measure).items():
-        h[s] = value.to(f[whole])
+        h[s] = value.to(f[top])
         if h[s].ndim > len(shape) or any(a not in (1, b) for a, b in zip(h[s].shape[::-1], shape[::-1], strict=False)):
             raise ValueError(f"priors: found shape {tuple(h[s].shape)}, expected one that fits {tuple(shape)}")
     check_joint(h, concepts)
     warn_beyond({s: f[s] for s in h}, {s: value / pixels for s, value in h.items()}, concepts)
-    if whole not in h:  # it falls out, whatever it is
-        h[whole] = sum((h[1 << k] for k in range(len(concepts))), h[1].new_zeros(()))
+    if top not in h:  # any value does: it cancels
+        h[top] = sum((h[1 << k] for k in range(len(concepts))), h[1].new_zeros(()))
     return {s: value / pixels for s, value in h.items()}
 
 
 def _given(priors: Mapping[Subset, Any], concepts: tuple[str, ...], measure: Measure) -> dict[int, Tensor]:
-    """{mask: h}; ``ValueError`` unless each subset that ``measure`` needs is there."""
+    """{mask: h(y_S)}; ``ValueError`` unless every subset that ``measure`` needs is there."""
     optional = 2 ** len(concepts) - 1 if measure.priors == "subsets" and len(concepts) > 1 else 0
     return {s: _tensor("priors", value) for s, value in by_mask(priors, concepts, "priors", optional).items()}
 
@@ -178,10 +178,10 @@ def _given(priors: Mapping[Subset, Any], concepts: tuple[str, ...], measure: Mea
 def image_priors(
     priors: Priors | None, concepts: tuple[str, ...], measure: str, prompt: str | None, others: Set[str] = frozenset()
 ) -> dict[Subset, float] | None:
-    """h(y_S) of the subsets of ``concepts``, checked before anything is evaluated; None where the measure wants none.
+    """{S: h(y_S)} of the subsets of ``concepts`` in nats, for the image; None where the measure needs no priors.
 
-    A mapping may also hold subsets with concepts of ``others``, which are asked about elsewhere. Raises as
-    :func:`decompose`.
+    A mapping may also hold subsets with concepts of ``others``, which other decompositions use; they are ignored here.
+    Raises as :func:`decompose`, before the network is evaluated.
     """
     chosen = find(measure)
     if chosen.priors is None:
@@ -195,7 +195,7 @@ def image_priors(
 
 
 def _candidate_priors(priors: Priors | None, concepts: tuple[str, ...], f: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """{mask: h [V_S, 1, …]}, each a distribution over the candidates of y_S."""
+    """{mask: h [V_S, 1, …]}, -log of a probability distribution over the candidates for y_S."""
     if priors == "uniform":
         return {
             s: torch.full_like(v[(slice(None), *[slice(1)] * (v.ndim - 1))], math.log(len(v))) for s, v in f.items()
@@ -217,14 +217,14 @@ def _candidate_priors(priors: Priors | None, concepts: tuple[str, ...], f: Mappi
 def solve(
     measure: Measure, concepts: tuple[str, ...], given: Given, *, coarse: bool = False, unit: str = "nats"
 ) -> Atoms:
-    """Atoms of checked input; :func:`decompose` says which."""
+    """The atoms of checked input, as described at :func:`decompose`."""
     n = len(concepts)
     redundancy = measure.rule(given)
-    alone = {s: redundancy((s,)) for s in given.f}
-    information = {s: alone[mask_of(s, concepts)] for s in subsets_of(concepts)[1:]}
-    shape = alone[1].shape
+    averaged = {s: redundancy((s,)) for s in given.f}  # r({S}) = f(S), averaged where the measure averages
+    information = {s: averaged[mask_of(s, concepts)] for s in subsets_of(concepts)[1:]}
+    shape = averaged[1].shape
     nodes: Sequence[lattice.Sets] = ()
-    flat = alone[1].new_zeros(0, alone[1].numel())
+    flat = averaged[1].new_zeros(0, averaged[1].numel())
     residual: dict[Subset, Tensor] = {}
     if not coarse and n <= lattice.FULL_LATTICE:
         nodes = lattice.antichains(n)
@@ -244,7 +244,7 @@ def solve(
 
 
 def _chains(n: int, minima: Minima) -> tuple[list[lattice.Sets], Tensor, Tensor]:
-    """Nodes, sparse values [A, P] and residuals [2^n - 1, P] of a sum of minima."""
+    """Antichains, sparse atoms [A, P] and residuals [2^n - 1, P] of a signed sum of minima."""
     entries, excess = [], []
     for sign, g in minima.terms:
         rows = torch.stack([g[s] for s in range(1, 2**n)]).reshape(2**n - 1, -1)
@@ -252,6 +252,6 @@ def _chains(n: int, minima: Minima) -> tuple[list[lattice.Sets], Tensor, Tensor]
         entries.append(chain.Entries(part.code, part.pixel, sign * part.value))
         excess.append(sign * (chain.closure(rows) - rows))
     residual = torch.stack(excess).sum(0)
-    residual[-1] = 0  # taken off the top atom
+    residual[-1] = 0  # subtracted from the top atom already
     nodes, values = chain.collect(entries, n, residual.shape[1])
     return nodes, values, residual

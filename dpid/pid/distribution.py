@@ -1,4 +1,4 @@
-"""PID of a discrete joint distribution by the same pointwise code, averaged."""
+"""Partial information decomposition of a discrete joint distribution: the pointwise atoms of its points, averaged."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ def discrete(
     concepts: Sequence[str] | None = None,
     coarse: bool = False,
 ) -> Atoms:
-    """The atoms of I(X; Y_1, …, Y_n): the mean over p(y, x) of the pointwise atoms, priors from ``joint`` itself.
+    """The atoms of the mutual information I(X; Y_1, …, Y_n): means of the pointwise atoms over p(y, x).
+
+    A measure that needs priors gets those of ``joint``.
 
     Parameters
     ----------
-    joint : probabilities p(y_1, …, y_n, x), an array with one axis a variable, the image x last
-    measure : a name of ``MEASURES``. "min" is the mean of pointwise minima; "mmi" takes the minimum of the means,
-        "i_min" of the means given x
+    joint : probabilities p(y_1, …, y_n, x), an array with an axis for each variable, x last
+    measure : a name of ``MEASURES``. "min" is the mean of pointwise minima, "mmi" the minimum of means over all points,
+        "i_min" the mean over x of the minimum of means given x
     unit : "bits" or "nats"
     concepts : names of y_1 … y_n; "y1", "y2", … by default
     coarse : as for :func:`dpid.pid.decompose`
@@ -39,8 +41,8 @@ def discrete(
     Raises
     ------
     ValueError
-        ``joint`` is no probability distribution over at least one y and x, or has more than 8; an unknown measure or
-        unit; a wrong number of names.
+        ``joint`` is not a probability distribution of x and one to eight y; an unknown measure or unit; a wrong number
+        of names, or one twice.
     """
     chosen = find(measure)
     if unit not in UNITS:
@@ -51,14 +53,14 @@ def discrete(
     if len(set(names)) != n:
         raise ValueError(f"concepts: found {names!r}, expected {n} different names, one for every axis but the last")
     given, weight = _candidates(p) if chosen.axis == "candidates" else _points(p)
-    if chosen.axis == "images":  # the measure itself averages: to one value
+    if chosen.axis == "images":  # the measure averages over the points itself
         given = Given({s: f.unsqueeze(1) for s, f in given.f.items()}, {}, weight)
         weight = torch.ones(1, dtype=torch.float64, device="cpu")
     return solve(chosen, names, given, coarse=coarse).average(weight, UNITS[unit], unit)
 
 
 def _distribution(joint: Any) -> Tensor:
-    """``joint`` as a float64 tensor, checked."""
+    """``joint`` as a float64 tensor; ``ValueError`` unless it is a probability distribution."""
     values = joint.cpu() if isinstance(joint, Tensor) else np.ascontiguousarray(joint, np.float64)
     p = torch.as_tensor(values, dtype=torch.float64, device="cpu")
     if p.ndim < 2:
@@ -72,17 +74,17 @@ def _distribution(joint: Any) -> Tensor:
 
 
 def _others(n: int, mask: int) -> list[int]:
-    """The axes of the y that are not in ``mask``."""
+    """The axes of those y that are not in ``mask``."""
     return [k for k in range(n) if not mask >> k & 1]
 
 
 def _marginal(p: Tensor, axes: list[int]) -> Tensor:
-    """``p`` summed over ``axes``, which stay as length 1."""
-    return p.sum(axes, keepdim=True) if axes else p  # torch takes no axes for all axes
+    """``p`` summed over ``axes``, which are kept with length 1."""
+    return p.sum(axes, keepdim=True) if axes else p  # torch reads no axes as all axes
 
 
 def _points(p: Tensor) -> tuple[Given, Tensor]:
-    """i(x; y_S) and h(y_S) at the M points (y, x) that occur, each [M], and their probabilities [M]."""
+    """i(x; y_S) [M] and h(y_S) [M] in nats at the M points (y, x) of positive probability, and these [M]."""
     n = p.ndim - 1
     support = p > 0
 
@@ -99,7 +101,7 @@ def _points(p: Tensor) -> tuple[Given, Tensor]:
 
 
 def _candidates(p: Tensor) -> tuple[Given, Tensor]:
-    """i(x; y_S) [V_S, X] and h(y_S) [V_S, 1] of all values of y_S, and p(x) [X]."""
+    """i(x; y_S) [V_S, X] and h(y_S) [V_S, 1] in nats of all values of y_S, and p(x) [X]."""
     n = p.ndim - 1
     p_x = p.sum(list(range(n)))
     f, h = {}, {}
@@ -108,5 +110,5 @@ def _candidates(p: Tensor) -> tuple[Given, Tensor]:
         table = table[table.sum(1) > 0]
         p_y = table.sum(1, keepdim=True)
         h[s] = -p_y.log()
-        f[s] = table.log() + h[s] - p_x[p_x > 0].log()  # -inf where y and x never meet
+        f[s] = table.log() + h[s] - p_x[p_x > 0].log()  # -inf where y and x exclude each other
     return Given(f, h), p_x[p_x > 0]

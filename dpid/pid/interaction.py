@@ -1,4 +1,4 @@
-"""Interaction informations: functions of f(S) = i(x; y_S) that need no redundancy measure."""
+"""Interaction information: whether redundancy or synergy prevails, without a redundancy measure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dpid.prompts.plan import Subset
 
 
 def co_information(information: Mapping[Subset, Tensor | float]) -> Tensor:
-    """c = Σ_{∅ ≠ S} (-1)^(|S|+1) f(S), [*] (McGill, 1954); for two concepts r - s.
+    """The co-information [*] in nats (docs/theory.md, eq. (36)); for two concepts redundancy less synergy.
 
-    ``information`` as for :func:`dpid.pid.decompose`, whose errors are raised.
+    ``information`` and errors as for :func:`dpid.pid.decompose`.
     """
     _, f = read(information)
     signed = [value if s.bit_count() % 2 else -value for s, value in f.items()]
@@ -22,15 +22,15 @@ def co_information(information: Mapping[Subset, Tensor | float]) -> Tensor:
 
 
 def o_information_gradient(information: Mapping[Subset, Tensor | float]) -> Tensor:
-    """ΔΩ = (1 - n) f([n]) + Σ_j f([n] \\ j), [*]: what x adds to the O-information of the concepts.
+    """The gradient of the O-information [*] in nats: what x adds to that of the concepts (docs/theory.md, eq. (37)).
 
-    Positive where redundancy prevails, negative for synergy; for two concepts the co-information (Scagliarini et al.,
-    2023). ``information`` as for :func:`dpid.pid.decompose`, whose errors are raised.
+    Positive where redundancy prevails, negative where synergy does; for two concepts the co-information.
+    ``information`` and errors as for :func:`dpid.pid.decompose`.
     """
     concepts, f = read(information)
-    n, whole = len(concepts), max(f)
-    total = (1 - n) * f[whole]
+    n, top = len(concepts), max(f)
+    total = (1 - n) * f[top]
     for j in range(n):
-        if whole ^ (1 << j):
-            total = total + f[whole ^ (1 << j)]
+        if top ^ (1 << j):
+            total = total + f[top ^ (1 << j)]
     return total

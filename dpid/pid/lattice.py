@@ -1,7 +1,7 @@
-"""The redundancy lattice of n ≤ 4 concepts (Williams & Beer, 2010), and its coarse graining for any n.
+"""The redundancy lattice of up to four concepts, its Möbius inversion, and the coarse-grained terms of any number.
 
-A subset of the concepts is a bit mask, bit k for concept k. A node is an antichain: a tuple of masks none of which
-holds another. α ⪯ β iff every B ∈ β holds some A ∈ α; r(α) = Σ_{β ⪯ α} π(β) defines the atoms π.
+A subset of the concepts is a bit mask, bit k for concept k. A node of the lattice is an antichain: a tuple of masks of
+which none contains another. Order and atoms are those of docs/theory.md, eq. (30) and eq. (31).
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ import torch
 from torch import Tensor
 
 Sets = tuple[int, ...]
-"""An antichain of masks."""
+"""An antichain: a tuple of bit masks."""
 
 Combinations = tuple[tuple[tuple[int, int], ...], ...]
-"""Rows of (index, sign): integer combinations."""
+"""Signed sums: every row lists its terms as (index, ±1)."""
 
 FULL_LATTICE = 4
-"""Most concepts whose lattice is held in full: 1, 4, 18, 166 nodes; five have 7579, six 7 828 352."""
+"""Most concepts whose lattice is listed: 1, 4, 18, 166 nodes; five concepts have 7579, six 7 828 352."""
 
 
 def members(mask: int) -> tuple[int, ...]:
-    """The concepts of ``mask``, ascending."""
+    """Indices of the concepts in ``mask``, ascending."""
     return tuple(k for k in range(mask.bit_length()) if mask >> k & 1)
 
 
 def ordered(sets: Iterable[int]) -> Sets:
-    """``sets`` in the order in which antichains are written: small sets first, then by their concepts."""
+    """``sets`` in the order in which antichains are written: by size, then by their concepts."""
     return tuple(sorted(sets, key=lambda mask: (mask.bit_count(), members(mask))))
 
 
 def precedes(a: Sets, b: Sets) -> bool:
-    """α ⪯ β: every set of ``b`` holds a set of ``a``."""
+    """Whether a ⪯ b: every set of ``b`` contains a set of ``a`` (docs/theory.md, eq. (30))."""
     return all(any(small & large == small for small in a) for large in b)
 
 
 def minimal(sets: Iterable[int]) -> Sets:
-    """The antichain of the smallest sets among ``sets``."""
+    """The antichain of those ``sets`` that contain no other of them."""
     distinct = set(sets)
     return ordered(s for s in distinct if not any(t & s == t != s for t in distinct))
 
 
 @cache
 def antichains(n: int) -> tuple[Sets, ...]:
-    """All nodes of the lattice of ``n`` ≤ 4 concepts, by size of down-set: the bottom {1}…{n} first, {1…n} last."""
+    """All nodes of the lattice of ``n`` ≤ 4 concepts, by the number of nodes below: {1}…{n} first, {1…n} last."""
     found: list[Sets] = [()]
     for new in range(1, 2**n):
         found += [(*a, new) for a in found if not any(s & new in (s, new) for s in a)]
@@ -57,30 +57,24 @@ def antichains(n: int) -> tuple[Sets, ...]:
 
 @cache
 def mobius(n: int) -> Combinations:
-    """π from r, both in the order of :func:`antichains`, ``n`` ≤ 4.
-
-    The lattice is distributive: the interval under β that counts is the Boolean one spanned by β's lower covers, each
-    of which adds one maximal set that holds no B ∈ β. π(β) = Σ_{T ⊆ those sets} (-1)^|T| r(minimal sets of β ∪ T).
-    """
+    """The atoms as signed sums of r, both in the order of :func:`antichains`; ``n`` ≤ 4 (docs/theory.md, eq. (32))."""
     at = {a: i for i, a in enumerate(antichains(n))}
     rows = []
     for beta in antichains(n):
         outside = [s for s in range(1, 2**n) if not any(b & s == b for b in beta)]
-        covers = [s for s in outside if not any(s & t == s != t for t in outside)]
-        added = [t for size in range(len(covers) + 1) for t in combinations(covers, size)]
+        maximal = [s for s in outside if not any(s & t == s != t for t in outside)]
+        added = [t for size in range(len(maximal) + 1) for t in combinations(maximal, size)]
         rows.append(tuple((at[minimal(beta + t)], (-1) ** len(t)) for t in added))
     return tuple(rows)
 
 
 @cache
 def singles(n: int) -> tuple[tuple[Sets, ...], Combinations]:
-    """Coarse graining: the 2^n - 1 antichains of single concepts; from their r, U_1 … U_n and R + Σ U.
+    """The 2^n - 1 antichains of single concepts, and from their r the uniqueness U_1 … U_n and R + Σ U as signed sums.
 
-    R: two or more concepts tell it, each alone (atoms {1}{2}, {1}{2}{3}). U_k: k alone tells it and no other alone
-    ({1}, {1}{23}). S, the rest: no concept alone tells it ({12}, {12}{13}{23}). For three concepts this is the coarse
-    graining of Faes et al. (2025); for two, the four atoms. The atoms under {i}{j}… are those that each of i, j, …
-    tells alone; so by inclusion and exclusion U_i = Σ_{T ∋ i} (-1)^(|T|+1) r(T) and R + Σ U = Σ_T (-1)^(|T|+1) r(T), T
-    over sets of concepts. No lattice is needed, at any n.
+    R is the sum of the atoms such as {1}{2} and {1}{2}{3}, whose information two or more concepts carry, each of them
+    alone; U_1 that of {1} and {1}{23}; synergy that of the rest, {12} and {12}{13}{23} (docs/theory.md, eq. (33)). For
+    two concepts these are the four atoms. The lattice itself is not needed, so that n may be any number.
     """
     chosen = [t for size in range(1, n + 1) for t in combinations(range(n), size)]
     signs = [(t, (i, (-1) ** (len(t) + 1))) for i, t in enumerate(chosen)]
@@ -90,9 +84,9 @@ def singles(n: int) -> tuple[tuple[Sets, ...], Combinations]:
 
 
 def combine(combinations: Combinations, terms: Sequence[Tensor]) -> Tensor:
-    """Signed sums of ``terms`` [*], one a row of ``combinations``, stacked.
+    """Signed sums of ``terms`` [*], stacked: one for each row of ``combinations``.
 
-    Additions: with so few terms a matrix product spends more on waking its threads.
+    Written as additions: of so few terms a matrix product takes longer, since it starts threads.
     """
     sums = []
     for row in combinations:

@@ -1,7 +1,7 @@
-"""Priors h(y_S) = -log p(y_S) of concepts, in nats: given, uniform, or from a masked language model.
+"""Prior surprisals h(y_S) = -log p(y_S) of concepts, in nats, for the redundancy measures that need them.
 
-h belongs to the image as a whole: it is what the words could tell before any picture is seen. A map of P pixels gets
-h / P at every pixel, so that the map sums to the scale of the image; see ``pixels`` of :func:`dpid.pid.decompose`.
+They are given by the caller, uniform, or those of a masked language model. h is that of the image; a map of P pixels
+gets h / P at every pixel, so that it sums to h (docs/theory.md, eq. (44); ``pixels`` of :func:`dpid.pid.decompose`).
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from dpid.pid.lattice import members
 from dpid.prompts.phrases import span_of
 from dpid.prompts.plan import Subset, subsets_of
 
-VOCABULARY = 49_408  # tokens of CLIP, the text encoder of Stable Diffusion: what "uniform" draws a concept from
+VOCABULARY = 49_408  # tokens of CLIP, the text encoder of Stable Diffusion
 
 Priors = Mapping[Subset, Any] | str
 Step = tuple[tuple[int, ...], int]
-"""Positions of a text that are open, and the one that is asked for."""
+"""Positions of the tokens that are not masked, and of the masked token whose probability is wanted."""
 
 
 class PriorWarning(UserWarning):
-    """A concept tells more about the image than its prior allows, i(x; y) > h(y)."""
+    """The warning that an information exceeds what the prior allows, i(x; y) > h(y)."""
 
 
 def uniform(concepts: Sequence[str], vocabulary: int = VOCABULARY) -> dict[Subset, float]:
-    """h(y_S) = \\|S\\| ln V: every concept drawn by itself, evenly from ``vocabulary`` words."""
+    """{S: h(y_S)} in nats where every concept is drawn independently and evenly from ``vocabulary`` words."""
     return {s: len(s) * math.log(vocabulary) for s in subsets_of(concepts)[1:]}
 
 
 def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, float]:
-    """h(y_S) of ``concepts``, phrases of ``prompt``, by a masked language model (a name or folder for transformers).
+    """{S: h(y_S)} in nats of ``concepts``, phrases of ``prompt``, under a masked language model.
 
-    The tokens of all concepts are masked, and those of S uncovered one after another in the order of the prompt: by the
-    chain rule h(y_S) = -Σ_k log p(token_k | prompt without the concepts, tokens of S before k). So p(y_S) is given the
-    rest of the prompt and the number of tokens. A masked language model is no distribution over several words: where
-    its p(y_S) exceeds that of a part of S, the part's is taken.
+    ``model`` is a name or folder for transformers. The tokens of all concepts are masked, and those of S are revealed
+    one after another in the order of the prompt (docs/theory.md, eq. (44)), so that p(y_S) is conditioned on the rest
+    of the prompt and on the number of tokens. The probabilities of a masked language model need not be consistent:
+    where its p(y_S) exceeds that of a subset of S, the latter is used.
 
     Raises
     ------
@@ -58,15 +58,15 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
         if not at[concept]:
             raise ValueError(f"priors: {concept!r} has no token under {model!r}")
     paths = {s: sorted({i for c in s for i in at[c]}) for s in subsets_of(concepts)[1:]}
-    # Subsets share their first steps: each is asked for once.
+    # Subsets share their first steps: the network evaluates every step once.
     steps = list(dict.fromkeys((tuple(path[:k]), path[k]) for path in paths.values() for k in range(len(path))))
-    covered = ids.clone()
-    covered[sorted({i for where in at.values() for i in where})] = tokenizer.mask_token_id
-    surprisal = _surprisals(network, ids, covered, steps)
+    masked = ids.clone()
+    masked[sorted({i for where in at.values() for i in where})] = tokenizer.mask_token_id
+    surprisal = _surprisals(network, ids, masked, steps)
     h: dict[Subset, float] = {}
     for s, path in paths.items():
-        whole = sum(surprisal[tuple(path[:k]), path[k]] for k in range(len(path)))
-        h[s] = max([whole, *(h[part] for part in combinations(s, len(s) - 1) if part)])
+        joint = sum(surprisal[tuple(path[:k]), path[k]] for k in range(len(path)))
+        h[s] = max([joint, *(h[part] for part in combinations(s, len(s) - 1) if part)])
     return h
 
 
@@ -88,12 +88,12 @@ def _load(model: str) -> tuple[Any, Any]:
     return tokenizer, network
 
 
-def _surprisals(network: Any, ids: Tensor, covered: Tensor, steps: list[Step]) -> dict[Step, float]:
-    """-log p of the token of ``ids`` [L] that each step asks for, in ``covered`` [L] with the step's positions open."""
+def _surprisals(network: Any, ids: Tensor, masked: Tensor, steps: list[Step]) -> dict[Step, float]:
+    """{step: -log p of its token of ``ids`` [L]} in nats, from ``masked`` [L] with the tokens of the step revealed."""
     surprisal: dict[Step, float] = {}
     for first in range(0, len(steps), 64):
         batch = steps[first : first + 64]
-        inputs = covered.repeat(len(batch), 1)
+        inputs = masked.repeat(len(batch), 1)
         for row, (before, _) in zip(inputs, batch, strict=True):
             row[list(before)] = ids[list(before)]
         with torch.inference_mode():
@@ -106,7 +106,10 @@ def _surprisals(network: Any, ids: Tensor, covered: Tensor, steps: list[Step]) -
 def resolve(
     priors: Priors | None, concepts: Sequence[str], kind: str, prompt: str | None = None
 ) -> Mapping[Subset, Any]:
-    """``priors`` as {subset: h}, however they were asked for; ``kind`` as in :func:`dpid.pid.measures.register`."""
+    """``priors``, a name or a mapping, as {subset: h(y_S)}; ``ValueError`` for anything else.
+
+    ``kind`` is the ``priors`` of :func:`dpid.pid.measures.register`.
+    """
     if isinstance(priors, str):
         name, _, detail = priors.partition(":")
         if name == "uniform" and kind != "candidates":
@@ -124,7 +127,7 @@ def resolve(
 
 
 def check_joint(h: Mapping[int, Tensor], concepts: Sequence[str]) -> None:
-    """``ValueError`` unless {mask: h} are -log probabilities that one joint distribution can have."""
+    """Raise ``ValueError`` unless {mask: h} are -log of probabilities that some joint distribution has."""
 
     def name(mask: int) -> str:
         return " + ".join(concepts[k] for k in members(mask))
@@ -134,7 +137,7 @@ def check_joint(h: Mapping[int, Tensor], concepts: Sequence[str]) -> None:
             raise ValueError(f"priors: h({name(s)}) is negative or not finite; expected -log of a probability")
         for k in members(s):
             part = s ^ (1 << k)
-            slack = 64 * torch.finfo(value.dtype).eps * (1 + value)  # the rounding of what the caller computed
+            slack = 64 * torch.finfo(value.dtype).eps * (1 + value)  # rounding in the caller's computation
             if part in h and (h[part] > value + slack).any():
                 raise ValueError(f"priors: p({name(s)}) is larger than p({name(part)}), which it is a part of")
     n = len(concepts)
@@ -151,16 +154,16 @@ def check_joint(h: Mapping[int, Tensor], concepts: Sequence[str]) -> None:
 
 
 def warn_beyond(f: Mapping[int, Tensor], h: Mapping[int, Tensor], concepts: Sequence[str]) -> None:
-    """:class:`PriorWarning` where a concept tells more than its prior allows."""
+    """Warn with :class:`PriorWarning` where i(x; y_S) exceeds h(y_S)."""
     slack = 64 * torch.finfo(next(iter(f.values())).dtype).eps
-    beyond = []
+    exceeded = []
     for s, value in f.items():
         over = (value - h[s]).detach()
         if bool((over > slack * h[s].abs()).any()):
-            beyond.append(f"{' + '.join(concepts[k] for k in members(s))} by up to {float(over.max()):.3g}")
-    if beyond:
+            exceeded.append(f"{' + '.join(concepts[k] for k in members(s))} by up to {float(over.max()):.3g}")
+    if exceeded:
         warnings.warn(
-            f"i(x; y) exceeds the prior h(y) of {', '.join(beyond)} nats: the word cannot tell that much, and the "
+            f"i(x; y) exceeds the prior h(y) of {', '.join(exceeded)} nats: the word cannot tell that much, and the "
             "atoms of this measure mean less there",
             PriorWarning,
             stacklevel=4,

@@ -1,4 +1,4 @@
-"""Atoms with standard errors, from replicates of the set function."""
+"""Atoms with standard errors, from independent replicates of the set function (docs/theory.md, eqs. (21) to (23))."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from dpid.pid.lattice import Sets
 from dpid.pid.priors import Priors, resolve
 from dpid.prompts.plan import Subset
 
-_MOST = 2**28  # numbers in memory at once
+_MOST = 2**28  # most numbers in memory at once: 1 or 2 GiB
 
 
 def perturbed(replicates: Tensor) -> tuple[Tensor, Tensor]:
-    """What the mean of ``replicates`` [G, *] might as well have been, [2 (G-1), *], and the mean [*].
+    """The means of ``replicates`` [G, *] perturbed by one standard error, [2 (G-1), *], and the mean itself [*].
 
-    mean ± (1/G) Σ_r c_kr replicate_r, the contrasts c_kr = √2 cos(π k (r + ½) / G) orthogonal to each other and to one:
-    each is off by one standard error in the root mean square, and all together have the covariance of the mean. They
-    are balanced half-samples (McCarthy, 1969) with cosines in place of signs, which exist for every G. The jackknife's
-    leave-one-out means are √(G-1) times closer to the mean: of a minimum of two numbers within their errors of each
-    other they see one side only, where the error of what is zero on that side is zero; leaving out more mends that for
-    statistics that are not smooth (Shao & Wu, 1989). Of such, the error depends a little on the replicates' order.
+    The perturbed means (docs/theory.md, eq. (21)) together have the covariance of the mean. Those of the jackknife are
+    √(G-1) times closer to it: of a minimum of two numbers that are within their errors of each other they would show
+    one side only, on which a part of the decomposition is zero and seems to have no error. Leaving out more at once
+    mends that for statistics that are not smooth (Shao & Wu, 1989). The error of such a statistic depends a little on
+    the order of the replicates.
     """
     g = len(replicates)
     r = torch.arange(g, dtype=torch.float64, device="cpu")
@@ -36,12 +35,15 @@ def perturbed(replicates: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stderr(points: Tensor, value: Tensor) -> Tensor:
-    """Standard error [*] of a statistic, from its ``value`` [*] at the mean and those at the ``perturbed`` [M, *]."""
+    """The standard error [*] of a statistic (docs/theory.md, eq. (22)).
+
+    ``value`` [*] is the statistic of the mean, ``points`` [M, *] that of the :func:`perturbed` means.
+    """
     return (points - value).square().mean(0).sqrt()
 
 
 def mean_stderr(replicates: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [*] of ``replicates`` [G, *] and its standard error [*]."""
+    """Mean [*] of ``replicates`` [G, *] and its standard error [*] (docs/theory.md, eq. (18))."""
     return replicates.mean(0), replicates.std(0) / len(replicates) ** 0.5
 
 
@@ -56,26 +58,27 @@ def decompose_replicates(
     coarse: bool = False,
     total: bool = False,
 ) -> tuple[Atoms, Atoms]:
-    """The atoms of G replicates of f(S), and their standard errors in the same form.
+    """The atoms of f(S), known by G replicates, and their standard errors in the same form.
 
     Parameters
     ----------
     information : {S: [G, *]}, G ≥ 2; each replicate is what :func:`dpid.pid.decompose` takes. The measure acts on the
         mean over replicates
-    corrected : atoms T are corrected for the bias that a nonlinear measure has on noisy inputs, 2 T less the mean of T
-        at the :func:`perturbed` means. They sum to f([n]) either way
-    total : the measure acts on every value, and what is returned is their sum, with its error
+    corrected : correct the atoms for the bias that a nonlinear measure has on noisy inputs (docs/theory.md, eq. (23)).
+        They sum to f of all concepts either way
+    total : apply the measure value by value, and return the sums over values with their errors
     measure, priors, prompt, pixels, coarse : as for :func:`dpid.pid.decompose`
 
     Returns
     -------
-    (atoms, errors). ``errors.redundancy``, ``errors.unique`` and ``errors.synergy`` are those of the sums of atoms.
+    (atoms, errors), two Atoms. ``errors.redundancy``, ``errors.unique`` and ``errors.synergy`` are the standard errors
+    of these sums of atoms, not sums of errors.
 
     Raises
     ------
     ValueError
-        Fewer than two replicates, numbers of them that differ; maps of more than 4 concepts with more atoms than memory
-        holds; and all of :func:`dpid.pid.decompose`.
+        Fewer than two replicates, or numbers of replicates that differ; maps of more than 4 concepts with more atoms
+        than fit in memory; and as :func:`dpid.pid.decompose`.
     """
     concepts = concepts_of(information, "information")
     counts = sorted({len(f) if isinstance(f, Tensor) and f.ndim else 0 for f in information.values()})
@@ -83,7 +86,7 @@ def decompose_replicates(
         raise ValueError(f"replicates: found {', '.join(map(str, counts))} of them; all subsets need the same number")
     if counts[0] < 2:
         raise ValueError(f"replicates: found {counts[0]}, an error bar needs at least 2")
-    if isinstance(priors, str) and priors.startswith("mlm:"):  # asked once, not of every mean
+    if isinstance(priors, str) and priors.startswith("mlm:"):  # evaluated once, not for every mean
         priors = resolve(priors, concepts, find(measure).priors or "", prompt)
 
     parts = {s: perturbed(f) for s, f in information.items()}
@@ -93,13 +96,13 @@ def decompose_replicates(
         atoms = decompose(f, measure, priors, pixels=pixels, coarse=coarse)
         return _summed(atoms) if total else atoms
 
-    whole, points = at(None), [at(point) for point in range(2 * (counts[0] - 1))]
-    nodes = whole.nodes if len(concepts) <= 4 else _union([whole, *points])
-    return _with_errors(whole, points, nodes, corrected)
+    atoms, points = at(None), [at(point) for point in range(2 * (counts[0] - 1))]
+    nodes = atoms.nodes if len(concepts) <= 4 else _union([atoms, *points])
+    return _with_errors(atoms, points, nodes, corrected)
 
 
 def _summed(atoms: Atoms) -> Atoms:
-    """Every number of ``atoms`` summed over [*]."""
+    """``atoms`` with every tensor summed over [*]."""
     return replace(
         atoms,
         flat=atoms.flat.to_dense().sum(1, keepdim=True),
@@ -110,7 +113,7 @@ def _summed(atoms: Atoms) -> Atoms:
 
 
 def _union(atoms: list[Atoms]) -> list[Sets]:
-    """Every node that occurs in ``atoms``; ``ValueError`` if their dense values would not fit."""
+    """Every antichain that occurs in ``atoms``; ``ValueError`` if their dense values would not fit in memory."""
     nodes = list(dict.fromkeys(node for a in atoms for node in a.nodes))
     if len(atoms) * len(nodes) * atoms[0].flat.shape[1] > _MOST:
         raise ValueError(
@@ -121,7 +124,7 @@ def _union(atoms: list[Atoms]) -> list[Sets]:
 
 
 def _dense(atoms: Atoms, nodes: Sequence[Sets]) -> Tensor:
-    """The values [A, P] of ``atoms`` at ``nodes``."""
+    """The values [A, P] of ``atoms`` at ``nodes``, zero where they have none."""
     values = atoms.flat.to_dense()
     if atoms.nodes == nodes:
         return values
@@ -131,20 +134,20 @@ def _dense(atoms: Atoms, nodes: Sequence[Sets]) -> Tensor:
     return dense
 
 
-def _with_errors(whole: Atoms, points: list[Atoms], nodes: Sequence[Sets], corrected: bool) -> tuple[Atoms, Atoms]:
-    """``whole`` at ``nodes``, corrected or not, and the errors that its values at perturbed means tell."""
+def _with_errors(atoms: Atoms, points: list[Atoms], nodes: Sequence[Sets], corrected: bool) -> tuple[Atoms, Atoms]:
+    """``atoms`` of the mean at ``nodes``, corrected or not, and their standard errors from those of perturbed means."""
 
     def both(value: Tensor, others: list[Tensor]) -> tuple[Tensor, Tensor]:
         stacked = torch.stack(others)
         return (2 * value - stacked.mean(0) if corrected else value), stderr(stacked, value)
 
-    values = both(_dense(whole, nodes), [_dense(a, nodes) for a in points])
-    coarse = both(whole.coarse, [a.coarse for a in points])
-    information = {s: both(f, [a.information[s] for a in points]) for s, f in whole.information.items()}
-    residual = {s: both(f, [a.residual[s] for a in points]) for s, f in whole.residual.items()}
+    values = both(_dense(atoms, nodes), [_dense(a, nodes) for a in points])
+    coarse = both(atoms.coarse, [a.coarse for a in points])
+    information = {s: both(f, [a.information[s] for a in points]) for s, f in atoms.information.items()}
+    residual = {s: both(f, [a.residual[s] for a in points]) for s, f in atoms.residual.items()}
     first, second = (
         replace(
-            whole,
+            atoms,
             nodes=nodes,
             flat=values[i],
             coarse=coarse[i],

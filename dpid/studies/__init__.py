@@ -1,4 +1,6 @@
-"""Studies of many pictures: what DiffusionPID and ITD found, on the embedded model, where the truth is known, or any.
+"""Experiments on many pictures, those of DiffusionPID and ITD among them, with any model or with the user's pictures.
+
+The embedded model's training distribution is known exactly, so that there the findings are compared with the truth.
 
 >>> from dpid.studies import Workbench, run, STUDIES
 >>> study = run("bias", Workbench("emoji", pictures=2))

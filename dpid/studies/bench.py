@@ -1,4 +1,4 @@
-"""What all studies work with: a model, how much to evaluate, and the rows that an earlier run has already measured."""
+"""The common setting of all studies: model, number of evaluations, pictures, and rows kept from an interrupted run."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from dpid.results.result import PIDResult
 from dpid.studies.data import CaptionPair, Masks, Problem, Scene
 from dpid.studies.study import Row
 
-KEPT = "rows.jsonl.partial"  # the end of the name; what stands before it tells runs with other arguments apart
+KEPT = "rows.jsonl.partial"  # end of the file name, after a checksum of the arguments of the run
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture and the concepts to explain it by.
+    """A picture to be explained, and the concepts of the explanation.
 
     Attributes
     ----------
-    picture : its name in the tables; the noise is drawn by it
-    image : the picture, or what makes it when it is needed
+    picture : name of the picture in the tables, from which the seed of the noise follows
+    image : the picture, or a function that makes it when it is needed
     prompt, concepts : as for :meth:`dpid.Explainer.explain`
-    conditions : the text of every subset of ``concepts``, in place of those of the prompt
-    masks : reads {concept: bool [H,W]}
-    columns : further columns of its rows
-    row : where the user's data have it; None: the study made it, and it cannot be left out
+    conditions : {subset of ``concepts``: text}, in place of texts made from the prompt
+    masks : function that returns {concept: bool [H,W]}, where the concept's object is
+    columns : further columns of the rows of this case
+    row : row number in the user's data; None for a case made by the study, where an error is not a problem of the data
     """
 
     picture: str
@@ -52,29 +52,29 @@ class Case:
     row: int | None = None
 
     def open(self) -> Image.Image:
-        """The picture, RGB."""
+        """The picture in RGB; raises as :func:`dpid.images.open_image`."""
         return open_image(self.image() if callable(self.image) else self.image)
 
 
 class Workbench:
-    """A model and what to do with it.
+    """The setting of a study: the model, its explainer, the pictures and the number of evaluations.
 
     Parameters
     ----------
     model : "emoji", a pipeline folder or a hub id
-    samples : evaluations of every condition
-    replicates : repeats, from whose spread the errors come; see :class:`dpid.options.Options`
-    pictures : of every case (each study says what its cases are); None: the study's own number
-    seed : of pictures and noise
-    scenes : pictures of the user in place of the study's own
-    pairs : pictures of the user with captions, for "retrieval"
-    explainer : for a model that is loaded already; it cannot make pictures unless ``pipe`` is given too
-    progress : told (pictures done, pictures in all)
-    problems : of the user's data, found as they were read
+    samples : network evaluations of every condition
+    replicates : independent repeats that give the standard errors, see :class:`dpid.options.Options`
+    pictures : number of pictures of every kind that a study distinguishes; None: the study's default
+    seed : seed of pictures and noise
+    scenes : the user's pictures, in place of those of the study
+    pairs : the user's pictures with two captions each, for "retrieval"
+    explainer, pipe : a model that is already loaded; without ``pipe`` it cannot generate pictures
+    progress : called with (pictures done, number of pictures)
+    problems : rows that were left out when the user's data were read
 
     Attributes
     ----------
-    problems : these, and those of the rows that the model or the study could not use
+    problems : these, and the rows that the model or the study could not use
 
     Raises
     ------
@@ -88,21 +88,21 @@ class Workbench:
         explainer: Explainer | None = None, pipe: Any = None, progress: Callable[[int, int], None] | None = None,
         problems: Sequence[Problem] = (),
     ) -> None:  # fmt: skip
-        chosen = Options(samples=samples, replicates=replicates, seed=seed)
+        options = Options(samples=samples, replicates=replicates, seed=seed)
         if pictures is not None and (isinstance(pictures, bool) or not hasattr(pictures, "__index__") or pictures < 1):
             raise ValueError(f"pictures: found {pictures!r}, expected a whole number of at least 1")
         self.model = str(model)
-        self.samples, self.replicates, self.seed = chosen.samples, chosen.replicates, chosen.seed
+        self.samples, self.replicates, self.seed = options.samples, options.replicates, options.seed
         self.pictures = None if pictures is None else int(pictures)
-        self.scenes, self.pairs, self._read = tuple(scenes), tuple(pairs), tuple(problems)
+        self.scenes, self.pairs, self._unusable = tuple(scenes), tuple(pairs), tuple(problems)
         self.start()
-        self._given = (explainer, pipe)
+        self._loaded = (explainer, pipe)
         self._progress = progress
         self._kept = Kept(None, "")
         self._last: tuple[tuple[str, str] | None, Image.Image | None] = (None, None)
 
     def arguments(self) -> str:
-        """Everything that the rows depend on."""
+        """A text of all that the rows depend on: rows of two runs with the same text are interchangeable."""
         return (
             f"dpid {__version__}, model {self.model} {fingerprint(self.model)}, samples {self.samples}, "
             f"replicates {self.replicates}, pictures {self.pictures or 'default'}, seed {self.seed}, data {self._data}"
@@ -110,7 +110,7 @@ class Workbench:
 
     @cached_property
     def _data(self) -> str:
-        """The user's pictures, masks and texts, all that is in them."""
+        """A checksum of the user's pictures, masks and texts; "own" where the study makes its pictures."""
         if not self.scenes and not self.pairs:
             return "own"
         texts = json.dumps([[str(s.image), s.prompt, s.concepts] for s in self.scenes]
@@ -124,83 +124,87 @@ class Workbench:
         return f"{crc:08x}"
 
     def start(self) -> None:
-        """Begin a study: a row that another could not use may be of use to it."""
-        self.problems: list[Problem] = list(self._read)
+        """Forget which rows another study could not use, before a new one begins."""
+        self.problems: list[Problem] = list(self._unusable)
         self._bad: set[int] = set()
 
     def keep(self, folder: Path) -> Path:
-        """The JSON-lines file in ``folder`` that measured rows are added to, and taken from if this run was stopped."""
+        """The JSON-lines file in ``folder`` that keeps measured rows, so that an interrupted run can be resumed."""
         path = folder / f"{zlib.crc32(self.arguments().encode()):08x}.{KEPT}"
         self._kept = Kept(path, self.arguments())
         return path
 
     @property
     def embedded(self) -> bool:
-        """Whether the model is an embedded one, whose world is known."""
+        """Whether the model is an embedded one, whose training distribution is known."""
         return self.model in EMBEDDED
 
     @cached_property
     def explainer(self) -> Explainer:
-        """The explainer of the model; it shares the weights of ``pipe`` unless the model is embedded."""
-        if self._given[0] is not None:
-            return self._given[0]
+        """The explainer of the model. It shares its weights with ``pipe`` unless the model is embedded."""
+        if self._loaded[0] is not None:
+            return self._loaded[0]
         return Explainer.from_pretrained(self.model) if self.embedded else Explainer(self.pipe)
 
     @cached_property
     def exact(self) -> Explainer:
-        """A copy of the explainer that rounds nothing: for what no rounding bias is weighed against."""
+        """The explainer in float32, for estimates whose rounding bias is not measured."""
         return self.explainer.at("float32")
 
     @cached_property
     def pipe(self) -> Any:
         """The diffusers pipeline of the model."""
-        return self._given[1] if self._given[1] is not None else load_pipeline(self.model)
+        return self._loaded[1] if self._loaded[1] is not None else load_pipeline(self.model)
 
     def seed_of(self, name: str) -> int:
-        """A seed of 31 bits for what is called ``name``."""
+        """A seed of 31 bits, a function of ``name`` and the seed of the workbench."""
         return zlib.crc32(f"{self.seed} {name}".encode()) >> 1
 
     def generate(self, prompt: str, name: str) -> Image.Image:
-        """The picture of ``prompt`` with the seed of ``name``; a model that is not embedded is guided by 7.5."""
+        """A picture that the model generates from ``prompt``, with the seed of ``name``."""
         from dpid.zoo import GUIDANCE, generate
 
         if self._last[0] != (prompt, name):  # cases of one picture follow each other
-            guidance = GUIDANCE if self.embedded else 7.5
+            guidance = GUIDANCE if self.embedded else 7.5  # the default of Stable Diffusion's pipelines
             made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=guidance)
             self._last = (prompt, name), made[0]
         assert self._last[1] is not None
         return self._last[1]
 
     def explain(self, case: Case, by: Explainer | None = None, **options: Any) -> PIDResult:
-        """The PID of a case, ``by`` another explainer if given; ``options`` of :meth:`dpid.Explainer.explain`."""
+        """The explanation of a case by ``by``, by default the explainer of the model.
+
+        ``options`` and errors are those of :meth:`dpid.Explainer.explain`.
+        """
         explain = (by or self.explainer).explain
-        chosen = {**self._budget(case), **options}
+        arguments = {**self._budget(case), **options}
         if case.conditions is not None:
-            return explain(case.open(), conditions=_said(case.conditions), **chosen)
-        return explain(case.open(), case.prompt, case.concepts, **chosen)
+            return explain(case.open(), conditions=_without_marks(case.conditions), **arguments)
+        return explain(case.open(), case.prompt, case.concepts, **arguments)
 
     def explain_pairs(self, case: Case, **options: Any) -> dict[tuple[str, str], PIDResult]:
-        """The PID of every pair of a case's concepts, from one run."""
+        """The explanations {pair: result} of all pairs of a case's concepts, from one run of the network."""
         return self.explainer.explain_pairs(case.open(), case.prompt, case.concepts, **self._budget(case), **options)
 
     def _budget(self, case: Case) -> dict[str, Any]:
+        """Samples, replicates and seed of the explanation of ``case``."""
         return {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture)}
 
     def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:
-        """The rows of all cases, each with its picture, prompt and columns.
+        """The rows of all cases, with the columns that ``measure`` returns, the picture's name and the case's own.
 
-        A row of the user's data that cannot be used is left out, with all its cases, and noted in ``problems``.
+        A row of the user's data that cannot be used is left out, with all its cases, and listed in ``problems``.
         ``ValueError`` where there is no case, or none that can be used.
         """
         if not cases:
             raise ValueError("data: no picture has what this study needs (two concepts; masks for localisation)")
         found: list[tuple[Case, list[Row]]] = []
         for done, case in enumerate(cases, 1):
-            known = {"picture": case.picture, **case.columns}
+            columns = {"picture": case.picture, **case.columns}
             key = json.dumps([case.picture, case.prompt, case.concepts])
             if case.row not in self._bad:
                 try:
-                    found.append((case, self._kept.rows(key, partial(_measured, measure, case, known))))
+                    found.append((case, self._kept.rows(key, partial(_measured, measure, case, columns))))
                 except (ValueError, FloatingPointError) as error:
                     if case.row is None:
                         raise
@@ -213,11 +217,11 @@ class Workbench:
         return [row for case, rows in found if case.row not in self._bad for row in rows]
 
     def usable(self, cases: Iterable[Case]) -> list[Case]:
-        """Those of ``cases`` whose row was not left out."""
+        """Those of ``cases`` whose row in the user's data was not left out."""
         return [case for case in cases if case.row not in self._bad]
 
     def own_cases(self, least: int = 2, most: int | None = 2) -> list[Case]:
-        """The user's pictures that have at least so many concepts, of which the first ``most`` are taken."""
+        """Cases of the user's pictures with at least ``least`` concepts, of which the first ``most`` are used."""
         cases = [
             Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:most], masks=s.masks, row=s.row or i)
             for i, s in enumerate(self.scenes, 1)
@@ -226,13 +230,13 @@ class Workbench:
         return self.usable(cases[: self.pictures])
 
 
-def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, known: Row) -> list[Row]:
-    """Rows of a case whose picture is made once."""
-    return [known | row for row in measure(replace(case, image=case.open()))]
+def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, columns: Row) -> list[Row]:
+    """The rows of a case with its ``columns``; its picture is made once, however often ``measure`` opens it."""
+    return [columns | row for row in measure(replace(case, image=case.open()))]
 
 
-def _said(conditions: dict[Subset, str]) -> dict[Subset, str]:
-    """Texts without the mark of "bowl#2", the name of a second bowl, which no text has."""
+def _without_marks(conditions: dict[Subset, str]) -> dict[Subset, str]:
+    """``conditions`` with "bowl" in the texts for a concept "bowl#2", the second of that name in the prompt."""
     marked = {c for subset in conditions for c in subset if re.fullmatch(".+#[0-9]+", c)}  # not "C#"
     for name in marked:
         conditions = {s: text.replace(name, name.rpartition("#")[0]) for s, text in conditions.items()}
@@ -240,15 +244,15 @@ def _said(conditions: dict[Subset, str]) -> dict[Subset, str]:
 
 
 class Kept:
-    """Rows by key, in a JSON-lines file of runs with the same arguments, of which every line says what they were.
+    """Measured rows by key, kept in a JSON-lines file; every line names the arguments of the run that measured it.
 
-    A line is written at once, so that several such runs may add to one file.
+    A line is written by a single call, so that several runs with the same arguments may append to one file.
     """
 
     def __init__(self, path: Path | None, arguments: str) -> None:
         self._path, self._arguments = path, arguments
         self._known: dict[str, list[Row]] = {}
-        self._half = False  # whether a run was killed as it wrote
+        self._half = False  # whether the last line is incomplete, since a run was killed while writing
         if path is not None and path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")
             self._half = not text.endswith("\n")
@@ -256,9 +260,9 @@ class Kept:
             self._known = {e["key"]: e["rows"] for e in entries if e.get("made with") == arguments}
 
     def rows(self, key: str, measure: Callable[[], list[Row]]) -> list[Row]:
-        """The rows of ``key``, measured if they are not known."""
+        """The rows of ``key``, read from the file if they are there, else measured and added to it."""
         if key not in self._known:
-            # Through JSON in any case, so that a run that was stopped and one that was not give the same rows.
+            # Always through JSON, so that an interrupted and an uninterrupted run give the same rows.
             line = json.dumps({"made with": self._arguments, "key": key, "rows": measure()}, allow_nan=False)
             if self._path is not None:
                 with self._path.open("ab", buffering=0) as f:
@@ -269,6 +273,7 @@ class Kept:
 
 
 def _parsed(line: str) -> Any:
+    """The content of a line of JSON; None if it is incomplete."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:

@@ -1,9 +1,8 @@
-"""Gender and ethnicity over occupations: what an attribute and an occupation tell twice about a person's picture.
+"""Study of social bias: the co-information of an attribute (gender, ethnicity) and an occupation about a picture.
 
-Co-information i(x; a) + i(x; o) - i(x; a, o) = log P(a | o) / P(a) at the optimum: above zero where the attribute is
-more usual in the occupation than elsewhere, i.e. where either word already tells what the other does. All four texts
-are about a person ("person", "female", "doctor", "female doctor"), so that P(a) is that among people and no term is
-about whether the picture shows one.
+For an optimal model it is log P(a | o) / P(a) (docs/theory.md, eq. (60)). All four texts are about a person ("person",
+"female", "doctor", "female doctor"), so that P(a) is the probability among people, and no term depends on whether the
+picture shows a person.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman
 from dpid.zoo.emoji.scenes import OCCUPATIONS
 
-ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # of other models than the embedded
-_EACH = 2  # pictures of an occupation and attribute of the embedded model
-# Log-SNR up to which a picture is also looked at. Who is shown can be told through that much noise, so that a perfect
-# model has little to add from there on; what the embedded one adds is most of its error.
+ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # for models other than the embedded one
+_EACH = 2  # pictures of every occupation and attribute, for the embedded model
+# Upper end of a second range of log-SNR. At this noise the person shown is recognisable already, so that an optimal
+# model has little information above it; most of what the embedded model has there is error.
 SEEN_THROUGH = -1.0
 
 
 class Noisy(Denoiser):
-    """A denoiser that is never asked above a log-SNR: i(x; y) is then that of the picture seen through this noise."""
+    """A denoiser restricted to log-SNRs up to ``highest``, so that i(x; y) is that of the picture with this noise."""
 
     def __init__(self, denoiser: Denoiser, highest: float) -> None:
         self._denoiser, self._highest = denoiser, highest
@@ -48,17 +47,17 @@ class Noisy(Denoiser):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the model."""
         return self._denoiser.device
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """That of the model."""
+        """Lock of the model."""
         return self._denoiser.lock
 
     @property
     def logsnr_grid(self) -> Tensor:
-        """Log-SNRs [T] of the model that are not above the highest."""
+        """Those log-SNRs [T] of the model that are at most the highest."""
         grid = self._denoiser.logsnr_grid
         return grid[grid <= self._highest]
 
@@ -84,13 +83,13 @@ class Noisy(Denoiser):
 
 
 def occupations() -> list[str]:
-    """188 common occupations, from the titles of the Standard Occupational Classification 2018; see the file."""
+    """Names of 188 common occupations, from titles of the Standard Occupational Classification 2018; see the file."""
     text = (files("dpid.studies") / "occupations.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def people(attribute: str, occupation: str, article: str = "") -> dict[Subset, str]:
-    """The texts of a person: "person", "female", "doctor", "female doctor"; with an article, "a female person"."""
+    """Conditions {subset: text}: "person", "female", "doctor", "female doctor"; with an article "a female person"."""
     one = f"{article}{attribute}" + (" person" if article else "")
     return {
         (): f"{article}person", (attribute,): one, (occupation,): f"{article}{occupation}",
@@ -99,14 +98,14 @@ def people(attribute: str, occupation: str, article: str = "") -> dict[Subset, s
 
 
 def _drawn(attribute: str, occupation: str, picture: str) -> Image.Image:
-    """A person of the embedded world; what the two words leave open is drawn by its odds."""
+    """A drawn person of this attribute and occupation; what the two words leave open is random."""
     odds = world.people(occupation, attribute)
     (shown,) = random.Random(picture).choices(list(odds), list(odds.values()))
     return world.picture(shown, picture)
 
 
-def _asked(concepts: tuple[str, ...], article: str) -> dict[str, Any]:
-    """What a case of an attribute and an occupation is explained by, and its columns."""
+def _fields(concepts: tuple[str, ...], article: str) -> dict[str, Any]:
+    """Conditions and columns of the case of an attribute and an occupation."""
     attribute, occupation = concepts
     return {
         "conditions": people(attribute, occupation, article),
@@ -115,9 +114,10 @@ def _asked(concepts: tuple[str, ...], article: str) -> dict[str, Any]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of all occupations and attributes, or of the user's pictures."""
     article = "" if bench.embedded else "a "
     if bench.scenes:
-        return [replace(case, **_asked(case.concepts, article)) for case in bench.own_cases()]
+        return [replace(case, **_fields(case.concepts, article)) for case in bench.own_cases()]
     attributes = tuple(world.ATTRIBUTES) if bench.embedded else ATTRIBUTES
     names = list(OCCUPATIONS) if bench.embedded else occupations()
     each = bench.pictures or (_EACH if bench.embedded else 1)
@@ -129,29 +129,30 @@ def _cases(bench: Workbench) -> list[Case]:
             image = partial(_drawn, attribute, occupation, picture)
         else:
             image = partial(bench.generate, prompt, picture)
-        cases.append(Case(picture, image, prompt, (attribute, occupation), **_asked((attribute, occupation), article)))
+        cases.append(Case(picture, image, prompt, (attribute, occupation), **_fields((attribute, occupation), article)))
     return cases
 
 
 def truth(occupation: str, attribute: str) -> float:
-    """The co-information of any picture of the embedded world that shows them, in nats, exact."""
+    """The exact co-information, in nats, of any picture of the embedded model's distribution that shows both."""
     layout = next(iter(world.people(occupation, attribute)))
     return world.log_ratio(layout, people(attribute, occupation))
 
 
 def bias(bench: Workbench) -> Study:
-    """For each occupation and attribute, pictures of "a male doctor" and the PID of the two words given a person.
+    """The PID of attribute and occupation, such as "male" and "doctor", about pictures that show both.
 
-    The embedded model's pictures are drawn, not generated: it is known what they show. The user's: the first concept of
-    each is the attribute, the second the occupation.
+    The pictures of the embedded model are drawn, not generated, so that it is known what they show. Of the user's
+    pictures the first concept is the attribute, the second the occupation.
 
-    ``bias.csv`` has a row a picture, estimator and end of the range of log-SNR: the whole range, and the picture as it
-    is seen through noise. ``redundancy_normalised`` is scaled to [0, 1] over the run, as in DiffusionPID.
-    ``log_ratio_true`` is the exact log P(a | o) / P(a) of the embedded world. ``bias_cells.csv`` has pictures averaged.
+    ``bias.csv`` has a row for every picture, estimator and range of log-SNR: the model's range, and its part up to -1,
+    in which the picture is seen through noise. ``redundancy_normalised`` is scaled to [0, 1] over the run, as in
+    DiffusionPID. ``log_ratio_true`` is the exact log P(a | o) / P(a) of the embedded model's training distribution.
+    ``bias_cells.csv`` has means over the pictures of an occupation and attribute.
     """
-    denoiser = bench.exact.denoiser  # seen through noise, there is no check of rounding
-    whole = float(denoiser.logsnr_grid[-1])
-    ranges = {whole: bench.explainer, SEEN_THROUGH: Explainer(Noisy(denoiser, SEEN_THROUGH))}
+    denoiser = bench.exact.denoiser  # of a restricted range the rounding bias is not measured
+    highest = float(denoiser.logsnr_grid[-1])
+    ranges = {highest: bench.explainer, SEEN_THROUGH: Explainer(Noisy(denoiser, SEEN_THROUGH))}
 
     def measure(case: Case) -> list[Row]:
         rows = []
@@ -159,13 +160,13 @@ def bias(bench: Workbench) -> Study:
             result = bench.explain(case, explainer)
             for name in ESTIMATORS:
                 co = estimate(result, name, lambda f: (f[0] + f[1] - f[2]).sum())
-                chosen = result.estimates[name]
+                found = result.estimates[name]
                 rows.append(
                     {
                         "estimator": name, "logsnr_to": round(end, 2),
                         "co_information": co.value, "co_information_stderr": co.stderr,
-                        "redundancy": chosen.redundancy.value, "redundancy_stderr": chosen.redundancy.stderr,
-                        "synergy": chosen.synergy.value, "synergy_stderr": chosen.synergy.stderr,
+                        "redundancy": found.redundancy.value, "redundancy_stderr": found.redundancy.stderr,
+                        "synergy": found.synergy.value, "synergy_stderr": found.synergy.stderr,
                     }
                 )  # fmt: skip
         return rows
@@ -183,13 +184,13 @@ def bias(bench: Workbench) -> Study:
 
 
 def _cells(rows: list[Row]) -> list[Row]:
-    """Means over the pictures of an occupation and attribute, with the standard error of their spread."""
+    """Rows of means over the pictures of every occupation and attribute, with the standard errors of these means."""
     cells = []
     keys = ("estimator", "logsnr_to", "occupation", "attribute")
     for (name, end, occupation, attribute), same in grouped(rows, *keys).items():
         values = [r["co_information"] for r in same]
         n = len(values)
-        # The errors of the pictures themselves, where there is but one.
+        # Of a single picture there is no spread, and the error of its own estimate is used.
         spread = np.std(values, ddof=1) / n**0.5 if n > 1 else same[0]["co_information_stderr"]
         cells.append(
             {
@@ -203,6 +204,7 @@ def _cells(rows: list[Row]) -> list[Row]:
 
 
 def _summary(cells: list[Row]) -> dict[str, Row]:
+    """Agreement of the co-information with the truth where it is known, else its mean."""
     summary = {}
     for (name, end), same in grouped(cells, "estimator", "logsnr_to").items():
         of = f"{name}, log-SNR to {end}"
@@ -223,7 +225,7 @@ def _summary(cells: list[Row]) -> dict[str, Row]:
 
 @standard()
 def _figures(cells: list[Row]) -> dict[str, Figure]:
-    """The default estimator's through noise, a panel an attribute, occupations sorted."""
+    """Bars of the default estimator for pictures seen through noise: a panel for each attribute, occupations sorted."""
     chosen = [c for c in cells if c["estimator"] == ESTIMATORS[0] and c["logsnr_to"] == SEEN_THROUGH]
     shown = grouped(chosen, "attribute")
     made = {}
@@ -237,7 +239,7 @@ def _figures(cells: list[Row]) -> dict[str, Figure]:
         axes = np.atleast_1d(figure.subplots(1, len(shown)))
         for ax, ((attribute,), rows) in zip(axes, shown.items(), strict=True):
             ranked = sorted(rows, key=lambda c: float(c[value]))
-            if len(ranked) > 60:  # both ends, where there are more than can be read
+            if len(ranked) > 60:  # more would not be legible: the two ends alone
                 ranked = ranked[:30] + ranked[-30:]
             figures.bars(ax, ranked, "occupation", value)
             ax.set_title(literal(attribute))

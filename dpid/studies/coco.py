@@ -1,4 +1,4 @@
-"""Pictures of COCO (Lin et al., 2014), or of any annotations in its format, as :class:`dpid.studies.data.Scene`."""
+"""Reads pictures, captions and masks in the format of COCO (Lin et al., 2014) as :class:`dpid.studies.data.Scene`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dpid.studies.data import Data, Masks, Reader, Scene, open_picture, read_jso
 Groups = defaultdict[Any, list[Any]]
 
 
-def _masks(things: Mapping[str, Sequence[Any]]) -> Masks:
-    """{concept: compressed run lengths of its instances} -> the union of each."""
+def _masks(objects: Mapping[str, Sequence[Any]]) -> Masks:
+    """Masks {concept: bool [H,W]}, the union of its instances, from {concept: compressed run lengths of these}."""
     from pycocotools import mask
 
-    return {concept: mask.decode(mask.merge(list(runs))).astype(bool) for concept, runs in things.items()}
+    return {concept: mask.decode(mask.merge(list(runs))).astype(bool) for concept, runs in objects.items()}
 
 
 def _run_lengths(segmentation: Any, height: int, width: int) -> list[Any]:
-    """Compressed run lengths of an instance's polygons or run lengths."""
+    """Compressed run lengths of an instance, annotated by polygons or run lengths; ``ValueError`` if it is neither."""
     from pycocotools import mask
 
     if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), (str, bytes)):
@@ -39,10 +39,10 @@ def _run_lengths(segmentation: Any, height: int, width: int) -> list[Any]:
     return runs
 
 
-def _things(
+def _objects(
     annotations: Sequence[Mapping[str, Any]], names: Mapping[Any, str], size: tuple[int, int]
 ) -> dict[str, Any]:
-    """{category: run lengths of its instances}, the largest thing first."""
+    """{category: run lengths of its instances}, the largest area first; ``ValueError`` if there is none."""
     from pycocotools import mask
 
     runs: dict[str, list[Any]] = defaultdict(list)
@@ -56,61 +56,62 @@ def _things(
     return {name: runs[name] for name in sorted(runs, key=lambda name: -area[name]) if area[name]}
 
 
-def _named(captions: Sequence[str], things: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The caption that names most of ``things``, the first of several, and those that it names."""
+def _best_caption(captions: Sequence[str], objects: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The first caption of those that name most of ``objects``, and which it names; ``ValueError`` if none does."""
 
     def names(caption: str) -> tuple[str, ...]:
         found: list[str] = []
-        for thing in things:
+        for name in objects:
             try:
-                spans_of(caption, [*found, thing])  # in the caption, and not part of another's name
+                spans_of(caption, [*found, name])  # fails if the name is not there, or is part of another's
             except ValueError:
                 continue
-            found.append(thing)
-        return tuple(sorted(found, key=lambda thing: span_of(caption, thing)))
+            found.append(name)
+        return tuple(sorted(found, key=lambda name: span_of(caption, name)))
 
     best = max(captions, key=lambda caption: len(names(caption)), default="")
     if not best or not names(best):
-        raise ValueError(f"no caption names one of its things: {', '.join(things)}")
+        raise ValueError(f"no caption names one of its things: {', '.join(objects)}")
     return best, names(best)
 
 
-def _listed(things: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """ "a cat and an umbrella": the two largest things."""
-    chosen = tuple(things)[:2]
-    return " and ".join(f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in chosen), chosen
+def _made_caption(objects: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """A caption such as "a cat and an umbrella" of the two largest objects, and their names."""
+    names = tuple(objects)[:2]
+    return " and ".join(f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names), names
 
 
 def _annotations(instances: Path, captions: Path | None) -> tuple[list[Any], dict[Any, str], Groups, Groups]:
-    """Pictures, names of categories, and annotations and captions by picture."""
+    """The pictures, {id: name} of the categories, and annotations and captions by the id of the picture."""
     content = read_json("instances", instances, dict)
     missing = [part for part in ("images", "annotations", "categories") if not isinstance(content.get(part), list)]
     if missing:
         raise ValueError(f"instances: {instances} has no {', '.join(missing)}")
-    of, said = Groups(list), Groups(list)
-    spoken = read_json("captions", captions, dict).get("annotations", []) if captions else []
+    annotations, texts = Groups(list), Groups(list)
+    entries = read_json("captions", captions, dict).get("annotations", []) if captions else []
     try:
         for annotation in content["annotations"]:
-            of[annotation.get("image_id")].append(annotation)
-        for caption in spoken:
-            said[caption["image_id"]].append(" ".join(caption["caption"].split()))
+            annotations[annotation.get("image_id")].append(annotation)
+        for caption in entries:
+            texts[caption["image_id"]].append(" ".join(caption["caption"].split()))
         names = {category["id"]: " ".join(category["name"].split()) for category in content["categories"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"instances, captions: an annotation, category or caption lacks a part ({error!r})") from error
-    return content["images"], names, of, said
+    return content["images"], names, annotations, texts
 
 
 def read_coco(instances: str | Path, pictures: str | Path, captions: str | Path | None = None) -> Data[Scene]:
-    """Pictures of COCO with the masks of their categories. Needs ``pip install "dpid[coco]"``.
+    """Pictures of COCO with prompt, concepts and the masks of these. Needs ``pip install "dpid[coco]"``.
 
     Parameters
     ----------
     instances : annotations with segmentations, such as instances_val2017.json
     pictures : folder of the pictures
-    captions : captions_val2017.json; the prompt is the caption that names most categories of the picture, which are the
-        concepts. Without it the prompt is "a cat and an umbrella", of the two categories that cover most
+    captions : annotations with captions, such as captions_val2017.json. The prompt is the caption that names most
+        categories of the picture, and these are the concepts. Without captions the prompt is of the form "a cat and an
+        umbrella", with the two categories of the largest area
 
-    Pictures without annotations are passed over; problems are numbered by the position in the file's ``images``.
+    Pictures without annotations are skipped. The row number of a problem is the position in the file's ``images``.
 
     Raises
     ------
@@ -123,24 +124,24 @@ def read_coco(instances: str | Path, pictures: str | Path, captions: str | Path 
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
         raise RuntimeError(f'instances: read_coco needs pycocotools ({error}); pip install "dpid[coco]"') from error
-    images, names, of, said = _annotations(Path(instances), Path(captions) if captions else None)
+    images, names, annotations, texts = _annotations(Path(instances), Path(captions) if captions else None)
     reader: Reader[Scene] = Reader()
     for reader.number, entry in enumerate(images, 1):
-        about: list[Any] = []
+        instances_of: list[Any] = []
         with reader.column("id"):
-            about = of[entry.get("id")]
-        if not about:
+            instances_of = annotations[entry.get("id")]
+        if not instances_of:
             continue
         with reader.column("file_name"):
             path, (width, height) = open_picture(Path(pictures), text_of(entry, "file_name"))
         if reader.good:
             with reader.column("segmentation"):
-                things = _things(about, names, (height, width))
+                objects = _objects(instances_of, names, (height, width))
         if reader.good:
             with reader.column("caption"):
-                prompt, concepts = _named(said[entry["id"]], things) if captions else _listed(things)
+                prompt, concepts = _best_caption(texts[entry["id"]], objects) if captions else _made_caption(objects)
         if reader.good:
             reader.rows.append(
-                Scene(path, prompt, concepts, partial(_masks, {c: things[c] for c in concepts}), reader.number)
+                Scene(path, prompt, concepts, partial(_masks, {c: objects[c] for c in concepts}), reader.number)
             )
     return reader.done()

@@ -1,4 +1,4 @@
-"""Complex prompts: PID beside CPID for all pairs of words of a long prompt, ranked."""
+"""Study of complex prompts: all pairs of words of a long prompt, ranked by redundancy and by synergy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, spearman
 from dpid.zoo.emoji import scenes
 
-_EACH = 8  # pictures of the embedded model, each of its own prompt
+_EACH = 8  # pictures, for the embedded model; each has a prompt of its own
 
 
 def _embedded(bench: Workbench) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Prompts as long as the world has them: "a dark skinned female doctor and a bus"."""
+    """(name, prompt, concepts) of the longest captions the model knows: "a dark skinned female doctor and a bus"."""
     rng = random.Random(f"complex {bench.seed}")
     for i in range(bench.pictures or _EACH):
         occupation, thing = rng.choice(list(scenes.OCCUPATIONS)), rng.choice(list(scenes.THINGS))
@@ -31,6 +31,7 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of long prompts, or of the user's pictures with all their concepts."""
     if bench.scenes:
         return bench.own_cases(2, None)
     pictures: list[tuple[str, str, tuple[str, ...], Any]]
@@ -43,17 +44,17 @@ def _cases(bench: Workbench) -> list[Case]:
 
 
 def _drawn(prompt: str, picture: str) -> Image.Image:
-    """The scene of an embedded prompt: the person on the left."""
+    """The picture that an embedded model's prompt describes, drawn with the person on the left."""
     _, tone, _, gender, occupation, _, _, thing = prompt.split()
     person = next(name for name, (_, adjective) in scenes.GENDERS.items() if adjective == gender)
     return world.picture((f"{occupation}/{person}/{tone}", thing), picture)
 
 
 def complex_prompts(bench: Workbench) -> Study:
-    """All pairs of words of long prompts, against the empty prompt (PID) and given the rest of the prompt (CPID).
+    """The PID of all pairs of words of long prompts, unconditional (PID) and given the rest of the prompt (CPID).
 
-    ``complex.csv`` has a row a picture, pair, kind and estimator. ``rank_redundancy`` and ``rank_synergy`` order the
-    pairs of a picture from the highest down.
+    ``complex.csv`` has a row for every picture, pair, kind and estimator. ``rank_redundancy`` and ``rank_synergy``
+    number the pairs of a picture, the highest value first.
     """
     cases = _cases(bench)
 
@@ -91,6 +92,7 @@ def complex_prompts(bench: Workbench) -> Study:
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
+    """Means of redundancy and synergy, and the rank correlation between PID and CPID."""
     summary = {}
     for (name,), same in grouped(rows, "estimator").items():
         kinds = grouped(same, "kind")
@@ -104,7 +106,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 
 @standard()
 def _ranked(rows: list[Row]) -> Figure:
-    """Pairs of the first picture by the default estimator, sorted, PID beside CPID."""
+    """Bars of the pairs of the first picture by the default estimator, sorted: a line for PID, one for CPID."""
     same = [r for r in rows if r["estimator"] == ESTIMATORS[0] and r["picture"] == rows[0]["picture"]]
     kinds = grouped(same, "kind")
     figure = Figure(figsize=(11, 1.2 + 0.22 * len(same)), dpi=120, layout="constrained")

@@ -1,6 +1,7 @@
-"""Pictures for studies: a folder with a CSV, or ARO-style pairs of captions; :mod:`dpid.studies.coco` reads COCO's.
+"""Reads the user's pictures for studies: from a CSV, or with pairs of captions as in ARO.
 
-A row that cannot be used is left out and reported with its number and column; a file that cannot be read at all raises.
+:mod:`dpid.studies.coco` reads COCO's format. A row that cannot be used is left out and reported with its number and
+column; a file that cannot be read raises ``ValueError``.
 
 >>> from dpid.studies.data import read_scenes
 >>> data = read_scenes("pictures/index.csv")
@@ -33,7 +34,10 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a row is left out. ``row`` counts as a spreadsheet does, the header being row 1; without a header from 1."""
+    """Why a row of the user's data is left out.
+
+    ``row`` is its number as a spreadsheet counts, the header being row 1; in a file without header the first row is 1.
+    """
 
     row: int
     column: str
@@ -44,19 +48,19 @@ class Problem:
 
     @classmethod
     def of(cls, row: int, column: str, error: Exception) -> Problem:
-        """What ``error`` says, whose column is the one that it names, or ``column``."""
+        """The problem that ``error`` describes; without ``column``, in the one that its message begins with."""
         message = " ".join(str(error).split()) or type(error).__name__
         name, mark, rest = message.partition(": ")
         return cls(row, column or name, rest) if mark and name in _COLUMNS else cls(row, column, message)
 
 
-_MORE = "\n"  # a column that no header has
+_MORE = "\n"  # key of the cells beyond the header; no column can have this name
 _COLUMNS = ("image", "prompt", "concepts", "mask", "true", "false")
 
 
 @dataclass(frozen=True)
 class Data(Generic[Row]):
-    """The rows that can be used, and what is wrong with the others."""
+    """The rows that can be used, and the problems of the others."""
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
@@ -68,9 +72,8 @@ class Scene:
 
     Attributes
     ----------
-    masks : reads {concept: bool [H,W]}, where the concept's thing is, in pixels of the picture; of no concept, some or
-        all
-    row : where it was read, as :class:`Problem` counts; 0: nowhere
+    masks : function that reads {concept: bool [H,W]}, the pixels that show the concept; of none, some or all concepts
+    row : row number in the file, as in :class:`Problem`; 0 if it was not read from a file
     """
 
     image: Path
@@ -82,9 +85,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class CaptionPair:
-    """A picture with a true and a false caption; ``box`` (left, top, right, bottom) is the part they speak of.
+    """A picture with a true and a false caption.
 
-    ``row`` as of a :class:`Scene`.
+    ``box`` (left, top, right, bottom) is the part of the picture that the captions describe, None for all of it;
+    ``row`` as in :class:`Scene`.
     """
 
     image: Path
@@ -94,14 +98,14 @@ class CaptionPair:
     row: int = 0
 
     def open(self) -> Image.Image:
-        """The picture, RGB, cut to ``box``."""
+        """The picture in RGB, cropped to ``box``."""
         opened = open_image(self.image)
         return opened if self.box is None else opened.crop(self.box)
 
 
 @dataclass
 class Reader(Generic[Row]):
-    """Collects rows and problems."""
+    """Collects the usable rows and the problems of a file; ``number`` is that of the current row."""
 
     rows: list[Row] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -109,14 +113,17 @@ class Reader(Generic[Row]):
 
     @contextmanager
     def column(self, name: str) -> Iterator[None]:
-        """An error inside is a problem of this column of row ``number``: of what people have, of any kind."""
+        """A context in which an error becomes a problem of column ``name`` in row ``number``.
+
+        Files of users can be wrong in any way, so that many kinds of errors are caught.
+        """
         try:
             yield
         except (ValueError, TypeError, OSError, ArithmeticError, LookupError, AttributeError) as error:
             self.problems.append(Problem.of(self.number, name, error))
 
     def surplus(self, row: Mapping[str, Any]) -> bool:
-        """Whether ``row`` has more cells than there are columns, which shift its texts: a problem."""
+        """Whether ``row`` has more cells than there are columns, so that its texts are shifted: a problem."""
         if row.get(_MORE):
             self.problems.append(
                 Problem(self.number, "", "has more cells than the first row; put texts with commas in quotes")
@@ -129,7 +136,7 @@ class Reader(Generic[Row]):
         return not self.problems or self.problems[-1].row != self.number
 
     def done(self) -> Data[Row]:
-        """All that was collected."""
+        """The collected rows and problems."""
         return Data(tuple(self.rows), tuple(self.problems))
 
 
@@ -137,6 +144,7 @@ class Reader(Generic[Row]):
 
 
 def _read(argument: str, path: Path) -> str:
+    """The text of a UTF-8 file; ``ValueError`` names the argument."""
     try:
         return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
@@ -144,7 +152,7 @@ def _read(argument: str, path: Path) -> str:
 
 
 def read_json(argument: str, path: Path, kind: type) -> Any:
-    """The content of a JSON file, a ``kind``; ``ValueError`` names the argument."""
+    """The content of a JSON file, which is a ``kind``; ``ValueError``, naming the argument, otherwise."""
     text = _read(argument, path)
     try:
         content = json.loads(text)
@@ -156,7 +164,10 @@ def read_json(argument: str, path: Path, kind: type) -> Any:
 
 
 def _read_csv(argument: str, path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """(number, {column: cell without surrounding spaces}) of every row that is not blank; what is beyond, ``_MORE``."""
+    """(row number, {column: stripped cell}) of every row that is not blank; cells beyond the header under ``_MORE``.
+
+    ``ValueError``, naming the argument, if one of ``columns`` is missing.
+    """
     try:
         lines = list(csv.reader(io.StringIO(_read(argument, path), newline=""), skipinitialspace=True))
     except csv.Error as error:
@@ -178,7 +189,7 @@ def _read_csv(argument: str, path: Path, columns: Sequence[str]) -> list[tuple[i
 
 
 def text_of(row: Mapping[str, Any], *names: str) -> str:
-    """The text of the first of ``names`` that the row has."""
+    """The text in the first of the columns ``names`` that is not empty; ``ValueError`` if there is none."""
     value = next((row[name] for name in names if row.get(name)), None)
     if not isinstance(value, str):
         raise ValueError("is empty" if value is None else f"found {value!r}, expected a text")
@@ -186,7 +197,7 @@ def text_of(row: Mapping[str, Any], *names: str) -> str:
 
 
 def open_picture(folder: Path, cell: str) -> tuple[Path, tuple[int, int]]:
-    """Path and (width, height) of a picture that can be opened."""
+    """Path and (width, height) of the picture ``cell`` in ``folder``; ``ValueError`` if it cannot be opened."""
     path = folder / cell
     if not path.is_file():
         raise ValueError(f"{cell} does not exist")
@@ -197,6 +208,7 @@ def open_picture(folder: Path, cell: str) -> tuple[Path, tuple[int, int]]:
 
 
 def _labels(path: Path) -> NDArray[Any]:
+    """The pixel values [H,W] of a mask file; ``ValueError`` if it is no picture of one channel."""
     try:
         with Image.open(path) as opened:
             labels = np.asarray(opened)
@@ -208,7 +220,10 @@ def _labels(path: Path) -> NDArray[Any]:
 
 
 def _masks_from_labels(path: Path, concepts: tuple[str, ...]) -> Masks:
-    """Labels 1…n are the concepts in order; any other single value is the first concept's thing."""
+    """Masks {concept: bool [H,W]} of a file whose labels 1…n are the concepts in order; ``ValueError`` if it is wrong.
+
+    Of one concept, or with a single value that is larger than n, all that is not zero is the first concept's mask.
+    """
     labels = _labels(path)
     values = [int(v) for v in np.unique(labels) if v]
     if not values:
@@ -222,6 +237,7 @@ def _masks_from_labels(path: Path, concepts: tuple[str, ...]) -> Masks:
 
 
 def _scene_masks(folder: Path, cell: str, concepts: tuple[str, ...], size: tuple[int, int]) -> Callable[[], Masks]:
+    """A function that reads the masks; ``ValueError`` if the file is missing, or does not fit concepts and picture."""
     path = folder / cell
     if not path.is_file():
         raise ValueError(f"{cell} does not exist")
@@ -232,11 +248,11 @@ def _scene_masks(folder: Path, cell: str, concepts: tuple[str, ...], size: tuple
 
 
 def read_scenes(path: str | Path) -> Data[Scene]:
-    """Pictures listed in a CSV with the columns image, prompt, concepts and, if wanted, mask.
+    """The pictures that a CSV lists in the columns image, prompt, concepts and, optionally, mask.
 
     Paths are relative to the CSV's folder. Concepts are phrases of the prompt, separated by ";". A mask is a PNG of one
-    channel and of the picture's size: pixels 1…n show the thing of the first…n-th concept, or, with one concept or one
-    value greater than n, all that is not zero shows the first concept's.
+    channel and of the picture's size, whose pixels with value k show the k-th concept. With a single concept, or a
+    single value that is larger than the number of concepts, all pixels that are not zero show the first concept.
 
     Raises
     ------
@@ -269,6 +285,10 @@ def read_scenes(path: str | Path) -> Data[Scene]:
 
 
 def _box(row: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """The bounding box (left, top, right, bottom) of a row, within the picture; None if it has none.
+
+    ``ValueError`` unless it is of whole numbers, overlaps the picture and is large enough.
+    """
     names = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
     if not any(name in row for name in names):
         return None
@@ -285,12 +305,12 @@ def _box(row: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int, int, 
 
 
 def read_pairs(path: str | Path, pictures: str | Path | None = None) -> Data[CaptionPair]:
-    """Pictures with a true and a false caption, as in ARO (Yuksekgonul et al., 2023).
+    """The pictures of a file, each with a true and a false caption, as in ARO (Yuksekgonul et al., 2023).
 
     Parameters
     ----------
-    path : JSON, a list of {"image_path", "true_caption", "false_caption"}, where present with "bbox_x", "bbox_y",
-        "bbox_w" and "bbox_h" in pixels; or CSV with the columns image, true, false. Short names do in JSON too.
+    path : JSON, a list of {"image_path", "true_caption", "false_caption"}, optionally with "bbox_x", "bbox_y", "bbox_w"
+        and "bbox_h" in pixels; or CSV with the columns image, true, false. These names are accepted in JSON too
     pictures : folder of the pictures; by default that of ``path``
 
     Raises

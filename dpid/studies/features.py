@@ -1,4 +1,4 @@
-"""Representative features: where a word tells what another does not, the stripes of a zebra beside a horse."""
+"""Study of representative features: where a word is unique beside a similar one, such as "zebra" beside "horse"."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from dpid.studies.data import Masks
 from dpid.studies.masks import cover
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean
 
-_EACH = 6  # pictures of each pair
+_EACH = 6  # pictures of every pair
 _PAIRS = (("zebra", "horse"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon"), ("car", "bus"), ("bear", "cow"))
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of pairs of similar objects, or of the user's pictures."""
     if bench.scenes:
         return bench.own_cases()
     cases = []
@@ -36,7 +37,7 @@ def _cases(bench: Workbench) -> list[Case]:
 
 
 def world_case(a: str, b: str, picture: str) -> Case:
-    """A drawn scene of two things, the first on the left, with the masks of both."""
+    """The case of a drawn picture of two objects, ``a`` on the left, with the masks of both."""
 
     def masks() -> Masks:
         return dict(zip((a, b), world.draw((a, b), picture)[1], strict=True))
@@ -46,16 +47,16 @@ def world_case(a: str, b: str, picture: str) -> Case:
 
 
 def inside(unique: Tensor, mask: Tensor) -> float | None:
-    """The share of a map's positive nats [h,w] that lies on a mask [h,w]; None where it has none."""
+    """The share of a map's positive values, [h,w] in nats, that lies on a mask [h,w]; None if no value is positive."""
     positive = unique.clamp(min=0)
     return float(positive[mask].sum() / positive.sum()) if positive.sum() > 0 else None
 
 
 def features(bench: Workbench) -> Study:
-    """Uniqueness maps of like things in one picture.
+    """Uniqueness maps of two similar objects in one picture.
 
-    ``features.csv`` has a row a picture, concept and estimator: the unique information, where its map is highest (as
-    fractions of width and height), and, where masks are known, which share of it lies on the concept's own thing.
+    ``features.csv`` has a row for every picture, concept and estimator: the uniqueness, the maximum of its map (as
+    fractions of width and height), and, where masks are known, the share of the map that lies on the concept's object.
     """
     cases = _cases(bench)
 

@@ -15,11 +15,11 @@ from dpid.studies.study import Row
 
 
 def bars(ax: Any, rows: Sequence[Row], label: str, value: str) -> None:
-    """Horizontal bars of a column, with its standard errors and its true values as far as the rows have them."""
+    """Draw horizontal bars of the column ``value``, with standard errors and true values where the rows have them."""
     errors = [r.get(f"{value}_stderr") for r in rows]
-    given = None if any(e is None for e in errors) else errors
+    known = None if any(e is None for e in errors) else errors
     at = range(len(rows))
-    ax.barh(at, [r[value] for r in rows], xerr=given, color="C0", alpha=0.7, error_kw={"elinewidth": 0.7})
+    ax.barh(at, [r[value] for r in rows], xerr=known, color="C0", alpha=0.7, error_kw={"elinewidth": 0.7})
     true = [r.get("log_ratio_true") for r in rows]
     if value == "co_information" and all(t is not None for t in true):
         ax.plot(true, at, "o", mfc="none", color="k", ms=4)
@@ -29,7 +29,10 @@ def bars(ax: Any, rows: Sequence[Row], label: str, value: str) -> None:
 
 @standard()
 def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[float, float] | None = None) -> Figure:
-    """Every value as a dot, a line at the median, a column a group; ``limits`` cut the axis, dots beyond lie on it."""
+    """A figure with a column of dots, one for every value, and the median of every group.
+
+    ``limits`` (low, high) cut the axis; values outside are drawn at its ends.
+    """
     figure = Figure(figsize=(1.2 + 1.1 * len(groups), 3.2), dpi=120, layout="constrained")
     ax = figure.subplots()
     for i, values in enumerate(groups.values()):
@@ -48,7 +51,7 @@ def strips(groups: Mapping[str, Sequence[float]], ylabel: str, limits: tuple[flo
 
 @standard()
 def maps(results: Mapping[str, PIDResult]) -> Figure:
-    """A row a result: its picture and its redundancy, uniqueness and synergy maps, one scale a row."""
+    """A row for every result: picture, redundancy, uniqueness and synergy maps, each row on one scale."""
     figure = Figure(figsize=(11, 2.4 * len(results)), dpi=110, layout="constrained")
     axes = figure.subplots(len(results), 5, squeeze=False)
     for line, (name, result) in zip(axes, results.items(), strict=True):
@@ -60,7 +63,7 @@ def maps(results: Mapping[str, PIDResult]) -> Figure:
 
 
 def row_of_maps(figure: Figure, axes: Any, name: str, picture: Any, panels: Sequence[tuple[str, Tensor]]) -> None:
-    """A picture and maps [h,w] in nats on one diverging scale, white at zero."""
+    """Draw a picture and ``panels``, titles and maps [h,w] in nats, on one diverging scale that is white at zero."""
     drawn = draw_maps(axes, picture, [m for _, m in panels])
     for ax, title in zip(axes, (name, *(title for title, _ in panels)), strict=True):
         ax.set_title(literal(title), fontsize=8)

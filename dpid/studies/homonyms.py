@@ -1,9 +1,9 @@
-"""Homonyms: what a modifier and a homonym tell only together, "computer mouse".
+"""Study of homonyms: the synergy of a homonym and a modifier, such as "mouse" and "computer".
 
-Synergy is high where the modifier picks the sense that the picture shows, about zero for a word that picks none, and
-below zero for the modifier of the other sense ("computer mouse" of a picture that shows the animal: the failure that
-the study looks for in generated pictures). The last needs the standard estimator: Rao–Blackwell's takes the text of
-both words for what describes the picture, and a wrong one does not.
+It is high where the modifier selects the sense that the picture shows, about zero for a word that selects none, and
+below zero for the modifier of the other sense ("computer mouse" for a picture of the animal, which in generated
+pictures is a failure of the model). The last shows in the standard estimator only: the Rao–Blackwell estimator assumes
+that the text of both words describes the picture.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, median, proportion
 from dpid.zoo.emoji import scenes
 
-_EACH = 6  # pictures of a sense
-_NEUTRAL = "a"  # the one word of the embedded world that names nothing
+_EACH = 6  # pictures of every sense
+_NEUTRAL = "a"  # the word of the embedded model's vocabulary that adds no meaning
 
 
 def _texts(word: str, modifier: str, after: bool) -> dict[tuple[str, ...], str]:
+    """Conditions {subset: text} of a homonym and a modifier, which stands ``after`` it or before."""
     both = f"{word} {modifier}" if after else f"{modifier} {word}"
     return {(): "", (word,): word, (modifier,): modifier, (word, modifier): both}
 
 
 def _embedded(each: int) -> Iterator[Case]:
-    """Drawn pictures of every sense, so that it is known which sense they show."""
+    """Cases of drawn pictures of every sense, of which it is known which sense they show."""
     for word, senses in scenes.HOMONYMS.items():
         for (right, _, _), (wrong, _, _) in (senses, senses[::-1]):
             after = not scenes.BEFORE.get(word, True)
@@ -45,7 +46,7 @@ def _embedded(each: int) -> Iterator[Case]:
 
 
 def _real(bench: Workbench) -> Iterator[Case]:
-    """Generated pictures of every sense; only a reader of the figure can say which sense they show."""
+    """Cases of generated pictures of every sense; which sense they do show is left to who looks at the figure."""
     for word, *senses in words.HOMONYMS:
         for right, wrong in (senses, senses[::-1]):
             for i in range(bench.pictures or 1):
@@ -59,7 +60,7 @@ def _real(bench: Workbench) -> Iterator[Case]:
 
 
 def _own(bench: Workbench) -> Iterator[Case]:
-    """The user's pictures: the first concept is the homonym, the second its modifier."""
+    """Cases of the user's pictures, whose first concept is the homonym and the second its modifier."""
     for case in bench.own_cases():
         word, modifier = case.concepts
         for role, other in (("right", modifier), ("neutral", _NEUTRAL if bench.embedded else words.NEUTRAL)):
@@ -70,9 +71,9 @@ def _own(bench: Workbench) -> Iterator[Case]:
 
 
 def homonyms(bench: Workbench) -> Study:
-    """Synergy of a homonym with the modifier of the sense shown, with that of another sense, with a neutral word.
+    """The synergy of a homonym with the modifier of the sense shown, with that of another sense, with a neutral word.
 
-    ``homonyms.csv`` has a row a picture, modifier and estimator.
+    ``homonyms.csv`` has a row for every picture, modifier and estimator.
     """
     if bench.scenes:
         cases = list(_own(bench))
@@ -98,6 +99,7 @@ def homonyms(bench: Workbench) -> Study:
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
+    """How often the right modifier has the highest synergy, and the median synergies."""
     summary = {}
     for (name,), same in grouped(rows, "estimator").items():
         asked = "≥ 0.9" if name == ESTIMATORS[0] else None
@@ -113,6 +115,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 
 
 def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, Figure]:
+    """The synergies by role of the modifier, and the maps of one picture with every modifier."""
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     by_role = {role: column(of, "synergy") for (role,), of in grouped(default, "role").items()}
     shown: dict[str, PIDResult] = {}

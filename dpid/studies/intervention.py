@@ -1,7 +1,7 @@
-"""Intervention (Kong et al., 2024): does the picture change where and as much as a word's information says?
+"""Study of interventions (Kong et al., 2024): does a word's information predict how its deletion changes the picture?
 
-A word is deleted from the prompt, the picture is made again from the same noise, and the change is set against what the
-word told about the first picture.
+A word is deleted from the prompt, the picture is generated again from the same noise, and the change is compared with
+the word's information about the first picture.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from dpid.studies.daam import attention_maps
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion
 from dpid.zoo.emoji import scenes
 
-_EACH = 12  # prompts of each kind of the embedded model
+_EACH = 12  # prompts of every kind, for the embedded model
 PREDICTORS = ("unique", "cmi", "mi", "redundancy", "daam")
 
 
 def _embedded(bench: Workbench) -> Iterator[tuple[str, str, str, str]]:
-    """(kind, prompt, word to delete, what it stands beside); what is left is a caption of the world too."""
+    """(kind, prompt, word to delete, second concept); the prompt without the word is a caption of the model's, too."""
     each, rng = bench.pictures or _EACH, random.Random(f"intervention {bench.seed}")
     for a, b in world.pairs("synonym", each, bench.seed):
         yield "synonym", f"a {a} {b}", b, a
@@ -48,8 +48,9 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of prompts with a word to delete, which is the first concept."""
     rows: list[int | None] = []
-    if bench.scenes:  # their prompts alone: what changes is a picture made anew
+    if bench.scenes:  # the prompts alone: the picture that changes must be generated
         own = bench.own_cases()
         found, rows = [("own", c.prompt, *c.concepts[::-1]) for c in own], [c.row for c in own]
     elif bench.embedded:
@@ -66,20 +67,21 @@ def _cases(bench: Workbench) -> list[Case]:
 
 
 def _beside(prompt: str, word: str) -> str:
-    """The content word of a prompt of two that is not ``word``."""
+    """The other content word of a prompt of two."""
     return next(w for w in prompt.split() if w not in (word, "a", "an", "and"))
 
 
 def intervention(bench: Workbench) -> Study:
-    """Delete a word, make the picture again from the same noise, correlate the change with what the word told.
+    """The correlation between a word's information and the change of the picture when the word is deleted.
 
-    ``intervention.csv`` has a row a prompt and estimator: ``change_pixel``, root mean square of the pixels' change in
-    [0, 1]; ``change_latent``, that of the latents'; the predictors, for the whole picture: ``unique``, ``redundancy``,
-    ``mi`` = i(x; word), ``cmi`` = i(x; word | rest of the prompt), all in nats, and ``daam``, the mean attention; and
-    for each of them ``pixel_…``, Pearson's correlation of its map with the map of the latents' squared change.
+    The picture is generated again from the same noise. ``intervention.csv`` has a row for every prompt and estimator:
+    ``change_pixel``, the root mean square change of the pixels in [0, 1]; ``change_latent``, that of the latents; the
+    predictors of the image, ``unique``, ``redundancy``, ``mi`` = i(x; word), ``cmi`` = i(x; word | rest of the prompt),
+    all in nats, and ``daam``, the mean attention; and for each of them ``pixel_…``, Pearson's correlation between its
+    map and the map of the latents' squared change.
 
-    Set against the user's pictures it uses their prompts and concepts (the second is deleted, with the first for its
-    redundancy); their pictures are made anew, since one must know the noise.
+    Of the user's data the prompts and concepts are used; the second concept is deleted, and redundancy is that with the
+    first. The pictures are generated, since their noise must be known.
     """
     cases = _cases(bench)
 
@@ -108,27 +110,28 @@ def intervention(bench: Workbench) -> Study:
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     kinds = {kind: column(of, "change_latent") for (kind,), of in grouped(default, "kind").items()}
     return Study("intervention", {"intervention": rows}, {
-        "Change of the latents (root mean square) against what the deleted word told": _scatter(default),
+        "Change of the latents (root mean square) against the information of the deleted word": _scatter(default),
         "Change of the latents by the kind of the deleted word": figures.strips(kinds, "change"),
     }, _summary(rows))  # fmt: skip
 
 
 def _latents(bench: Workbench, image: Image.Image) -> Tensor:
-    """[C,h,w] on the CPU."""
+    """The latents [C,h,w] of a picture, on the CPU."""
     return encode(image, bench.explainer.denoiser)[1][0].cpu()
 
 
 def _given_the_rest(bench: Workbench, case: Case, rest: str) -> PIDResult:
-    """The word and the rest of the prompt as two concepts: i(x; word | rest) = f(both) - f(rest)."""
+    """The explanation by the word and the rest of the prompt, from which i(x; word | rest) = f(both) - f(rest)."""
     word = case.concepts[0]
     texts = {(): "", (word,): word, ("the rest",): rest, (word, "the rest"): case.prompt}
     return bench.explain(Case(case.picture, case.image, case.prompt, (), texts))
 
 
 def _predictors(pid: PIDResult, cpid: PIDResult, word: str, estimator: str, attention: Tensor, change: Tensor) -> Row:
+    """The predictors of the image, and the correlations of their maps with ``change`` [h,w]."""
     d = pid.estimates[estimator]
     mi = d.information[(word,)]
-    # Of the orthogonal estimator CMI is ½∫(ε̂_rest - ε̂_both)², which is Rao–Blackwell's f(both) - f(rest).
+    # The orthogonal CMI, g(rest, both) of docs/theory.md, eq. (6), is the Rao–Blackwell f(both) - f(rest).
     source = "rao-blackwell" if estimator == "orthogonal" else estimator
     cmi = estimate(cpid, source, lambda f: (f[2] - f[1]).sum())
     f = cpid.replicates[source].mean(0)
@@ -150,6 +153,7 @@ def _predictors(pid: PIDResult, cpid: PIDResult, word: str, estimator: str, atte
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
+    """Correlations of all predictors with the change, for the image and its pixels."""
     summary = {}
     for (name,), same in grouped(rows, "estimator").items():
         asked = "|r| ≥ DAAM's" if name == ESTIMATORS[0] else None
@@ -176,6 +180,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 
 @standard()
 def _scatter(rows: list[Row]) -> Figure:
+    """The change of the latents against every predictor, a dot for each picture."""
     figure = Figure(figsize=(2.6 * len(PREDICTORS), 3), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(PREDICTORS), sharey=True)
     for ax, predictor in zip(axes, PREDICTORS, strict=True):

@@ -1,4 +1,4 @@
-"""Localisation: do the maps of a word lie on its thing? AUC and overlap with masks, as in ITD's COCO-WL experiment."""
+"""Study of localisation: do the maps of a word lie on its object? AUC and IoU with masks, as for COCO-WL in ITD."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
 from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, mean
 
-_SCENES = 60  # of the embedded model
-_BUDGETS = (8, 16, 32)  # evaluations of every condition, up to the workbench's
+_SCENES = 60  # pictures, for the embedded model
+_BUDGETS = (8, 16, 32)  # evaluations of every condition, at most the workbench's
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases of drawn pictures, or of the user's pictures with masks; ``ValueError`` if there are none."""
     if bench.scenes:
         return [case for case in bench.own_cases(1, None) if case.masks()]
     if not bench.embedded:
@@ -32,10 +33,10 @@ def _cases(bench: Workbench) -> list[Case]:
 
 
 def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
-    """MI i(x; y), CMI i(x; y | the other concept), unique and redundant map [h,w]."""
+    """The maps [h,w] of a concept in nats: i(x; y), i(x; y | the other concept), uniqueness and redundancy."""
     d = result.estimates[estimator]
     f = d.maps.information
-    if estimator == "orthogonal":  # whose CMI is ½∫(ε̂_other - ε̂_both)², Rao–Blackwell's f(both) - f(other) as it is
+    if estimator == "orthogonal":  # its CMI, g(other, both), is the Rao–Blackwell f(both) - f(other)
         raw = smoothed(result.replicates["rao-blackwell"].double().mean(0), result.metadata.smooth)
         f = dict(zip(f, raw, strict=True))
     (other,) = (c for c in result.metadata.concepts if c != concept)
@@ -46,7 +47,7 @@ def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
 
 
 def _results(bench: Workbench, case: Case, samples: int) -> list[tuple[str, PIDResult]]:
-    """The PID that each masked concept is looked up in; a lone concept's partner is the rest of the prompt."""
+    """(concept, explanation) of every concept with a mask; the second of a single concept is the rest of the prompt."""
     concepts = bench_concepts(case)
     if len(concepts) == 2:
         result = bench.explain(Case(case.picture, case.image, case.prompt, concepts, case.conditions), samples=samples)
@@ -58,17 +59,17 @@ def _results(bench: Workbench, case: Case, samples: int) -> list[tuple[str, PIDR
 
 
 def bench_concepts(case: Case) -> tuple[str, ...]:
-    """The two concepts with the first masks, or the only one."""
+    """At most two concepts of a case, those with masks first."""
     masked = [c for c in case.concepts if c in case.masks()]
     return tuple((masked + [c for c in case.concepts if c not in masked])[:2])
 
 
 def localisation(bench: Workbench) -> Study:
-    """MI, CMI, unique and redundant maps, by estimator and number of evaluations, and DAAM's, against masks.
+    """The agreement with masks of information, uniqueness and redundancy maps and of DAAM's attention maps.
 
-    ``localisation.csv`` has a row a picture, concept, map, estimator and number of evaluations (of one condition):
-    ``auc`` over all latent pixels, ``auc_own_other`` over those of the two things, ``iou`` at the one threshold that is
-    best for the map over the whole set, the map being scaled to [0, 1].
+    ``localisation.csv`` has a row for every picture, concept, map, estimator and number of evaluations of a condition:
+    ``auc`` over all latent pixels; ``auc_own_other`` over those of the two objects; ``iou`` of the map, scaled to
+    [0, 1], above the threshold at which its mean over all pictures is highest.
     """
     budgets = sorted({min(b, bench.samples) for b in _BUDGETS} | {bench.samples})
 
@@ -100,16 +101,18 @@ def localisation(bench: Workbench) -> Study:
 
 
 def _scores(values: Tensor, masks: dict[str, np.ndarray], concept: str) -> Row:
+    """AUC over all pixels, AUC over those of all objects, and the IoU at every threshold, of a map [h,w]."""
     values = values.cpu().float()
     covered = {c: cover(torch.from_numpy(m), values.shape) for c, m in masks.items()}
-    mine = covered[concept]
+    own = covered[concept]
     either = torch.stack([*covered.values()]).any(0)
     return {
-        "auc": auc(values, mine), "auc_own_other": auc(values[either], mine[either]), "ious": overlaps(values, mine),
+        "auc": auc(values, own), "auc_own_other": auc(values[either], own[either]), "ious": overlaps(values, own),
     }  # fmt: skip
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
+    """Mean AUC and IoU of every map at the most evaluations, and how far its IoU exceeds DAAM's."""
     most = max(r["evaluations"] for r in rows if r["map"] != "daam")
     targets = {"auc": "≥ 0.95", "auc_own_other": "≥ 0.985", "iou": "> DAAM's"}
     names = {"auc": "AUC, all pixels", "auc_own_other": "AUC, own against other", "iou": "mIoU"}
@@ -119,20 +122,21 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
         for value, name in names.items():
             target = targets[value] if kind in ("cmi", "unique") and estimator == ESTIMATORS[0] else None
             of = f"{name}, {kind}" + (f", {estimator}" if estimator else "")
-            # The pictures are drawn anew, not the concepts: two of one picture are not independent.
+            # The bootstrap resamples pictures, not concepts: two concepts of one picture are not independent.
             means = [mean(np.array(v)) for r in grouped(same, "picture").values() if (v := column(r, value))]
             summary[of] = bootstrap(mean, means, asked=target) if means else figure(None, n=0, asked=target)
     daam = {(r["picture"], r["concept"]): r["iou"] for r in shown if r["map"] == "daam"}
     for kind in ("unique", "cmi"):
         ours = [r for r in shown if r["map"] == kind and r["estimator"] == ESTIMATORS[0]]
         gaps = [{"picture": r["picture"], "gap": r["iou"] - daam[r["picture"], r["concept"]]} for r in ours]
-        each = [mean(np.array(column(r, "gap"))) for r in grouped(gaps, "picture").values()]
-        summary[f"mIoU above DAAM's by, {kind}, {ESTIMATORS[0]}"] = bootstrap(mean, each, asked="> 0")
+        by_picture = [mean(np.array(column(r, "gap"))) for r in grouped(gaps, "picture").values()]
+        summary[f"mIoU above DAAM's by, {kind}, {ESTIMATORS[0]}"] = bootstrap(mean, by_picture, asked="> 0")
     return summary
 
 
 @standard()
 def _curves(rows: list[Row]) -> Figure:
+    """Mean AUC against the number of evaluations, a line for every map and estimator."""
     made = Figure(figsize=(11, 4), dpi=120, layout="constrained")
     axes = made.subplots(1, 2)
     for ax, value in zip(axes, ("auc", "auc_own_other"), strict=True):

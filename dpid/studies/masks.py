@@ -1,4 +1,4 @@
-"""Maps against masks: areas under the ROC curve and overlap."""
+"""Agreement between a map and a mask: area under the ROC curve, and intersection over union."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ THRESHOLDS = np.linspace(0.025, 0.975, 39)
 
 
 def cover(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Which of ``size`` latent pixels a mask bool [H,W] covers by more than half: bool [h,w]."""
+    """The latent pixels, bool [h,w], of which a mask bool [H,W] covers more than half; ``size`` is (h, w)."""
     covered: Tensor = functional.adaptive_avg_pool2d(mask[None].float(), (size[0], size[1]))[0] > 0.5
     return covered
 
 
 def auc(values: Tensor, labels: Tensor) -> float | None:
-    """Area under the ROC curve: P(a value of a labelled pixel > one of another), ties half (Mann & Whitney, 1947)."""
+    """Area under the ROC curve of ``values`` [*] for ``labels`` bool [*]; None if all labels are equal.
+
+    It is the probability that a labelled pixel has the larger value of two, ties counting half (Mann & Whitney, 1947).
+    """
     labelled = labels.flatten().numpy()
     inside, outside = int(labelled.sum()), int((~labelled).sum())
     if not inside or not outside:
@@ -29,7 +32,7 @@ def auc(values: Tensor, labels: Tensor) -> float | None:
 
 
 def overlaps(values: Tensor, labels: Tensor) -> list[float]:
-    """Intersection over union with a mask of a map scaled to [0, 1] and cut at each of ``THRESHOLDS``."""
+    """Intersection over union of mask and map, scaled to [0, 1], above every one of ``THRESHOLDS``."""
     v, mask = values.numpy(), labels.numpy()
     span = np.ptp(v)
     scaled = (v - v.min()) / span if span > 0 else np.zeros_like(v)

@@ -1,7 +1,7 @@
-"""Synonyms and co-hyponyms: is what two words tell the same, and at the same places?
+"""Studies of synonyms and of co-hyponyms: how much of two words' information is redundant, pixel by pixel.
 
-The redundancy share Σ_pixels min(i1, i2) / min(Σ i1, Σ i2) is one where the words tell the same at every pixel, and at
-or below zero where each tells about its own thing and misleads about the other's.
+They report the redundancy share (docs/theory.md, eq. (61)): one for words that are equivalent at every pixel, at or
+below zero for words about different objects.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, median, proportion
 
-_PAIRS = 36  # of words, of each relation, of the embedded model
+_PAIRS = 36  # pairs of words of every relation, for the embedded model
 _REAL = {"synonym": words.SYNONYMS, "co-hyponym": words.CO_HYPONYMS, "unrelated": words.UNRELATED}
 
 
 def redundancy_share(f: Tensor) -> Tensor:
-    """Σ_pixels min(f1, f2) / min(Σ f1, Σ f2) of maps f(S) [3, h, w]; NaN where the lesser word tells nothing (≤ 0)."""
+    """The redundancy share of maps f(S) [3,h,w] (docs/theory.md, eq. (61)); NaN if its denominator is not positive."""
     lesser = f[:2].sum((-2, -1)).amin()
     share: Tensor = torch.where(lesser > 0, f[:2].amin(0).sum() / lesser, torch.nan)
     return share
 
 
 def _embedded(bench: Workbench, relation: str) -> Iterator[Case]:
-    """A drawn thing under both of its names, or a drawn scene of two things."""
+    """Cases of drawn pictures: of one object with two names for synonyms, else of two objects."""
     for i, (a, b) in enumerate(world.pairs(relation, bench.pictures or _PAIRS, bench.seed)):
         one = relation == "synonym"
         texts = _beside(a, b) if one else world.natural(a, b)
@@ -41,10 +41,12 @@ def _embedded(bench: Workbench, relation: str) -> Iterator[Case]:
 
 
 def _beside(a: str, b: str) -> dict[Subset, str]:
+    """Conditions {subset: text} of two words for one object: "", "a sofa", "a couch", "a sofa couch"."""
     return {(): "", (a,): f"a {a}", (b,): f"a {b}", (a, b): f"a {a} {b}"}
 
 
 def _real(bench: Workbench, relation: str) -> Iterator[Case]:
+    """Cases of pictures that the model generates."""
     for a, b in _REAL[relation]:
         for i in range(bench.pictures or 1):
             prompt = f"a {a} and a {b}"
@@ -56,7 +58,7 @@ def _real(bench: Workbench, relation: str) -> Iterator[Case]:
 
 
 def _own(bench: Workbench, relation: str) -> Iterator[Case]:
-    """The user's pictures with their own two concepts, and for control with the second concept of the next picture."""
+    """Cases of the user's pictures with their own two concepts; "unrelated", with the second of the next picture."""
     own = bench.own_cases()
     for case, other in zip(own, own[1:] + own[:1], strict=True):
         a, b = case.concepts
@@ -69,10 +71,10 @@ def _own(bench: Workbench, relation: str) -> Iterator[Case]:
 
 
 def pairs(bench: Workbench, name: str, relation: str) -> Study:
-    """Redundancy of pairs of words in a ``relation`` against that of unrelated control pairs.
+    """The redundancy share of pairs of words in a ``relation``, compared with that of unrelated words.
 
-    ``pairs.csv`` has a row a picture and estimator. ``redundancy_share`` is empty where the lesser of the two words
-    tells nothing about the picture.
+    ``pairs.csv`` has a row for every picture and estimator. ``redundancy_share`` is empty where the information of one
+    of the two words is not positive.
     """
     source = _own if bench.scenes else (_embedded if bench.embedded else _real)
 
@@ -94,7 +96,7 @@ def pairs(bench: Workbench, name: str, relation: str) -> Study:
 
     cases = list(source(bench, relation))
     rows = bench.measure(cases, measure)
-    control = list(source(bench, "unrelated"))  # of the user's pictures, those that can be used
+    control = list(source(bench, "unrelated"))  # after measuring, so that rows that were left out are not used
     if control:
         rows += bench.measure(control, measure)
     cases = bench.usable(cases + control)
@@ -102,6 +104,7 @@ def pairs(bench: Workbench, name: str, relation: str) -> Study:
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
+    """Median redundancy shares and synergies, and how many pictures have a share."""
     asked = {"synonym": "≥ 0.9", "unrelated": "≤ 0"}
     summary = {}
     for (name, relation), same in grouped(rows, "estimator", "relation").items():
@@ -115,6 +118,7 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 
 
 def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, Figure]:
+    """The redundancy shares, and the maps of the first picture of every relation."""
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     shares = {relation: column(of, "redundancy_share") for (relation,), of in grouped(default, "relation").items()}
     first = {case.columns["relation"]: case for case in reversed(cases)}

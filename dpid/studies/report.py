@@ -1,8 +1,8 @@
-"""What a study leaves behind: tables as CSV and Parquet, figures as PNG, numbers as JSON, and one page of all studies.
+"""Writes the files of a study: tables as CSV and Parquet, figures as PNG, numbers as JSON, and a page of all studies.
 
-A folder of studies holds ``report.html``, which needs nothing else to be looked at, and one folder a study. A number
-with its standard error is written {"value": …, "stderr": …} in a summary (or is a :class:`dpid.Estimate`), and as two
-columns "auc" and "auc_stderr" in a table; the page shows both as "0.93 ± 0.02".
+An output folder has one folder for every study, and ``report.html``, which contains its figures. A number with its
+standard error is {"value": …, "stderr": …} or a :class:`dpid.Estimate` in a summary, and the two columns "auc" and
+"auc_stderr" in a table; the page shows both as "0.93 ± 0.02".
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from dpid.results.drawing import Figure
 
 _LOG = logging.getLogger("dpid")
-ROWS = 100  # of a table on the page; all are in its CSV
+ROWS = 100  # most rows of a table that the page shows
 _ERROR = "_stderr"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def number(value: Any, stderr: float | None = None) -> str:
-    """ "0.93 ± 0.02": to the error's first digit, to its second where the first is 1; without one four digits."""
+    """A value as the page shows it: "0.93 ± 0.02", rounded to the first digit of the error, or the second after a 1.
+
+    Without an error four digits are shown.
+    """
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -49,11 +52,11 @@ def number(value: Any, stderr: float | None = None) -> str:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """``value`` as JSON has it; ``ValueError`` for NaN and infinity, ``TypeError`` for what JSON has not."""
+    """``value`` converted to types of JSON; ``ValueError`` for NaN and infinity, ``TypeError`` for other types."""
     if hasattr(value, "stderr") and hasattr(value, "value"):
         value = {"value": value.value, "stderr": value.stderr}
     if hasattr(value, "item") and getattr(value, "size", None) == 1:
-        value = value.item()  # NumPy's numbers
+        value = value.item()  # scalars of NumPy and torch
     if isinstance(value, Mapping):
         return {str(key): _plain(v, f"{where}.{key}") for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -66,7 +69,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _table(name: str, table: Any) -> pyarrow.Table:
-    """``table`` with every column that a row has, in their order."""
+    """``table`` as an Arrow table, with every column that occurs in a row; raises as :func:`write_study`."""
     import pyarrow
 
     if not isinstance(table, pyarrow.Table):
@@ -80,7 +83,7 @@ def _table(name: str, table: Any) -> pyarrow.Table:
 
 
 def _cells(table: pyarrow.Table) -> tuple[list[tuple[str, bool]], list[list[str]]]:
-    """Columns (name, whether it holds numbers) and rows as the page shows them: a column and its error become one."""
+    """The columns (name, whether numeric) and the rows of texts that the page shows; a value and its error are one."""
     errors = {c for c in table.column_names if c.endswith(_ERROR) and c.removesuffix(_ERROR) in table.column_names}
     shown = [c for c in table.column_names if c not in errors]
     rows = table.slice(0, ROWS).to_pylist()
@@ -89,7 +92,7 @@ def _cells(table: pyarrow.Table) -> tuple[list[tuple[str, bool]], list[list[str]
 
 
 def _lines(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """(name, number with its error) of every leaf of ``summary``."""
+    """(name, formatted value) of every number in the nested ``summary``."""
     lines: list[tuple[str, str]] = []
     for key, value in summary.items():
         if isinstance(value, dict) and not {"value", "stderr"} <= value.keys():
@@ -102,7 +105,7 @@ def _lines(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 
 def _section(folder: Path) -> dict[str, Any]:
-    """What the page shows of a study, from its files."""
+    """The variables of the page's template for one study, read from its files."""
     import pyarrow.parquet
 
     content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -119,7 +122,7 @@ def _section(folder: Path) -> dict[str, Any]:
 
 
 def write_page(out: Path) -> None:
-    """``report.html`` of every study in ``out``, in the order in which they were first written."""
+    """Write ``report.html`` with all studies in ``out``, in the order in which they were first written."""
     import jinja2
 
     sections = sorted((_section(out / name) for name in _orders(out)), key=lambda s: (s["order"], s["study"]))
@@ -131,7 +134,7 @@ def write_page(out: Path) -> None:
 
 
 def check_installed() -> None:
-    """``RuntimeError`` without pyarrow or jinja2: known before a study is computed."""
+    """Raise ``RuntimeError`` if pyarrow or jinja2 is missing, before a study is computed."""
     try:
         import jinja2  # noqa: F401
         import pyarrow.parquet  # noqa: F401
@@ -145,25 +148,25 @@ def write_study(
     out: str | Path, study: str, *, title: str, about: str, summary: Mapping[str, Any],
     tables: Mapping[str, pyarrow.Table | Sequence[Mapping[str, Any]]], figures: Mapping[str, Figure],
 ) -> Path:  # fmt: skip
-    """Write a study into ``out``/``study`` and all studies of ``out`` into ``out``/report.html, which is returned.
+    """The path of the page of all studies, after writing a study into ``out``/``study`` and that page anew.
 
-    Each file is complete or not there. A figure that cannot be drawn is left out, which is logged. A study written
-    again keeps its place on the page.
+    Files are written atomically. A figure that cannot be drawn is left out and logged. A study that is written again
+    keeps its place on the page.
 
     Parameters
     ----------
     study : name of the folder: small letters, digits, "-" and "_"
-    title, about : heading and, in a few sentences, what was done; blank lines separate paragraphs
-    summary : the main numbers, nested as wanted; ``summary.json`` holds them under "summary"
-    tables : {name: table or rows} -> ``name.csv`` and ``name.parquet``
-    figures : {caption: figure} -> ``figure-1.png``, …
+    title, about : heading, and a description in paragraphs separated by blank lines
+    summary : the main numbers in a dictionary, which may be nested; "summary" in ``summary.json``
+    tables : {name: table or rows}, written to ``name.csv`` and ``name.parquet``
+    figures : {caption: figure}, written to ``figure-1.png``, …
 
     Raises
     ------
     ValueError
-        A name that makes no file name; a number that is NaN or infinite.
+        A name that is not allowed; a number that is NaN or infinite.
     TypeError
-        A value that is neither number nor text, list or dict of them.
+        A value that is not a number, a text, or a list or dictionary of these.
     RuntimeError
         pyarrow or jinja2 is not installed.
     """
@@ -182,21 +185,9 @@ def write_study(
             pyarrow.csv.write_csv(table, path)
         with atomic_write(folder / f"{name}.parquet") as path:
             pyarrow.parquet.write_table(table, path)
-    drawn = []
-    for i, (caption, figure) in enumerate(figures.items(), 1):
-        name = f"figure-{i}.png"
-        try:
-            with atomic_write(folder / name) as path:
-                figure.savefig(path, format="png")
-        except OSError:
-            raise
-        except Exception as error:  # of a font or a setting: the numbers are there
-            _LOG.warning("%s could not be drawn: %s", folder / name, error)
-        else:
-            drawn.append({"file": name, "caption": caption})
     content = {
         "study": study, "order": _order(Path(out), study), "title": title, "about": about, "summary": plain,
-        "tables": list(typed), "figures": drawn,
+        "tables": list(typed), "figures": _write_figures(folder, figures),
     }  # fmt: skip
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(folder / "summary.json") as path:
@@ -205,14 +196,31 @@ def write_study(
     return Path(out) / "report.html"
 
 
+def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[dict[str, str]]:
+    """File and caption of every figure that could be drawn, after writing it into ``folder``."""
+    drawn = []
+    for i, (caption, figure) in enumerate(figures.items(), 1):
+        name = f"figure-{i}.png"
+        try:
+            with atomic_write(folder / name) as path:
+                figure.savefig(path, format="png")
+        except OSError:
+            raise
+        except Exception as error:  # a missing font or a setting of matplotlib must not lose the numbers
+            _LOG.warning("%s could not be drawn: %s", folder / name, error)
+        else:
+            drawn.append({"file": name, "caption": caption})
+    return drawn
+
+
 def _order(out: Path, study: str) -> int:
-    """The place of ``study`` on the page: the one it has, else the last."""
+    """The place of ``study`` on the page: its present one, or the last."""
     orders = _orders(out)
     return orders.get(study, max(orders.values(), default=0) + 1)
 
 
 def _orders(out: Path) -> dict[str, int]:
-    """The studies in ``out`` and their places; other folders with a summary.json are none."""
+    """{study: place on the page} of the studies in ``out``; folders with another summary.json are ignored."""
     found = {}
     for path in out.glob("*/summary.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Retrieval: which caption belongs to the picture? ITD's relation test, in ARO's form (Yuksekgonul et al., 2023)."""
+"""Study of retrieval: choosing the true caption of two, as ITD does with ARO (Yuksekgonul et al., 2023)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, column, grouped, proportion
 from dpid.zoo.emoji import scenes
 
-_PICTURES = 80  # of the embedded model
-ESTIMATORS = ("standard", "orthogonal")  # Rao–Blackwell's needs to know which caption is right
+_PICTURES = 80  # for the embedded model
+ESTIMATORS = ("standard", "orthogonal")  # Rao–Blackwell needs a text that is known to describe the picture
 
 
 def caption_information(
     explainer: Explainer, image: ImageLike, captions: Sequence[str], *, samples: int = 32,
     replicates: int | None = None, seed: int = 0,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """i(x; caption) of every caption, all from the same noise: {estimator: float64 [replicates, captions]}, nats.
+    """Estimates of i(x; caption) in nats for every caption: {estimator: float64 [replicates, captions]}.
 
-    The caption with the highest "standard" one has the highest log p(x | caption). Raises as
-    :meth:`dpid.Explainer.explain`.
+    All captions are evaluated with the same noise. That with the highest "standard" estimate has the highest
+    log p(x | caption). Raises as :meth:`dpid.Explainer.explain`.
     """
     denoiser = explainer.denoiser
     _, x = encode(image, denoiser)
@@ -41,10 +41,10 @@ def caption_information(
     names = tuple(map(str, range(len(captions))))
     index = (0, *(texts.index(c) for c in captions))
     plan = Plan(names, ((), *((n,) for n in names)), texts, index, index[-1])
-    chosen = Options(samples=samples, replicates=replicates, seed=seed)
+    options = Options(samples=samples, replicates=replicates, seed=seed)
     rule = "shifted-grid" if explainer.density is None else "adaptive"
     drawn = draw(
-        rule, denoiser.logsnr_grid, chosen.per_replicate, chosen.repeats, torch.Generator().manual_seed(seed),
+        rule, denoiser.logsnr_grid, options.per_replicate, options.repeats, torch.Generator().manual_seed(seed),
         density=explainer.density,
     )  # fmt: skip
     f = set_function(evaluate(denoiser, x, (plan,), drawn, seed=seed), plan)
@@ -52,7 +52,7 @@ def caption_information(
 
 
 def _swapped(rng: random.Random, kind: str) -> tuple[tuple[str, ...], str, str]:
-    """The pictures of a scene, its caption, and one in which a word is swapped for one of the same kind."""
+    """The names of a scene's pictures, its caption, and one with a word replaced by another of its kind."""
     if kind == "gender":
         thing, occupation = rng.choice(list(scenes.THINGS)), rng.choice(list(scenes.OCCUPATIONS))
         (gender, (_, right)), (_, (_, wrong)) = rng.sample(list(scenes.GENDERS.items()), 2)
@@ -73,6 +73,7 @@ def _swapped(rng: random.Random, kind: str) -> tuple[tuple[str, ...], str, str]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
+    """Cases whose prompt is the true caption and whose concept is the false one; ``ValueError`` if there are none."""
     if bench.pairs:
         return [
             Case(f"{i:05d} {p.image.name}", p.open, p.true, (p.false,), columns={"kind": "own"}, row=p.row or i)
@@ -93,13 +94,13 @@ def _cases(bench: Workbench) -> list[Case]:
 
 
 def retrieval(bench: Workbench) -> Study:
-    """Is i(x; true caption) above i(x; false caption)?
+    """How often the information i(x; caption) of the true caption is above that of a false one.
 
-    ``retrieval.csv`` has a row a picture and estimator. The embedded model's captions have one word swapped, for
-    another of its kind, another sense, another gender.
+    ``retrieval.csv`` has a row for every picture and estimator. For the embedded model the false caption has one word
+    replaced: by another object of its kind, the other sense of a homonym, or the other gender.
     """
 
-    cases = _cases(bench)  # before a model is loaded
+    cases = _cases(bench)  # raises before the model is loaded
 
     def measure(case: Case) -> list[Row]:
         (false,) = case.concepts
@@ -133,6 +134,7 @@ def retrieval(bench: Workbench) -> Study:
 
 
 def _figure(rows: list[Row]) -> Figure:
+    """The gaps between true and false captions by kind and estimator, a dot for each picture."""
     gaps: Callable[[str], dict[str, list[float]]] = lambda name: {  # noqa: E731
         f"{kind}\n{name}": column(of, "gap")
         for (kind,), of in grouped([r for r in rows if r["estimator"] == name], "kind").items()

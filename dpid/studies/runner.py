@@ -1,4 +1,4 @@
-"""All studies by name, and how one is run into a folder: what is finished is not done again."""
+"""The list of all studies, and the functions that run one and write it into a folder."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from dpid.studies.study import Study
 
 @dataclass(frozen=True)
 class Entry:
-    """A study as it is listed: its heading, and what runs it."""
+    """A study in the list: its heading, and the function that runs it."""
 
     title: str
     run: Callable[[Workbench], Study]
 
     @property
     def about(self) -> str:
-        """What the study does, in its own words."""
+        """The description of the study: the docstring of the function that runs it."""
         run = self.run.func if isinstance(self.run, partial) else self.run
         return (getdoc(run) or "").replace("``", "")
 
@@ -51,12 +51,12 @@ STUDIES = {
 
 
 def run(name: str, bench: Workbench) -> Study:
-    """One study.
+    """The tables, figures and summary of the study ``name``.
 
     Raises
     ------
     ValueError
-        No study has this name; the data have nothing for it.
+        There is no study of this name; none of the data can be used by it.
     """
     if name not in STUDIES:
         raise ValueError(f"name: found {name!r}, allowed are {', '.join(STUDIES)}")
@@ -65,9 +65,10 @@ def run(name: str, bench: Workbench) -> Study:
 
 
 def write(name: str, bench: Workbench, out: Path) -> bool:
-    """Run a study into the folder ``out``/``name``; False if it was there already, made with the same arguments.
+    """Whether a study had to be run; its files are then in ``out``/``name``.
 
-    A run that was stopped goes on where it was: measured rows are kept until the study is whole. Raises as :func:`run`.
+    It is not run if it is there already, made with the same arguments. An interrupted run is resumed, since measured
+    rows are kept until the study is complete. Raises as :func:`run`.
     """
     check_installed()
     made_with = bench.arguments()
@@ -81,7 +82,7 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
     try:
         study = run(name, bench)
     except BaseException:
-        with suppress(OSError):  # another run has put something there
+        with suppress(OSError):  # not empty: it has kept rows, or files of another run
             folder.rmdir()
         raise
     entry = STUDIES[name]
@@ -95,7 +96,7 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
 
 
 def _finished(path: Path) -> str | None:
-    """What a finished study was made with."""
+    """The arguments that a finished study was made with; None if there is none."""
     try:
         made_with: str = json.loads(path.read_text(encoding="utf-8"))["summary"]["made with"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What a study returns, and the statistics that its summary is made of."""
+"""The result of a study, and the statistics of its summary."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ _RESAMPLES = 2000
 
 @dataclass
 class Study:
-    """The outcome of one study.
+    """The tables, figures and summary of a study.
 
     Attributes
     ----------
-    name : of the study
-    tables : {file name without its ending: rows}, a row is {column: value}, one measurement each, in nats unless the
-        column says otherwise
+    name : name of the study
+    tables : {name of the table: rows}, a row {column: value} for every measurement; information in nats
     figures : {caption: Figure}
-    summary : {figure: {"value", "stderr", "interval", "n", "asked"}}: a number, its standard error and 95 % interval
-        [low, high], how many values it is made of, and what was asked of it; None for what there is not
+    summary : {name of the number: {"value", "stderr", "interval", "n", "asked"}}, the value, its standard error and
+        95 % interval [low, high], the number of measurements, and the target that it should reach; None if absent
     """
 
     name: str
@@ -43,7 +42,7 @@ class Study:
 
 
 def estimate(result: PIDResult, estimator: str, of: Callable[[Tensor], Tensor]) -> Estimate:
-    """A statistic of the maps f(S) [3, h, w] of a result (c1, c2, both; float64), with its standard error."""
+    """A statistic ``of`` the maps f(S) float64 [3,h,w] of two concepts (each, then both), with its standard error."""
     replicates = result.replicates[estimator].double()
     points, mean = perturbed(replicates)
     value = of(mean)
@@ -54,7 +53,7 @@ def figure(
     value: float | None, stderr: float | None = None, interval: Sequence[float] | None = None, n: int | None = None,
     asked: str | None = None,
 ) -> Row:  # fmt: skip
-    """An entry of a summary; a value that is not finite is none."""
+    """An entry of a summary; its value is None if ``value`` is not finite."""
     if value is None or not np.isfinite(value):
         return {"value": None, "stderr": None, "interval": None, "n": n, "asked": asked}
     ends = None if interval is None else [float(v) for v in interval]
@@ -62,7 +61,7 @@ def figure(
 
 
 def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:
-    """The share of ``hits`` with its exact binomial (Clopper–Pearson) interval."""
+    """The share of ``hits`` that are true, as an entry with the exact binomial (Clopper–Pearson) interval."""
     n = len(hits)
     if not n:
         return figure(None, n=0, asked=asked)
@@ -71,9 +70,9 @@ def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:
 
 
 def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked: str | None = None) -> Row:
-    """``statistic`` of paired ``samples`` with its percentile bootstrap interval (Efron & Tibshirani, 1993).
+    """A statistic of paired ``samples``, as an entry with its percentile bootstrap interval (Efron & Tibshirani, 1993).
 
-    A resample on which it is not a number, a correlation with a constant, is left out.
+    Resamples of which it is not finite, such as a correlation with a constant, are left out.
     """
     columns = [np.asarray(s, dtype=float) for s in samples]
     n = len(columns[0])
@@ -91,29 +90,29 @@ def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked:
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation; NaN where one of them is constant."""
+    """Pearson's correlation of ``a`` [n] and ``b`` [n]; NaN where one of them is constant."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation; NaN where one of them is constant."""
+    """Spearman's rank correlation of ``a`` [n] and ``b`` [n]; NaN where one of them is constant."""
     return pearson(stats.rankdata(a), stats.rankdata(b))
 
 
 def median(a: np.ndarray) -> float:
-    """The median, as a number."""
+    """The median as a Python float."""
     return float(np.median(a))
 
 
 def mean(a: np.ndarray) -> float:
-    """The mean, as a number."""
+    """The mean as a Python float."""
     return float(np.mean(a))
 
 
 def grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by the values of ``columns``, in the order of their first occurrence."""
+    """{values of ``columns``: rows that have them}, in the order of first occurrence."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[c] for c in columns), []).append(row)
@@ -121,5 +120,5 @@ def grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], list[Ro
 
 
 def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    """The values of a column, without those that are missing."""
+    """The values of a column that are not None."""
     return [row[name] for row in rows if row[name] is not None]

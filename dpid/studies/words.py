@@ -1,6 +1,6 @@
-"""Words for models other than the embedded one: what the two papers' studies are about, in cases of our own choice."""
+"""The words and prompts of the studies for models other than the embedded one."""
 
-# Homonym, the modifiers of two of its senses. A neutral word adds nothing to either.
+# A homonym, and the modifiers of two of its senses. The neutral word selects neither.
 HOMONYMS = (
     ("bowl", "soup", "football"), ("bat", "baseball", "cave"), ("mouse", "computer", "field"),
     ("mole", "garden", "skin"), ("crane", "construction", "wading"), ("bow", "archery", "ribbon"),
@@ -21,7 +21,7 @@ UNRELATED = (
     ("cat", "spoon"), ("horse", "umbrella"), ("bicycle", "apple"), ("laptop", "sheep"), ("clock", "giraffe"),
 )  # fmt: skip
 FEATURES = (("toothbrush", "hairdryer"), ("bear", "horse"), ("cat", "dog"), ("horse", "zebra"), ("bus", "car"))
-# Prompt, and the words of which all pairs are taken.
+# A prompt, and the words of which all pairs are explained.
 COMPLEX = (
     (
         "An old fisherman in a yellow coat sits on a wooden boat, holding a lantern, while a white dog sleeps beside "

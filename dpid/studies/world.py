@@ -1,4 +1,7 @@
-"""The embedded world as a laboratory: scenes to explain, and what a perfect model would say about them."""
+"""Pictures from the embedded model's training distribution, and the exact information of captions about them.
+
+:mod:`dpid.zoo.emoji.scenes` defines this distribution, the "world" of the model, and what a picture and a layout are.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from PIL import Image
 from dpid.prompts.plan import Subset
 from dpid.zoo.emoji import scenes, sprites
 
-# Families of things, for words of one kind and words of different kinds; those of one kind are not synonyms.
+# Kinds of objects: words of one kind are co-hyponyms and no synonyms, words of different kinds unrelated.
 KINDS: dict[str, tuple[str, ...]] = {
     "animal": ("cow", "giraffe", "cat", "elephant", "dog", "horse", "bear", "sheep", "zebra", "pig", "frog", "rabbit"),
     "food": ("pizza", "sandwich", "apple", "banana", "lemon", "cake"),
@@ -20,7 +23,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "vehicle": ("car", "bus", "bicycle", "rocket"),
 }
 SYNONYMS = tuple(words for _, words in scenes.THINGS.values() if len(words) == 2)
-# Attribute: the part of a person's picture name that it tells.
+# {attribute: the part of the name of a person's picture that it determines}.
 ATTRIBUTES = {adjective: gender for gender, (_, adjective) in scenes.GENDERS.items()} | {
     f"{tone} skinned": tone for tone in scenes.TONES
 }
@@ -28,24 +31,24 @@ _LOOK_ALIKES = (("horse", "zebra"), ("cat", "dog"), ("cow", "sheep"), ("apple", 
 
 
 def draw(pictures: Sequence[str], seed: str) -> tuple[Image.Image, np.ndarray]:
-    """A scene of ``pictures``, left to right, and their masks bool [pictures, 64, 64]; ``seed`` places them."""
+    """A scene of ``pictures``, left to right, and their masks bool [pictures,64,64]; ``seed`` gives their positions."""
     scene = scenes.place(random.Random(seed), tuple(pictures), "")
     pixels, masks = sprites.draw(scene)
     return Image.fromarray(pixels), masks
 
 
 def picture(shown: Sequence[str], seed: str) -> Image.Image:
-    """A scene of ``shown``, left to right."""
+    """A scene that shows the pictures ``shown``, left to right; ``seed`` gives their positions."""
     return draw(shown, seed)[0]
 
 
 def natural(a: str, b: str) -> dict[Subset, str]:
-    """Captions of a scene of two things: "", "a cow", "a giraffe", "a cow and a giraffe"."""
+    """Conditions {subset: caption} of a scene of two objects: "", "a cow", "a giraffe", "a cow and a giraffe"."""
     return {(): "", (a,): f"a {a}", (b,): f"a {b}", (a, b): f"a {a} and a {b}"}
 
 
 def people(occupation: str, attribute: str) -> dict[tuple[str, ...], float]:
-    """P(layout | one person of this occupation and attribute, alone in the middle)."""
+    """{layout: probability} of scenes that show one person, of this occupation and attribute, and nothing else."""
     part = ATTRIBUTES[attribute]
     shown = {
         layout: p for layout, p in scenes.layouts().items()
@@ -56,28 +59,28 @@ def people(occupation: str, attribute: str) -> dict[tuple[str, ...], float]:
 
 
 def information(layout: tuple[str, ...], caption: str, null: str = "") -> float:
-    """log p(x | caption) / p(x | null) in nats, exact, for a picture x that shows ``layout`` and can be nothing else.
+    """The exact log p(x | caption) / p(x | null) in nats, for a picture x from which the layout is certain.
 
-    Given what it shows, a picture does not depend on its caption, so that the ratio is that of P(layout | ·).
+    Given its layout, a picture is independent of the caption, so that the ratio is that of P(layout | ·).
     """
     return log(scenes.posterior(caption)[layout]) - log(scenes.posterior(null)[layout])
 
 
 def log_ratio(layout: tuple[str, ...], conditions: Mapping[Subset, str]) -> float:
-    """i(x; a) + i(x; o) - i(x; a, o) in nats, exact, for a picture of ``layout``, over four captions.
+    """The exact co-information i(x; a) + i(x; o) - i(x; a, o) in nats of the four captions ``conditions``.
 
-    With p(x | c) ∝ P(layout | c) it is log P(l | a) P(l | o) / P(l | ∅) P(l | a, o). Captions never lie, and name what
-    they name with odds that are the same for all people, so that by Bayes' rule it is log P(a | o) / P(a), P(a) taken
-    among people where the null is "person". Where it is "", P(a) is taken over the whole world, which subtracts
-    log P(person), the same 2.23 nats for every occupation and attribute (a person beside something else counts by the
-    odds that a caption names the person alone).
+    x is a picture from which the layout l is certain, so that it equals log P(l | a) P(l | o) / P(l | ∅) P(l | a, o).
+    Captions are true, and which properties they name has the same probability for all people, so that by Bayes' rule it
+    is log P(a | o) / P(a) (docs/theory.md, eq. (60)), with P(a) that among people if the null condition is "person". If
+    it is "", P(a) is that of all scenes, which subtracts log P(person), the same 2.23 nats for every occupation and
+    attribute (a person beside another object counts with the probability that a caption names the person alone).
     """
     null, first, second, both = (conditions[s] for s in sorted(conditions, key=len))
     return information(layout, first, null) + information(layout, second, null) - information(layout, both, null)
 
 
 def pairs(relation: str, count: int, seed: int) -> list[tuple[str, str]]:
-    """``count`` pairs of words: "synonym", "co-hyponym" (one kind), or "unrelated" (kinds that differ)."""
+    """``count`` pairs of words of a ``relation``: "synonym", "co-hyponym" (of one kind), "unrelated" (of two kinds)."""
     if relation == "synonym":
         return [SYNONYMS[i % len(SYNONYMS)] for i in range(count)]
     rng = random.Random(f"{relation} {seed}")
@@ -91,7 +94,7 @@ def pairs(relation: str, count: int, seed: int) -> list[tuple[str, str]]:
 
 
 def things(count: int, seed: int) -> list[tuple[str, str]]:
-    """``count`` pairs of things and senses of homonyms that training scenes may show together, uniformly."""
+    """``count`` random pairs of objects, senses of homonyms included, that a training scene may show together."""
     rng = random.Random(f"things {seed}")
     modifiers = {modifier for senses in scenes.HOMONYMS.values() for modifier, _, _ in senses}
     names = [p for p in scenes.PICTURES if "/" not in p and p not in modifiers]

@@ -1,4 +1,4 @@
-"""The pipeline adapter against the pipeline itself, called prompt by prompt, and what it must leave alone."""
+"""Denoisers of pipelines, compared with the pipeline called prompt by prompt; the pipeline is not changed."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_equals_the_pipeline_prompt_by_prompt(tiny, family, fused):
     conditions = denoiser.encode_conditions(PROMPTS)
     got = denoiser.eps_hat(z, logsnr, conditions)
     assert got.shape == (3, 4, 2, 4, 8, 8)
-    # The same fp32 arithmetic in another batch shape: 1e-5 relative is the contract of exactness.
+    # The same fp32 arithmetic in another batch shape: rounding leaves less than 1e-5.
     torch.testing.assert_close(got, one_by_one(pipe, z, t), rtol=1e-5, atol=1e-5)
     some = denoiser.eps_hat(z, logsnr, conditions[1:3])
     torch.testing.assert_close(some, got[:, 1:3], rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Gaussian denoisers against torch's own distributions, joint conditioning against densities' ratios, known tables."""
+"""Gaussian denoisers: densities compared with torch's, conditional means with quotients of densities, known values."""
 
 from math import log
 

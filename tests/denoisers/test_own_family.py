@@ -1,4 +1,4 @@
-"""A family from outside the package: a made-up pipeline whose network is the exact velocity of Gaussian pictures."""
+"""A model family from outside the package: a pipeline whose network is the exact velocity of Gaussian pictures."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Pipelines as people have them: parts replaced, adapted, offloaded, quantised; each against the pipeline itself."""
+"""Pipelines with parts replaced, adapted, offloaded or quantised, compared with the pipeline itself."""
 
 import copy
 import warnings

@@ -1,4 +1,4 @@
-"""The fused UNet against diffusers' own, called prompt by prompt, for every family; and what it shares."""
+"""The fused UNet of every family, compared with diffusers' UNet prompt by prompt; which computations it shares."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_equals_the_users_unet_prompt_by_prompt(unet, size, m):
     arguments = inputs(unet, m, size)
     ours, theirs = fused(unet, *arguments), one_by_one(unet, *arguments)
     assert ours.shape == (K, m, 4, *size)
-    # The contract: 1e-5 relative in fp32, here with nothing but the order of additions changed.
+    # Rounding of fp32: only the order of additions differs.
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""The loop: any batch size gives the same sums, memory that runs out loses nothing, memory does not grow with N."""
+"""The loop over samples: sums do not depend on the batch size, nor on running out of memory, nor memory on N."""
 
 import pytest
 import torch

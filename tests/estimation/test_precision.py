@@ -1,4 +1,4 @@
-"""Rounding: its bias against a closed form, and what "auto" makes of it."""
+"""The bias by rounding, compared with a closed form, and the type that precision="auto" chooses."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sampling rules: unbiased for the sum over trained levels, antithetic, replicates independent or interleaved."""
+"""Sampling rules are unbiased for the sum over the trained levels; antithetic pairs; interleaved replicates."""
 
 from itertools import islice, repeat
 
@@ -14,7 +14,7 @@ GRID = (ALPHAS.log() - (-ALPHAS).log1p()).flip(0)
 
 
 def test_range_is_that_of_stable_diffusion():
-    # theory: log-SNR of t = 0…999 runs from 7.0694 to -5.3640
+    # Of Stable Diffusion's schedule: log-SNRs from 7.0694 at t = 0 to -5.3640 at t = 999
     torch.testing.assert_close(GRID[[0, -1]], torch.tensor([-5.3640, 7.0694], dtype=torch.float64), atol=5e-4, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""PID of Gaussian vectors against published numbers, closed forms and an independent solver."""
+"""The PID of Gaussian vectors, compared with published numbers, closed forms and an independent solver."""
 
 import json
 import re

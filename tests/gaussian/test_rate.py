@@ -1,4 +1,4 @@
-"""PIRD of VAR processes against published systems, closed forms and innovation covariances."""
+"""The PIRD of VAR processes, compared with published systems, closed forms and innovation covariances."""
 
 import re
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""accumulate of every backend against the float64 reference, and its refusals."""
+"""The op accumulate of every backend, compared with the float64 reference, and its errors."""
 
 from itertools import combinations
 

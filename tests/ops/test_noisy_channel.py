@@ -1,4 +1,4 @@
-"""noisy_channel of every backend against the float64 reference, and its refusals."""
+"""The op noisy_channel of every backend, compared with the float64 reference, and its errors."""
 
 import pytest
 import torch

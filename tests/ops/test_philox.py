@@ -1,4 +1,4 @@
-"""Philox against the published known answers (Random123, kat_vectors), the normals against float64 and their law."""
+"""Philox, compared with published values (Random123, kat_vectors); the normals, with float64 and the distribution."""
 
 import pytest
 import torch

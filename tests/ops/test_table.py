@@ -1,4 +1,4 @@
-"""Which backend computes an op: where one is named, where none is, and where none can."""
+"""Which backend computes an op: the named one, the default one, and the error where none can."""
 
 import pytest
 import torch

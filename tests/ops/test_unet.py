@@ -1,4 +1,4 @@
-"""The Triton kernels of the UNet against float64 torch, and the checks of their wrappers."""
+"""The Triton kernels of the UNet, compared with torch in float64, and the errors of their wrappers."""
 
 import pytest
 import torch

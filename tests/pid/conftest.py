@@ -1,4 +1,4 @@
-"""Textbook distributions p(y1, …, yn, x), by name."""
+"""Fixtures: textbook distributions p(y1, …, yn, x) by name."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Looking atoms up, and printing them."""
+"""Atoms by antichain, and how they are printed."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Chains against the inverted lattice where both exist, and against the definition where only chains do."""
+"""Chains of atoms, compared with the inverted lattice for few concepts and with the definition for more."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws that every measure obeys, against the definition of the lattice, and the refusals."""
+"""Properties of every measure, atoms compared with the definition of the lattice, and errors."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Discrete distributions: units, names, refusals. The numbers are in the tests of the measures."""
+"""Discrete distributions: units, names, errors; their numbers are in the tests of the measures."""
 
 from math import log
 

@@ -1,4 +1,4 @@
-"""Co-information and O-information gradient against closed forms."""
+"""Co-information and gradient of the O-information, compared with closed forms."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The lattice against its published sizes and rows, and its inverse against the definition."""
+"""The lattice, compared with published sizes and rows, and its inversion with the definition."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Priors from a masked language model, against the model asked by hand, offline."""
+"""Priors of a masked language model, compared with direct calls of the model, offline."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""Atoms of replicates, their errors and their sum."""
+"""Atoms from replicates: their standard errors, their bias and their sum."""
 
 import pytest
 import torch

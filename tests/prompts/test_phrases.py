@@ -1,4 +1,4 @@
-"""Where concepts stand in prompts as people write them, and what is left without them."""
+"""Positions of concepts in all kinds of prompts, and the prompts without them."""
 
 from contextlib import suppress
 from itertools import pairwise

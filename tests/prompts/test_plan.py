@@ -1,4 +1,4 @@
-"""Subsets, texts and refusals of conditions."""
+"""Subsets and texts of conditions, and errors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pictures are drawn the same wherever matplotlib runs, whatever words are in them."""
+"""Figures do not depend on matplotlib's settings and backend, and show any text."""
 
 import io
 import os

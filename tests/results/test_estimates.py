@@ -1,4 +1,4 @@
-"""Levels, smoothing, the profile over log-SNR and many concepts, on the embedded model and against closed forms."""
+"""Levels, smoothing, profile over log-SNR and many concepts, on the embedded model and compared with closed forms."""
 
 import math
 
@@ -22,7 +22,7 @@ def gaussian(mean, variance):
 
 @pytest.fixture(scope="module")
 def toy():
-    """x | y ~ N(y, 1), y ~ N(0, 1), at y = 0, 1, 2 (theory: the table of i^s and -log p)."""
+    """x | y ~ N(y, 1), y ~ N(0, 1), at y = 0, 1, 2."""
     return dpid.Explainer(
         GaussianDenoiser(
             {"": gaussian(0.0, 2.0), "0": gaussian(0.0, 1.0), "1": gaussian(1.0, 1.0), "2": gaussian(2.0, 1.0)}
@@ -99,7 +99,7 @@ def test_degrees_of_freedom_are_those_of_what_the_measure_acts_on(toy):
 @pytest.mark.parametrize("rule", ["shifted-grid", "stratified", "uniform", "logistic", "pilot"])
 def test_known_answers_under_every_rule(toy, rule):
     result = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=8192, replicates=16, rule=rule)
-    # theory: i^s(x = 1; y = 1) = .596574, i^o = .289721, for each of 6 pixels
+    # In closed form i^s(x = 1; y = 1) = .596574 and i^o = .289721 for each of 6 pixels
     for name, truth in (("standard", 0.596574), ("orthogonal", 0.289721)):
         estimate = result.estimates[name].information[("a",)]
         # 4 standard errors with 15 degrees of freedom (one in 850), 1e-3 for the grid of 4001 levels and its ends
@@ -169,7 +169,7 @@ def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
     result = explainer.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=4096, replicates=8)
     assert result.metadata.rule == "adaptive"
     estimate = result.estimates["standard"].information[("a",)]
-    # theory: as above; 5 standard errors with 7 degrees of freedom, one in 600
+    # As above; 5 standard errors with 7 degrees of freedom, one in 600
     assert abs(estimate.value - 6 * 0.596574) < 5 * estimate.stderr + 1e-3
     other = toy.explain(latents=torch.ones(SHAPE), conditions=CONDITIONS, samples=16)
     with pytest.raises(ValueError, match="results: found profiles of"):
@@ -206,7 +206,7 @@ def test_what_was_found_before_a_nan_is_returned(toy):
 
 def test_log_likelihood_is_the_closed_form(toy):
     found = toy.log_likelihood(latents=torch.ones(SHAPE), condition="", samples=8192, replicates=16)
-    exact = -6 * 1.515512  # theory: -ln p(x = 1) = 1.515512
+    exact = -6 * 1.515512  # -ln p(x = 1) = 1.515512
     assert abs(found.nats.value - exact) < 4 * found.nats.stderr + 1e-3  # as above
     assert found.bits_per_dimension.value == pytest.approx(-found.nats.value / 6 / math.log(2))
     with pytest.raises(ValueError, match=r"tolerance: found 0\.1, a log-density takes none"):
@@ -277,7 +277,7 @@ def test_levels_are_ordered(emoji, two_things):
 
 
 def test_two_concepts_on_two_pixels():
-    """theory: on two coordinates of their own, the image's redundancy is positive and the pixels' zero."""
+    """Of concepts about different pixels the redundancy of the image is positive, that of every pixel zero."""
 
     def condition(first, second):
         return torch.tensor([[[first, second]]]), torch.ones(1, 1, 2)

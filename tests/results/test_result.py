@@ -1,4 +1,4 @@
-"""Results as values: compared, copied, saved by many at once, and loaded from files that someone has had a hand in."""
+"""Results are compared, copied, saved by several processes at once, and loaded, also from files that were edited."""
 
 import copy
 import json

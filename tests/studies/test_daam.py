@@ -1,4 +1,4 @@
-"""Attention maps against attention computed by hand from hooks on the pipeline's own projections."""
+"""Attention maps, compared with attention computed from hooks on the pipeline's own projections."""
 
 import numpy as np
 import pytest

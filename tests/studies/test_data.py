@@ -1,4 +1,4 @@
-"""Rows read from files written here, and what is said of the bad ones."""
+"""Rows read from files, and the problems of those that cannot be used."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Files of a study, and the page of all, parsed again."""
+"""Files of a study and the page of all studies, read back."""
 
 import base64
 import csv

@@ -1,25 +1,20 @@
-"""Every study, tiny, on the embedded model; resuming; the user's pictures; the command."""
+"""Every study on the embedded model with few pictures: columns, findings, resuming, what is refused."""
 
 import copy
 import csv
 import json
-import sys
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from dpid import cli
-from dpid.denoisers.loading import load_pipeline
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, run, world, write
-from dpid.studies.bench import KEPT, Kept, _said
-from dpid.studies.data import CaptionPair, Scene
+from dpid.studies.bench import KEPT, Kept
+from dpid.studies.data import Scene
 from dpid.studies.localisation import _maps
 from dpid.studies.retrieval import caption_information
-from dpid.zoo.emoji import scenes
 
 COLUMNS = {
     "bias": {
@@ -55,28 +50,9 @@ FINDINGS = {
     "synonyms": ({}, {}),  # test_pairs_tell_synonyms_from_things_apart
 }
 
+pytestmark = pytest.mark.usefixtures("fewer")
 # diffusers' scheduler, with NumPy 2.
 generates = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def fewer(monkeypatch):
-    """A homonym and a pair instead of all."""
-    monkeypatch.setattr(scenes, "HOMONYMS", {"mouse": scenes.HOMONYMS["mouse"]})
-    monkeypatch.setattr("dpid.studies.features._PAIRS", (("zebra", "horse"),))
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return load_pipeline("emoji", "cpu")
-
-
-@pytest.fixture
-def bench(emoji, pipe):
-    def make(**options):
-        return Workbench("emoji", explainer=emoji, pipe=pipe, **{"samples": 8, "pictures": 1, **options})
-
-    return make
 
 
 @generates
@@ -237,79 +213,11 @@ def test_rows_of_other_weights_are_measured_again(tmp_path):
     assert "model a/hub-id" in Workbench("a/hub-id").arguments()
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """Two pictures of a user, with masks."""
-    folder = tmp_path_factory.mktemp("own")
-    made = []
-    for i, pair in enumerate((("cow", "giraffe"), ("dog", "pizza"))):
-        world.picture(pair, str(i)).save(folder / f"{i}.png")
-        masks = dict(zip(pair, world.draw(pair, str(i))[1], strict=True))
-        made.append(Scene(folder / f"{i}.png", "a {} and a {}".format(*pair), pair, lambda masks=masks: masks))
-    return made
-
-
-@pytest.mark.parametrize("name", ["bias", "synonyms", "homonyms", "features", "complex-prompts", "localisation"])
-def test_studies_take_the_users_pictures(bench, own, name):
-    study = run(name, bench(scenes=own, pictures=None))
-    rows = next(iter(study.tables.values()))
-    assert len({row["picture"] for row in rows}) == 2
-    assert all(row.get("log_ratio_true") is None for row in rows)
-
-
-def test_the_mark_of_a_second_occurrence_is_no_text(bench, own):
-    asked = bench(scenes=[replace(own[0], prompt="a cow and a cow", concepts=("cow", "cow#2"))])
-    study = run("synonyms", asked)
-    assert {row["b"] for row in study.tables["pairs"]} == {"cow#2"}
-    assert _said({(): "", ("cow",): "a cow", ("cow#2",): "a cow#2", ("cow", "cow#2"): "a cow and a cow#2"}) == {
-        (): "", ("cow",): "a cow", ("cow#2",): "a cow", ("cow", "cow#2"): "a cow and a cow",
-    }  # fmt: skip
-    assert _said({("C#",): "a C#", ("C##2",): "a C##2"}) == {("C#",): "a C#", ("C##2",): "a C#"}
-
-
-def test_other_masks_or_pixels_are_measured_again(own, tmp_path):
-    def said(**changes):
-        return Workbench("emoji", scenes=[replace(own[0], **changes)]).arguments()
-
-    assert said() == said()
-    assert said() != said(masks=lambda: {c: ~m for c, m in own[0].masks().items()})
-    copied = tmp_path / own[0].image.name
-    copied.write_bytes(own[0].image.read_bytes())
-    before = said(image=copied)
-    copied.write_bytes(own[1].image.read_bytes())
-    assert said(image=copied) != before
-
-
 def test_cmi_of_orthogonal_is_an_integral_of_squares(emoji, own):
     result = emoji.explain(own[0].image, own[0].prompt, own[0].concepts, samples=8)
     for concept in own[0].concepts:
         # g(F, other) of every pixel; what is left of a difference of two such sums in fp32.
         assert float(_maps(result, concept, "orthogonal")["cmi"].min()) > -1e-5
-
-
-def test_localisation_of_a_lone_concept_is_against_the_rest_of_the_prompt(bench, own):
-    lone = Scene(own[0].image, own[0].prompt, ("giraffe",), lambda: {"giraffe": own[0].masks()["giraffe"]})
-    rows = run("localisation", bench(scenes=[lone])).tables["localisation"]
-    assert {row["concept"] for row in rows} == {"giraffe"}
-    assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant", "daam"}
-
-
-def test_localisation_looks_at_every_concept_with_a_mask(bench, own):
-    only = {"giraffe": own[0].masks()["giraffe"]}
-    for masks, seen in ((own[0].masks(), {"cow", "giraffe"}), (only, {"giraffe"})):
-        scene = Scene(own[0].image, own[0].prompt, ("cow", "giraffe"), lambda masks=masks: masks)
-        rows = run("localisation", bench(scenes=[scene])).tables["localisation"]
-        assert {row["concept"] for row in rows} == seen
-
-
-def test_bias_of_the_users_pictures_is_given_a_person(bench, tmp_path, monkeypatch):
-    world.picture(("doctor/woman/dark",), "0").save(tmp_path / "0.png")
-    asked = []
-    real = Workbench.explain
-    monkeypatch.setattr(Workbench, "explain", lambda self, case, *rest: asked.append(case) or real(self, case, *rest))
-    scene = Scene(tmp_path / "0.png", "a female doctor", ("female", "doctor"))
-    run("bias", bench(scenes=[scene]))
-    assert asked[0].conditions[()] == "person"
 
 
 def test_retrieval_is_computed_in_float32_whatever_the_explainer_is_in(emoji, pipe):
@@ -319,44 +227,6 @@ def test_retrieval_is_computed_in_float32_whatever_the_explainer_is_in(emoji, pi
     first, second = (run("retrieval", bench).tables for bench in benches)
     assert first == second
     assert coarse.denoiser.precision == "bfloat16"
-
-
-OWN = [n for n in STUDIES if n not in ("co-hyponyms", "localisation", "retrieval")]
-
-
-@generates
-@pytest.mark.parametrize("name", OWN)
-def test_a_row_that_a_study_cannot_use_is_left_out(bench, own, tmp_path, name):
-    """Whatever is wrong with a row is named, and the others are as if it were not there."""
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    bad = [
-        Scene(own[0].image, "a cow and a unicorn", ("cow", "unicorn"), row=2),
-        Scene(tmp_path / "broken.png", own[0].prompt, own[0].concepts, row=3),
-        Scene(own[0].image, "cow " * 20 + "dog", ("cow " * 20, "dog"), row=4),
-    ]
-    if name == "intervention":  # which makes its pictures anew
-        del bad[1]
-    asked = bench(scenes=[*bad, replace(own[1], row=9)], pictures=None)
-    rows = next(iter(run(name, asked).tables.values()))
-    assert len({row["picture"] for row in rows}) == 1
-    assert [p.row for p in asked.problems] == [s.row for s in bad]
-    assert all(row["prompt"] == own[1].prompt for row in rows if "prompt" in row)
-    nothing = bench(scenes=bad, pictures=None)
-    with pytest.raises(ValueError, match="data: no row can be used by this study"):
-        run(name, nothing)
-
-
-def test_localisation_and_retrieval_leave_out_rows(bench, own):
-    bad = Scene(own[0].image, "a cow and a unicorn", ("cow", "unicorn"), lambda: {"cow": own[0].masks()["cow"]}, row=5)
-    asked = bench(scenes=[bad, own[1]], pictures=None)
-    assert {r["concept"] for r in run("localisation", asked).tables["localisation"]} == {"dog", "pizza"}
-    assert [p.row for p in asked.problems] == [5]
-    good = CaptionPair(own[0].image, "a cow and a giraffe", "a bus and a giraffe")
-    asked = bench(pairs=[replace(good, false="a unicorn", row=7), good], pictures=None)
-    assert {r["false_caption"] for r in run("retrieval", asked).tables["retrieval"]} == {"a bus and a giraffe"}
-    assert [str(p)[:33] for p in asked.problems] == ["row 7, column prompt: this model d"[:33]]
-    assert run("retrieval", asked)
-    assert len(asked.problems) == 1  # and not twice
 
 
 def test_what_a_study_made_itself_is_not_left_out(bench, monkeypatch):
@@ -376,13 +246,6 @@ def test_whole_numbers_of_others(bench):
             bench(pictures=pictures)
 
 
-def test_retrieval_takes_the_users_pairs(bench, own):
-    pairs = [CaptionPair(own[0].image, "a cow and a giraffe", "a bus and a giraffe")]
-    (row, _) = run("retrieval", bench(pairs=pairs, samples=16)).tables["retrieval"]
-    assert row["true_caption"] == "a cow and a giraffe"
-    assert row["right"]
-
-
 def test_what_has_nothing_to_measure_is_refused(bench, own, tmp_path):
     with pytest.raises(ValueError, match="masks for localisation"):
         run("localisation", bench(scenes=[Scene(own[0].image, own[0].prompt, ("cow",))]))
@@ -396,76 +259,3 @@ def test_what_has_nothing_to_measure_is_refused(bench, own, tmp_path):
 def test_noise_of_a_picture_depends_on_its_name_and_the_seed(bench):
     assert bench().seed_of("a") == bench().seed_of("a")
     assert len({bench(seed=s).seed_of(n) for s in (0, 1) for n in "ab"}) == 4
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Runs ``dpid study`` in a folder of its own: (exit code, output, errors)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dpid", "study", *map(str, arguments)])
-        return cli.run(), *capsys.readouterr()
-
-    return call
-
-
-def test_command(command, tmp_path):
-    arguments = ("retrieval", "--pictures", 2, "--samples", 8, "--out", "made")
-    code, out, err = command(*arguments)
-    assert code == 0, err
-    assert "retrieval: written" in out
-    assert (tmp_path / "made/report.html").is_file()
-    assert "was there already" in command(*arguments)[1]
-
-
-def test_command_names_bad_rows_and_goes_on(command, own, tmp_path):
-    (tmp_path / "data.csv").write_text(
-        f"image,true,false\n{own[0].image},a cow and a giraffe,a dog\nnone.png,a cow,a dog\n"
-    )
-    code, _, err = command("retrieval", "--data", "data.csv", "--samples", 8)
-    assert code == 0, err
-    assert "row 3, column image: none.png does not exist" in " ".join(err.split())
-
-
-def test_command_names_rows_that_the_model_cannot_use(command, own, tmp_path):
-    image = own[0].image
-    rows = f"{image},a cow and a unicorn,cow;unicorn\n{image},a cow and a giraffe,cow;giraffe\n"
-    (tmp_path / "data.csv").write_text("image,prompt,concepts\n" + rows)
-    code, out, err = command("features", "--data", "data.csv", "--samples", 8)
-    assert code == 0, err
-    assert err.startswith("note: data.csv: row 2, column prompt: this model does not know 'unicorn'")
-    assert err.count("\n") == 1
-    assert "features: written" in out
-    summary = json.loads((tmp_path / "report/features/summary.json").read_text())["summary"]
-    (left_out,) = summary["left out"]
-    assert left_out.startswith("row 2, column prompt: this model does not know 'unicorn'")
-    assert "row 2, column prompt" in (tmp_path / "report/report.html").read_text()
-    (tmp_path / "data.csv").write_text("image,prompt,concepts\n" + rows.splitlines()[0])
-    code, out, err = command("features", "--data", "data.csv", "--samples", 8, "--out", "none")
-    assert code == 2
-    assert [line[:20] for line in err.splitlines()] == ["note: data.csv: row ", "dpid: data: no row c"]
-    assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("biases",), "name: found 'biases'"),
-        (("all", "--data", "bad.csv"), "data: found with all"),
-        (("retrieval", "--data", "nowhere.csv"), "data: nowhere.csv is not a file"),
-        (("retrieval", "--data", "bad.csv"), "has no row that can be used"),
-        (("bias", "--pictures", "0"), "pictures: found 0"),
-        (("bias", "--samples", "0"), "samples: found 0"),
-        (("bias", "--model", "./nowhere"), "nowhere is not a folder"),
-        (("localisation", "--model", "./nowhere"), "localisation needs pictures with masks"),
-    ],
-)
-def test_command_refuses_in_a_line(command, tmp_path, arguments, message):
-    (tmp_path / "bad.csv").write_text("image,true,false\nnone.png,a cow,a dog\n")
-    code, out, err = command(*arguments, "--out", "bad")
-    assert code == 2
-    assert message in err
-    assert err.splitlines()[-1].startswith("dpid: ")
-    assert out == ""
-    assert not (tmp_path / "bad").exists()

@@ -1,4 +1,4 @@
-"""The answer key of the bias study, against the odds that the world is made from and against sums over everything."""
+"""The truth of the bias study, compared with the probabilities that define the world and with sums over all layouts."""
 
 from math import log
 

@@ -1,4 +1,4 @@
-"""The embedded model and its world: the answer key adds up, and the model knows what the key says."""
+"""The embedded model and its world: probabilities sum to one, and the model agrees with them."""
 
 from itertools import product
 

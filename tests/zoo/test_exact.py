@@ -1,4 +1,4 @@
-"""The exact denoiser of the emoji world against enumeration of what sprites.draw draws, and the odds of words."""
+"""The exact denoiser of the emoji world, compared with an enumeration of scenes and the probabilities of words."""
 
 from itertools import product
 from math import log, pi

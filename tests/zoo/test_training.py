@@ -1,4 +1,4 @@
-"""What training teaches the embedded model: the teacher against enumeration, and lessons that never lie."""
+"""The training targets of the embedded model, compared with an enumeration of scenes, and its captions."""
 
 import random
 from itertools import product

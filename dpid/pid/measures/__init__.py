@@ -1,7 +1,7 @@
-"""Redundancy measures, one a file. Every module of this folder is imported, and registers what it defines.
+"""Redundancy measures, one in each file. Importing this package imports them all, and each registers itself.
 
-A measure is a function of :class:`Given` that returns r: antichain of masks → tensor. Where r(α) is a minimum over the
-sets of α, it returns :class:`Minima`, and all atoms can be had for up to eight concepts.
+A measure is a function of :class:`Given` that returns the redundancy r as a function of an antichain of masks. Where
+r(α) is a minimum over the sets of α it returns :class:`Minima`, from which the atoms of up to eight concepts follow.
 """
 
 from __future__ import annotations
@@ -23,28 +23,23 @@ Redundancy = Callable[[Sets], Tensor]
 
 @dataclass(frozen=True)
 class Given:
-    """What a measure sees, in nats. Subsets are masks, bit k for concept k; S | T is their union.
+    """The input of a measure, in nats. Subsets S are bit masks, bit k for concept k; S | T is the union.
 
     Attributes
     ----------
-    f : {S: i(x; y_S)}, [*]; with an ``axis`` [B, *] (images) or [V_S, *] (candidates for y_S)
-    h : {S: h(y_S) = -log p(y_S)}, broadcastable to ``f``; empty where the measure takes no priors
-    weight : of the images, [B], summing to 1; None for equal weights
+    f : {S: i(x; y_S) [*]}; for a measure with an ``axis``, [B, *] (images) or [V_S, *] (candidates for y_S)
+    h : {S: h(y_S) = -log p(y_S)}, which broadcast to ``f``; empty where the measure takes no priors
+    weight : weights [B] of the images, which sum to 1; None for equal weights
     """
 
     f: Mapping[int, Tensor]
     h: Mapping[int, Tensor]
     weight: Tensor | None = None
 
-    @property
-    def atomic_write(self) -> int:
-        """The mask of all concepts."""
-        return max(self.f)
-
 
 @dataclass(frozen=True)
 class Minima:
-    """r(α) = Σ_k sign_k min_{S ∈ α} g_k(S), ``terms`` = ((sign_1, g_1), …)."""
+    """The redundancy r(α) = Σ_k sign_k min_{S ∈ α} g_k(S), a signed sum of minima; ``terms`` ((sign_1, g_1), …)."""
 
     terms: tuple[tuple[int, Mapping[int, Tensor]], ...]
 
@@ -55,7 +50,7 @@ class Minima:
 
 @dataclass(frozen=True)
 class Measure:
-    """A registered measure; see :func:`register`."""
+    """A registered measure: its function, and the priors and axis that it needs as :func:`register` describes them."""
 
     rule: Callable[[Given], Redundancy]
     priors: Literal["subsets", "joint", "candidates"] | None
@@ -71,12 +66,13 @@ def register(
     priors: Literal["subsets", "joint", "candidates"] | None = None,
     axis: Literal["images", "candidates"] | None = None,
 ) -> Callable[[Callable[[Given], Redundancy]], Callable[[Given], Redundancy]]:
-    """Decorator that makes ``rule`` the measure ``name``.
+    """A decorator that registers a function of :class:`Given` as the redundancy measure ``name``.
 
     Parameters
     ----------
-    priors : None; "subsets", h(y_S) of all S but the whole; "joint", of the whole too; "candidates", of every candidate
-    axis : None, the measure acts on each value alone; "images" or "candidates", it averages over that leading axis
+    priors : the h(y_S) that it needs: None; "subsets", of all S except all concepts together; "joint", of all S;
+        "candidates", of every candidate for every y_S
+    axis : None if it acts value by value; "images" or "candidates" if it averages over that leading axis
     """
 
     def add(rule: Callable[[Given], Redundancy]) -> Callable[[Given], Redundancy]:

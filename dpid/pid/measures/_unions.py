@@ -1,4 +1,4 @@
-"""Inclusion and exclusion over the unions of an antichain's sets."""
+"""The inclusion–exclusion principle over the sets of an antichain, for measures that need it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import cache
 
 @cache
 def signed_unions(sets: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """(U, Σ (-1)^(|J|+1) over the non-empty J ⊆ ``sets`` whose union is U), where that is not zero."""
+    """Pairs (U, c): c ≠ 0 the sum of (-1)^(|J|+1) over the non-empty families J ⊆ ``sets`` whose union is U."""
     counts: Counter[int] = Counter()
     for s in sets:
-        # With s joined to every J so far: the sign flips.
+        # Every family found so far gives another one with s added, of opposite sign.
         for union, count in [*counts.items(), (0, -1)]:
             counts[union | s] -= count
     return tuple((u, c) for u, c in sorted(counts.items()) if c)

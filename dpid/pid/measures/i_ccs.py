@@ -1,8 +1,7 @@
-"""``i_ccs``: common change in surprisal (Ince, 2017), plug-in form.
+"""The redundancy measure ``i_ccs``: common change in surprisal (Ince, 2017; docs/theory.md, eq. (41)).
 
-c(α) = Σ_{∅ ≠ J ⊆ α} (-1)^(|J|+1) i(x; y_{∪J}), and r(α) = c where every i(x; y_S), S ∈ α, the i of their union, and c
-have one sign, else 0. Ince takes the averages under the maximum-entropy distribution with the same pair marginals; the
-plug-in form takes the distribution that is there. They agree on AND, XOR and SUM, and differ on RDNXOR.
+Ince averages under the maximum-entropy distribution with the same pair marginals; this plug-in form uses the given
+distribution instead. The two agree on the AND, XOR and SUM gates, and differ on RDNXOR.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dpid.pid.measures._unions import signed_unions
 
 @register("i_ccs")
 def i_ccs(given: Given) -> Redundancy:
-    """Elementwise. A value within rounding of zero has no sign: the measure jumps there."""
+    """The redundancy in nats, value by value; 0 where a term is within rounding of zero, since it then has no sign."""
     largest = reduce(torch.maximum, [f.abs() for f in given.f.values()])
     zero = 64 * torch.finfo(largest.dtype).eps * largest  # a few roundings of sums of up to 2^n terms
 

@@ -1,8 +1,6 @@
-"""``i_sx``: shared exclusions (Makkeh, Gutknecht & Wibral, 2021).
+"""The redundancy measure ``i_sx``: shared exclusions (Makkeh, Gutknecht & Wibral, 2021; docs/theory.md, eq. (43)).
 
-r(α) = log p(x | ∨_{S ∈ α} y_S)/p(x) = log [Σ_J (-1)^(|J|+1) p(y_{∪J}) e^{i(x; y_{∪J})} / Σ_J (-1)^(|J|+1) p(y_{∪J})],
-J over the non-empty subsets of α. Differentiable; for rare concepts that exclude each other a prior-weighted soft
-maximum.
+It is differentiable. For rare concepts that exclude each other it is a soft maximum weighted by the priors.
 """
 
 from __future__ import annotations
@@ -19,10 +17,10 @@ from dpid.pid.measures._unions import signed_unions
 
 @register("i_sx", priors="joint")
 def i_sx(given: Given) -> Redundancy:
-    """Elementwise.
+    """The redundancy in nats, value by value.
 
-    The probability of a union lies between the largest and the sum of its members' (Boole, Fréchet). Estimates that
-    break this, i(x; y2 | y1) > h(y2 | y1), are held at the bound, so that the logarithm exists.
+    The probability of a union lies between the largest of its members' and their sum (Boole, Fréchet). Estimates
+    outside this range, i(x; y2 | y1) > h(y2 | y1), are clamped to it, so that the logarithm exists.
     """
     prior = {s: -h for s, h in given.h.items()}
     posterior = {s: f - given.h[s] for s, f in given.f.items()}
@@ -40,6 +38,6 @@ def _log_union(log_p: Mapping[int, Tensor], sets: tuple[int, ...]) -> Tensor:
     members = [log_p[s] for s in sets]
     largest = reduce(torch.maximum, members)
     most = reduce(torch.add, [(m - largest).exp() for m in members])
-    # A conjunction is at most as probable as its parts: a larger one is held at theirs, and cannot overflow.
+    # A conjunction is at most as probable as its parts. Clamping enforces that, and keeps exp from overflowing.
     total: Tensor = sum(count * (log_p[u] - largest).clamp(max=0).exp() for u, count in signed_unions(sets))  # type: ignore[assignment]
     return largest + torch.minimum(total.clamp(min=1), most).log()

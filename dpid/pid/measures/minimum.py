@@ -1,4 +1,4 @@
-"""``min``: the pointwise minimum, r(α) = min_{S ∈ α} i(x; y_S) (pointwise form of Barrett, 2015)."""
+"""The redundancy measure ``min``, the default: pointwise minimum (docs/theory.md, eq. (38))."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from dpid.pid.measures import Given, Minima, register
 
 @register("min")
 def minimum(given: Given) -> Minima:
-    """Elementwise: image by image, pixel by pixel. Negative where a concept misleads."""
+    """The minimum of i(x; y_S) over the sets of an antichain, value by value; negative where a concept misleads."""
     return Minima(((1, given.f),))

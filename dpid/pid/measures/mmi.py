@@ -1,4 +1,4 @@
-"""``mmi``: the minimum of the averages, r(α) = min_{S ∈ α} E_x i(x; y_S) (Barrett, 2015, for Gaussians)."""
+"""The redundancy measure ``mmi``: minimum of mutual informations (Barrett, 2015; docs/theory.md, eq. (39))."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpid.pid.measures import Given, Minima, register
 
 @register("mmi", axis="images")
 def mmi(given: Given) -> Minima:
-    """The average is over the leading axis, the images; a number is taken to be the average already."""
+    """The minimum of the means of i(x; y_S) over the images, the leading axis; a number is such a mean already."""
 
     def average(f: Tensor) -> Tensor:
         if not f.ndim:

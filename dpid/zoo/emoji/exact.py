@@ -1,9 +1,10 @@
-"""The exact denoiser of the emoji world: every caption's density over noisy scenes, in closed form.
+"""The exact denoiser of the embedded model's training distribution, with log p(x | caption) in closed form.
 
-x is a scene as :func:`sprites.draw` draws it, in [-1, 1], averaged down by two (sprites sit at even corners, so that
-their pixels stay whole), plus Gaussian noise: a mixture of round Gaussians, one for every choice of pictures, corners
-and background. There are 14 million of them for "", but given the background a scene of two pictures falls into a left
-and a right half that know nothing of each other, and the pictures' weights are all that a caption changes.
+x is a scene as :func:`sprites.draw` draws it, in [-1, 1], averaged down by two, plus Gaussian noise (the corners of
+sprites are even, so that every pixel of x lies inside or outside a sprite). So x is a mixture of isotropic Gaussians,
+one for every choice of pictures, corners and background (docs/theory.md, eq. (59)). For "" there are 14 million,
+but given the background and the pictures the two halves of a scene are independent, and only the weights of the
+pictures depend on the caption.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from dpid.zoo.emoji import scenes, sprites
 
 Layout = tuple[str, ...]
 _SIDE, _PATCH = scenes.SIZE // 2, scenes.SPRITE // 2  # of a picture and of a sprite, averaged down by two
-_ROWS = 64  # pictures at a time: about 4 MB each
-# Where a sprite may be: alone, in the left half, in the right half; as corners, averaged down by two.
+_ROWS = 64  # most pictures computed at a time, each of which takes about 4 MB
+# The corners (x, y) that a sprite may have, averaged down by two: alone, in the left half, in the right half.
 _PLACES = tuple(
     [((middle + dx) // 2 - _PATCH // 2, (scenes.SIZE // 2 + dy) // 2 - _PATCH // 2) for dx, dy in jitter]
     for middle, jitter in (
@@ -37,9 +38,9 @@ _PLACES = tuple(
 
 
 def given(holds: Callable[[Layout], bool]) -> dict[Layout, float]:
-    """P(pictures | holds(pictures)) over tuples of pictures from left to right, for what no caption says.
+    """{pictures from left to right: probability} of scenes for which ``holds(pictures)``, where no caption says that.
 
-    ``given(lambda pictures: "cow" in pictures)``: a cow is somewhere. ``ValueError`` if it holds for no layout.
+    ``given(lambda pictures: "cow" in pictures)``: there is a cow. ``ValueError`` if it holds for no scene.
     """
     chosen = {pictures: p for pictures, p in scenes.layouts().items() if holds(pictures)}
     if not chosen:
@@ -49,20 +50,20 @@ def given(holds: Callable[[Layout], bool]) -> dict[Layout, float]:
 
 
 class SceneDenoiser(ExactDenoiser):
-    """x | condition = a scene of the emoji world, [3,32,32] in [-1,1], + scale · N(0, I).
+    """The exact denoiser of scenes with noise: x = scene [3,32,32] in [-1,1] + scale · N(0, I).
 
-    A condition is a caption of the training world ("" is all of it), a name of ``conditions``, or, but for explaining,
-    where it needs a name, a mapping {pictures from left to right: probability}, for example of :func:`given`.
+    A condition is a caption of the training distribution ("" is all of it), a name of ``conditions``, or a mapping
+    {pictures from left to right: probability} such as :func:`given` returns; the explainer takes texts and names only.
 
     Parameters
     ----------
-    scale : standard deviation of the noise. At 0.25 the two pictures nearest to each other (the firefighters of medium
-        skin, 2.55 apart) are taken for one another with probability Φ(-2.55 / 2·0.25) = 2e-7: what x tells of a caption
-        is what its pictures tell, while a wrong word costs no more than it must.
-    conditions : {name: {pictures: probability}}, further conditions that have a name
-    device : of everything that is computed
-    logsnr_range : ends of the integral; what lies beyond these is below 1e-3 nats of a whole picture
-    levels : grid points over it
+    scale : standard deviation of the noise. At 0.25 the two most similar pictures (the firefighters of medium skin,
+        at distance 2.55) are confused with probability Φ(-2.55 / 2·0.25) = 2e-7. So x determines its pictures, as an
+        image does, while the log-density of a wrong word is no lower than that requires.
+    conditions : {name: {pictures: probability}}, further conditions
+    device : device of all computations
+    logsnr_range : ends of the integral; beyond them i(x; y) of a picture has less than 1e-3 nats
+    levels : number of grid points
 
     Raises
     ------
@@ -91,26 +92,30 @@ class SceneDenoiser(ExactDenoiser):
                 raise ValueError(f"conditions: {name!r} is a caption of the training world; choose another name")
             self.conditions[name] = self._checked(name, weights)
         plain, changes = _drawings()
-        self._plain = plain.to(self.device)  # [G,D], the backgrounds
-        self._changes = changes.flatten(0, 1).to(self.device)  # [G·P,E], what a sprite adds to its patch
-        self._pixels = _pixels().to(self.device)  # [L,E], where a patch lies in x
-        # |plain + change|² / 2 in its two parts; the background is even, so that the place does not matter.
+        # G backgrounds, P pictures, L places, D values of x, E values of a sprite's patch.
+        self._plain = plain.to(self.device)  # [G,D]
+        self._changes = changes.flatten(0, 1).to(self.device)  # [G·P,E], patch with sprite less without
+        self._pixels = _pixels().to(self.device)  # [L,E], indices of a patch in x
+        # |plain + change|² / 2 in two parts. A background has one colour, so that the place does not matter.
         patch = plain[:, _pixels()[0]]  # [G,E]
         self._norms = ((changes @ patch[..., None]).squeeze(-1) + changes.square().sum(-1) / 2).to(self.device)  # [G,P]
         self._plain_norms = self._plain.square().sum(1) / 2
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Pixels [B,3,64,64] in [-1,1] -> [B,3,32,32] fp32, averaged down by two; no noise is added."""
+        """Pixels [B,3,64,64] in [-1,1] averaged down by two, float32 [B,3,32,32]; ``ValueError`` for other shapes.
+
+        No noise is added.
+        """
         if image.shape[1:] != (3, scenes.SIZE, scenes.SIZE):
             raise ValueError(f"image: found shape {tuple(image.shape)}, expected [B, 3, {scenes.SIZE}, {scenes.SIZE}]")
         return torch.nn.functional.avg_pool2d(image.to(self.device).float(), 2)
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """All pictures are brought to the size of a scene."""
+        """The size (64, 64) of a scene, to which every picture is resized."""
         return scenes.SIZE, scenes.SIZE
 
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """Log weights of one picture [K,P] and of two [K,P,P].
+        """K conditions encoded as log-probabilities of one picture [K,P] and of two [K,P,P].
 
         ``ValueError`` for a caption that never occurs or weights that are not probabilities, ``TypeError`` for what is
         neither text nor mapping.
@@ -126,7 +131,10 @@ class SceneDenoiser(ExactDenoiser):
         return Conditions(tuple(c if isinstance(c, str) else f"{len(c)} layouts" for c in conditions), encoded)
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """z [N,B,3,32,32], logsnr [N] -> ε̂ [N,K,B,3,32,32], exact; float64 but for the mean, in the dtype of z."""
+        """The exact E[ε | z, condition] [N,K,B,3,32,32] of z [N,B,3,32,32] at logsnr [N].
+
+        Computed in float64 except for E[x | z, condition], which is in the dtype of z.
+        """
         n, b = z.shape[:2]
         a, noise = (c.repeat_interleave(b, 0) for c in channel(logsnr, 1))  # [N·B,1]
         v = a.square() * self.scale**2 + noise.square()
@@ -138,7 +146,7 @@ class SceneDenoiser(ExactDenoiser):
         return eps.view(-1, n, b, *self.shape).transpose(0, 1).to(z.dtype)
 
     def log_density(self, x: Tensor, condition: Any) -> Tensor:
-        """x [B,3,32,32] -> log p(x | condition) [B], float64, nats.
+        """log p(x | condition) float64 [B] in nats of x [B,3,32,32].
 
         Raises as :meth:`encode_conditions`, and ``ValueError`` for an x of another shape or not finite.
         """
@@ -154,7 +162,7 @@ class SceneDenoiser(ExactDenoiser):
         return density - flat.shape[1] / 2 * log(2 * pi * self.scale**2)
 
     def draw(self, condition: Any, count: int, generator: torch.Generator) -> list[scenes.Scene]:
-        """Scenes of ``condition``, noise and pixels not yet; raises as :meth:`encode_conditions`."""
+        """``count`` random scenes of ``condition``, not rendered; raises as :meth:`encode_conditions`."""
         weights = self._weights(condition)
         rng = random.Random(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         caption = condition if isinstance(condition, str) else ""
@@ -162,7 +170,7 @@ class SceneDenoiser(ExactDenoiser):
         return [scenes.place(rng, pictures, caption) for pictures in chosen]
 
     def render(self, drawn: Sequence[scenes.Scene]) -> Tensor:
-        """Scenes -> the means of x given each, float32 [count,3,32,32]."""
+        """The pixels of scenes without noise, E[x | scene], float32 [count,3,32,32]."""
         changes = self._changes.view(len(self._plain), -1, 3, _PATCH, _PATCH)
         out = []
         for scene in drawn:
@@ -175,15 +183,16 @@ class SceneDenoiser(ExactDenoiser):
         return torch.stack(out).float()
 
     def observe(self, drawn: Sequence[scenes.Scene], generator: torch.Generator) -> Tensor:
-        """Scenes -> x given each, with noise, float32 [count,3,32,32]."""
+        """Scenes with noise, x ~ p(x | scene), float32 [count,3,32,32]."""
         noise = self._noise(len(drawn), generator).view(-1, *self.shape)
         return (self.render(drawn) + self.scale * noise).float()
 
     def sample(self, condition: Any, count: int, generator: torch.Generator) -> Tensor:
-        """x ~ p(x | condition), float32 [count,3,32,32]; raises as :meth:`encode_conditions`."""
+        """Random x ~ p(x | condition), float32 [count,3,32,32]; raises as :meth:`encode_conditions`."""
         return self.observe(self.draw(condition, count, generator), generator)
 
     def _weights(self, condition: Any) -> Mapping[Layout, float]:
+        """{pictures: probability} of a condition; raises as :meth:`encode_conditions`."""
         if isinstance(condition, str):
             return self.conditions[condition] if condition in self.conditions else scenes.posterior(condition)
         if not isinstance(condition, Mapping):
@@ -191,6 +200,7 @@ class SceneDenoiser(ExactDenoiser):
         return self._checked("a mapping", condition)
 
     def _checked(self, name: str, weights: Mapping[Layout, float]) -> dict[Layout, float]:
+        """``weights`` as probabilities; ``ValueError``, naming ``name``, unless they are those of known layouts."""
         for pictures in weights:
             if not isinstance(pictures, tuple) or len(pictures) not in (1, 2) or not {*pictures} <= {*self._pictures}:
                 raise ValueError(f"conditions: {name!r} has {pictures!r}, expected one or two of scenes.PICTURES")
@@ -198,10 +208,10 @@ class SceneDenoiser(ExactDenoiser):
         return dict(zip(weights, values.tolist(), strict=True))
 
     def _scores(self, flat: Tensor, a: Tensor, v: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Log-likelihoods of z [R,D] less -|z|²/2v.
+        """Log-probabilities of z [R,D] and its scene, without the term -|z|²/2v that is common to all.
 
-        Of a background alone [R,G], and what a sprite adds, [R,places,G,P]: alone, left and right. The odds of
-        backgrounds and places are in them.
+        Those of the background [R,G], and what a sprite adds to them, [R,places,G,P] for a sprite alone, left and
+        right. The probabilities of backgrounds and places are included, those of pictures are not.
         """
         background = (a * (flat @ self._plain.mT) - a.square() * self._plain_norms) / v - log(len(self._plain))
         scores = (flat[:, self._pixels] @ self._changes.mT).unflatten(-1, self._norms.shape)  # [R,L,G,P]
@@ -210,29 +220,30 @@ class SceneDenoiser(ExactDenoiser):
         return background, [s - log(n) for s, n in zip(scores.split(sizes, 1), sizes, strict=True)]
 
     def _means(self, flat: Tensor, a: Tensor, v: Tensor, encoded: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
-        """z [R,D] -> E[mean | z, condition] [K,R,D] in ``dtype``: probabilities and pixels are of order one."""
+        """E[scene | z, condition] [K,R,D] of z [R,D]; in ``dtype``, since probabilities and pixels are of order one."""
         background, scores = self._scores(flat, a, v)
         sums = [s.logsumexp(1) for s in scores]
-        where = torch.cat([s.softmax(1) for s in scores], 1).to(dtype)  # [R,L,G,P], place given picture and background
+        where = torch.cat([s.softmax(1) for s in scores], 1).to(dtype)  # [R,L,G,P], P(place | picture, background, z)
         counts = torch.tensor([len(places) for places in _PLACES], device=flat.device)
         changes, plain, out = self._changes.to(dtype), self._plain.to(dtype), []
         for one, two in zip(*encoded, strict=True):
             terms, p, left, right = _joint(background, sums, one, two)
-            odds = terms.flatten(1).softmax(1).view_as(terms).to(dtype)
-            what = odds.new_zeros(len(_PLACES), *sums[0].shape)  # [3,R,G,P], picture and background
-            for marginal, index, part in ((0, p, odds[..., : len(p)]), (1, left, odds[..., len(p) :]),
-                                          (2, right, odds[..., len(p) :])):  # fmt: skip
+            joint = terms.flatten(1).softmax(1).view_as(terms).to(dtype)
+            what = joint.new_zeros(len(_PLACES), *sums[0].shape)  # [3,R,G,P], P(picture, background | z)
+            for marginal, index, part in ((0, p, joint[..., : len(p)]), (1, left, joint[..., len(p) :]),
+                                          (2, right, joint[..., len(p) :])):  # fmt: skip
                 what[marginal].index_add_(2, index, part)
             both = where * what.repeat_interleave(counts, 0).transpose(0, 1)
-            mean = odds.sum(2) @ plain
+            mean = joint.sum(2) @ plain
             out.append(mean.index_add_(1, self._pixels.flatten(), (both.flatten(2) @ changes).flatten(1)))
         return torch.stack(out)
 
 
 def _joint(background: Tensor, sums: list[Tensor], one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Log odds [R,G,n] of background and layout, one picture's first, and the n layouts' pictures: alone, left, right.
+    """Unnormalised log-probabilities [R,G,n] of background and layout, and the indices of the pictures in n layouts.
 
-    ``sums`` are log-likelihoods [R,G,P] of a picture alone, left and right; ``one`` [P], ``two`` [P,P] log weights.
+    The layouts of one picture come first; the indices are those alone, left and right. ``sums`` are log-likelihoods
+    [R,G,P] of a picture alone, left and right; ``one`` [P] and ``two`` [P,P] log-probabilities of layouts.
     """
     alone, (left, right) = one.isfinite().nonzero()[:, 0], two.isfinite().nonzero(as_tuple=True)
     middle = sums[0][..., alone] + one[alone]
@@ -241,7 +252,7 @@ def _joint(background: Tensor, sums: list[Tensor], one: Tensor, two: Tensor) -> 
 
 
 def _drawings() -> tuple[Tensor, Tensor]:
-    """Backgrounds [G, D] and what every sprite changes on them [G, P, E], in [-1,1], averaged down by two, float64."""
+    """Backgrounds [G,D] and the change of a patch by every sprite [G,P,E], float64, in [-1,1], averaged down by two."""
     drawn = sprites.read()
     plain, changes = [], []
     for background in scenes.BACKGROUNDS:
@@ -256,13 +267,13 @@ def _drawings() -> tuple[Tensor, Tensor]:
 
 
 def _shrunk(image: Image.Image) -> Tensor:
-    """A picture as float64 [3,h/2,w/2] in [-1,1], averaged down by two."""
+    """A picture averaged down by two, float64 [3,h/2,w/2] in [-1,1]."""
     pixels = torch.from_numpy(np.asarray(image, dtype=np.float64)).permute(2, 0, 1)
     return torch.nn.functional.avg_pool2d(pixels[None], 2)[0] / 127.5 - 1
 
 
 def _pixels() -> Tensor:
-    """Indices [L, E] into x.flatten() of the patch at every place: alone, left, right."""
+    """Indices [L,E] into x.flatten() of the patch at every place: those alone, left, right."""
     index = torch.arange(3 * _SIDE * _SIDE).view(3, _SIDE, _SIDE)
     corners = [corner for places in _PLACES for corner in places]
     return torch.stack([index[:, y : y + _PATCH, x : x + _PATCH].flatten() for x, y in corners])

@@ -1,4 +1,8 @@
-"""What the UNet of the embedded model is taught: noisy scenes, captions, and the noise that follows from both."""
+"""Training batches of the embedded model's UNet: noisy scenes under two captions, and the targets of their ε̂.
+
+A batch is called a lesson, since the target is not the noise itself but its posterior mean, which the ``teacher`` (see
+:mod:`dpid.zoo.emoji.teacher`) computes exactly.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,19 @@ from torch.utils.data import Dataset
 from dpid.zoo.emoji import scenes
 from dpid.zoo.emoji.teacher import Teacher, say
 
-CLEAR = 0.0  # log-SNR from which z itself says which scene it is: a caption has nothing to add
-VAGUE = -1.0  # up to which a caption may be wrong; beyond, a wrong one would have to be drawn over what is seen
-LARGE = 0.02  # square of a gap between two captions, per latent number, from which on it counts by its ratio
-# Of scenes with one more person; of second captions that are empty; that are wrong (half as many where people are
-# shown: of whom right ones have most to tell); of wrong ones that have one picture swapped, else they are of any scene.
+CLEAR = 0.0  # log-SNR above which z determines the scene, so that the captions' targets are equal
+VAGUE = -1.0  # log-SNR up to which the second caption may be wrong; above, it would contradict what z shows
+LARGE = 0.02  # mean square difference of two captions' targets above which its weight falls as its inverse
+# Probabilities: that a scene gets one more person; that a second caption is empty; that it is wrong (half of that for
+# scenes with people, of whom true captions have most information); that a wrong one has just one picture replaced.
 PERSON, NULL, WRONG, SWAPPED = 0.4, 0.2, 0.45, 0.4
 
 
 def scene(rng: random.Random) -> scenes.Scene:
-    """A scene to learn from: more people than the world has, those added of any occupation, gender and tone alike.
+    """A random training scene, with people more often than in the world, and all kinds of people equally often.
 
-    Who is rare there is learnt no worse, and what a caption means stays what it is: the teacher, not the number of
-    scenes, says how rare they are.
+    So rare people are learnt as well as others. The meaning of captions does not change, since the targets come from
+    the teacher, which knows the true probabilities.
     """
     pictures = list(scenes.sample(rng).pictures)
     if rng.random() < PERSON:
@@ -38,11 +42,12 @@ def scene(rng: random.Random) -> scenes.Scene:
 
 
 def _person(rng: random.Random) -> str:
+    """The name of a random person's picture, all equally likely."""
     return "/".join(rng.choice(list(words)) for words in (scenes.OCCUPATIONS, scenes.GENDERS, scenes.TONES))
 
 
 def swapped(rng: random.Random, pictures: tuple[str, ...]) -> tuple[str, ...]:
-    """``pictures`` with one of them another: of a person one property, of a homonym often the other sense."""
+    """``pictures`` with one replaced: of a person one property changes, of a homonym often the sense."""
     at = rng.randrange(len(pictures))
     old = pictures[at]
     while True:
@@ -59,12 +64,13 @@ def swapped(rng: random.Random, pictures: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Captions:
-    """Draws captions of pictures from their exact distribution."""
+    """Draws captions of scenes; the distribution of every layout is computed once."""
 
     def __init__(self) -> None:
         self._odds: dict[tuple[str, ...], tuple[list[str], list[float]]] = {}
 
     def draw(self, rng: random.Random, pictures: tuple[str, ...]) -> str:
+        """A random caption of ``pictures``, from its exact distribution."""
         if pictures not in self._odds:
             captions = scenes.captions(pictures)
             self._odds[pictures] = list(captions), list(accumulate(captions.values()))
@@ -72,7 +78,7 @@ class Captions:
         return rng.choices(names, cum_weights=cumulative)[0]
 
     def second(self, rng: random.Random, pictures: tuple[str, ...], wrong: bool) -> str:
-        """To compare with: now and then empty or, where ``wrong`` is allowed, of what the scene does not show."""
+        """A caption to compare with: true, or sometimes empty or, if ``wrong`` is allowed, of another scene."""
         chance, people = rng.random(), any("/" in p for p in pictures)
         if chance < NULL:
             return ""
@@ -83,10 +89,10 @@ class Captions:
 
 
 def timesteps(alphas: Tensor, count: int) -> Tensor:
-    """``count`` timesteps, stratified, from the mean of two densities: uniform in t, with which samples are drawn, and
-    uniform in log-SNR, a fifth as dense beyond ``CLEAR``.
+    """``count`` random timesteps, stratified over the mean of two densities.
 
-    The eps loss that is uniform in log-SNR is -log p(x) (theory: ITD, eq. 8), but what captions say is below ``CLEAR``.
+    One is uniform in t, as suits the generation of pictures; the other uniform in log-SNR, so that the loss is
+    -log p(x) (docs/theory.md, eq. (5)), but a fifth as dense above ``CLEAR``, where captions have no influence.
     """
     logsnr = torch.logit(alphas.double())
     second = torch.where(logsnr < CLEAR, 1.0, 0.2) * -torch.gradient(logsnr)[0]
@@ -97,33 +103,34 @@ def timesteps(alphas: Tensor, count: int) -> Tensor:
 
 
 def importance(logsnr: Tensor) -> Tensor:
-    """Weight of the squared error at these log-SNRs: all make about the same loss.
+    """Weights of the squared error at log-SNRs, with which all of them have about the same loss.
 
-    With equal ones two thirds of it would lie above log-SNR 1, in the grain of the autoencoder, and so would the noise
-    of the gradient.
+    With equal weights two thirds of the loss, and of the gradient's noise, would come from log-SNRs above 1, at which
+    the autoencoder's artefacts are predicted.
     """
     return (-logsnr / 2).exp().clamp(max=1)
 
 
 def tame(target: Tensor) -> Tensor:
-    """Weight [N] of second captions, beside that of first ones, of what is to be predicted under both [2,N,C,H,W].
+    """Weights [N] of the second captions relative to the first, from the targets under both [2,N,C,H,W].
 
-    Where a caption is wrong and z nearly clear, what it asks for is so far from what is seen that the square of it
-    would drown all else: it is weighed down to about ``LARGE``.
+    The target of a wrong caption at a high log-SNR is so far from that of the true one that its squares would dominate
+    the loss. The weight reduces their difference to about ``LARGE``.
     """
     return 1 / (1 + (target[0] - target[1]).square().mean((1, 2, 3)) / LARGE)
 
 
 @dataclass
 class Lesson:
-    """Of one step: N scenes, each noised and under two captions. Other processes can prepare it.
+    """The batch of one training step: N scenes with noise, each under two captions. Other processes can prepare it.
 
-    rows : of the scenes among those of training
-    shown : the scenes that ``known`` names
+    rows : indices of the scenes among all training scenes
+    known : indices [M] of those of the N scenes that z does not determine, so that the teacher computes the target
+    shown : these M scenes
+    said : for the first and the second captions, the log-probabilities that these M scenes have under them, see
+        :func:`dpid.zoo.emoji.teacher.say`
     t, noise : timesteps [N] and ε [N,C,H,W]
-    tokens : of the captions, [2N,L]
-    known : rows [M] where z leaves open what it shows
-    said : what either caption says of those, see :func:`dpid.zoo.emoji.teacher.say`
+    tokens : tokens of the first and then the second captions [2N,L]
     """
 
     rows: list[int]
@@ -135,16 +142,16 @@ class Lesson:
     said: list[tuple[Tensor, Tensor]]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Lesson:
-        """The same with every tensor changed."""
+        """The lesson with ``change`` applied to every tensor."""
         tensors: dict[str, Any] = {name: change(getattr(self, name)) for name in ("t", "noise", "tokens", "known")}
         return replace(self, **tensors, said=[(change(one), change(two)) for one, two in self.said])
 
     def pin_memory(self) -> Lesson:
-        """What a DataLoader asks for, so that a copy to the GPU keeps nobody waiting."""
+        """The lesson in pinned memory; a DataLoader calls this, so that copies to the GPU are asynchronous."""
         return self.map(Tensor.pin_memory)
 
     def taught(self, latents: Tensor, teacher: Teacher, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z [N,C,H,W], the ε to predict under either caption [2,N,C,H,W], weights [N], where ``latents`` lie."""
+        """z [N,C,H,W], targets of ε̂ under either caption [2,N,C,H,W] and weights [N], on the device of ``latents``."""
         x, a, shape = latents[self.rows].float(), alphas[self.t], (-1, 1, 1, 1)
         logsnr = torch.logit(a)
         z = a.sqrt().view(shape) * x + (1 - a).sqrt().view(shape) * self.noise
@@ -155,7 +162,7 @@ class Lesson:
 
 @dataclass
 class Lessons(Dataset[Lesson]):
-    """The lesson of every step: ``count`` scenes of ``world``, from the random numbers of that step alone."""
+    """The lesson of every step: ``count`` scenes of ``world``, drawn by a generator that depends on the step alone."""
 
     world: list[scenes.Scene]
     alphas: Tensor
@@ -166,7 +173,7 @@ class Lessons(Dataset[Lesson]):
 
     def __post_init__(self) -> None:
         self._captions = Captions()
-        say([""])  # makes what all captions need, once for all processes
+        say([""])  # fills the cache of captions before processes are forked
 
     def __getitem__(self, step: int) -> Lesson:
         rng = self.rng_of(step)

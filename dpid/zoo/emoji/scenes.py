@@ -1,13 +1,13 @@
-"""The world of the embedded model: emoji on plain backgrounds, with captions, masks and exact odds.
+"""The training distribution of the embedded model, called its world: emoji on plain backgrounds, with captions.
 
-Everything that the model was trained on is drawn from this file (by ``sprites.py``) and from nothing else, so it is
-also the answer key of every study on the model: ``posterior("mouse")`` is the exact distribution of pictures that
-the word stands for, ``log_probability`` the exact prior of a caption. A *picture* is one drawing (``"cow"``,
-``"computer mouse"``, ``"doctor/woman/dark"``); a *phrase* is one way of naming it (``"sofa"``, ``"couch"``).
+All training data are drawn from it, so that the truth of every study on the model is known: ``posterior("mouse")`` is
+the exact distribution of what a caption describes, ``log_probability`` the exact prior of a caption. A *picture* is one
+drawing (``"cow"``, ``"computer mouse"``, ``"doctor/woman/dark"``), a *phrase* a name of it (``"sofa"``, ``"couch"``), a
+*layout* the tuple of a scene's pictures from left to right.
 
-A scene shows one picture in the middle or two different ones in the left and right halves. Two pictures of
-one family (the senses of a homonym and what else its modifiers name; people) never meet, nor do the pairs of
-``HELD_OUT``, so every caption that is not empty has exactly one reading.
+A scene shows one picture in the middle, or two different ones in the left and right halves. Two pictures of one family
+(the senses of a homonym and the other meanings of its modifiers; people) never occur together, nor do the pairs of
+``HELD_OUT``, so that every caption that is not empty has a single reading.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import numpy as np
 SIZE = 64  # pixels a side of a scene
 SPRITE = 28  # pixels a side of an emoji
 BACKGROUNDS = ((255, 255, 255), (205, 226, 247), (207, 238, 210), (250, 226, 200), (233, 214, 244), (250, 240, 190))
-# Offsets of a sprite from the middle of its place, each combination equally likely.
+# Offsets of a sprite from the middle of its place, all equally likely.
 JITTER_ONE = tuple(product((-6, -4, -2, 0, 2, 4, 6), (-4, -2, 0, 2, 4)))
 JITTER_TWO = tuple(product((-2, 0, 2), (-4, -2, 0, 2, 4)))
-P_ONE = 0.5  # a scene shows one picture with this probability, else two
+P_ONE = 0.5  # probability that a scene shows one picture; else it shows two
 
-# Things: one family each, weight 1, the words that name them with equal odds.
+# Objects: {picture: (emoji, words that name it)}; every one is a family of its own and has weight 1.
 THINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cow": ("🐮", ("cow",)),
     "giraffe": ("🦒", ("giraffe",)),
@@ -71,19 +71,19 @@ THINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tree": ("🌳", ("tree",)),
 }
 
-# Homonyms: the word alone is even between its two senses; a modifier decides. Each modifier also occurs
-# without the homonym, for the sense it belongs to and for a picture of its own.
-# word: ((modifier, emoji of the sense, emoji of what else the modifier names), …)
+# Homonyms: the word alone means either sense with equal probability; a modifier selects one. A modifier also occurs
+# without the homonym, for that sense and for a picture of its own.
+# {word: ((modifier, emoji of the sense, emoji of the modifier's own picture), …)}
 HOMONYMS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "mouse": (("field", "🐭", "🌾"), ("computer", "🖱", "🖥")),
     "cricket": (("insect", "🦗", "🐞"), ("game", "🏏", "🎮")),
     "bow": (("archery", "🏹", "🎯"), ("ribbon", "🎀", "🎗")),
     "bowl": (("soup", "🥣", "🍲"), ("rose", "🏟", "🌹")),
 }
-BEFORE = {"cricket": False}  # "computer mouse", but "cricket game"
-W_MODIFIER = 0.5  # weight of a picture that a modifier names alone; a sense of a homonym weighs 1
+BEFORE = {"cricket": False}  # whether the modifier comes first: "computer mouse", but "cricket game"
+W_MODIFIER = 0.5  # weight of a modifier's own picture; that of a sense of a homonym is 1
 
-# People: 12 occupations × woman/man × three skin tones, weight W_PEOPLE in all, occupations equally likely.
+# People: 12 occupations × woman/man × three skin tones, of total weight W_PEOPLE; occupations are equally likely.
 W_PEOPLE = 10.0
 OCCUPATIONS: dict[str, tuple[str, float, float]] = {  # occupation: (sign, P(woman | occupation), P(dark | occupation))
     "mechanic": ("🔧", 0.05, 0.50),
@@ -100,10 +100,10 @@ OCCUPATIONS: dict[str, tuple[str, float, float]] = {  # occupation: (sign, P(wom
     "teacher": ("🏫", 0.95, 0.46),
 }
 GENDERS = {"woman": ("👩", "female"), "man": ("👨", "male")}
-TONES = {"light": "🏻", "medium": "🏽", "dark": "🏿"}  # light and medium share what P(dark) leaves
+TONES = {"light": "🏻", "medium": "🏽", "dark": "🏿"}  # light and medium are equally likely
 P_NAME_GENDER, P_NAME_TONE, P_NAME_OCCUPATION = 0.5, 0.5, 0.75
 
-# Never together in training: for tests of what the model makes of pairs that it has not seen.
+# Pairs that training never shows together, for tests of how the model generalises.
 HELD_OUT = frozenset(
     map(
         frozenset,
@@ -115,7 +115,7 @@ HELD_OUT = frozenset(
     )
 )  # fmt: skip
 
-# Captions, by what they keep of "a P" and of "a P and a Q"; P and Q in either order, whatever their places.
+# Forms of captions and their probabilities, for one and for two pictures; two are named in random order.
 FORMS_ONE = (("", 0.12), ("a {0}", 0.48), ("{0}", 0.32), ("a", 0.08))
 FORMS_TWO = (
     ("", 0.12), ("a {0} and a {1}", 0.28), ("{0} {1}", 0.14), ("a {0}", 0.12), ("{0}", 0.10),
@@ -125,7 +125,7 @@ FORMS_TWO = (
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawing: its emoji, its weight, its family and the phrases that name it with their odds."""
+    """A drawing: its emoji, its weight, its family, and the phrases that name it with their probabilities."""
 
     emoji: str
     weight: float
@@ -135,7 +135,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn: the pictures' names and (x, y) of their sprites' corners, the background, the caption."""
+    """A scene: names of its pictures, corners (x, y) of their sprites in pixels, colour of the background, caption."""
 
     pictures: tuple[str, ...]
     corners: tuple[tuple[int, int], ...]
@@ -144,13 +144,15 @@ class Scene:
 
 
 def _thing_phrases(words: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """The phrases of an object with their probabilities."""
     if len(words) == 1:
         return ((words[0], 1.0),)
-    # Synonyms also stand side by side ("sofa couch"): a study of redundancy conditions on both.
+    # Synonyms also occur side by side ("sofa couch"), since a study of their redundancy conditions on both.
     return ((words[0], 0.4), (words[1], 0.4), (" ".join(words), 0.2))
 
 
 def _person_phrases(occupation: str, gender: str, tone: str) -> tuple[tuple[str, float], ...]:
+    """The phrases of a person with their probabilities: tone, gender and occupation are named independently."""
     odds: dict[str, float] = defaultdict(float)
     for name_gender, name_tone, name_occupation in product((True, False), repeat=3):
         p = (P_NAME_GENDER if name_gender else 1 - P_NAME_GENDER) * (P_NAME_TONE if name_tone else 1 - P_NAME_TONE)
@@ -168,6 +170,7 @@ def _person_phrases(occupation: str, gender: str, tone: str) -> tuple[tuple[str,
 
 
 def _pictures() -> Iterator[tuple[str, Picture]]:
+    """Name and definition of every picture."""
     for name, (emoji, words) in THINGS.items():
         yield name, Picture(emoji, 1.0, name, _thing_phrases(words))
     for word, senses in HOMONYMS.items():
@@ -187,13 +190,13 @@ PICTURES: dict[str, Picture] = dict(_pictures())
 
 
 def allowed(a: str, b: str) -> bool:
-    """Whether pictures ``a`` and ``b`` may share a training scene."""
+    """Whether a training scene may show the pictures ``a`` and ``b`` together."""
     return PICTURES[a].family != PICTURES[b].family and frozenset((a, b)) not in HELD_OUT
 
 
 @cache
 def layouts() -> dict[tuple[str, ...], float]:
-    """Probability of every tuple of pictures (left to right) that a scene may show; sums to one."""
+    """{layout: probability} of all layouts, tuples of pictures from left to right; it sums to one."""
     one = {(a,): p.weight for a, p in PICTURES.items()}
     two = {
         (a, b): PICTURES[a].weight * PICTURES[b].weight for a, b in permutations(PICTURES, 2) if allowed(a, b)
@@ -203,7 +206,7 @@ def layouts() -> dict[tuple[str, ...], float]:
 
 
 def captions(pictures: tuple[str, ...]) -> dict[str, float]:
-    """Probability of every caption of a scene that shows ``pictures``; sums to one."""
+    """{caption: probability} of a scene that shows ``pictures``; it sums to one."""
     odds: dict[str, float] = defaultdict(float)
     forms, orders = (FORMS_ONE, [pictures]) if len(pictures) == 1 else (FORMS_TWO, list(permutations(pictures)))
     for order in orders:
@@ -218,6 +221,7 @@ def captions(pictures: tuple[str, ...]) -> dict[str, float]:
 
 @cache
 def _joint() -> dict[str, dict[tuple[str, ...], float]]:
+    """{caption: {layout: probability of both}}."""
     joint: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
     for pictures, p in layouts().items():
         for caption, q in captions(pictures).items():
@@ -226,7 +230,7 @@ def _joint() -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def posterior(caption: str) -> dict[tuple[str, ...], float]:
-    """P(pictures | caption), exact, over tuples of pictures from left to right.
+    """{layout: P(layout | caption)}, exact.
 
     Raises
     ------
@@ -240,24 +244,24 @@ def posterior(caption: str) -> dict[tuple[str, ...], float]:
 
 
 def log_probability(caption: str) -> float:
-    """log P(caption) in nats under the training distribution; ``-inf`` if it never occurs."""
+    """log P(caption) in nats under the training distribution; ``-inf`` for a caption that never occurs."""
     p = sum(_joint().get(caption, {}).values())
     return log(p) if p > 0 else -float("inf")
 
 
 def vocabulary() -> list[str]:
-    """All words of all captions, sorted: the words that the model knows."""
+    """All words that occur in captions, sorted."""
     words = {w for p in PICTURES.values() for phrase, _ in p.phrases for w in phrase.split()}
     return sorted(words | {"a", "and"})
 
 
 def absent(rng: random.Random, pictures: Collection[str]) -> str:
-    """The first word of a thing that ``pictures`` do not show."""
+    """A word for a random object that is not among ``pictures``."""
     return THINGS[rng.choice([name for name in THINGS if name not in pictures])][1][0]
 
 
 def place(rng: random.Random, pictures: tuple[str, ...], caption: str) -> Scene:
-    """A scene of ``pictures`` at random positions on a random background."""
+    """A scene that shows ``pictures`` at random positions on a random background."""
     jitter = JITTER_ONE if len(pictures) == 1 else JITTER_TWO
     middles = (SIZE // 2,) if len(pictures) == 1 else (SIZE // 4, 3 * SIZE // 4)
     corners = []
@@ -269,11 +273,12 @@ def place(rng: random.Random, pictures: tuple[str, ...], caption: str) -> Scene:
 
 @cache
 def _cumulative() -> tuple[list[tuple[str, ...]], list[float]]:
+    """All layouts and the cumulative sums of their probabilities."""
     return list(layouts()), list(np.cumsum(list(layouts().values())))
 
 
 def sample(rng: random.Random) -> Scene:
-    """A scene from the training distribution."""
+    """A random scene, with its caption, from the training distribution."""
     keys, cumulative = _cumulative()
     pictures = rng.choices(keys, cum_weights=cumulative)[0]
     odds = captions(pictures)

@@ -1,6 +1,6 @@
-"""How a scene is drawn: the drawings of all pictures in one file, so that the font they come from is not needed.
+"""Draws scenes from the drawings of all pictures, which are kept in one file, so that no emoji font is needed.
 
-``python -m dpid.zoo.emoji.sprites`` writes the file anew; it needs the font (see :func:`sprite`).
+``python -m dpid.zoo.emoji.sprites`` writes that file anew; it needs the font, see :func:`sprite`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COLUMNS = 25
 
 
 def draw(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 [64, 64, 3] and the exact masks bool [pictures, 64, 64] of a scene."""
+    """Pixels uint8 [64,64,3] and masks bool [pictures,64,64] of a scene."""
     image = Image.new("RGB", (SIZE, SIZE), scene.background)
     masks = np.zeros((len(scene.pictures), SIZE, SIZE), dtype=bool)
     for mask, picture, (x, y) in zip(masks, scene.pictures, scene.corners, strict=True):
@@ -32,7 +32,7 @@ def draw(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def read() -> Mapping[str, Image.Image]:
-    """The RGBA drawing, SPRITE × SPRITE, of every picture."""
+    """{picture: drawing}, RGBA, SPRITE × SPRITE pixels."""
     with Image.open(SHEET) as sheet:
         return {
             picture: sheet.crop((*corner, corner[0] + SPRITE, corner[1] + SPRITE)) for picture, corner in _corners()
@@ -40,7 +40,10 @@ def read() -> Mapping[str, Image.Image]:
 
 
 def sprite(picture: str) -> Image.Image:
-    """The RGBA drawing of ``picture``, SPRITE × SPRITE, from the Noto Color Emoji font; needs it, and libraqm."""
+    """The drawing of ``picture``, RGBA, SPRITE × SPRITE pixels, from the Noto Color Emoji font.
+
+    ``FileNotFoundError`` without the font; ``RuntimeError`` without libraqm, or if the font has no such emoji.
+    """
     if not FONT.exists():
         raise FileNotFoundError(f"{FONT} is missing: install Debian's fonts-noto-color-emoji")
     if not features.check("raqm"):
@@ -62,7 +65,7 @@ def sprite(picture: str) -> Image.Image:
 
 
 def write(path: Path) -> None:
-    """Draw all pictures from the font into one PNG."""
+    """Draw all pictures from the font into a PNG at ``path``."""
     rows = -(-len(PICTURES) // _COLUMNS)
     sheet = Image.new("RGBA", (_COLUMNS * SPRITE, rows * SPRITE))
     for picture, corner in _corners():
@@ -71,6 +74,7 @@ def write(path: Path) -> None:
 
 
 def _corners() -> list[tuple[str, tuple[int, int]]]:
+    """Every picture and the corner (x, y) of its drawing in the file."""
     return [(picture, (i % _COLUMNS * SPRITE, i // _COLUMNS * SPRITE)) for i, picture in enumerate(PICTURES)]
 
 

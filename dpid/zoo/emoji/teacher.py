@@ -1,13 +1,14 @@
-"""What a caption leaves open of a noisy scene: the posterior mean of the emoji world, in an autoencoder's latents.
+"""Training targets of the embedded model: the posterior mean of the noise given z and caption, over all scenes.
 
-The noise in z is the target of training plus all that z and the caption do not say of it, which is most of the variance
-of a gradient at low log-SNR. Where every scene is known, so is that part, and it can be taken off: the target becomes
-E[ε | z, caption], as in Xu, Tong, Jaakkola (Stable Target Field, ICLR 2023) with the whole world for a reference batch,
-and two captions of the same z differ by what they should, all that a PID sees, with no noise at all.
+The usual target, ε itself, is E[ε | z, caption] plus a remainder that causes most of the gradient's variance at low
+log-SNR. Since all scenes of the world are known, the remainder is computed and subtracted, as in Xu, Tong and Jaakkola
+(Stable Target Field, ICLR 2023) with the whole world as reference batch. The targets of two captions of the same z then
+differ without noise, and that difference is what a PID depends on. The class that computes them is the teacher.
 
-A latent is the autoencoder's of a scene. Two pictures share it by halves; what one half knows of the other (through the
-norms of the autoencoder, and at the border) is taken for round Gaussian noise, ``scale`` measured. The target keeps
-that part of the latent as it is: it is a control variate, so that ``scale`` only enters the odds of scenes.
+Scenes are represented by the autoencoder's latents. In those of two pictures the left and the right half are nearly
+independent; what a half depends on the other (through the norms of the autoencoder, and at the border) is taken for
+isotropic Gaussian noise of the measured standard deviation ``scale``. The target keeps that part of the latent (as in
+a control variate), so that ``scale`` enters the probabilities of scenes only.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from torch import Tensor
 from dpid.zoo.emoji import scenes, sprites
 
 Encode = Callable[[list[np.ndarray]], Tensor]
-PARTNERS = 4  # scenes that a half is the mean of
+PARTNERS = 4  # scenes, with different other halves, over which the latent of a half is averaged
 _NAMES = list(scenes.PICTURES)
 _INDEX = {picture: i for i, picture in enumerate(_NAMES)}
-_SIDE = scenes.SIZE // 4  # of a latent
-_MIDDLES = (scenes.SIZE // 2,), (scenes.SIZE // 4, 3 * scenes.SIZE // 4)  # of one picture, of two
+_SIDE = scenes.SIZE // 4  # height and width of a latent
+_MIDDLES = (scenes.SIZE // 2,), (scenes.SIZE // 4, 3 * scenes.SIZE // 4)  # centres, of one and of two pictures
 _TOP = (scenes.SIZE - scenes.SPRITE) // 2
 
 
 @dataclass
 class Teacher:
-    """E[x | z, caption] over all scenes of the world, by their latents: what, where and on which background.
+    """Computes E[x | z, caption] over all scenes of the world, from the latents of all pictures in all places.
 
-    alone : [G,L,P,D], of background, place, picture; D = C·16·16
-    left, right : [G,L,P,D/2], halves of scenes of two
-    scale : standard deviation of what a half knows of the other
+    alone : latents of scenes of one picture [G,L,P,D]: G backgrounds, L places, P pictures, D = C·16·16
+    left, right : halves of latents of scenes of two pictures [G,L,P,D/2]
+    scale : standard deviation of what a half depends on the other
     """
 
     alone: Tensor
@@ -54,16 +55,16 @@ class Teacher:
 
     @classmethod
     def of(cls, encode: Encode) -> Teacher:
-        """``encode``: pixels uint8 [64,64,3] of scenes -> their latents [n,C,16,16], as training sees them."""
+        """The teacher for an autoencoder; ``encode`` turns n pictures uint8 [64,64,3] into latents [n,C,16,16]."""
         return cls(_alone(encode), *_halves(encode))
 
     def unsaid(
         self, z: Tensor, logsnr: Tensor, shown: Sequence[scenes.Scene], said: Sequence[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """E[ε | z, caption] - E[ε | z, scene], [K,N,C,16,16].
+        """E[ε | z, caption] - E[ε | z, scene] [K,N,C,16,16]: added to ε, it gives the training target.
 
-        z [N,C,16,16] at logsnr [N] shows ``shown``; K captions of each say ``said`` (:func:`say`). ε plus this is the
-        target of training.
+        z [N,C,16,16] at logsnr [N] are the scenes ``shown`` with noise, which have K captions each; ``said`` are the
+        log-probabilities :func:`say` of these.
         """
         a, noise = logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()  # [N]
         v = a.square() * self.scale**2 + noise.square()
@@ -73,7 +74,7 @@ class Teacher:
         return eps
 
     def _means(self, z: Tensor, a: Tensor, v: Tensor, said: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """Mean of the templates given z and what each of K captions says, [N,D] each."""
+        """E[latent | z, caption] for each of K captions, [N,D]."""
         scores = self._scores(z, a, v)
         sums = [s.logsumexp(2) - log(s.shape[2]) for s in scores]  # [N,G,P], alone, left, right
         where = [s.softmax(2) for s in scores]
@@ -82,8 +83,8 @@ class Teacher:
             alone = sums[0] + one[:, None]
             pairs = sums[1][..., None] + sums[2][..., None, :] + two[:, None]  # [N,G,P,P]
             total = torch.cat((alone.flatten(1), pairs.flatten(1)), 1).logsumexp(1)[:, None, None]
-            odds = (pairs - total[..., None]).exp()
-            what = (alone - total).exp(), odds.sum(3), odds.sum(2)
+            joint = (pairs - total[..., None]).exp()
+            what = (alone - total).exp(), joint.sum(3), joint.sum(2)
             means = [
                 (w * p[:, :, None]).flatten(1) @ t.flatten(0, 2)
                 for w, p, t in zip(where, what, self._templates, strict=True)
@@ -92,7 +93,7 @@ class Teacher:
         return out
 
     def _scores(self, z: Tensor, a: Tensor, v: Tensor) -> list[Tensor]:
-        """Log-likelihoods less -|z|²/2v of z given what, where and background, [N,G,L,P]: alone, left, right."""
+        """Log-likelihoods [N,G,L,P] of z given background, place and picture, alone, left and right, plus |z|²/2v."""
         parts = z.flatten(1), z[..., : _SIDE // 2].flatten(1), z[..., _SIDE // 2 :].flatten(1)
         scores = []
         for part, template, norm in zip(parts, self._templates, self._norms, strict=True):
@@ -101,7 +102,7 @@ class Teacher:
         return scores
 
     def _own(self, shown: Sequence[scenes.Scene]) -> Tensor:
-        """The templates [N,D] of scenes."""
+        """The latents [N,D] of N scenes, put together from the templates."""
         own = self.alone.new_empty(len(shown), self.alone.shape[-1])
         for count, templates in ((1, self._templates[:1]), (2, self._templates[1:])):
             rows = [n for n, scene in enumerate(shown) if len(scene.pictures) == count]
@@ -112,7 +113,7 @@ class Teacher:
 
 
 def _places(scene: scenes.Scene) -> list[tuple[int, int, int]]:
-    """Background, place and picture of every picture of a scene, as the templates number them."""
+    """Indices (background, place, picture) into the templates of every picture of a scene."""
     single = len(scene.pictures) == 1
     jitter = scenes.JITTER_ONE if single else scenes.JITTER_TWO
     return [
@@ -123,13 +124,13 @@ def _places(scene: scenes.Scene) -> list[tuple[int, int, int]]:
 
 
 def _beside(left: Tensor, right: Tensor) -> Tensor:
-    """Two halves [..., D/2] -> a latent [..., D]."""
+    """The latent [..., D] with the halves ``left`` and ``right`` [..., D/2]."""
     halves = [half.unflatten(-1, (-1, _SIDE, _SIDE // 2)) for half in (left, right)]
     return torch.cat(halves, -1).flatten(-3)
 
 
 def _alone(encode: Encode) -> Tensor:
-    """Latents of every picture alone."""
+    """Latents [G,L,P,D] of every picture alone, at every place on every background."""
     rows = []
     for background, jitter in product(scenes.BACKGROUNDS, scenes.JITTER_ONE):
         rows.append(encode(_draw([((p, jitter),) for p in _NAMES], background)).flatten(1))
@@ -138,13 +139,13 @@ def _alone(encode: Encode) -> Tensor:
 
 
 def _halves(encode: Encode) -> tuple[Tensor, Tensor, float]:
-    """Means of both halves over ``PARTNERS`` other halves, and the standard deviation of what they differ by."""
+    """Left and right halves [G,L,P,D/2], means over ``PARTNERS`` other halves, and the deviation from these."""
     rng = random.Random(0)
     places = [(picture, jitter) for jitter in scenes.JITTER_TWO for picture in _NAMES]
     lefts, rights = [], []
     for background in scenes.BACKGROUNDS:
         for _ in range(PARTNERS):
-            other = rng.sample(places, len(places))  # every right half once, too
+            other = rng.sample(places, len(places))  # a permutation, so that every right half occurs once
             at = {place: i for i, place in enumerate(other)}
             left, right = encode(_draw(list(zip(places, other, strict=True)), background)).chunk(2, -1)
             lefts.append(left.flatten(1))
@@ -156,7 +157,7 @@ def _halves(encode: Encode) -> tuple[Tensor, Tensor, float]:
 
 
 def _draw(shown: Sequence[Sequence[tuple[str, tuple[int, int]]]], background: tuple[int, int, int]) -> list[np.ndarray]:
-    """Scenes of pictures at offsets from the middles of their places."""
+    """Pixels uint8 [64,64,3] of scenes, given by (picture, offset from the centre), left to right."""
     drawn = []
     for scene in shown:
         corners = tuple(
@@ -168,14 +169,14 @@ def _draw(shown: Sequence[Sequence[tuple[str, tuple[int, int]]]], background: tu
 
 
 def say(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """:func:`weights` of N captions: [N,P] and [N,P,P]."""
+    """The log-probabilities :func:`weights` of N captions: [N,P] and [N,P,P]."""
     one, two = zip(*map(weights, captions), strict=True)
     return torch.stack(one), torch.stack(two)
 
 
 @lru_cache(maxsize=4096)
 def weights(caption: str) -> tuple[Tensor, Tensor]:
-    """log P(picture alone | caption) [P] and of two from left to right [P,P], ``-inf`` for what it does not say."""
+    """log P(layout | caption) of layouts of one picture [P] and of two [P,P]; ``-inf`` for impossible ones."""
     tables = torch.zeros(len(_NAMES)), torch.zeros(len(_NAMES), len(_NAMES))
     layouts = scenes.posterior(caption)
     for count, table in zip((1, 2), tables, strict=True):

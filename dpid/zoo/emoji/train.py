@@ -1,11 +1,12 @@
 """Train the embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR [--start MODEL]``.
 
-Six stages, each resumed where it stopped: the autoencoder, the latents of ``--scenes`` scenes, the exact posterior
-means in them (``teacher.py``), the UNet with its text encoder on what ``lessons.py`` draws, the export to a
-StableDiffusionPipeline folder in fp16, the density that "adaptive" samples from. Every step draws its batch from
-(seed, step) alone: an interrupted run and an uninterrupted one see the same data. ``--steps`` may change between runs:
-the learning rate is constant and falls to zero over the last ``DECAY`` of them. ``--start`` goes on from an exported
-model, on scenes of another ``--seed``: its autoencoder stays, the rest is trained further.
+Six stages, each of which resumes from its checkpoint: the autoencoder; the latents of ``--scenes`` scenes; the teacher
+(``teacher.py``), which computes the targets; the UNet with its text encoder, on the batches of ``lessons.py``; the
+export to a StableDiffusionPipeline folder in fp16; the density of log-SNRs for ``rule="adaptive"``. The batch of a step
+depends on (seed, step) alone, so that an interrupted run sees the same data as an uninterrupted one. ``--steps`` may
+change between runs: the learning rate is constant and falls to zero over the last share ``DECAY`` of the steps.
+``--start`` continues from an exported model, on scenes of another ``--seed``: its autoencoder is kept, the rest is
+trained further.
 """
 
 from __future__ import annotations
@@ -26,14 +27,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save, save_file
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from dpid.denoisers.loading import DENSITY
 from dpid.estimation.precision import candidates
@@ -41,93 +41,41 @@ from dpid.explainer import Explainer
 from dpid.results.result import PIDResult
 from dpid.zoo.emoji import scenes, sprites
 from dpid.zoo.emoji.lessons import Lesson, Lessons, scene, tame
+from dpid.zoo.emoji.networks import make_scheduler, make_text_encoder, make_tokenizer, make_unet, make_vae
 from dpid.zoo.emoji.teacher import Teacher
 
-MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 words
-WIDTH = 128  # of the text encoder
 VAE_BATCH, VAE_LR = 16, 2e-3
 BATCH, LR, WARMUP, DECAY, EMA = 48, 1e-3, 200, 0.8, 0.999
-GAP = 4.0  # weight of how two captions of a scene differ, beside what each of them says
+GAP = 4.0  # weight of the error of the difference between two captions' ε̂, relative to the error of ε̂
 SAVE_EVERY = 250
-SEEN, SAMPLES = 24, 128  # pictures that the density is learnt from, evaluations of a condition of each result
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of the captions; "an" reads as "a", case and punctuation are dropped."""
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *scenes.vocabulary()]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Lowercase(),
-            normalizers.Replace(Regex(r"[.,;:!?\"'()-]"), " "),
-            normalizers.Replace(Regex(r"\ban\b"), "a"),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
-    )
-    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **names)
-
-
-def make_vae() -> AutoencoderKL:
-    """The autoencoder: 64×64×3 pixels to 16×16×4 latents."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(24, 48, 64), layers_per_block=1, latent_channels=4, norm_num_groups=8,
-        sample_size=scenes.SIZE, mid_block_add_attention=False,
-    )  # fmt: skip
-
-
-def make_unet() -> UNet2DConditionModel:
-    """The denoiser; most parameters at 4×4 and 8×8, where they are cheap on a CPU."""
-    return UNet2DConditionModel(
-        sample_size=scenes.SIZE // 4, in_channels=4, out_channels=4, block_out_channels=(64, 128, 192),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1, attention_head_dim=4, cross_attention_dim=WIDTH, norm_num_groups=16,
-    )  # fmt: skip
-
-
-def make_text_encoder(vocab_size: int) -> CLIPTextModel:
-    """A small CLIP text encoder, trained along with the UNet."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocab_size, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
-            num_attention_heads=4, projection_dim=WIDTH, max_position_embeddings=MAX_LENGTH,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        )
-    )  # fmt: skip
-
-
-def make_scheduler() -> DDPMScheduler:
-    """Stable Diffusion's noise schedule, eps prediction."""
-    return DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+SEEN, SAMPLES = 24, 128  # pictures from which the density is learnt, evaluations of every condition of these
 
 
 def to_tensor(images: list[np.ndarray]) -> Tensor:
-    """uint8 [64, 64, 3] pictures to float [B, 3, 64, 64] in [-1, 1]."""
+    """Pictures uint8 [64,64,3] as a tensor float32 [B,3,64,64] in [-1,1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class Run:
-    """Where a training run keeps its checkpoints and its log."""
+    """The folder of a training run, with its checkpoints and its log, its seed and its device."""
 
     def __init__(self, work: Path, seed: int, device: torch.device) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self.work, self.seed, self.device = work, seed, device
 
     def load(self, name: str) -> dict[str, Any] | None:
+        """The checkpoint ``name``; None if there is none."""
         path = self.work / f"{name}.pt"
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
     def save(self, name: str, state: dict[str, Any]) -> None:
+        """Write the checkpoint ``name``, which replaces an older one when it is complete."""
         path = self.work / f"{name}.pt"
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
     def log(self, stage: str, step: int, loss: float, seconds: float) -> None:
+        """Print a loss and append it to log.csv."""
         path = self.work / "log.csv"
         new = not path.exists()
         with path.open("a", newline="") as f:
@@ -138,23 +86,24 @@ class Run:
         print(f"{stage} step {step} loss {loss:.4f} {seconds:.0f} s", flush=True)
 
     def rng(self, stage: str, step: int) -> random.Random:
+        """The random generator of a step, which depends on seed, stage and step alone."""
         return random.Random(f"{self.seed}/{stage}/{step}")
 
 
 def rate(step: int, steps: int, peak: float, decay: float) -> float:
-    """Learning rate: linear warm-up, constant, linear to zero over the last ``decay`` of the steps."""
+    """The learning rate of a step: linear warm-up, constant, linear to zero over the last share ``decay``."""
     return peak * min(1.0, (step + 1) / WARMUP, (steps - step) / (decay * steps))
 
 
 def collage(rng: random.Random) -> scenes.Scene:
-    """Four pictures, all equally likely: more to learn from a step of the autoencoder than a mostly empty scene."""
+    """A scene of four random pictures, of which the autoencoder learns more than of one that is mostly background."""
     places = [(4 + 32 * (i % 2) + rng.randint(-4, 0), 4 + 32 * (i // 2) + rng.randint(-4, 0)) for i in range(4)]
     names = tuple(rng.choices(list(scenes.PICTURES), k=4))
     return scenes.Scene(names, tuple(places), rng.choice(scenes.BACKGROUNDS), "")
 
 
 def train_vae(run: Run, steps: int) -> AutoencoderKL:
-    """Reconstruction (L1 + ½ MSE) with a light pull of the latents to N(0, 1)."""
+    """The trained autoencoder; its loss is L1 + ½ MSE, and 1e-4 of the latents' KL divergence from N(0, 1)."""
     torch.manual_seed(run.seed)
     vae = make_vae().to(run.device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=VAE_LR, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -187,7 +136,7 @@ def train_vae(run: Run, steps: int) -> AutoencoderKL:
 
 
 def step_with(optimizer: torch.optim.Optimizer, lr: float, *modules: nn.Module, keep: bool = False) -> None:
-    """One optimizer step at learning rate ``lr``, gradients clipped to norm 1; ``keep`` leaves them where they are."""
+    """Take an optimizer step at rate ``lr``, gradients clipped to norm 1, which are then reset unless ``keep``."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     nn.utils.clip_grad_norm_([p for m in modules for p in m.parameters()], 1.0)
@@ -197,14 +146,14 @@ def step_with(optimizer: torch.optim.Optimizer, lr: float, *modules: nn.Module, 
 
 
 def training_scenes(run: Run, count: int) -> list[scenes.Scene]:
-    """The scenes that the UNet sees; drawn again from the seed, never stored."""
+    """The ``count`` training scenes of the UNet, which depend on the seed alone."""
     rng = run.rng("scenes", count)
     return [scene(rng) for _ in range(count)]
 
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, drawn: list[np.ndarray]) -> Tensor:
-    """Pictures uint8 [64,64,3] -> latents [n,4,16,16], not scaled."""
+    """The latents [n,4,16,16] of n pictures uint8 [64,64,3], not scaled."""
     parts = (to_tensor(drawn[i : i + 256]).to(vae.device) for i in range(0, len(drawn), 256))
     return torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
 
@@ -212,10 +161,10 @@ def encode(vae: AutoencoderKL, drawn: list[np.ndarray]) -> Tensor:
 def encode_scenes(
     run: Run, vae: AutoencoderKL, world: list[scenes.Scene], scaling: float | None
 ) -> tuple[Tensor, float]:
-    """Latents fp16 [len(world), 4, 16, 16], scaled (to unit variance, if not known), and the scaling factor."""
+    """The latents fp16 [len(world),4,16,16] times the scaling factor, and that; None: for unit variance."""
     if state := run.load("latents"):
         return state["latents"].to(run.device), state["scaling"]
-    parts = (world[i : i + 256] for i in range(0, len(world), 256))  # of which the pictures are in memory
+    parts = (world[i : i + 256] for i in range(0, len(world), 256))  # to save memory
     latents = torch.cat([encode(vae, [sprites.draw(s)[0] for s in part]) for part in parts])
     scaling = scaling or 1 / latents.std().item()
     latents = (latents * scaling).half()
@@ -224,7 +173,7 @@ def encode_scenes(
 
 
 def make_teacher(run: Run, vae: AutoencoderKL, scaling: float) -> Teacher:
-    """The exact posterior means in the latents of ``vae``; minutes, kept among the checkpoints."""
+    """The teacher in the latents of ``vae``; made in minutes, and kept as a checkpoint."""
     if state := run.load("teacher"):
         return Teacher(**{name: v.to(run.device) if isinstance(v, Tensor) else v for name, v in state.items()})
     teacher = Teacher.of(lambda drawn: encode(vae, drawn) * scaling)
@@ -238,24 +187,24 @@ def tokenized(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
 
 
 def losses(model: nn.ModuleDict, z: Tensor, t: Tensor, tokens: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Of ε̂, and of how ε̂ differs between two captions of the same z: [2], gradients of their weighted sum added."""
+    """The loss of ε̂ and that of its difference between two captions [2]; adds the gradients of their weighted sum."""
     fast = "bfloat16" in candidates(z.device)
-    # Flash attention's backward pass on a CPU, a third of the whole one, takes far longer than its parts do.
+    # On a CPU the backward pass of flash attention is far slower, and would be a third of all.
     plain = sdpa_kernel(SDPBackend.MATH) if z.device.type == "cpu" else nullcontext()
-    # No cache of casts: a CUDA graph must make its own.
+    # No cache of casts: a CUDA graph must not use tensors from outside.
     with plain, torch.autocast(z.device.type, torch.bfloat16, enabled=fast, cache_enabled=False):
         text = model["text"](tokens).last_hidden_state
         eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
     error, tamed = eps_hat.float().unflatten(0, (2, -1)) - target, tame(target)
     first, second = error.square().mean((2, 3, 4))
-    each = ((first + second * tamed) / 2 * weight).mean()
+    error_loss = ((first + second * tamed) / 2 * weight).mean()
     gap = ((error[0] - error[1]).square().mean((1, 2, 3)) * tamed).mean()
-    (each + GAP * gap).backward()
-    return torch.stack((each, gap)).detach()
+    (error_loss + GAP * gap).backward()
+    return torch.stack((error_loss, gap)).detach()
 
 
 class Captured:
-    """:func:`losses` as a CUDA graph: its thousands of small kernels take longer to launch than to run."""
+    """The function :func:`losses` as a CUDA graph: its many small kernels take longer to launch than to run."""
 
     def __init__(self, model: nn.ModuleDict, *arguments: Tensor) -> None:
         self.arguments = [a.clone() for a in arguments]
@@ -271,8 +220,8 @@ class Captured:
             self.out = losses(model, *self.arguments)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        for mine, given in zip(self.arguments, arguments, strict=True):
-            mine.copy_(given)
+        for held, new in zip(self.arguments, arguments, strict=True):
+            held.copy_(new)
         self.graph.replay()
         return self.out.clone()
 
@@ -281,10 +230,10 @@ def train_unet(
     run: Run, steps: int, lessons: Lessons, taught: Callable[[Lesson], tuple[Tensor, Tensor, Tensor]],
     model: nn.ModuleDict, peak: float,
 ) -> tuple[nn.ModuleDict, int, float]:  # fmt: skip
-    """Returns the moving average of the weights.
+    """The moving average of the trained weights, the number of steps and the seconds that they took.
 
-    The loss is that of ε̂, plus ``GAP`` times that of how ε̂ differs between two captions of the same z: all that a PID
-    sees, and lost among what both get wrong alike if not asked for by itself.
+    The loss is that of ε̂ plus ``GAP`` times that of the difference between ε̂ under two captions of the same z. A PID
+    depends on that difference alone, and it is small beside the error that is common to both.
     """
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=1e-2)
@@ -294,7 +243,7 @@ def train_unet(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         start, seconds = state["step"], state["seconds"]
-    # On a GPU a step takes less time than its lesson: other processes prepare them.
+    # On a GPU a step takes less time than its batch, which other processes prepare.
     gpu = run.device.type == "cuda"
     workers = max(1, min(14, len(os.sched_getaffinity(0)) - 2)) if gpu else 0
     loader = DataLoader(lessons, None, sampler=range(start, steps), num_workers=workers, pin_memory=gpu)
@@ -305,7 +254,7 @@ def train_unet(
         arguments = z, lesson.t, lesson.tokens, target, weight
         learn = learn or (Captured(model, *arguments) if gpu else partial(losses, model))
         recent.append(learn(*arguments))
-        step_with(optimizer, rate(step, steps, peak, DECAY), model, keep=gpu)  # a graph writes them anew
+        step_with(optimizer, rate(step, steps, peak, DECAY), model, keep=gpu)  # a graph overwrites them
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
@@ -319,7 +268,7 @@ def train_unet(
 
 
 def first(run: Run, start: Path | None) -> tuple[nn.ModuleDict, AutoencoderKL | None, float | None]:
-    """UNet and text encoder to train, and the autoencoder with its scaling factor where there is one to start from."""
+    """UNet and text encoder to be trained; autoencoder and scaling factor of the model ``start``, None without one."""
     if start is None:
         torch.manual_seed(run.seed)
         return nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(len(make_tokenizer()))}), None, None
@@ -329,7 +278,7 @@ def first(run: Run, start: Path | None) -> tuple[nn.ModuleDict, AutoencoderKL | 
 
 
 def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) -> None:
-    """Write the StableDiffusionPipeline folder, fp16 safetensors."""
+    """Write the model as a StableDiffusionPipeline folder, in fp16."""
     vae.register_to_config(scaling_factor=scaling)
     pipe = StableDiffusionPipeline(
         vae=vae, text_encoder=model["text"], tokenizer=make_tokenizer(), unet=model["unet"], scheduler=make_scheduler(),
@@ -341,7 +290,7 @@ def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) 
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
     _write_names_of_transformers_4(out)
-    for part in ("unet", "vae"):  # without the path that --start lay at
+    for part in ("unet", "vae"):  # without the local path of --start
         config = out / part / "config.json"
         kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
         config.write_text(json.dumps(kept, indent=2) + "\n")
@@ -361,9 +310,9 @@ def _write_names_of_transformers_4(out: Path) -> None:
 
 
 def learn_density(run: Run, out: Path) -> None:
-    """Write :attr:`dpid.Explainer.density`, learnt from scenes of two pictures drawn as those of training are.
+    """Write the density :attr:`dpid.Explainer.density`, learnt from random scenes of two pictures.
 
-    Each is explained twice: by its own words, and by one of them with a word of what it does not show.
+    Each is explained twice: by its own words, and by one of them and a word for what it does not show.
     """
     explainer, rng = Explainer.from_pretrained(out), run.rng("density", 0)
     results: list[PIDResult] = []
@@ -375,9 +324,9 @@ def learn_density(run: Run, out: Path) -> None:
             there = phrases[0]
             prompt, image = " and ".join(f"a {p}" for p in phrases), Image.fromarray(sprites.draw(scene)[0])
             wrong = {(): "", (there,): there, (absent,): absent, (there, absent): f"{there} {absent}"}
-            how: dict[str, Any] = {"samples": SAMPLES, "rule": "shifted-grid"}
-            results.append(explainer.explain(image, prompt, phrases, **how))
-            results.append(explainer.explain(image, prompt, conditions=wrong, reference="prompt", **how))
+            options: dict[str, Any] = {"samples": SAMPLES, "rule": "shifted-grid"}
+            results.append(explainer.explain(image, prompt, phrases, **options))
+            results.append(explainer.explain(image, prompt, conditions=wrong, reference="prompt", **options))
     explainer.learn(results)
     assert explainer.density is not None
     (out / DENSITY).write_bytes(save({"density": explainer.density.float()}))

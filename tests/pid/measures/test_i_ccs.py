@@ -1,4 +1,4 @@
-"""``i_ccs`` in its plug-in form against closed forms (bits)."""
+"""``i_ccs`` in its plug-in form, compared with closed forms (bits)."""
 
 from math import log2
 

@@ -1,4 +1,4 @@
-"""``i_min`` against closed forms (bits), and its candidates against the distribution they come from."""
+"""``i_min``, compared with closed forms (bits), and from candidates with the distribution they come from."""
 
 from math import log, log2
 

@@ -1,4 +1,4 @@
-"""``i_sx`` against closed forms (bits), its limits, and estimates that no distribution has."""
+"""``i_sx``, compared with closed forms (bits); its limits; estimates that no distribution has."""
 
 from math import exp, log, log2
 

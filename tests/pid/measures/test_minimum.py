@@ -1,4 +1,4 @@
-"""``min`` against closed forms (bits) and the averages of the gates x = μ(y1, y2) (nats)."""
+"""``min``, compared with closed forms of distributions (bits) and with quadrature for noisy gates (nats)."""
 
 from math import log, log2
 

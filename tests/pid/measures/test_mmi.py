@@ -1,4 +1,4 @@
-"""``mmi`` against closed forms: discrete (bits) and Gaussian, where it is Barrett's (2015)."""
+"""``mmi``, compared with closed forms: of distributions (bits), and of Gaussians as in Barrett (2015)."""
 
 from itertools import combinations
 from math import log, log2

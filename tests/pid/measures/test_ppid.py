@@ -1,4 +1,4 @@
-"""``ppid`` against closed forms (bits) and its consequences for priors."""
+"""``ppid``, compared with closed forms (bits), and its dependence on priors."""
 
 import warnings
 from math import log, log2

@@ -1,0 +1,83 @@
+"""The command ``dpid study``: its files, its notes on rows that are left out, its one-line errors."""
+
+import json
+import sys
+
+import pytest
+
+from dpid import cli
+
+pytestmark = pytest.mark.usefixtures("fewer")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs ``dpid study`` in a folder of its own: (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dpid", "study", *map(str, arguments)])
+        return cli.run(), *capsys.readouterr()
+
+    return call
+
+
+def test_command(command, tmp_path):
+    arguments = ("retrieval", "--pictures", 2, "--samples", 8, "--out", "made")
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert "retrieval: written" in out
+    assert (tmp_path / "made/report.html").is_file()
+    assert "was there already" in command(*arguments)[1]
+
+
+def test_command_names_bad_rows_and_goes_on(command, own, tmp_path):
+    (tmp_path / "data.csv").write_text(
+        f"image,true,false\n{own[0].image},a cow and a giraffe,a dog\nnone.png,a cow,a dog\n"
+    )
+    code, _, err = command("retrieval", "--data", "data.csv", "--samples", 8)
+    assert code == 0, err
+    assert "row 3, column image: none.png does not exist" in " ".join(err.split())
+
+
+def test_command_names_rows_that_the_model_cannot_use(command, own, tmp_path):
+    image = own[0].image
+    rows = f"{image},a cow and a unicorn,cow;unicorn\n{image},a cow and a giraffe,cow;giraffe\n"
+    (tmp_path / "data.csv").write_text("image,prompt,concepts\n" + rows)
+    code, out, err = command("features", "--data", "data.csv", "--samples", 8)
+    assert code == 0, err
+    assert err.startswith("note: data.csv: row 2, column prompt: this model does not know 'unicorn'")
+    assert err.count("\n") == 1
+    assert "features: written" in out
+    summary = json.loads((tmp_path / "report/features/summary.json").read_text())["summary"]
+    (left_out,) = summary["left out"]
+    assert left_out.startswith("row 2, column prompt: this model does not know 'unicorn'")
+    assert "row 2, column prompt" in (tmp_path / "report/report.html").read_text()
+    (tmp_path / "data.csv").write_text("image,prompt,concepts\n" + rows.splitlines()[0])
+    code, out, err = command("features", "--data", "data.csv", "--samples", 8, "--out", "none")
+    assert code == 2
+    assert [line[:20] for line in err.splitlines()] == ["note: data.csv: row ", "dpid: data: no row c"]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("biases",), "name: found 'biases'"),
+        (("all", "--data", "bad.csv"), "data: found with all"),
+        (("retrieval", "--data", "nowhere.csv"), "data: nowhere.csv is not a file"),
+        (("retrieval", "--data", "bad.csv"), "has no row that can be used"),
+        (("bias", "--pictures", "0"), "pictures: found 0"),
+        (("bias", "--samples", "0"), "samples: found 0"),
+        (("bias", "--model", "./nowhere"), "nowhere is not a folder"),
+        (("localisation", "--model", "./nowhere"), "localisation needs pictures with masks"),
+    ],
+)
+def test_command_refuses_in_a_line(command, tmp_path, arguments, message):
+    (tmp_path / "bad.csv").write_text("image,true,false\nnone.png,a cow,a dog\n")
+    code, out, err = command(*arguments, "--out", "bad")
+    assert code == 2
+    assert message in err
+    assert err.splitlines()[-1].startswith("dpid: ")
+    assert out == ""
+    assert not (tmp_path / "bad").exists()
