@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def atomic_write():
+def weights():
     """The embedded model's UNet weights."""
     return load_pipeline("emoji", "cpu").unet.state_dict()
 
@@ -33,9 +33,9 @@ def rename(folder, parts, change):
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", "non_ema"])
 @pytest.mark.parametrize("parts", [("unet",), ("unet", "vae", "text_encoder")])
-def test_a_variant_alone_is_loaded(folder, whole, variant, parts):
+def test_a_variant_alone_is_loaded(folder, weights, variant, parts):
     rename(folder, parts, lambda name: name.replace(".safetensors", f".{variant}.safetensors"))
-    assert_same(load_pipeline(folder, "cpu"), whole)
+    assert_same(load_pipeline(folder, "cpu"), weights)
 
 
 def assert_same(pipe, weights):
@@ -45,18 +45,18 @@ def assert_same(pipe, weights):
     assert pipe.unet.dtype == pipe.vae.dtype == pipe.text_encoder.dtype == torch.float32
 
 
-def test_plain_weights_come_before_a_variant(folder, whole):
+def test_plain_weights_come_before_a_variant(folder, weights):
     for path in list(folder.glob("*/*.safetensors")):
         path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")).write_bytes(b"never read")
-    assert_same(load_pipeline(folder, "cpu"), whole)
+    assert_same(load_pipeline(folder, "cpu"), weights)
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])
-def test_weights_in_several_files(tmp_path, whole, variant):
+def test_weights_in_several_files(tmp_path, weights, variant):
     pipe = load_pipeline("emoji", "cpu")
     pipe.save_pretrained(tmp_path / "m", max_shard_size="300KB", variant=variant)
     assert len(list((tmp_path / "m/unet").glob("*-00001-of-*.safetensors"))) == 1
-    assert_same(load_pipeline(tmp_path / "m", "cpu"), whole)
+    assert_same(load_pipeline(tmp_path / "m", "cpu"), weights)
 
 
 def test_parts_of_different_variants(folder):

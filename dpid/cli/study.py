@@ -54,6 +54,17 @@ def _tell(problems: Sequence[Problem], path: Path, console: Console) -> None:
         console.print(f"note: {path.name}: {problem}; it is left out", style="yellow", highlight=False, soft_wrap=True)
 
 
+def _names(name: str, data: Path | None) -> list[str]:
+    """The studies that ``name`` stands for; ``ValueError`` for one that there is not, and for "all" with ``data``."""
+    from dpid.studies.runner import STUDIES
+
+    if name not in (*STUDIES, "all"):
+        raise ValueError(f"name: found {name!r}, allowed are all, {', '.join(STUDIES)}")
+    if name == "all" and data is not None:
+        raise ValueError("data: found with all, but studies need different data; run them one by one")
+    return [n for n in STUDIES if name in (n, "all")]
+
+
 def study(
     name: Annotated[str, typer.Argument(help="A study, or all.")],
     model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
@@ -85,13 +96,9 @@ def study(
     cannot be used are named and left out.
     """
     from dpid.studies.bench import Workbench
-    from dpid.studies.runner import STUDIES, write
+    from dpid.studies.runner import write
 
-    if name not in (*STUDIES, "all"):
-        raise ValueError(f"name: found {name!r}, allowed are all, {', '.join(STUDIES)}")
-    if name == "all" and data is not None:
-        raise ValueError("data: found with all, but studies need different data; run them one by one")
-    names = [n for n in STUDIES if name in (n, "all")]
+    names = _names(name, data)
     err, console = Console(stderr=True, markup=False), Console(markup=False)
     given = _data(data, images, captions, name, err)
     with writable(out), bar(err) as (progress, task):
