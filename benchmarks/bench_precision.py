@@ -14,7 +14,7 @@ import torch
 import typer
 
 import dpid
-from dpid.denoisers.fused import network
+from dpid.denoisers.fused import runner
 from dpid.denoisers.modes import PRECISIONS
 from dpid.estimation.precision import rounding_bias
 from dpid.prompts.plan import plan
@@ -45,15 +45,15 @@ def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat
     chosen = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2][:scenes]
     explainer = dpid.Explainer.from_pretrained("emoji", precision="float32")
     rows: list[dict[str, object]] = []
-    kept = network._LAST
+    kept = runner._LAST
     PRECISIONS["float64"] = torch.float64
     for precision in types.split(","):
         for variant, last in (("last in fp32", kept), ("all in", ())):
-            network._LAST = last
+            runner._LAST = last
             if precision == "float32":
                 if variant == "all in":
                     continue
-                network._LAST = ()
+                runner._LAST = ()
                 low, sign = Double(explainer.denoiser), -1  # fp64 less fp32, the other way round
             else:
                 low, sign = explainer.denoiser.at(precision), 1
@@ -74,7 +74,7 @@ def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat
                     {"case": case, "metric": "bias of i(x; both), root mean square of a pixel",
                      "value": float(pixel.square().mean().sqrt()), "unit": "nats", "n": len(pixel)},
                 ]  # fmt: skip
-    network._LAST = kept
+    runner._LAST = kept
     ledger.record("precision", rows, "emoji")
 
 

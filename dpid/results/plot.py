@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from dpid.results.drawing import Figure, literal, shortened, standard
+from dpid.results.figure_style import Figure, literal, shortened, standard
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult

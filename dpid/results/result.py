@@ -23,7 +23,7 @@ from dpid.results.metadata import Metadata
 from dpid.results.profile import Profile
 
 if TYPE_CHECKING:
-    from dpid.results.drawing import Figure
+    from dpid.results.figure_style import Figure
 
 
 def _holds_zero(interval: tuple[float, float]) -> bool:
@@ -257,7 +257,7 @@ class PIDResult(Comparable):
         The file is never incomplete; of several writers at once the last one wins. ``ValueError`` if ``path`` is a
         folder, or its folder does not exist.
         """
-        from dpid.results.saved import to_bytes
+        from dpid.results.file_format import to_bytes
 
         target = as_path(path)
         if not target.parent.is_dir():
@@ -270,7 +270,7 @@ class PIDResult(Comparable):
     @classmethod
     def load(cls, path: PathLike) -> PIDResult:
         """The result that :meth:`save` wrote to ``path``; ``ValueError`` says what is wrong with any other file."""
-        from dpid.results.saved import from_bytes
+        from dpid.results.file_format import from_bytes
 
         source = as_path(path)
         if not source.is_file():

@@ -25,7 +25,7 @@ from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.explainer import Explainer
 from dpid.prompts.plan import Subset
-from dpid.results.drawing import Figure, literal, standard
+from dpid.results.figure_style import Figure, literal, standard
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from dpid.estimation.estimators import ESTIMATORS
-from dpid.results.drawing import Figure, standard
+from dpid.results.figure_style import Figure, standard
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, spearman

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dpid.estimation.estimators import ESTIMATORS
-from dpid.results.drawing import Figure
+from dpid.results.figure_style import Figure
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.data import Masks

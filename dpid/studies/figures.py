@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dpid.results.drawing import Figure, literal, shortened, standard
+from dpid.results.figure_style import Figure, literal, shortened, standard
 from dpid.results.plot import draw_maps
 from dpid.results.result import PIDResult
 from dpid.studies.study import Row

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from dpid.estimation.estimators import ESTIMATORS
-from dpid.results.drawing import Figure
+from dpid.results.figure_style import Figure
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench

@@ -18,7 +18,7 @@ from torch.nn import functional
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.images import encode
 from dpid.prompts.plan import plan
-from dpid.results.drawing import Figure, standard
+from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench

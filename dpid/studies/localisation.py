@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.prompts.plan import plan
-from dpid.results.drawing import Figure, standard
+from dpid.results.figure_style import Figure, standard
 from dpid.results.maps import smoothed
 from dpid.results.result import PIDResult
 from dpid.studies import world

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.prompts.plan import Subset
-from dpid.results.drawing import Figure
+from dpid.results.figure_style import Figure
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, median, proportion

@@ -23,7 +23,7 @@ from dpid.files import atomic_write
 if TYPE_CHECKING:
     import pyarrow
 
-    from dpid.results.drawing import Figure
+    from dpid.results.figure_style import Figure
 
 _LOG = logging.getLogger("dpid")
 ROWS = 100  # most rows of a table that the page shows

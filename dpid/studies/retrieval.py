@@ -16,7 +16,7 @@ from dpid.images import ImageLike, encode
 from dpid.options import Options
 from dpid.pid.replicates import mean_stderr
 from dpid.prompts.plan import Plan
-from dpid.results.drawing import Figure
+from dpid.results.figure_style import Figure
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, column, grouped, proportion

@@ -16,7 +16,7 @@ from dpid.results.intervals import Estimate
 from dpid.results.result import PIDResult
 
 if TYPE_CHECKING:
-    from dpid.results.drawing import Figure
+    from dpid.results.figure_style import Figure
 
 Row = dict[str, Any]
 _RESAMPLES = 2000

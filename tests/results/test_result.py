@@ -18,18 +18,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dpid
-from dpid.results import saved
+from dpid.results import file_format
 from dpid.results.intervals import Estimate
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
 
 def to_bytes(result):
-    return saved.to_bytes(result.metadata, result._tensors(), result.to_dict())
+    return file_format.to_bytes(result.metadata, result._tensors(), result.to_dict())
 
 
 def from_bytes(data):
-    return PIDResult(**saved.from_bytes(data))
+    return PIDResult(**file_format.from_bytes(data))
 
 
 def made(seed=0, size=4, **facts):

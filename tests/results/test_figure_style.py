@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import dpid
-from dpid.results.drawing import Figure, literal, shortened, standard
+from dpid.results.figure_style import Figure, literal, shortened, standard
 
 
 def drawn(figure):
