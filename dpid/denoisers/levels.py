@@ -47,6 +47,7 @@ class Discrete:
     prediction: str
     grid: Tensor = field(init=False)
     _timesteps: Tensor = field(init=False)
+    _copies: dict[torch.device, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -72,7 +73,9 @@ class Discrete:
 
         ``ValueError`` for a log-SNR off the grid; checked on the CPU only, since elsewhere it would make the host wait.
         """
-        grid, timesteps = (t.to(logsnr.device) for t in (self.grid, self._timesteps))
+        if logsnr.device not in self._copies:  # copied once: in every batch the host would wait for the device
+            self._copies[logsnr.device] = self.grid.to(logsnr.device), self._timesteps.to(logsnr.device)
+        grid, timesteps = self._copies[logsnr.device]
         level = (logsnr.to(grid.dtype)[:, None] - grid).abs().argmin(1)
         # 1e-4 of log-SNR is a hundredth of the finest step of Stable Diffusion's grid.
         if logsnr.device.type == "cpu" and (logsnr - grid[level]).abs().max() > 1e-4:
