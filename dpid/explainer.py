@@ -17,7 +17,7 @@ from dpid.denoisers.modes import check_precision, undisturbed
 from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
-from dpid.estimation.precision import ladder
+from dpid.estimation.precision import ladder, worth_trying
 from dpid.images import ImageLike, encode
 from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
@@ -169,7 +169,7 @@ class Explainer:
         question = _question(prompt, concepts, conditions, chosen)
         with self._working():
             job = self._job(image, latents, (question,), chosen, prompt, progress)
-        return self._streamed(explanations(job, self._denoisers()))
+        return self._streamed(explanations(job, self._denoisers(chosen.max_samples)))
 
     def explain_pairs(
         self,
@@ -213,7 +213,7 @@ class Explainer:
             raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
         with self._working():
             _, x = self._latents(image, latents)
-            return log_likelihood(self._denoisers()[-1], x, condition, chosen)
+            return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)
 
     def _options(self, options: dict[str, Any]) -> Options:
         """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
@@ -226,9 +226,12 @@ class Explainer:
             )
         return chosen
 
-    def _denoisers(self) -> list[Denoiser]:
-        """The model in every precision that may be tried, the fastest first."""
-        return [self.denoiser, *(self.denoiser.at(precision) for precision in self._finer)]
+    def _denoisers(self, samples: int) -> list[Denoiser]:
+        """The model in every precision that may be tried for so many evaluations a condition, the fastest first."""
+        finer = [self.denoiser.at(precision) for precision in self._finer]
+        if finer and not worth_trying(self.denoiser.device, samples):
+            return finer[-1:]
+        return [self.denoiser, *finer]
 
     def _working(self) -> AbstractContextManager[None]:
         """A context with the model's lock and the settings of torch that it needs."""
@@ -250,10 +253,11 @@ class Explainer:
         """The results of all questions after one round, or after as many as the tolerance takes."""
         results: list[PIDResult] = []
         broken = ""
+        samples = options.samples if options.tolerance is None else options.max_samples
         with self._working():
             job = self._job(image, latents, questions, options, prompt, progress)
             try:
-                for results in explanations(job, self._denoisers()):  # noqa: B007, used after the loop
+                for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
                     if options.tolerance is None:
                         break
             except FloatingPointError as error:

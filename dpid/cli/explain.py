@@ -48,7 +48,6 @@ def explain(
     **options: Any,
 ) -> None:
     """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
-    from dpid.estimation.precision import for_one
     from dpid.explainer import Explainer
     from dpid.images import open_image
     from dpid.prompts.plan import plan_concepts
@@ -67,8 +66,6 @@ def explain(
     Options(**options)
     plan_concepts(prompt, concept, context=options["context"])
     picture = open_image(image)
-    if not pairs:
-        precision = for_one(precision, device, samples)
     with writable(out):
         explainer = Explainer.from_pretrained(model, device=device, precision=precision)
         (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dpid.denoisers.protocol import Denoiser
-from dpid.device import default_device, has_bfloat16, is_gpu
+from dpid.device import has_bfloat16, is_gpu
 from dpid.estimation.estimators import evaluate, set_function
 from dpid.estimation.sampling import draw
 from dpid.prompts.plan import Plan
@@ -35,14 +35,13 @@ def candidates(device: torch.device) -> tuple[str, ...]:
     return ("bfloat16", "float32") if has.get("avx512_bf16") or has.get("amx_bf16") else ("float32",)
 
 
-def for_one(precision: str, device: str | None, samples: int) -> str:
-    """The precision to ask for when a single picture is explained with ``samples`` evaluations a condition.
+def worth_trying(device: torch.device, samples: int) -> bool:
+    """Whether a type that rounds saves time on ``device`` for ``samples`` evaluations a condition.
 
-    It is ``precision``, except that "auto" becomes "float32" on a CPU for few samples: bfloat16 halves the time there,
-    but measuring its bias takes ``PILOT`` samples in both types, which pays from four times as many samples on.
+    On a CPU bfloat16 halves the time, but measuring its bias takes ``PILOT`` samples in both types, which pays from
+    four times as many samples on.
     """
-    on_cpu = device == "cpu" if device else not is_gpu(default_device())
-    return "float32" if precision == "auto" and on_cpu and samples <= 4 * PILOT else precision
+    return is_gpu(device) or samples > 4 * PILOT
 
 
 def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:

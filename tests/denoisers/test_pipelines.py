@@ -113,6 +113,7 @@ def test_conditions_of_another_state_are_refused(tiny):
 def test_a_result_does_not_depend_on_the_questions_before_it(tiny, monkeypatch):
     """Though "auto" takes another type for the question in between."""
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("bfloat16", "float32"))
+    monkeypatch.setattr("dpid.explainer.worth_trying", lambda device, samples: True)
     explainer = dpid.Explainer(tiny())
     first = ask(explainer)
     between = ask(explainer, samples=256, seed=3)

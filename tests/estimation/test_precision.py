@@ -5,7 +5,7 @@ import torch
 
 import dpid
 from dpid.denoisers import GaussianDenoiser
-from dpid.estimation.precision import PILOT, candidates, for_one, rounding_bias
+from dpid.estimation.precision import PILOT, candidates, rounding_bias, worth_trying
 from dpid.prompts.plan import from_mapping
 
 CONDITIONS = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
@@ -34,7 +34,9 @@ class Rounded(GaussianDenoiser):
 
 
 @pytest.fixture
-def model():
+def model(monkeypatch):
+    # As on a GPU: small runs try fast types too.
+    monkeypatch.setattr("dpid.explainer.worth_trying", lambda device, samples: True)
     means = {"0": 0.0, "a": 0.5, "b": 0.5, "ab": 1.0}
     return Rounded({k: (torch.full(SHAPE, m), torch.ones(SHAPE)) for k, m in means.items()}, (-5.0, 7.0), 300)
 
@@ -142,8 +144,14 @@ def test_refusals(model):
         dpid.Explainer(model, precision="int8")
 
 
-def test_one_small_picture_on_a_cpu_needs_no_pilot(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert for_one("auto", None, 4 * PILOT) == for_one("auto", "cpu", 8) == "float32"
-    assert for_one("auto", None, 4 * PILOT + 1) == for_one("auto", "cuda:0", 8) == "auto"
-    assert for_one("bfloat16", "cpu", 8) == "bfloat16"
+def test_one_small_picture_on_a_cpu_needs_no_pilot(model, monkeypatch):
+    monkeypatch.setattr("dpid.explainer.worth_trying", worth_trying)
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
+    assert not worth_trying(torch.device("cpu"), 4 * PILOT)
+    assert worth_trying(torch.device("cpu"), 4 * PILOT + 1)
+    assert worth_trying(torch.device("cuda:0"), 8)
+    model.step = 1e-3
+    for precision, samples, taken in (("auto", 32, "float32"), ("auto", 64, "float16"), ("float16", 8, "float16")):
+        explainer = dpid.Explainer(model, precision=precision)
+        result = explainer.explain(latents=X, conditions=CONDITIONS, samples=samples)
+        assert result.metadata.precision == taken
