@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 	$(BIN)/dpid demo --out demo/
 
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 docs: $(VENV)/.installed-docs $(VENV)/.installed-test  ## the documentation, in build/site; a broken link fails
 	$(BIN)/python benchmarks/measurements.py

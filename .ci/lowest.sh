@@ -21,4 +21,4 @@ python -m venv "$OUT/venv"
 uv pip install --quiet --python "$OUT/venv/bin/python" --no-deps -r .ci/lowest.txt "$WHEEL"
 cd "$OUT"  # where the repository's sources are not found
 # What old releases say about their own age is no error.
-"$OUT/venv/bin/python" -m pytest -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -o filterwarnings= "$ROOT/tests"
+OMP_NUM_THREADS=1 "$OUT/venv/bin/python" -m pytest -n auto -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -o filterwarnings= "$ROOT/tests"

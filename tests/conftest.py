@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("dpid", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("dpid")
 CUDA = torch.cuda.is_available()
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
