@@ -23,7 +23,7 @@ import typer
 
 import dpid
 from dpid.denoisers.loading import fingerprint
-from dpid.estimation.estimators import ESTIMATORS
+from dpid.estimation.estimators import MEASURED
 from dpid.images import open_image, to_pixels
 from dpid.prompts.plan import plan
 
@@ -71,7 +71,7 @@ MODELS = {"gaussian": ("gaussian",), "mixture": ("mixture",), "emoji": tuple(f"e
 
 def stacked(f: dict[str, torch.Tensor]) -> torch.Tensor:
     """Estimates {estimator: [G,3,H,W]} as one tensor [G,3,3,H,W]."""
-    return torch.stack([f[name] for name in ESTIMATORS], 1)
+    return torch.stack([f[name] for name in MEASURED], 1)
 
 
 def truth(name: str) -> torch.Tensor:
@@ -170,7 +170,7 @@ def summarise(model: str) -> tuple[dict[str, dict[int, np.ndarray]], list[dict[s
             curves[rule][n] = ours**0.5
             for e, k in np.ndindex(3, 2):
                 rows.append({
-                    "case": f"{model}, {ESTIMATORS[e]}, {LEVELS[k]}", "unit": "x",
+                    "case": f"{model}, {MEASURED[e]}, {LEVELS[k]}", "unit": "x",
                     "n": sum(len(d[n]) for d in data[rule]),
                     "metric": f"evaluations ITD / {rule} at the error of {n}", "value": float(ratio[e, k]),
                     "stderr": float(boot[:, e, k].std()), "low": float(low[e, k]), "high": float(high[e, k]),

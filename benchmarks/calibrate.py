@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor
 
 import dpid
-from dpid.estimation.estimators import ESTIMATORS, are_squares
+from dpid.estimation.estimators import MEASURED, are_squares
 from dpid.estimation.sampling import RULES
 from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
@@ -138,7 +138,7 @@ def calibrate(
     """Coverage and bias of ``repeats`` explanations, by every estimator and R of ``replicates``."""
     for r in replicates:
         f = case.replicates(rule, each, r * repeats, 1 + r, density=density, together=r)
-        for estimator in ESTIMATORS:
+        for estimator in MEASURED:
             yield judge(case, f, truth, rule, each, r, estimator)
 
 
@@ -238,7 +238,7 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
         truth = long_run(case, 64, 16 * max(each), density)  # 128 times the longest explanation
         for samples in each:
             f = case.replicates("adaptive", samples, 8 * repeats, 9, density=density, together=8)
-            yield from (judge(case, f, truth, "adaptive", samples, 8, estimator) for estimator in ESTIMATORS)
+            yield from (judge(case, f, truth, "adaptive", samples, 8, estimator) for estimator in MEASURED)
             yield shown(case, f, truth, samples)
 
 

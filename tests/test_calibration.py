@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dpid
-from dpid.estimation.estimators import ESTIMATORS
+from dpid.estimation.estimators import MEASURED
 from dpid.estimation.sampling import RULES
 
 REPEATS = 500
@@ -30,7 +30,7 @@ def gaussian():
 def test_coverage_and_bias(gaussian, rule):
     case, truth, density = gaussian
     lines = list(calibrate.calibrate(case, truth, rule, 16, REPEATS, density))
-    assert {(c.estimator, c.replicates) for c in lines} == {(e, r) for e in ESTIMATORS for r in (4, 8)}
+    assert {(c.estimator, c.replicates) for c in lines} == {(e, r) for e in MEASURED for r in (4, 8)}
     for c in lines:
         for level, share in c.share.items():
             assert 0.95 - share <= (PIXELS if "pixels" in level else IMAGE), (c, level)

@@ -160,7 +160,7 @@ def test_json_has_what_the_design_promises(result):
     assert d["unit"] == "nats"
     c1, c2 = result.metadata.concepts
     assert set(d["information"]) == {c1, c2, f"{c1}+{c2}"}
-    assert set(d["estimators"]) == {"rao-blackwell", "standard", "orthogonal"}
+    assert set(d["estimators"]) == {"rao-blackwell", "standard", "orthogonal", "shrinkage"}
     for name in ("redundancy", "synergy"):
         assert set(d[name]) == {"value", "stderr"}
     for key in ("prompt", "concepts", "context", "estimator", "measure", "unique", "unet_evaluations", "logsnr_range",

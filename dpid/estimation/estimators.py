@@ -23,8 +23,9 @@ from dpid.estimation.engine import Accumulator, integrate
 from dpid.estimation.sampling import Samples
 from dpid.prompts.plan import Plan
 
-ESTIMATORS = ("rao-blackwell", "standard", "orthogonal")
-SIGNED = ESTIMATORS[:2]  # those that obey the chain rule
+MEASURED = ("rao-blackwell", "standard", "orthogonal")  # those that one pass accumulates
+SIGNED = MEASURED[:2]  # those of them that obey the chain rule
+ESTIMATORS = (*MEASURED, "shrinkage")  # the last is a mix of the signed ones, see dpid.results.shrinkage
 
 
 def are_squares(estimator: str, conditions: Sequence[Any], full: Any) -> list[bool]:

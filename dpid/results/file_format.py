@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from dpid.estimation.estimators import ESTIMATORS
+from dpid.estimation.estimators import ESTIMATORS, MEASURED
 from dpid.options import LEVELS
 from dpid.pid.decomposition import image_priors, picture_measures
 from dpid.prompts.plan import subsets_of
@@ -44,9 +44,9 @@ def from_bytes(data: bytes) -> dict[str, Any]:
         raise ValueError("facts: are nested too deeply") from None
 
     def by_estimator(kind: str) -> dict[str, Tensor]:
-        if missing := [f"{kind}/{name}" for name in ESTIMATORS if f"{kind}/{name}" not in tensors]:
+        if missing := [f"{kind}/{name}" for name in MEASURED if f"{kind}/{name}" not in tensors]:
             raise ValueError(f"lacks the tensor {missing[0]!r}")
-        return {name: tensors[f"{kind}/{name}"] for name in ESTIMATORS}
+        return {name: tensors[f"{kind}/{name}"] for name in MEASURED}
 
     if "edges" not in tensors:
         raise ValueError("lacks the tensor 'edges'")
@@ -128,7 +128,7 @@ def _check_tensors(
 ) -> None:  # fmt: skip
     """Raise ``ValueError`` unless the tensors fit the metadata and one another."""
     subsets = 2 ** len(metadata.concepts) - 1
-    first, profile = replicates[ESTIMATORS[0]], profiles[ESTIMATORS[0]]
+    first, profile = replicates[MEASURED[0]], profiles[MEASURED[0]]
     groups = len(profile) if profile.ndim else 0
     shapes = {
         "replicates": (metadata.replicates, subsets, *first.shape[2:]),

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid.equality import Comparable
-from dpid.pid import mean_stderr
 from dpid.prompts.plan import Subset
+from dpid.results.shrinkage import shrinkage_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,7 @@ def shrinkage(f: Tensor, towards: Tensor) -> float:
 
     Few samples give a small w, which keeps iʳ; with many it approaches iˢ. No constant is fitted to a model.
     """
-    mean, error = mean_stderr(_centred(towards - f))
-    square, noise = float(mean.square().mean()), float(error.square().mean())
-    return 0.0 if square <= noise else 1 - noise / square
+    return shrinkage_weight(_centred(towards - f))
 
 
 def _centred(maps: Tensor) -> Tensor:

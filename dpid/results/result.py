@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dpid.equality import Comparable
-from dpid.estimation.estimators import are_squares
+from dpid.estimation.estimators import ESTIMATORS, SIGNED, are_squares
 from dpid.files import PathLike, as_path, atomic_write
 from dpid.pid import Atoms, mean_stderr
 from dpid.prompts.phrases import remarks_on
@@ -21,6 +21,7 @@ from dpid.results.intervals import Estimate
 from dpid.results.maps import Maps, displayed
 from dpid.results.metadata import Metadata
 from dpid.results.profile import Profile
+from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
 
 if TYPE_CHECKING:
     from dpid.results.figure_style import Figure
@@ -60,14 +61,33 @@ class PIDResult(Comparable):
 
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
-        """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal"."""
+        """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal", "shrinkage"."""
         return {
             name: decomposition(
-                f.double(), self.profiles[name].double(), self.edges, self._method, self._squares(name),
+                self.replicates_by(name), self._profiles_by(name), self.edges, self._method, self._squares(name),
                 self._towards(name),
             )
-            for name, f in self.replicates.items()
+            for name in ESTIMATORS
         }  # fmt: skip
+
+    def replicates_by(self, estimator: str) -> Tensor:
+        """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed."""
+        if estimator != "shrinkage":
+            return self.replicates[estimator].double()
+        quiet, noisy = (self.replicates[name].double() for name in SIGNED)
+        return shrunk_sums(quiet, noisy, self.shrinkage)
+
+    def _profiles_by(self, estimator: str) -> Tensor:
+        if estimator != "shrinkage":
+            return self.profiles[estimator].double()
+        quiet, noisy = (self.profiles[name].double() for name in SIGNED)
+        return shrunk_profile(quiet, noisy, self.shrinkage)
+
+    @cached_property
+    def shrinkage(self) -> float:
+        """w of "shrinkage", 0…1: the share of the squared difference of iʳ and iˢ that noise does not explain."""
+        quiet, noisy = (self.replicates[name].double().sum((-2, -1)) for name in SIGNED)
+        return shrinkage_weight(noisy - quiet)
 
     def _squares(self, estimator: str) -> list[bool]:
         named = self.metadata.conditions
@@ -83,7 +103,7 @@ class PIDResult(Comparable):
 
     def _towards(self, estimator: str) -> Tensor | None:
         """The replicates towards which the maps of ``estimator`` are shrunk, or None; docs/theory.md, eq. (25)."""
-        return self.replicates["standard"].double() if estimator == "rao-blackwell" else None
+        return self.replicates["standard"].double() if estimator in ("shrinkage", "rao-blackwell") else None
 
     def atom_maps(self) -> tuple[Atoms, Atoms]:
         """Maps of every atom of the lattice by ``metadata.estimator``, and maps of their standard errors.
@@ -93,7 +113,7 @@ class PIDResult(Comparable):
         the memory.
         """
         name = self.metadata.estimator
-        f = displayed(self.replicates[name].double(), self.metadata.smooth, self._towards(name))
+        f = displayed(self.replicates_by(name), self.metadata.smooth, self._towards(name))
         return atoms_of(f, self._method, f[0, 0].numel(), corrected=False, coarse=False)
 
     @property
@@ -162,16 +182,19 @@ class PIDResult(Comparable):
 
     def rounding_matters(self) -> bool:
         """Whether rounding biases some i(x; y_S) by more than half its standard error; docs/theory.md, eq. (57)."""
-        bias = (self.metadata.rounding_bias or {}).get(self.metadata.estimator, {})
-        # Called after every round, so computed from the replicates, without the atoms.
-        _, errors = mean_stderr(self.replicates[self.metadata.estimator].double().sum((-2, -1)))
-        subsets = subsets_of(self.metadata.concepts)[1:]
-        return any(abs(bias.get("+".join(s), 0.0)) > e / 2 for s, e in zip(subsets, errors.tolist(), strict=True))
+        name, subsets = self.metadata.estimator, subsets_of(self.metadata.concepts)[1:]
+        for part in SIGNED if name == "shrinkage" else (name,):
+            bias = (self.metadata.rounding_bias or {}).get(part, {})
+            # Called after every round, so computed from the replicates, without the atoms.
+            _, errors = mean_stderr(self.replicates[part].double().sum((-2, -1)))
+            if any(abs(bias.get("+".join(s), 0.0)) > e / 2 for s, e in zip(subsets, errors.tolist(), strict=True)):
+                return True
+        return False
 
     def relative_error(self) -> float:
         """Half the width of the 95 % interval of i(x; all concepts), relative to it; ``tolerance`` is its bound."""
         # Called after every round, so computed from the replicates, without the atoms.
-        mean, error = mean_stderr(self.replicates[self.metadata.estimator][:, -1].double().sum((-2, -1)))
+        mean, error = mean_stderr(self.replicates_by(self.metadata.estimator)[:, -1].sum((-2, -1)))
         low, high = Estimate(float(mean), float(error), self.metadata.replicates - 1).interval()
         return (high - low) / 2 / max(abs(float(mean)), 1e-300)
 

@@ -134,7 +134,7 @@ def _predictors(pid: PIDResult, cpid: PIDResult, word: str, estimator: str, atte
     # The orthogonal CMI, g(rest, both) of docs/theory.md, eq. (6), is the Rao–Blackwell f(both) - f(rest).
     source = "rao-blackwell" if estimator == "orthogonal" else estimator
     cmi = estimate(cpid, source, lambda f: (f[2] - f[1]).sum())
-    f = cpid.replicates[source].mean(0)
+    f = cpid.replicates_by(source).mean(0).float()
     maps = {
         "unique": d.maps.unique[word], "redundancy": d.maps.redundancy, "mi": d.maps.information[(word,)],
         "cmi": f[2] - f[1], "daam": functional.interpolate(attention[None, None], change.shape, mode="bilinear")[0, 0],

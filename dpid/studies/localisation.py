@@ -37,7 +37,7 @@ def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
     d = result.estimates[estimator]
     f = d.maps.information
     if estimator == "orthogonal":  # its CMI, g(other, both), is the Rao–Blackwell f(both) - f(other)
-        raw = smoothed(result.replicates["rao-blackwell"].double().mean(0), result.metadata.smooth)
+        raw = smoothed(result.replicates_by("rao-blackwell").mean(0), result.metadata.smooth)
         f = dict(zip(f, raw, strict=True))
     (other,) = (c for c in result.metadata.concepts if c != concept)
     return {

@@ -43,7 +43,7 @@ class Study:
 
 def estimate(result: PIDResult, estimator: str, of: Callable[[Tensor], Tensor]) -> Estimate:
     """A statistic ``of`` the maps f(S) float64 [3,h,w] of two concepts (each, then both), with its standard error."""
-    replicates = result.replicates[estimator].double()
+    replicates = result.replicates_by(estimator)
     points, mean = perturbed(replicates)
     value = of(mean)
     return Estimate(float(value), float(stderr(torch.stack([of(f) for f in points]), value)), len(replicates) - 1)

@@ -1,0 +1,86 @@
+"""The estimator "shrinkage" against closed forms: its weight, what agrees, and what its intervals contain."""
+
+import math
+
+import pytest
+import torch
+
+from dpid.denoisers import GaussianDenoiser
+from dpid.explainer import Explainer
+from dpid.pid import mean_stderr
+from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
+
+SHAPE = (4, 8, 8)
+CONDITIONS = {(): "", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
+
+
+@pytest.fixture(scope="module")
+def world():
+    """x = a + b + rest, of variances .2, .2 and .6 everywhere: log p(x | y_S) / p(x) has a closed form."""
+    a, b, rest = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    a, b, x = 0.2**0.5 * a, 0.2**0.5 * b, 0.2**0.5 * (a + b) + 0.6**0.5 * rest
+    known = {"": (0 * a, 1.0), "a": (a, 0.8), "b": (b, 0.8), "ab": (a + b, 0.6)}
+    known = {name: (mean, torch.full(SHAPE, variance)) for name, (mean, variance) in known.items()}
+    logs = {
+        name: float(torch.distributions.Normal(mean, variance.sqrt()).log_prob(x).double().sum())
+        for name, (mean, variance) in known.items()
+    }  # fmt: skip
+    truth = {subset: logs[text] - logs[""] for subset, text in CONDITIONS.items() if subset}
+    return Explainer(GaussianDenoiser(known, (-9.0, 11.0), 1001)), x, truth
+
+
+def test_weight_of_known_numbers():
+    # Means 3 and 0 with variances of the mean 1 and 1: 1 - (1 + 1) / (9 + 0).
+    spread = torch.tensor([math.sqrt(1.5), -math.sqrt(1.5), 0.0], dtype=torch.float64) * math.sqrt(2)
+    difference = torch.stack((3 + spread, spread), 1)
+    assert shrinkage_weight(difference) == pytest.approx(1 - 2 / 9, abs=1e-12)
+    assert shrinkage_weight(difference - torch.tensor([3.0, 0.0])) == 0  # nothing but noise
+    assert shrinkage_weight(torch.full((4, 2), 5.0)) == 1  # no noise at all
+
+
+def test_sums_are_shrunk_and_keep_the_spread_of_the_noisy():
+    quiet, noisy = torch.randn(2, 8, 3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mixed = shrunk_sums(quiet, noisy, 0.3)
+    sums = [f.sum((-2, -1)) for f in (quiet, noisy, mixed)]
+    (q, _), (n, error), (m, spread) = map(mean_stderr, sums)
+    torch.testing.assert_close(m, q + 0.3 * (n - q))
+    torch.testing.assert_close(spread, error)
+    even = mixed - quiet  # says nothing of where
+    torch.testing.assert_close(even, even.mean((-2, -1), keepdim=True).expand_as(even))
+    bins = shrunk_profile(quiet[..., 0], noisy[..., 0], 0.3)
+    torch.testing.assert_close(bins.mean(0), (0.7 * quiet + 0.3 * noisy)[..., 0].mean(0))
+
+
+def test_image_maps_and_profile_agree(world):
+    explainer, x, _ = world
+    for smooth in (1, 3):
+        result = explainer.explain(latents=x, conditions=CONDITIONS, samples=32, smooth=smooth, estimator="shrinkage")
+        assert result.metadata.estimator == "shrinkage"
+        width = (result.edges[1:] - result.edges[:-1]).float()
+        for subset, estimate in result.information.items():
+            # float32 sums of 64 pixels, and of the profile's bins, of numbers of order ten
+            assert float(result.maps.information[subset].sum()) == pytest.approx(estimate.value, rel=1e-4, abs=1e-3)
+            profile = float((result.profile.information[subset] * width).sum())
+            assert profile == pytest.approx(estimate.value, rel=1e-4, abs=1e-3)
+            parts = [result.estimates[name].information[subset].value for name in ("rao-blackwell", "standard")]
+            mixed = parts[0] + result.shrinkage * (parts[1] - parts[0])
+            assert estimate.value == pytest.approx(mixed, rel=1e-5, abs=1e-4)  # replicates are stored in float32
+            assert estimate.stderr == pytest.approx(result.estimates["standard"].information[subset].stderr, rel=1e-3)
+
+
+def test_holds_the_log_density_ratio_where_rao_blackwell_does_not(world):
+    """Of one picture iʳ is not log p(x | y) / p(x), however many samples; the shrunk one is."""
+    explainer, x, truth = world
+    results = [explainer.explain(latents=x, conditions=CONDITIONS, samples=64, seed=i) for i in range(60)]
+    held = {name: [] for name in ("shrinkage", "rao-blackwell")}
+    for result in results:
+        for name, found in held.items():
+            for subset, estimate in result.estimates[name].information.items():
+                low, high = estimate.interval()
+                found.append(low <= truth[subset] <= high)
+    share = {name: sum(found) / len(found) for name, found in held.items()}
+    # 95 %, less three standard errors of sixty runs whose three numbers err together: 3 √(.05 · .95 / 60) = 8.4 %.
+    assert share["shrinkage"] >= 0.95 - 0.084
+    assert share["rao-blackwell"] < 0.75
+    long = explainer.explain(latents=x, conditions=CONDITIONS, samples=1024)
+    assert long.shrinkage > 0.9
