@@ -303,6 +303,7 @@ def edited(**facts):
         (edited(level="word"), "facts: level is 'word'"),
         (edited(smooth=2), "facts: smooth is 2, expected an odd"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "file",  # bytes differ from process to process
 )
 def test_files_that_are_wrong_are_refused_by_name(data, message, tmp_path):
     (tmp_path / "a").write_bytes(data)
