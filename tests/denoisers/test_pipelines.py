@@ -288,3 +288,14 @@ def test_pipelines_of_other_kinds_are_named(tiny):
     )  # fmt: skip
     with pytest.raises(ValueError, match="found StableDiffusionControlNetPipeline, expected a StableDiffusionPipeline"):
         dpid.Explainer(pipe)
+
+
+def test_text_widths_given_by_block(tiny):
+    """The configuration has a width a block, all of them that of the text encoder."""
+    made = tiny()
+    config = {**made.unet.config, "cross_attention_dim": (16, 16)}
+    unet = type(made.unet).from_config(config)
+    unet.load_state_dict(made.unet.state_dict())
+    expected = ask(dpid.Explainer(made, precision="float32"))
+    made.unet = unet
+    assert equal(ask(dpid.Explainer(made, precision="float32")), expected)
