@@ -236,6 +236,7 @@ def test_repr_is_readable(result):
         ({"measure": "ppid"}, "priors: 'ppid' needs them"),
         ({"priors": "uniform"}, "priors: the measure 'min' takes none"),
         ({"measure": "mmi"}, "allowed for one picture are"),
+        ({"measure": "i_ccs"}, "allowed for one picture are i_ccs_plugin,"),
         ({"image": None}, "image: give either image or latents"),
         ({"latents": torch.zeros(4, 16, 16)}, "image: give either image or latents"),
         ({"image": None, "latents": torch.full((4, 16, 16), torch.nan)}, "latents: found NaN"),
