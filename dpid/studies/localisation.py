@@ -68,7 +68,7 @@ def bench_concepts(case: Case) -> tuple[str, ...]:
 
 
 def localisation(bench: Workbench) -> Study:
-    """The agreement with masks of information, uniqueness and redundancy maps and of the attention maps of DAAM and OVAM.
+    """The agreement with masks of information, uniqueness and redundancy maps, and of DAAM's and OVAM's maps.
 
     ``localisation.csv`` has a row for every picture, concept, map, estimator and number of evaluations of a condition:
     ``auc`` over all latent pixels; ``auc_own_other`` over those of the two objects; ``iou`` of the map, scaled to
