@@ -3,10 +3,10 @@
 ``python benchmarks/bench_accuracy.py`` measures what is not yet in build/accuracy, then prints, draws docs/accuracy.png
 and records in the ledger; ``--only PIECE`` measures one piece (those of the embedded model take minutes).
 
-ITD draws independent log-SNRs from a logistic density (Kong et al., 2023). Here all conditions share the noise, which
-is better than in its code. Its error is exactly σ/√N, so that single samples suffice to measure σ. The error of dpid,
-of the mean of interleaved replicates as :meth:`dpid.Explainer.explain` computes it, is measured at every N; for the
-same error ITD needs (σ / error)² evaluations.
+ITD draws independent log-SNRs from a logistic density (Kong et al., 2023), and all conditions share the noise, as in
+its code. Its error is exactly σ/√N, so that single samples suffice to measure σ. The error of dpid, of the mean of
+interleaved replicates as :meth:`dpid.Explainer.explain` computes it, is measured at every N; for the same error ITD
+needs (σ / error)² evaluations.
 """
 
 import json

@@ -113,7 +113,7 @@ class Options:
     measure: str = option(
         "min",
         _measure,
-        'Redundancy measure: "min", "i_ccs", or with priors "ppid" or "i_sx"',
+        'Redundancy measure: "min", "i_ccs_plugin", or with priors "ppid" or "i_sx"',
         more="see :func:`dpid.pid.decompose`",
         flag=str,
     )

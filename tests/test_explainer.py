@@ -26,7 +26,7 @@ def result(emoji, two_things):
 
 def test_modules_are_found_after_import_dpid(tmp_path):
     names = "pid.decompose, gaussian.pid, gaussian.rate.pird, options.Options, denoisers.GaussianDenoiser, "
-    names += "studies, studies.daam.attention_maps, estimation, results, zoo"
+    names += "studies, studies.daam.attention_maps, studies.ovam.attention_maps, estimation, results, zoo"
     code = f"import dpid; {', '.join('dpid.' + name for name in names.split(', '))}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'cow'"):
@@ -236,6 +236,7 @@ def test_repr_is_readable(result):
         ({"measure": "ppid"}, "priors: 'ppid' needs them"),
         ({"priors": "uniform"}, "priors: the measure 'min' takes none"),
         ({"measure": "mmi"}, "allowed for one picture are"),
+        ({"measure": "i_ccs"}, "allowed for one picture are i_ccs_plugin,"),
         ({"image": None}, "image: give either image or latents"),
         ({"latents": torch.zeros(4, 16, 16)}, "image: give either image or latents"),
         ({"image": None, "latents": torch.full((4, 16, 16), torch.nan)}, "latents: found NaN"),

@@ -37,7 +37,7 @@ def decompose(
     information : {S: i(x; y_S)} in nats for every non-empty subset S of up to 8 concepts; float32 or float64 [*], or
         numbers. For "mmi" [B, *], of which the mean over the B images is taken (numbers are such means already). For
         "i_min" [V_S, *], one value for every candidate for y_S
-    measure : a name of ``MEASURES``
+    measure : a name of ``MEASURES``; "i_ccs" needs more than values, see :func:`dpid.pid.discrete`
     priors : for "ppid" and "i_sx", {S: h(y_S) = -log p(y_S)} of the image in nats, numbers or tensors that broadcast to
         [*]; "ppid" does not need the h of all concepts together. Or "uniform" ("uniform:V"), see
         :func:`dpid.pid.priors.uniform`, or "mlm:<model>", see :func:`dpid.pid.priors.masked_lm`. For "i_min",
@@ -62,6 +62,8 @@ def decompose(
         probabilities; more than 8 concepts, or more than 4 with a measure that needs the lattice.
     """
     chosen = find(measure)
+    if chosen.axis == "distribution":
+        raise ValueError(f"measure: {measure!r} needs a distribution, dpid.pid.discrete; found values of i(x; y_S)")
     concepts, f = read(information, chosen.axis)
     h = _priors(priors, concepts, f, chosen, prompt, pixels)
     return solve(chosen, concepts, Given(f, h), coarse=coarse)

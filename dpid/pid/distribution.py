@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dpid.pid.atoms import Atoms
 from dpid.pid.decomposition import check_count, find, solve
+from dpid.pid.joint import marginal, others, points
 from dpid.pid.measures import Given
 
 UNITS: Mapping[str, float] = {"nats": 1.0, "bits": 1 / math.log(2)}
@@ -33,7 +34,8 @@ def discrete(
     ----------
     joint : probabilities p(y_1, …, y_n, x), an array with an axis for each variable, x last
     measure : a name of ``MEASURES``. "min" is the mean of pointwise minima, "mmi" the minimum of means over all points,
-        "i_min" the mean over x of the minimum of means given x
+        "i_min" the mean over x of the minimum of means given x; "i_ccs" is Ince's, under the distribution of maximum
+        entropy with the same pair marginals, and "i_ccs_plugin" its formula under ``joint`` itself
     unit : "bits" or "nats"
     concepts : names of y_1 … y_n; "y1", "y2", … by default
     coarse : as for :func:`dpid.pid.decompose`
@@ -43,6 +45,8 @@ def discrete(
     ValueError
         ``joint`` is not a probability distribution of x and one to eight y; an unknown measure or unit; a wrong number
         of names, or one twice.
+    FloatingPointError
+        "i_ccs" did not find the distribution of maximum entropy.
     """
     chosen = find(measure)
     if unit not in UNITS:
@@ -52,10 +56,16 @@ def discrete(
     names = tuple(concepts) if concepts is not None else tuple(f"y{k + 1}" for k in range(n))
     if len(set(names)) != n:
         raise ValueError(f"concepts: found {names!r}, expected {n} different names, one for every axis but the last")
-    given, weight = _candidates(p) if chosen.axis == "candidates" else _points(p)
-    if chosen.axis == "images":  # the measure averages over the points itself
-        given = Given({s: f.unsqueeze(1) for s, f in given.f.items()}, {}, weight)
-        weight = torch.ones(1, dtype=torch.float64, device="cpu")
+    if chosen.axis == "candidates":
+        given, weight = _candidates(p)
+    else:
+        f, h, weight = points(p)
+        given = Given(f, h)
+    one = torch.ones(1, dtype=torch.float64, device="cpu")
+    if chosen.axis == "images":  # the measure itself averages: to one value
+        given, weight = Given({s: v.unsqueeze(1) for s, v in given.f.items()}, {}, weight), one
+    elif chosen.axis == "distribution":
+        given, weight = Given({s: (weight @ v)[None] for s, v in given.f.items()}, {}, joint=p), one
     return solve(chosen, names, given, coarse=coarse).average(weight, UNITS[unit], unit)
 
 
@@ -73,40 +83,13 @@ def _distribution(joint: Any) -> Tensor:
     return p / p.sum()
 
 
-def _others(n: int, mask: int) -> list[int]:
-    """The axes of those y that are not in ``mask``."""
-    return [k for k in range(n) if not mask >> k & 1]
-
-
-def _marginal(p: Tensor, axes: list[int]) -> Tensor:
-    """``p`` summed over ``axes``, which are kept with length 1."""
-    return p.sum(axes, keepdim=True) if axes else p  # torch reads no axes as all axes
-
-
-def _points(p: Tensor) -> tuple[Given, Tensor]:
-    """i(x; y_S) [M] and h(y_S) [M] in nats at the M points (y, x) of positive probability, and these [M]."""
-    n = p.ndim - 1
-    support = p > 0
-
-    def log_at_support(marginal: Tensor) -> Tensor:
-        return marginal.expand(p.shape)[support].log()
-
-    log_x = log_at_support(_marginal(p, _others(n, 0)))
-    f, h = {}, {}
-    for s in range(1, 2**n):
-        with_x = _marginal(p, _others(n, s))
-        h[s] = -log_at_support(_marginal(with_x, [n]))
-        f[s] = log_at_support(with_x) + h[s] - log_x
-    return Given(f, h), p[support]
-
-
 def _candidates(p: Tensor) -> tuple[Given, Tensor]:
     """i(x; y_S) [V_S, X] and h(y_S) [V_S, 1] in nats of all values of y_S, and p(x) [X]."""
     n = p.ndim - 1
     p_x = p.sum(list(range(n)))
     f, h = {}, {}
     for s in range(1, 2**n):
-        table = _marginal(p, _others(n, s)).reshape(-1, len(p_x))[:, p_x > 0]
+        table = marginal(p, others(n, s)).reshape(-1, len(p_x))[:, p_x > 0]
         table = table[table.sum(1) > 0]
         p_y = table.sum(1, keepdim=True)
         h[s] = -p_y.log()

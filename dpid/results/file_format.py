@@ -82,6 +82,8 @@ def _metadata(stored: Any) -> Metadata:
         raise ValueError(f"facts: {unknown[0]!r} is not known here; another version of dpid may have written it")
     if missing := [name for name, f in known.items() if name not in stored and f.default is MISSING]:
         raise ValueError(f"facts: {missing[0]!r} is missing")
+    if stored["measure"] == "i_ccs":  # the name that the plug-in form had before Ince's own took it
+        stored = {**stored, "measure": "i_ccs_plugin"}
     hints = get_type_hints(Metadata)
     return Metadata(**{name: _typed(name, value, hints[name]) for name, value in stored.items()})
 

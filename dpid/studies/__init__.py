@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "daam":
-        return import_module("dpid.studies.daam")
+    if name in ("daam", "ovam"):
+        return import_module(f"dpid.studies.{name}")
     if name in ("STUDIES", "run", "write"):
         from dpid.studies import runner
 

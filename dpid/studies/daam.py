@@ -1,9 +1,10 @@
-"""DAAM, diffusion attentive attribution maps (Tang et al., 2023), the baseline that our maps are compared with.
+"""DAAM, diffusion attentive attribution maps (Tang et al., 2023), a baseline that our maps are compared with.
 
 The map of a word is the probability with which a place of the picture attends to the word's tokens in the UNet's
-cross-attentions, softmax(QKᵀ/√d), over heads, layers and steps of denoising; layers are brought to the latents' size
-by bicubic interpolation, and what it undershoots is cut at zero, as in the authors' code. Heads, layers and steps are
-averaged where the paper adds them up, so that a map stays a probability; tokens of a phrase are added.
+cross-attentions, softmax(QKᵀ/√d), over heads, layers and steps of denoising. As in the authors' package, the layers are
+those of the down and up blocks, not of the middle one; the map of every head is brought to the latents' size by bicubic
+interpolation, and what it undershoots is cut at zero. Heads, layers and steps are averaged where the package adds steps
+up, and tokens of a phrase are added where it averages them: a map stays a probability, and differs by a factor alone.
 
 >>> from dpid.studies.daam import attention_maps
 >>> from dpid.denoisers.loading import load_pipeline
@@ -13,10 +14,10 @@ averaged where the paper adds them up, so that a map stays a probability; tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ from dpid.images import ImageLike, encode, to_pixels
 from dpid.options import Options
 from dpid.prompts.phrases import span_of
 from dpid.zoo import GUIDANCE, generate
+
+MIDDLE = "mid_block."  # what the names of the UNet's layers there begin with
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,33 +77,53 @@ def token_positions(
     return range(len(before), len(through))
 
 
-def _written_out(pipe: Any) -> Callable[[str], str]:
-    """How ``pipe`` writes out textual inversions of several vectors."""
+def positions_in(denoiser: NetworkDenoiser, text: str, concept: str) -> range:
+    """:func:`token_positions` in what the tokenizer of the pipeline of ``denoiser`` makes of ``text``."""
+    pipe = denoiser.family.pipe
 
-    def convert(text: str) -> str:
-        return str(pipe.maybe_convert_prompt(text, pipe.tokenizer))
+    def written_out(said: str) -> str:
+        return str(pipe.maybe_convert_prompt(said, pipe.tokenizer))
 
-    return convert if hasattr(pipe, "maybe_convert_prompt") else str
+    return token_positions(pipe.tokenizer, text, concept, written_out if hasattr(pipe, "maybe_convert_prompt") else str)
+
+
+def attend(attention: Any, hidden: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
+    """Probabilities [B, heads, queries, L] float32 of ``hidden`` [B, queries, C] to attend to ``text`` [B,L,E]."""
+    query, key = (attention.head_to_batch_dim(x) for x in (attention.to_q(hidden), attention.to_k(text)))
+    scores: Tensor = attention.get_attention_scores(query, key, mask)  # [B·heads, queries, L]
+    return torch.unflatten(scores, 0, (len(hidden), -1)).float()
 
 
 @dataclass
-class _Recorder:
-    """Adds up attention probabilities, per layer, of ``tokens``, of batch entries ``rows``, on latents of ``size``."""
+class Recorder:
+    """Adds up attention to ``tokens`` {concept: positions}, per layer and head, in the batch entries ``rows``.
 
-    tokens: list[int]
+    ``size``: height and width of the latents. ``without``: what the names of layers that do not count begin with.
+    """
+
+    tokens: Mapping[str, Sequence[int]]
     rows: slice
     size: tuple[int, int]
-    sums: dict[str, Tensor] = field(default_factory=dict)  # [tokens, queries] of a layer, over heads and rows averaged
+    without: tuple[str, ...]
+    sums: dict[str, Tensor] = field(default_factory=dict)  # [heads, tokens of all concepts, queries] of a layer
     counts: dict[str, int] = field(default_factory=dict)
     evaluations: dict[str, int] = field(default_factory=dict)
+    interpolation: ClassVar[str] = "bicubic"
+
+    @property
+    def columns(self) -> list[int]:
+        """The positions of all concepts, one after another."""
+        return [position for positions in self.tokens.values() for position in positions]
+
+    def probabilities(self, attention: Any, hidden: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
+        """[rows, heads, queries, tokens of all concepts]."""
+        return attend(attention, hidden, text, mask)[self.rows, ..., self.columns]
 
     def add(self, layer: str, attention: Any, hidden: Tensor, text: Tensor, mask: Tensor | None) -> None:
         """hidden [B, queries, C], text [B, L, E]: what ``layer`` is about to compute."""
-        query, key = (attention.head_to_batch_dim(x) for x in (attention.to_q(hidden), attention.to_k(text)))
-        scores = attention.get_attention_scores(query, key, mask)  # [B·heads, queries, L]
-        scores = scores.unflatten(0, (len(hidden), -1))[self.rows, ..., self.tokens].float()
-        self.sums[layer] = self.sums.get(layer, 0) + scores.mean(1).sum(0).T
-        self.counts[layer] = self.counts.get(layer, 0) + len(scores)
+        found = self.probabilities(attention, hidden, text, mask)
+        self.sums[layer] = self.sums.get(layer, 0) + found.sum(0).mT
+        self.counts[layer] = self.counts.get(layer, 0) + len(found)
         self.evaluations[layer] = self.evaluations.get(layer, 0) + len(hidden)
 
     def _shape(self, queries: int) -> tuple[int, int]:
@@ -110,19 +133,21 @@ class _Recorder:
             h, w = -(-h // 2), -(-w // 2)
         return h, w
 
-    def maps(self) -> Tensor:
-        """Probabilities [tokens, h, w] float32 at the size of the latents."""
-        total = torch.zeros(len(self.tokens), *self.size, dtype=torch.float32)
+    def maps(self) -> dict[str, Tensor]:
+        """Probabilities {concept: float32 [h,w]} at the size of the latents."""
+        total, heads = torch.zeros(len(self.columns), *self.size, dtype=torch.float32), 0
         for layer, values in self.sums.items():
-            at = (values / self.counts[layer]).unflatten(1, self._shape(values.shape[1])).cpu()
-            total += functional.interpolate(at[None], self.size, mode="bicubic")[0].clamp(min=0)
-        return total / len(self.sums)
+            at = (values / self.counts[layer]).unflatten(2, self._shape(values.shape[2])).cpu()
+            total += functional.interpolate(at, self.size, mode=self.interpolation).clamp(min=0).sum(0)
+            heads += len(values)
+        parts = (total / heads).split([len(positions) for positions in self.tokens.values()])
+        return {concept: part.sum(0) for concept, part in zip(self.tokens, parts, strict=True)}
 
 
 class _Recording:
     """An attention processor that records and then does what the one in its place does."""
 
-    def __init__(self, inner: Any, layer: str, recorder: _Recorder) -> None:
+    def __init__(self, inner: Any, layer: str, recorder: Recorder) -> None:
         self._inner, self._layer, self._recorder = inner, layer, recorder
 
     def __call__(
@@ -135,10 +160,15 @@ class _Recording:
 
 
 @contextmanager
-def _recording(unet: Any, recorder: _Recorder) -> Iterator[None]:
-    """Every cross-attention of ``unet`` tells ``recorder``; its own processors are put back."""
+def _recording(unet: Any, recorder: Recorder) -> Iterator[None]:
+    """The cross-attentions of ``unet`` that count tell ``recorder``; its own processors are put back."""
     own = dict(unet.attn_processors)
-    cross = {name: _Recording(p, name, recorder) for name, p in own.items() if name.endswith("attn2.processor")}
+    cross = {
+        name: _Recording(p, name, recorder) for name, p in own.items()
+        if name.endswith("attn2.processor") and not name.startswith(recorder.without)
+    }  # fmt: skip
+    if not cross:
+        raise ValueError(f"pipe: its UNet has no cross-attention but in {', '.join(recorder.without) or 'no block'}")
     try:
         unet.set_attn_processor({**own, **cross})
         yield
@@ -146,7 +176,7 @@ def _recording(unet: Any, recorder: _Recorder) -> Iterator[None]:
         unet.set_attn_processor(dict(own))  # a copy, since diffusers empties what it is given
 
 
-def _generate(pipe: Any, prompt: str, recorder: _Recorder, samples: int, seed: int, guidance: float) -> Tensor:
+def _generate(pipe: Any, prompt: str, recorder: Recorder, samples: int, seed: int, guidance: float) -> Tensor:
     """The picture that ``pipe`` makes, uint8 [H,W,3]."""
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     with evaluating(*parts), _recording(pipe.unet, recorder):
@@ -155,7 +185,7 @@ def _generate(pipe: Any, prompt: str, recorder: _Recorder, samples: int, seed: i
 
 
 def _look(
-    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, recorder: _Recorder, samples: int, seed: int
+    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, recorder: Recorder, samples: int, seed: int
 ) -> Tensor:
     """Noise ``image`` at many levels and run the UNet on them; the picture as the model sees it, uint8 [H,W,3]."""
     picture, x = encode(image, denoiser)
@@ -173,7 +203,7 @@ def _look(
 
 def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, image: ImageLike | None = None, samples: int = 32,
-    seed: int = 0, guidance: float = GUIDANCE,
+    seed: int = 0, guidance: float = GUIDANCE, middle: bool = False,
 ) -> AttentionMaps:  # fmt: skip
     """Where the picture of ``prompt`` attends to each of ``concepts``.
 
@@ -187,6 +217,7 @@ def attention_maps(
     samples : steps of generation, or evaluations of the UNet for a given image, rounded up to an even number
     seed : of the noise; the global random state is neither read nor changed
     guidance : classifier-free guidance's scale, of generation alone; the maps are those of the conditional half
+    middle : the middle block counts too, which the authors' package leaves out
 
     Raises
     ------
@@ -195,32 +226,34 @@ def attention_maps(
     FloatingPointError
         An attention is NaN or infinite.
     """
+
+    def recorder(denoiser: NetworkDenoiser) -> Recorder:
+        tokens = {concept: positions_in(denoiser, prompt, concept) for concept in concepts}
+        # Guidance puts the unconditional half first.
+        rows = slice(None) if image is not None else slice(-1, None)
+        return Recorder(tokens, rows, denoiser.latent_shape[1:], () if middle else (MIDDLE,))
+
+    return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance)
+
+
+def trace(
+    pipe: Any, prompt: str, concepts: Sequence[str], made: Callable[[NetworkDenoiser], Recorder],
+    image: ImageLike | None, samples: int, seed: int, guidance: float,
+) -> AttentionMaps:  # fmt: skip
+    """What the recorder ``made`` for a pipeline's denoiser saw; see :func:`attention_maps` for the rest."""
     if isinstance(concepts, str) or not concepts:
         raise TypeError(f"concepts: found {concepts!r}, expected a sequence of phrases of the prompt")
     chosen = Options(samples=samples, seed=seed)
     with undisturbed():
         denoiser = from_pipeline(pipe, fused=False)
         with denoiser.lock:
-            return _attention_maps(denoiser, prompt, concepts, image, chosen.samples, chosen.seed, guidance)
-
-
-def _attention_maps(
-    denoiser: NetworkDenoiser, prompt: str, concepts: Sequence[str], image: ImageLike | None, samples: int, seed: int,
-    guidance: float,
-) -> AttentionMaps:  # fmt: skip
-    """:func:`attention_maps` of the pipeline of ``denoiser``."""
-    pipe = denoiser.family.pipe
-    denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
-    tokens = {concept: token_positions(pipe.tokenizer, prompt, concept, _written_out(pipe)) for concept in concepts}
-    every = sorted({t for positions in tokens.values() for t in positions})
-    # Guidance puts the unconditional half first.
-    recorder = _Recorder(every, slice(None) if image is not None else slice(-1, None), denoiser.latent_shape[1:])
-    if image is None:
-        picture = _generate(pipe, prompt, recorder, samples, seed, guidance)
-    else:
-        picture = _look(denoiser, prompt, image, recorder, samples, seed)
-    probability = recorder.maps()
-    if not probability.isfinite().all():
-        raise FloatingPointError("pipe: an attention is NaN or infinite; try float32")
-    maps = {c: probability[[every.index(t) for t in positions]].sum(0) for c, positions in tokens.items()}
-    return AttentionMaps(picture, maps, next(iter(recorder.evaluations.values())))
+            denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
+            recorder = made(denoiser)
+            if image is None:
+                picture = _generate(denoiser.family.pipe, prompt, recorder, chosen.samples, chosen.seed, guidance)
+            else:
+                picture = _look(denoiser, prompt, image, recorder, chosen.samples, chosen.seed)
+            maps = recorder.maps()
+            if not all(values.isfinite().all() for values in maps.values()):
+                raise FloatingPointError("pipe: an attention is NaN or infinite; try float32")
+            return AttentionMaps(picture, maps, next(iter(recorder.evaluations.values())))

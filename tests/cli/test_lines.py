@@ -42,9 +42,9 @@ class Stub:
 
 arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6) | st.sampled_from(
     ["", "-", "--", "0", "-1", "8", "32.0", "1e3", "nan", "inf", "-inf", "0.05", "5", "9" * 20, "9" * 5000, "true",
-     "cow", "giraffe", "a/b", "black/white", "cow#2", "..", "\udcff", "min", "i_ccs", "ppid", "uniform", "mlm:",
-     "pixel", "logsnr", "image", "prompt", "standard", "float32", "cpu", "meta", "emoji", "bias", "all", "retrieval",
-     PROMPT]
+     "cow", "giraffe", "a/b", "black/white", "cow#2", "..", "\udcff", "min", "i_ccs", "i_ccs_plugin", "ppid", "uniform",
+     "mlm:", "pixel", "logsnr", "image", "prompt", "standard", "float32", "cpu", "meta", "emoji", "bias", "all",
+     "retrieval", PROMPT]
 )  # fmt: skip
 paths = st.sampled_from(["good.png", "~/good.png", "text.png", "none.png", "folder", "", ".", "~", "new", "x" * 300,
                          "file/inside", "~nobody/x", "\udcff", "data.csv", "good.png/", "..", "-"])  # fmt: skip

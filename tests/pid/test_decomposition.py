@@ -113,7 +113,7 @@ def test_order_of_the_measures(seed):
 REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "pid_reference.json").read_text())["distributions"]
 
 
-@pytest.mark.parametrize("measure", ["i_ccs", "i_min", "i_sx", "mmi", "ppid"])
+@pytest.mark.parametrize("measure", ["i_ccs", "i_ccs_plugin", "i_min", "i_sx", "mmi", "ppid"])
 @pytest.mark.parametrize("case", REFERENCE, ids=["two", "three"])
 def test_against_an_independent_implementation(case, measure, written):
     """Every atom of distributions without symmetries, from the package dit; the file says how."""
@@ -157,7 +157,8 @@ def test_maps_of_four_broadcast_priors_and_shapes():
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
-        ({}, {"measure": "max"}, ValueError, "measure: found 'max', allowed are i_ccs, i_min, i_sx, min, mmi, ppid"),
+        ({}, {"measure": "max"}, ValueError, "found 'max', allowed are i_ccs, i_ccs_plugin, i_min, i_sx"),
+        ({}, {"measure": "i_ccs"}, ValueError, "measure: 'i_ccs' needs a distribution, dpid.pid.discrete"),
         ({("a",): torch.ones(3)}, {}, ValueError, r"information: found torch.float32 \(3,\) on cpu, torch.float32"),
         ({("a",): torch.ones(2, dtype=torch.float64)}, {}, ValueError, "all subsets need one shape, dtype and device"),
         ({("a",): torch.tensor([1, 2])}, {}, TypeError, "information: found dtype torch.int64"),
@@ -186,4 +187,4 @@ def test_refusals_of_the_concepts():
     with pytest.raises(TypeError, match="information: found list"):
         decompose([1.0, 2.0])
     with pytest.raises(ValueError, match="concepts: found 5; this measure has all atoms of up to 4"):
-        decompose(random_f(5), "i_ccs")
+        decompose(random_f(5), "i_ccs_plugin")

@@ -121,14 +121,14 @@ def test_results_travel():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_surroundings_change_no_number(dtype, tmp_path):
-    expected = made().to_dict(), made(), made().atom_maps(), made(measure="i_ccs").maps
+    expected = made().to_dict(), made(), made().atom_maps(), made(measure="i_ccs_plugin").maps
     torch.set_default_dtype(dtype)
     torch.set_default_device("meta")
     try:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             r = replace(pickle.loads(PICKLED), edges=torch.linspace(-5, 7, 6, dtype=torch.float64, device="cpu"))
             assert (r.to_dict(), from_bytes(to_bytes(r)), r.atom_maps()) == expected[:3]
-            assert replace(r, metadata=replace(r.metadata, measure="i_ccs")).maps == expected[3]
+            assert replace(r, metadata=replace(r.metadata, measure="i_ccs_plugin")).maps == expected[3]
             r.save(tmp_path / "a")
             assert PIDResult.load(tmp_path / "a") == r
             assert r.information["cow", "pizza"].interval() == made_interval
@@ -273,6 +273,13 @@ def edited(**facts):
     stored = json.loads(header["__metadata__"]["facts"]) | facts
     header["__metadata__"]["facts"] = json.dumps({k: v for k, v in stored.items() if v != "left out"})
     return rebuilt(header)
+
+
+def test_i_ccs_of_an_old_result_is_the_plugin_form():
+    """What version 0.1.0 called so for pictures."""
+    old = from_bytes(edited(measure="i_ccs"))
+    assert old == from_bytes(edited(measure="i_ccs_plugin"))
+    assert from_bytes(to_bytes(old)) == old
 
 
 @pytest.mark.parametrize(

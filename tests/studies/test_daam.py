@@ -1,5 +1,7 @@
 """Attention maps, compared with attention computed from hooks on the pipeline's own projections."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -22,30 +24,30 @@ def picture():
     return np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8)
 
 
-def by_hand(pipe, run, size, rows):
-    """[L,h,w] float64: softmax of what the projections give while ``run()`` runs, averaged over layers and calls."""
+def by_hand(pipe, run, size, rows, middle=False):
+    """[L,h,w] float64: softmax of what the projections give while ``run()`` runs, averaged over heads and calls."""
     seen, handles = {}, []
     for name, module in pipe.unet.named_modules():
-        if name.endswith(("attn2.to_q", "attn2.to_k")):
+        if name.endswith(("attn2.to_q", "attn2.to_k")) and (middle or "mid_block" not in name):
             layer, kind = name.rsplit(".", 1)
             calls = seen.setdefault(layer, {"to_q": [], "to_k": []})[kind]
             handles.append(module.register_forward_hook(lambda _m, _i, out, calls=calls: calls.append(out.double())))
     run()
     for handle in handles:
         handle.remove()
-    layers = []
+    every = []  # heads of all layers
     for layer, calls in seen.items():
         heads = pipe.unet.get_submodule(layer).heads
         maps = []
         for q, k in zip(calls["to_q"], calls["to_k"], strict=True):
             q, k = (x.unflatten(-1, (heads, -1))[rows] for x in (q, k))
             logits = torch.einsum("bqhd,blhd->bhlq", q, k) / q.shape[-1] ** 0.5
-            maps.append(logits.softmax(2).mean(1))
-        mean = torch.cat(maps).mean(0)
-        side = round((mean.shape[-1] * size[0] / size[1]) ** 0.5)  # sizes of these tests halve without a remainder
-        grid = mean.view(1, len(mean), side, -1)
-        layers.append(functional.interpolate(grid, size, mode="bicubic").clamp(min=0)[0])
-    return torch.stack(layers).mean(0)
+            maps.append(logits.softmax(2))
+        for mean in torch.cat(maps).mean(0):
+            side = round((mean.shape[-1] * size[0] / size[1]) ** 0.5)  # sizes of these tests halve without a remainder
+            grid = mean.view(1, len(mean), side, -1)
+            every.append(functional.interpolate(grid, size, mode="bicubic").clamp(min=0)[0])
+    return torch.stack(every).mean(0)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
@@ -62,6 +64,19 @@ def test_generation_equals_attention_by_hand(tiny, family, guidance):
     for word, tokens in TOKENS.items():
         # fp32 against fp64: 2⁻²⁴ times a softmax's logits, and sums of tens of values.
         torch.testing.assert_close(found.maps[word], want[tokens].sum(0).float(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_middle_block_counts_if_asked_for(tiny, picture):
+    """The authors' package leaves it out by default."""
+    pipe, found = tiny(), {}
+
+    def run(middle):
+        found[middle] = attention_maps(pipe, PROMPT, ("cow",), image=picture, samples=2, middle=middle)
+
+    for middle in (False, True):
+        want = by_hand(pipe, partial(run, middle), (10, 6), slice(None), middle)
+        torch.testing.assert_close(found[middle].maps["cow"], want[2].float(), rtol=1e-5, atol=1e-7)  # as above
+    assert not torch.equal(found[False].maps["cow"], found[True].maps["cow"])
 
 
 @pytest.mark.parametrize("family", ["sd1", "xl"])

@@ -49,7 +49,7 @@ def test_localisation_of_a_lone_concept_is_against_the_rest_of_the_prompt(bench,
     lone = Scene(own[0].image, own[0].prompt, ("giraffe",), lambda: {"giraffe": own[0].masks()["giraffe"]})
     rows = run("localisation", bench(scenes=[lone])).tables["localisation"]
     assert {row["concept"] for row in rows} == {"giraffe"}
-    assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant", "daam"}
+    assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant", "daam", "ovam"}
 
 
 def test_localisation_looks_at_every_concept_with_a_mask(bench, own):

@@ -30,11 +30,13 @@ class Given:
     f : {S: i(x; y_S) [*]}; for a measure with an ``axis``, [B, *] (images) or [V_S, *] (candidates for y_S)
     h : {S: h(y_S) = -log p(y_S)}, which broadcast to ``f``; empty where the measure takes no priors
     weight : weights [B] of the images, which sum to 1; None for equal weights
+    joint : p(y_1, …, y_n, x) for a measure with the ``axis`` "distribution"; ``f`` are averages [1] then
     """
 
     f: Mapping[int, Tensor]
     h: Mapping[int, Tensor]
     weight: Tensor | None = None
+    joint: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Measure:
 
     rule: Callable[[Given], Redundancy]
     priors: Literal["subsets", "joint", "candidates"] | None
-    axis: Literal["images", "candidates"] | None
+    axis: Literal["images", "candidates", "distribution"] | None
 
 
 MEASURES: dict[str, Measure] = {}
@@ -64,7 +66,7 @@ def register(
     name: str,
     *,
     priors: Literal["subsets", "joint", "candidates"] | None = None,
-    axis: Literal["images", "candidates"] | None = None,
+    axis: Literal["images", "candidates", "distribution"] | None = None,
 ) -> Callable[[Callable[[Given], Redundancy]], Callable[[Given], Redundancy]]:
     """A decorator that registers a function of :class:`Given` as the redundancy measure ``name``.
 
@@ -72,7 +74,8 @@ def register(
     ----------
     priors : the h(y_S) that it needs: None; "subsets", of all S except all concepts together; "joint", of all S;
         "candidates", of every candidate for every y_S
-    axis : None if it acts value by value; "images" or "candidates" if it averages over that leading axis
+    axis : None if it acts value by value; "images" or "candidates" if it averages over that leading axis;
+        "distribution" if it needs all of p(y, x)
     """
 
     def add(rule: Callable[[Given], Redundancy]) -> Callable[[Given], Redundancy]:

@@ -1,40 +1,41 @@
-"""The redundancy measure ``i_ccs``: common change in surprisal (Ince, 2017; docs/theory.md, eq. (41)).
+"""The redundancy measure ``i_ccs``: common change in surprisal (Ince, 2017), of a joint distribution.
 
-Ince averages under the maximum-entropy distribution with the same pair marginals; this plug-in form uses the given
-distribution instead. The two agree on the AND, XOR and SUM gates, and differ on RDNXOR.
+r(α) = E_q c(α), with c(α), the co-information of the sets of α and x where all changes of surprisal have one sign, as
+in :mod:`dpid.pid.measures.i_ccs_plugin`. q(y_{∪α}, x) has the largest entropy of those with p's marginals of
+(y_S, x) for every S ∈ α, and of y_{∪α}.
 """
 
 from __future__ import annotations
 
 from functools import reduce
 
-import torch
 from torch import Tensor
 
+from dpid.pid.joint import marginal, points
 from dpid.pid.measures import Given, Redundancy, register
-from dpid.pid.measures._unions import signed_unions
+from dpid.pid.measures._maximum_entropy import maximum_entropy
+from dpid.pid.measures.i_ccs_plugin import common_change
+
+_ZERO = 1e-8  # nats; q is found to 1e-10, and what p makes zero must stay without a sign
 
 
-@register("i_ccs")
+@register("i_ccs", axis="distribution")
 def i_ccs(given: Given) -> Redundancy:
-    """The redundancy in nats, value by value; 0 where a term is within rounding of zero, since it then has no sign."""
-    largest = reduce(torch.maximum, [f.abs() for f in given.f.values()])
-    zero = 64 * torch.finfo(largest.dtype).eps * largest  # a few roundings of sums of up to 2^n terms
+    """The redundancy in nats [1], on average over the distribution ``given.joint``."""
+    p = given.joint
+    assert p is not None
+    n = p.ndim - 1
 
-    def sign(value: Tensor) -> Tensor:
-        return torch.where(value.abs() > zero, value.sign(), 0)
+    def axes(mask: int) -> set[int]:
+        return {k for k in range(n) if mask >> k & 1}
 
     def redundancy(sets: tuple[int, ...]) -> Tensor:
         if len(sets) == 1:
             return given.f[sets[0]]
-        union = 0
-        for s in sets:
-            union |= s
-        common: Tensor = sum(count * given.f[u] for u, count in signed_unions(sets))  # type: ignore[assignment]
-        side = sign(common)
-        agree = sign(given.f[union]) == side
-        for s in sets:
-            agree = agree & (sign(given.f[s]) == side)
-        return torch.where(agree, common, 0)
+        union = axes(reduce(int.__or__, sets))
+        of_sets = marginal(p, sorted(set(range(n)) - union))
+        q = maximum_entropy(of_sets, [union, *({*axes(s), n} for s in sets)])
+        f, _, weight = points(q)
+        return (weight @ common_change(f, sets, _ZERO)).reshape(given.f[sets[0]].shape)
 
     return redundancy

@@ -1,14 +1,17 @@
-"""``i_ccs`` in its plug-in form, compared with closed forms (bits)."""
+"""``i_ccs``, Ince's own, against closed forms (bits) and distributions whose one of maximum entropy is known."""
 
 from math import log2
 
+import numpy as np
 import pytest
 import torch
 
-from dpid.pid import decompose, discrete
+from dpid.pid import discrete
+from dpid.pid.measures._maximum_entropy import maximum_entropy
 
 I_ERR = 0.75 * log2(3) - 1
 
+# The marginals leave the distribution itself on all but XOR and RDNXOR, where bits become independent given the rest.
 TABLE = {
     "RDN": (1, 0, 0, 0),
     "UNQ1": (0, 1, 0, 0),
@@ -16,7 +19,8 @@ TABLE = {
     "XOR": (0, 0, 0, 1),
     "AND": ((2 - log2(3)) / 4, (2 - log2(3)) / 2, (2 - log2(3)) / 2, (log2(3) - 1) / 2),
     "OR": ((2 - log2(3)) / 4, (2 - log2(3)) / 2, (2 - log2(3)) / 2, (log2(3) - 1) / 2),
-    "RDNXOR": (0, 1, 1, 0),
+    "SUM": (0, 0.5, 0.5, 0.5),
+    "RDNXOR": (1, 0, 0, 1),
     "PWUNQ": (0, 0.5, 0.5, 0),
     "RDNERR": (I_ERR + 0.25, 0.75 - I_ERR, -0.25, 0.25),
 }
@@ -24,37 +28,41 @@ TABLE = {
 
 @pytest.mark.parametrize("name", TABLE)
 def test_textbook_distributions(joints, four, name):
-    # 1e-6 bits: far above float64 rounding, far below any difference between measures.
+    # 1e-6 bits: far above what maximum entropy is found to, far below any difference between measures.
     assert four(discrete(joints[name], "i_ccs")) == pytest.approx(TABLE[name], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "atoms"),
-    [
-        ("XOR3", {"123": 1}),
-        ("RDN3", {"1|2|3": 1}),
-        ("XORCAT", {"1|23": 1, "2|13": 1, "3|12": 1, "12|13|23": -1}),
-        ("DBLXOR", {"12": 1, "13": 1, "23": 1, "123": -1}),
-    ],
-)
-def test_three_concepts(joints, written, name, atoms):
-    assert written(discrete(joints[name], "i_ccs")) == pytest.approx(atoms, abs=1e-6)
+@pytest.mark.parametrize("x", [2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_marginals_do_not_show_changes_no_redundancy(seed, x):
+    """Of y independent given x the distribution is the one of maximum entropy; a parity changes no pair's marginal."""
+    rng = np.random.default_rng(seed)
+    y1, y2 = rng.dirichlet(np.ones(2), x).T, rng.dirichlet(np.ones(2), x).T
+    plain = y1[:, None] * y2 * rng.dirichlet(np.ones(x))
+    parity = np.zeros_like(plain)
+    parity[..., :2] = 0.9 * plain[..., :2].min() * (-1.0) ** np.indices((2, 2, 2)).sum(0)
+    found, expected = discrete(plain + parity, "i_ccs"), discrete(plain, "i_ccs_plugin")
+    assert float(found.redundancy) == pytest.approx(float(expected.redundancy), abs=1e-9)  # 1e-10 of q, and its logs
 
 
-@pytest.mark.parametrize(
-    ("f1", "f2", "f12", "r"),
-    [
-        (2.0, 3.0, 4.0, 1.0),  # all signs positive: the co-information
-        (-2.0, -3.0, -4.0, -1.0),  # all negative: shared misinformation
-        (2.0, -3.0, 4.0, 0.0),  # the words disagree
-        (2.0, 3.0, 6.0, 0.0),  # the co-information is negative, the words are not
-        (2.0, 3.0, -1.0, 0.0),  # the union disagrees
-        # A sum that is zero but for rounding has no sign, though its co-information, 0.25, has.
-        (0.1 + 0.2 - 0.3, 1.0, 0.75, 0.0),
-    ],
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_signs(f1, f2, f12, r, dtype):
-    f = {("a",): f1, ("b",): f2, ("a", "b"): f12}
-    atoms = decompose({s: torch.tensor(v, dtype=dtype) for s, v in f.items()}, "i_ccs")
-    assert float(atoms.redundancy) == r
+@pytest.mark.parametrize("scale", [1, 1e-9])
+def test_maximum_entropy(scale):
+    """Its marginals are those asked for, and its logarithm is a sum of functions of them."""
+    p = np.random.default_rng(3).dirichlet(np.ones(24)).reshape(2, 3, 4)
+    p[0, 0, 0] = p[1, 2, 1] = 0
+    p[:, :, 3] *= scale
+    p /= p.sum()
+    q = maximum_entropy(torch.from_numpy(p), [{0, 1}, {0, 2}, {1, 2}]).numpy()
+    for axis in range(3):
+        np.testing.assert_allclose(q.sum(axis), p.sum(axis), rtol=0, atol=1e-11)  # its own aim is 1e-12
+    third = np.log(q[:1]) - np.log(q)  # differences over the three axes in turn: of a sum of functions of pairs, zero
+    third = third - third[:, :1]
+    assert np.abs(third - third[..., :1]).max() < 1e-6  # relative 1e-12 of q over its smallest parts
+
+
+def test_points_that_no_distribution_can_have_are_zero(joints):
+    """No marginal of AND is zero where q(1, 1, 0) must be: q(0, 1, 1) = 0 has fixed it."""
+    p = torch.from_numpy(np.asarray(joints["AND"], float))
+    q = maximum_entropy(p, [{0, 1}, {0, 2}, {1, 2}])
+    assert q[1, 1, 0] == 0
+    torch.testing.assert_close(q, p, rtol=0, atol=1e-12)
