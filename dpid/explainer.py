@@ -90,7 +90,8 @@ class Explainer:
         else:
             explainer = cls(load_pipeline(model, device, dtype), precision=precision)
             explainer.denoiser.name = str(model)
-        explainer.density = shipped_density(folder)
+        with undisturbed():
+            explainer.density = shipped_density(folder)
         return explainer
 
     def at(self, precision: str) -> Explainer:

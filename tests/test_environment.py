@@ -66,6 +66,11 @@ def test_modes_of_torch_change_no_number(tiny, mode):
     likelihood = dpid.Explainer(pipe, precision="float32").log_likelihood(IMAGE, "a cow", samples=8)
     numbers, maps, profile = expected.to_dict(), expected.maps.unique["cow"], expected.profile.synergy
     with MODES[mode]():
+        if mode == "bfloat16 by default":  # in which old releases of transformers do not run
+            try:
+                pipe.encode_prompt("a cow", torch.device("cpu"), 1, False)
+            except RuntimeError as error:
+                pytest.skip(f"the pipeline itself: {error}")
         explainer = dpid.Explainer(pipe, precision="float32")
         got = ask(explainer)
         stream = explainer.stream(IMAGE, PROMPT, CONCEPTS, samples=8, max_samples=16)

@@ -101,10 +101,10 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
         (tmp_path, "is a folder"), (tmp_path / "none.png", "does not exist"),
         ("https://a.b/c.png", "nothing is fetched"), ("a\0b", "does not exist"),
         (tmp_path / "bomb.png", "cannot be read as a picture"), (tmp_path / "cut.jpg", "cannot be read as a picture"),
-        (np.zeros((32, 32, 3)), r"found an array float64 \(32, 32, 3\), expected uint8"),
-        (np.zeros((32, 32), np.uint8), "found an array uint8"),
-        (np.zeros((3, 32, 32), np.uint8), "found an array uint8"),
-        (np.zeros((0, 32, 3), np.uint8), "found an array uint8"), (torch.zeros(3, 32, 32, dtype=torch.int64), "int64"),
+        (np.zeros((32, 32, 3)), r"found float64 \(32, 32, 3\), expected uint8"),
+        (np.zeros((32, 32), np.uint8), "found uint8"),
+        (np.zeros((3, 32, 32), np.uint8), "found uint8"),
+        (np.zeros((0, 32, 3), np.uint8), "found uint8"), (torch.zeros(3, 32, 32, dtype=torch.int64), "int64"),
         (torch.zeros(3, 32, 32, device="meta"), "on meta"), (Image.new("La", (32, 32)), "do not turn into RGB"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"image: .*{message}"):

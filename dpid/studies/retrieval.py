@@ -36,6 +36,8 @@ def caption_information(
     log p(x | caption). Raises as :meth:`dpid.Explainer.explain`.
     """
     denoiser = explainer.denoiser
+    if "float32" in denoiser.precisions:  # nothing here would notice rounding
+        denoiser = denoiser.at("float32")
     _, x = encode(image, denoiser)
     texts = tuple(dict.fromkeys(("", *captions)))
     names = tuple(map(str, range(len(captions))))

@@ -114,6 +114,10 @@ def test_a_result_does_not_depend_on_the_questions_before_it(tiny, monkeypatch):
     """Though "auto" takes another type for the question in between."""
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("bfloat16", "float32"))
     monkeypatch.setattr("dpid.explainer.worth_trying", lambda device, samples: True)
+    monkeypatch.setattr(
+        dpid.PIDResult, "rounding_matters",
+        lambda self: self.metadata.precision != "float32" and self.metadata.samples > 100,
+    )  # fmt: skip
     explainer = dpid.Explainer(tiny())
     first = ask(explainer)
     between = ask(explainer, samples=256, seed=3)
@@ -155,6 +159,8 @@ def test_layers_quantised_by_torch(tiny):
 
 def test_weights_stored_in_fp8(tiny):
     pipe = tiny().to(torch.bfloat16)
+    if not hasattr(pipe.unet, "enable_layerwise_casting"):
+        pytest.skip("this release of diffusers does not store weights in another type")
     pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
     plain_equals_the_pipeline(pipe, 2e-2)  # a few roundings of 2⁻⁸
 

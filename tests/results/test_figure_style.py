@@ -75,7 +75,8 @@ def test_an_inherited_backend_that_is_not_there_is_not_needed(named, tmp_path):
         f"assert os.environ['MPLBACKEND'] == {named!r}"
     )  # fmt: skip
     environment = {**os.environ, "MPLBACKEND": named}
-    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, cwd=tmp_path, env=environment)
+    flags = ("-W", "error::UserWarning", "-W", "ignore::DeprecationWarning")  # of what old matplotlib imports
+    subprocess.run([sys.executable, *flags, "-c", code], check=True, cwd=tmp_path, env=environment)
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (276, 384)  # 1.2 + 1.1 by 3.2 inches of 120 dots
 
