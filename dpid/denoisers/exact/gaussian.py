@@ -119,7 +119,7 @@ class GaussianDenoiser(ExactDenoiser):
         return Conditions(tuple(conditions), (means, variances, axes))
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """The exact E[ε | z, condition] [N,K,B,C,H,W] for z [N,B,C,H,W] at log-SNR [N]."""
+        """The exact noise E[ε | z, condition], [N,K,B,C,H,W], for z [N,B,C,H,W] at log-SNR [N]."""
         means, variances, *axes = conditions.encoded
         a, b = channel(logsnr, 3)
         rest = z.double().flatten(2)[:, None] - a * means[:, None]  # [N,K,B,D]

@@ -77,7 +77,7 @@ class MixtureDenoiser(ExactDenoiser):
         return Conditions(tuple(conditions), torch.stack([self._known(name) for name in conditions]).log())
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """The exact E[ε | z, condition] [N,K,B,C,H,W] for z [N,B,C,H,W] at log-SNR [N]."""
+        """The exact noise E[ε | z, condition], [N,K,B,C,H,W], for z [N,B,C,H,W] at log-SNR [N]."""
         a, b = channel(logsnr, 2)
         v = a.square() * self.scale**2 + b.square()
         flat = z.double().flatten(2)  # [N,B,D]

@@ -131,7 +131,7 @@ class SceneDenoiser(ExactDenoiser):
         return Conditions(tuple(c if isinstance(c, str) else f"{len(c)} layouts" for c in conditions), encoded)
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """The exact E[ε | z, condition] [N,K,B,3,32,32] of z [N,B,3,32,32] at logsnr [N].
+        """The exact noise E[ε | z, condition], [N,K,B,3,32,32], of z [N,B,3,32,32] at logsnr [N].
 
         Computed in float64 except for E[x | z, condition], which is in the dtype of z.
         """
