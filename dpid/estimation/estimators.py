@@ -5,10 +5,10 @@
 - ``rao-blackwell`` iʳ, docs/theory.md, eq. (11): iˢ with the noise averaged out under the reference F, by default the
   condition of all concepts. Signed, obeys the chain rule, of nearly as low variance as i°.
 
-- ``shrinkage`` iʳ + w (iˢ - iʳ), docs/theory.md, eq. (12a), the default. iʳ counts out what the network has not learned of
-  F; iˢ does not, but is noisy. No fixed weight w suits all models: the noise of iˢ - iʳ is uncorrelated with that of iʳ
-  and proportional to ε̂_∅ - ε̂_S, that of iʳ to its square. So w is estimated from the replicates of each picture, by
-  :mod:`dpid.results.shrinkage`.
+- ``shrinkage`` iʳ + w (iˢ - iʳ), docs/theory.md, eq. (12a), the default. iʳ counts out what the network has not
+  learned of F; iˢ does not, but is noisy. No fixed weight w suits all models: the noise of iˢ - iʳ is uncorrelated with
+  that of iʳ and proportional to ε̂_∅ - ε̂_S, that of iʳ to its square. So w is estimated from the replicates of each
+  picture, by :mod:`dpid.results.shrinkage`.
 """
 
 from __future__ import annotations

@@ -51,9 +51,10 @@ def has_outlier(replicates: Tensor, significance: float = 0.01) -> Tensor:
     from scipy.special import stdtrit
 
     g = len(replicates)
-    deviation = (replicates - replicates.mean(0)).abs().amax(0)
+    deviation: Tensor = (replicates - replicates.mean(0)).abs().amax(0)
     t2 = float(stdtrit(g - 2, 1 - significance / (2 * g))) ** 2
-    return deviation > (g - 1) / g**0.5 * (t2 / (g - 2 + t2)) ** 0.5 * replicates.std(0)
+    critical: float = (g - 1) / g**0.5 * (t2 / (g - 2 + t2)) ** 0.5
+    return deviation > critical * replicates.std(0)
 
 
 @dataclass(frozen=True)

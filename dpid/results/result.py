@@ -240,14 +240,14 @@ class PIDResult(Comparable):
         elif self._limited_by_network(level):
             quiet, noisy = (self.estimates[name].information[self.metadata.concepts].value for name in SIGNED)
             lines.append(
-                f"the errors are those of sampling alone: rao-blackwell gives {quiet:.2f} and standard {noisy:.2f} nats "
-                f"for all concepts, and noise explains {1 - self.shrinkage:.0%} of the square of such differences; the "
+                f"the errors are those of sampling alone: of all concepts rao-blackwell tells {quiet:.2f} and standard "
+                f"{noisy:.2f} nats, and noise explains {1 - self.shrinkage:.0%} of the square of such differences; the "
                 "rest is of this picture, or what the network has not learned, and more samples will not tell which"
             )
         if rare := self._decided_by_rare_noise():
             lines.append(
-                f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of "
-                f"{self.metadata.replicates} replicates makes most of its spread, so the error is rough; use more samples"
+                f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "
+                f"{self.metadata.replicates} replicates makes most of the spread, and its error is rough; add samples"
             )
         above = [
             "+".join(s) for s, e in self.information.items()

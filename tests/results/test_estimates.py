@@ -11,8 +11,8 @@ from dpid.explainer import ConvergenceWarning
 from dpid.prompts.plan import subsets_of
 from dpid.results.intervals import interval
 from dpid.results.maps import smoothed
-from dpid.results.shrinkage import shrunk_layout
 from dpid.results.result import ranked
+from dpid.results.shrinkage import shrunk_layout
 
 SHAPE = (1, 2, 3)
 
