@@ -183,8 +183,15 @@ EXACT: dict[str, Callable[[int], known.Case]] = {
 }
 
 
+def four_pictures(name: str) -> list[known.Case]:
+    """Four pictures of an exact model, the fourth of which is asked about."""
+    return [EXACT[name](seed) for seed in (1, 2, 3, 0)]
+
+
 def last_pictures(cases: list[known.Case], repeats: int, rounds: int = 1) -> Tensor:
     """Estimates [repeats, 3 estimators, 3 subsets] about the last of ``cases``, in ``rounds``, after all the others.
+
+    Without others and in one round they are those of the even grid.
 
     All explanations of a repeat have the same seed, as those of a user who never names one.
     """
@@ -204,7 +211,7 @@ def last_pictures(cases: list[known.Case], repeats: int, rounds: int = 1) -> Ten
 
 def largest_bias(name: str, repeats: int) -> Tensor:
     """The largest bias of i(x; y_S) by every estimator, [3], in standard errors: a fourth picture in four rounds."""
-    cases = [EXACT[name](seed) for seed in (1, 2, 3, 0)]
+    cases = four_pictures(name)
     if name == "gaussian":
         truth = {k: v[None] for k, v in known.gaussian_sums(cases[-1]).items()}
     else:  # a run so long that its own error, which is added, is the smaller one
@@ -215,9 +222,14 @@ def largest_bias(name: str, repeats: int) -> Tensor:
     return ((f.mean(0) - sums.mean(0)) / (f.var(0) / len(f) + known_to).sqrt()).abs().amax(1)
 
 
-def biases() -> Iterator[dict[str, object]]:
-    """Rows of the bias of rule "learning" on the exact models."""
+def on_exact_models() -> Iterator[dict[str, object]]:
+    """Rows of the bias of rule "learning" on the exact models, and of its gain on a fourth picture."""
     for name in EXACT:
+        cases = four_pictures(name)
+        even, learnt = (last_pictures(some, REPEATS).var(0).mean(1) for some in (cases[-1:], cases))
+        for estimator, ratio in zip(MEASURED, (even / learnt).tolist(), strict=True):
+            yield {"case": f"{name}, {estimator}", "metric": "variance of the even grid / learning, picture 4, image",
+                   "value": ratio, "stderr": ratio * 2 / REPEATS**0.5, "n": REPEATS, "unit": "x"}  # fmt: skip
         for estimator, z in zip(MEASURED, largest_bias(name, REPEATS).tolist(), strict=True):
             yield {"case": f"{name}, {estimator}", "metric": "largest bias of three i(x; y_S), in standard errors",
                    "value": z, "n": REPEATS}  # fmt: skip
@@ -227,7 +239,7 @@ def main() -> None:
     """Measure, print and record in the ledger."""
     explainer = dpid.Explainer.from_pretrained("emoji").at("float32")
     tables = [table(explainer, number, shown) for number, shown in enumerate(pictures())]
-    ledger.record("learning", [*gains(tables), *biases()], "emoji")
+    ledger.record("learning", [*gains(tables), *on_exact_models()], "emoji")
 
 
 if __name__ == "__main__":
