@@ -36,7 +36,8 @@ class ConvergenceWarning(UserWarning):
 class Explainer:
     """Explains pictures with one model: how much information about a picture each concept of its prompt has.
 
-    It may be used from several threads; they wait for each other if the model is not thread-safe.
+    It may be used from several threads; they wait for each other if the model is not thread-safe. Where the default
+    rule is "learning", see :attr:`learnt`, their order decides what it learns from: let threads name a rule.
 
     Parameters
     ----------
