@@ -115,9 +115,10 @@ class Explainer:
         log-SNRs more densely than others, since the spread of replicates would then depend on the rule.
         """
         if results is None:
-            if not self.learnt.rounds:
+            known = self.learnt.of(self.denoiser.logsnr_grid, self.learnt.state)
+            if not known.rounds:
                 raise ValueError("results: expected some, since nothing was learnt by explaining; see rule 'learning'")
-            self.density = self.learnt.density(self.denoiser.logsnr_grid, self.density)
+            self.density = known.density(self.denoiser.logsnr_grid, self.density)
             return
         if uneven := {r.metadata.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
             raise ValueError(
