@@ -66,8 +66,7 @@ def test_spends_what_it_says_and_repeats(emoji, two_things, result):
 @pytest.mark.parametrize(
     ("options", "replicates", "spent"),
     [({"samples": 8}, 4, 8), ({"samples": 15}, 4, 16), ({"samples": 16}, 8, 16), ({}, 8, 32), ({"samples": 3}, 4, 8),
-     ({"samples": 8, "antithetic": False}, 8, 8), ({"samples": 16, "rule": "pilot"}, 4, 16),
-     ({"samples": 8, "replicates": 2}, 2, 8)],
+     ({"samples": 8, "antithetic": False}, 8, 8), ({"samples": 8, "replicates": 2}, 2, 8)],
 )  # fmt: skip
 def test_as_many_replicates_as_the_samples_are_for(options, replicates, spent):
     found = Options(**options)

@@ -79,6 +79,14 @@ def set_profile(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Ten
     return _estimators(gaps, residuals, sums.pairs, plan)
 
 
+def integrands(squares: tuple[Tensor, Tensor], pairs: Tensor, plan: Plan) -> dict[str, Tensor]:
+    """The integrand of f(S) of the image at every sample, {estimator: float64 [N,S,B]} in nats a unit of log-SNR.
+
+    ``squares`` [N,P,B] and [N,K,B] are those of :func:`dpid.estimation.engine.integrate`, of ``pairs`` [P,2].
+    """
+    return _estimators(squares[0].double(), squares[1].double(), pairs, plan)
+
+
 def _estimators(gaps: Tensor, residuals: Tensor, pairs: Tensor, plan: Plan) -> dict[str, Tensor]:
     """{estimator: f(S) [G,S,*]} from ``gaps`` [G,P,*] of ``pairs`` [P,2] and ``residuals`` [G,K,*]."""
     at = {tuple(pair): p for p, pair in enumerate(pairs.tolist())}

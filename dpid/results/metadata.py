@@ -24,6 +24,7 @@ class Metadata(Comparable):
     broken : the error that ended a run before its tolerance was met, or ""
     rounding_bias : {estimator: {"cow+giraffe": nats}}, i(x; y_S) in ``precision`` minus that in float32, measured on a
         few samples of this picture, docs/theory.md, eq. (57); None in float32, {} if it could not be measured
+    density : a checksum of the density over log-SNR of the first round, for rules "adaptive" and "learning"; "" if even
     peak_memory : most bytes in use, on the GPU or else by the process
     """
 
@@ -51,5 +52,6 @@ class Metadata(Comparable):
     converged: bool | None = None
     broken: str = ""
     rounding_bias: dict[str, dict[str, float]] | None = None
+    density: str = ""
     peak_memory: int | None = field(default=None, compare=False)  # differs between runs that give equal numbers
     unit: str = field(default="nats", init=False)

@@ -60,8 +60,9 @@ def test_auto_takes_the_fastest_type_that_is_precise_enough(model, monkeypatch, 
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     model.step = step
     explainer = dpid.Explainer(model)
-    for _ in range(2):
+    for turn in range(2):
         result = explainer.explain(latents=X, conditions=CONDITIONS)
+        assert explainer.learnt.rounds == turn + 1  # a run that was given up has taught nothing
         assert result.metadata.precision == settled
         assert not result.rounding_matters()
         assert result.metadata.peak_memory > 0
