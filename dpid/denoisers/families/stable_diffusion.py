@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dpid.denoisers.families.family import Family
+from dpid.denoisers.families.discrete import DiscreteFamily
 from dpid.denoisers.fused import FusedNetwork, not_plain
-from dpid.denoisers.levels import Discrete
 from dpid.denoisers.modes import evaluating
 
 # Fields of the UNet's configuration that, where set, make it need more input than a text and a time: which input.
@@ -21,10 +20,11 @@ _MORE_INPUT = {
 }
 
 
-class StableDiffusion(Family):
+class StableDiffusion(DiscreteFamily):
     """A Stable Diffusion 1.x or 2.x pipeline."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+    networks = ("UNet2DConditionModel",)
     network = "unet"
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
 
@@ -38,16 +38,6 @@ class StableDiffusion(Family):
                 raise ValueError(f"pipe: the UNet of {kind} needs {needs} ({name} = {found!r})")
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) != self.added:
             raise ValueError(f"pipe: the UNet of {kind} is not that of Stable Diffusion 1.x, 2.x or XL")
-        scheduler = self.pipe.scheduler
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(
-                f"pipe: a {type(scheduler).__name__} has no trained noise levels (alphas_cumprod); give "
-                "the pipeline the scheduler that its model was trained with, such as DDPMScheduler"
-            )
-
-    def levels(self) -> Discrete:
-        """The noise levels of the scheduler's training timesteps."""
-        return Discrete(self.pipe.scheduler.alphas_cumprod, str(self.pipe.scheduler.config.prediction_type))
 
     @property
     def step(self) -> int:
