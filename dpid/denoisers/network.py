@@ -112,6 +112,11 @@ class NetworkDenoiser(Denoiser):
         return self.family.latent_shape
 
     @property
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of."""
+        return self.family.patch
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded.
 

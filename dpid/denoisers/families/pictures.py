@@ -55,8 +55,13 @@ class Pictures(ABC):
 
     @property
     def step(self) -> int:
-        """The number that heights and widths of latents must be multiples of: the side of a token."""
+        """The number of which heights and widths of latents of resized pictures are multiples: the side of a token."""
         return int(self.net_config.get("patch_size", 1))
+
+    @property
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of."""
+        return self.step
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
         """Pixels (width, height) of about the native area, at the aspect ratio of the picture.

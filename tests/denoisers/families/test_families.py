@@ -97,7 +97,7 @@ def state(pipe):
 
 @pytest.mark.parametrize("name", TINY)
 def test_the_pipeline_stays_as_it_was(name):
-    pipe = shared(name)
+    pipe = build(name)
     before = state(pipe)
     explainer = dpid.Explainer(pipe, precision="float32")
     explainer.denoiser.encode_image(torch.zeros(1, 3, 32, 64))
@@ -161,6 +161,12 @@ def test_schedulers_of_another_kind_are_refused():
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ValueError, match="pipe: a FlowMatchEulerDiscreteScheduler has no trained noise levels"):
         from_pipeline(pipe)
+
+
+def test_latents_that_cannot_be_cut_into_patches_are_refused():
+    explainer = dpid.Explainer(shared("flux"))
+    with pytest.raises(ValueError, match="latents: found 8×9 pixels, expected multiples of 2"):
+        explainer.explain(latents=torch.zeros(16, 8, 9), prompt=TEXTS[2], concepts=("cow", "giraffe"))
 
 
 def test_known_networks_in_other_pipelines_name_the_family():
