@@ -181,3 +181,14 @@ def test_every_family_of_a_pipeline_has_a_tiny_one():
     unets = {"StableDiffusionPipeline", "StableDiffusionXLPipeline"}  # tests/denoisers/test_diffusers.py has these
     made = {pipeline for pipeline, _ in TINY.values()} | unets
     assert {family for family in FAMILIES.values() if not made & set(family.pipelines)} == set()
+
+
+def test_a_network_that_changes_between_results_is_an_error():
+    pipe = build("z_image")
+    explainer = dpid.Explainer(pipe, precision="float32")
+    results = explainer.stream(latents=torch.zeros(16, 4, 4), prompt=TEXTS[2], concepts=("cow", "giraffe"), samples=64)
+    next(results)
+    with torch.no_grad():
+        pipe.transformer.layers[0].attention.to_q.weight.mul_(1.5)
+    with pytest.raises(RuntimeError, match="was changed while it was being explained"):
+        list(results)
