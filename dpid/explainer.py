@@ -230,7 +230,7 @@ class Explainer:
     def _denoisers(self, samples: int) -> list[Denoiser]:
         """The model in every precision that may be tried for so many evaluations a condition, the fastest first."""
         finer = [self.denoiser.at(precision) for precision in self._finer]
-        if finer and not worth_trying(self.denoiser.device, samples):
+        if finer and not worth_trying(self.denoiser, samples):
             return finer[-1:]
         return [self.denoiser, *finer]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from dpid.estimation.sampling import Samples
 
 _LOG = logging.getLogger("dpid")
 _MOST_BINS = 64  # of log-SNR in a profile
+_SUMS = ("gaps", "residuals", "gap_profile", "residual_profile")  # of an accumulator
 
 
 @dataclass
@@ -63,6 +64,16 @@ class Accumulator:
             x.new_zeros(1, dtype=torch.float64) if edges is None else edges.to(x.device),
             zeros(groups, bins, len(pairs), b), zeros(groups, bins, conditions, b),
         )  # fmt: skip
+
+    def zeros(self) -> Accumulator:
+        """An accumulator of zeros for the same latents, replicates, pairs and bins."""
+        return replace(self, **{name: torch.zeros_like(getattr(self, name)) for name in _SUMS}, evaluations=0)
+
+    def add(self, other: Accumulator, scale: float = 1.0) -> None:
+        """Add the sums of ``other``, times ``scale``, and its evaluations."""
+        for name in _SUMS:
+            getattr(self, name).add_(getattr(other, name), alpha=scale)
+        self.evaluations += other.evaluations
 
     def profile_weights(self, samples: Samples, denoiser: Denoiser) -> Tensor:
         """The weight [A·L,N] float32 of every sample in every group and bin of the profile.

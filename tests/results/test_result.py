@@ -41,7 +41,7 @@ def made(seed=0, size=4, **facts):
         "reference": "cow pizza", "estimator": "rao-blackwell", "measure": "min", "level": "image", "smooth": 3,
         "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 8, "replicates": 4,
         "unet_evaluations": 32, "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji", "precision": "float32",
-        "version": "0", "rounding_bias": {"standard": {"cow": 0.1}}, "peak_memory": 1,
+        "version": "0", "paired": 4, "correction": {"standard": {"cow": (0.1, 0.2)}}, "peak_memory": 1,
     }  # fmt: skip
     names = ("rao-blackwell", "standard", "orthogonal")
     return PIDResult(
