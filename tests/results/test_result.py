@@ -275,6 +275,13 @@ def edited(**facts):
     return rebuilt(header)
 
 
+def test_an_old_result_that_was_not_corrected_for_rounding_is_read_and_says_so():
+    bias = {"standard": {"cow": 0.1}}
+    old = from_bytes(edited(precision="bfloat16", rounding_bias=bias))
+    assert old.metadata.correction is None
+    assert any("bfloat16 alone" in line for line in old.remarks())
+
+
 def test_i_ccs_of_an_old_result_is_the_plugin_form():
     """What version 0.1.0 called so for pictures."""
     old = from_bytes(edited(measure="i_ccs"))
