@@ -61,6 +61,8 @@ class Correction:
         self.plans, self.estimators = plans, estimators
         self.seed, self.max_batch_size = seed, max_batch_size
         self.change, self.pairs, self.possible = like.zeros(), 0, True
+        gaps, residuals = (torch.cat((t, t)) for t in (self.change.gaps, self.change.residuals))
+        self._wide = replace(self.change, gaps=gaps, residuals=residuals)  # of certain pairs, then of random ones
         self._shares = [_FIRST, _FIRST]  # of the samples of even and of odd replicates
         self._noise = [0.0, 0.0]  # what the choice of pairs would add to their variances, were all shares one
         self._generator = torch.Generator().manual_seed(seed ^ _STREAM)
@@ -68,13 +70,14 @@ class Correction:
 
     def add(self, samples: Samples, sums: Accumulator) -> None:
         """Correct ``sums``, which contain ``samples`` in the fast type, by as many pairs as they need."""
+        if not self.possible:
+            return
         try:
             change = self._measured(samples, sums)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            if self.possible:
-                _LOG.warning("no memory to compare %s with float32: not corrected from here on", self.fast.precision)
+            _LOG.warning("no memory to compare %s with float32: not corrected from here on", self.fast.precision)
             self.possible = False
             return
         self.change.add(change)
@@ -86,16 +89,21 @@ class Correction:
         How many pairs a half of the replicates needs is told by the other half: a choice that is kept where it looks
         good, and made again where it does not, would bias the result.
         """
-        halves = [samples[samples.replicate % 2 == h] for h in (0, 1)]
-        waves = [self._chosen(half, share) for half, share in zip(halves, self._shares, strict=True)]
-        corrected = _total([sums, *(change for change, _ in waves)])
-        needed = [self._needed(h, noise, corrected) for h, (_, noise) in enumerate(waves)][::-1]
-        changes = [
-            self._more(half, change, share, more)
-            for half, (change, _), share, more in zip(halves, waves, self._shares, needed, strict=True)
-        ]
+        change, noise = self._pairs(samples, self._shares)
+        corrected = sums.zeros()
+        corrected.add(sums)
+        corrected.add(change)
+        needed = [self._needed(half, noise, corrected) for half in (0, 1)][::-1]
+        more = [n if n > 2 * share else 0.0 for n, share in zip(needed, self._shares, strict=True)]
+        if any(more):
+            again, _ = self._pairs(samples, more)
+            for half, (share, second) in enumerate(zip(self._shares, more, strict=True)):
+                weight = 1.0 if second == 1 else second / (share + second)
+                for one, other in zip(change.sums(), again.sums(), strict=True):
+                    one[half::2].lerp_(other[half::2], weight)  # groups of a profile are of one half, too
+            change.evaluations += again.evaluations
         self._shares = needed
-        return _total(changes)
+        return change
 
     def _needed(self, half: int, noise: Accumulator, corrected: Accumulator) -> float:
         """The share of samples in pairs that a ``half`` of the replicates, 0 or 1, shows to be needed."""
@@ -106,27 +114,31 @@ class Correction:
         needed = self._noise[half] / max(spread - added, 1e-9 * spread) / _MOST_ERROR**2
         return 1.0 if needed > 0.5 else max(needed, _LEAST)  # two choices of more than half would cost as much as all
 
-    def _more(self, samples: Samples, change: Accumulator, share: float, needed: float) -> Accumulator:
-        """The difference by a second choice too, if a first of ``share`` of the samples is far from enough."""
-        if needed <= 2 * share:
-            return change
-        again, _ = self._chosen(samples, needed)
-        weight = 1.0 if needed == 1 else needed / (share + needed)
-        mean = change.zeros()
-        mean.add(change, 1 - weight)
-        mean.add(again, weight)
-        return mean
+    def _pairs(self, samples: Samples, shares: Sequence[float]) -> tuple[Accumulator, Accumulator]:
+        """The difference by ``shares`` of the samples of even and of odd replicates.
 
-    def _chosen(self, samples: Samples, share: float) -> tuple[Accumulator, Accumulator]:
-        """The difference by ``share`` of the samples, and the part of it that is due to samples chosen at random."""
-        probability = self._probabilities(samples, share)
-        first = float(torch.rand(1, generator=self._generator, dtype=torch.float64))
-        certain, random = probability >= 1, _systematic(probability, samples.logsnr, first)
-        weighted = replace(samples, weight=(samples.weight / probability).float())
-        change, noise = self._difference(samples[certain]), self._difference(weighted[random])
-        change.add(noise)
-        self.pairs += int(certain.sum() + random.sum())
-        return change, noise
+        The second is the part of it that is due to samples chosen at random.
+        """
+        probability, random = torch.zeros(len(samples.logsnr), dtype=torch.float64), samples.replicate < 0
+        for half, share in enumerate(shares):
+            own = samples.replicate % 2 == half
+            if share:
+                probability[own] = self._probabilities(samples[own], share)
+                first = float(torch.rand(1, generator=self._generator, dtype=torch.float64))
+                random[own] = _systematic(probability[own], samples.logsnr[own], first)
+        chosen, replicates = random | (probability >= 1), len(self.change.gaps)
+        # Both parts from one pass, the random one in replicates of its own.
+        both = self._difference(
+            replace(
+                samples, weight=(samples.weight / probability).float(),
+                replicate=samples.replicate + replicates * random,
+            )[chosen]
+        )  # fmt: skip
+        self.pairs += int(chosen.sum())
+        noise = replace(both, gaps=both.gaps[replicates:], residuals=both.residuals[replicates:])
+        return replace(
+            both, gaps=both.gaps[:replicates] + noise.gaps, residuals=both.residuals[:replicates] + noise.residuals
+        ), noise
 
     def _probabilities(self, samples: Samples, share: float) -> Tensor:
         """The probability [N] float64 that a sample is chosen; their sum is ``share`` of the number of samples.
@@ -153,7 +165,7 @@ class Correction:
         for denoiser in (self.exact, self.fast):
             if denoiser.precision not in self._conditions:
                 self._conditions[denoiser.precision] = denoiser.encode_conditions(self.plans[0].texts)
-            sums = self.change.zeros()
+            sums = self._wide.zeros()
             if len(samples.logsnr):
                 integrate(
                     denoiser, self.x, self._conditions[denoiser.precision], samples, sums, seed=self.seed,
@@ -194,11 +206,3 @@ def _systematic(probability: Tensor, logsnr: Tensor, first: float) -> Tensor:
     chosen = torch.zeros(len(logsnr), dtype=torch.bool)
     chosen[order[passed.diff(prepend=passed.new_zeros(1)) > 0]] = True
     return chosen
-
-
-def _total(parts: Sequence[Accumulator]) -> Accumulator:
-    """The sum of all ``parts``."""
-    total = parts[0].zeros()
-    for part in parts:
-        total.add(part)
-    return total

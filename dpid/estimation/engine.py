@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from dpid.estimation.sampling import Samples
 
 _LOG = logging.getLogger("dpid")
 _MOST_BINS = 64  # of log-SNR in a profile
-_SUMS = ("gaps", "residuals", "gap_profile", "residual_profile")  # of an accumulator
 
 
 @dataclass
@@ -67,12 +66,17 @@ class Accumulator:
 
     def zeros(self) -> Accumulator:
         """An accumulator of zeros for the same latents, replicates, pairs and bins."""
-        return replace(self, **{name: torch.zeros_like(getattr(self, name)) for name in _SUMS}, evaluations=0)
+        gaps, residuals, gap_profile, residual_profile = map(torch.zeros_like, self.sums())
+        return Accumulator(gaps, residuals, self.pairs, self.edges, gap_profile, residual_profile)
+
+    def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four tensors of sums."""
+        return self.gaps, self.residuals, self.gap_profile, self.residual_profile
 
     def add(self, other: Accumulator, scale: float = 1.0) -> None:
         """Add the sums of ``other``, times ``scale``, and its evaluations."""
-        for name in _SUMS:
-            getattr(self, name).add_(getattr(other, name), alpha=scale)
+        for mine, theirs in zip(self.sums(), other.sums(), strict=True):
+            mine.add_(theirs, alpha=scale)
         self.evaluations += other.evaluations
 
     def profile_weights(self, samples: Samples, denoiser: Denoiser) -> Tensor:

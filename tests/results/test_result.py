@@ -277,7 +277,7 @@ def edited(**facts):
 
 def test_an_old_result_that_was_not_corrected_for_rounding_is_read_and_says_so():
     bias = {"standard": {"cow": 0.1}}
-    old = from_bytes(edited(precision="bfloat16", rounding_bias=bias))
+    old = from_bytes(edited(precision="bfloat16", rounding_bias=bias, correction="left out", paired="left out"))
     assert old.metadata.correction is None
     assert any("bfloat16 alone" in line for line in old.remarks())
 
