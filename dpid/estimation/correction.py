@@ -59,7 +59,8 @@ class Correction:
     ) -> None:  # fmt: skip
         self.fast, self.exact, self.x = fast, fast.at("float32"), x
         self.plans, self.estimators = plans, estimators
-        self.seed, self.max_batch_size = seed, max_batch_size
+        # One sample a call: of batches of ever other sizes a GPU would capture a graph each.
+        self.seed, self.most = seed, min(len(plans[0].texts), max_batch_size or 2**20)
         self.change, self.pairs, self.possible = like.zeros(), 0, True
         gaps, residuals = (torch.cat((t, t)) for t in (self.change.gaps, self.change.residuals))
         self._wide = replace(self.change, gaps=gaps, residuals=residuals)  # of certain pairs, then of random ones
@@ -169,7 +170,7 @@ class Correction:
             if len(samples.logsnr):
                 integrate(
                     denoiser, self.x, self._conditions[denoiser.precision], samples, sums, seed=self.seed,
-                    max_batch_size=self.max_batch_size,
+                    max_batch_size=self.most,
                 )  # fmt: skip
             found.append(sums)
         found[0].add(found[1], -1)
