@@ -17,6 +17,7 @@ from dpid.denoisers.modes import check_precision, undisturbed
 from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
+from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder, worth_trying
 from dpid.images import ImageLike, encode
 from dpid.likelihood import Likelihood, log_likelihood
@@ -35,7 +36,8 @@ class ConvergenceWarning(UserWarning):
 class Explainer:
     """Explains pictures with one model: how much information about a picture each concept of its prompt has.
 
-    It may be used from several threads; they wait for each other if the model is not thread-safe.
+    It may be used from several threads; they wait for each other if the model is not thread-safe. Where the default
+    rule is "learning", see :attr:`learnt`, their order decides what it learns from: let threads name a rule.
 
     Parameters
     ----------
@@ -49,7 +51,9 @@ class Explainer:
     ----------
     denoiser : the model, in the fastest precision that may be used
     density : of ``rule="adaptive"``, [T] at the levels of the model's ``logsnr_grid``; None unless the model comes with
-        one (the embedded model does) or :meth:`learn` was called
+        one (the embedded model does) or :meth:`learn` was called. Without one the default rule is "learning"
+    learnt : what rule "learning" has learnt so far. Every explanation by it puts a new one here, so that equal calls
+        draw other samples; with the one from before a call put back, the call gives equal numbers
 
     Raises
     ------
@@ -69,6 +73,7 @@ class Explainer:
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
         self.density: Tensor | None = None
+        self.learnt = Learnt()
         self._finer = tuple(other.precision for other in finer)  # the types that "auto" falls back on
 
     @classmethod
@@ -98,17 +103,24 @@ class Explainer:
     def at(self, precision: str) -> Explainer:
         """The same explainer computing in ``precision``."""
         other = Explainer(self.denoiser.at(precision), precision=precision)
-        other.density = self.density
+        other.density, other.learnt = self.density, self.learnt
         return other
 
-    def learn(self, results: Sequence[PIDResult]) -> None:
-        """Set :attr:`density` from ``results`` of this model; returns nothing.
+    def learn(self, results: Sequence[PIDResult] | None = None) -> None:
+        """Set :attr:`density` from ``results`` of this model, or else from :attr:`learnt`; returns nothing.
 
-        Their pictures should be like those to be explained; a dozen results of 64 samples suffice. Estimates stay
+        From then on the default rule is "adaptive": samples no longer depend on the explanations before. The results'
+        pictures should be like those to be explained; a dozen results of 64 samples suffice. Estimates stay
         unbiased whatever the results are, but to explain the same pictures again take another ``seed``. ``ValueError``
-        if there are no results, if their profiles differ in length, or if their rule samples some log-SNRs more
-        densely than others, since the spread of replicates would then depend on the rule.
+        if there are no results or nothing is learnt, if their profiles differ in length, or if their rule samples some
+        log-SNRs more densely than others, since the spread of replicates would then depend on the rule.
         """
+        if results is None:
+            known = self.learnt.of(self.denoiser.logsnr_grid, self.learnt.state)
+            if not known.rounds:
+                raise ValueError("results: expected some, since nothing was learnt by explaining; see rule 'learning'")
+            self.density = known.density(self.denoiser.logsnr_grid, self.density)
+            return
         if uneven := {r.metadata.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
             raise ValueError(
                 f"results: found rule {', '.join(sorted(uneven))}; explain with rule='shifted-grid' to learn from"
@@ -221,10 +233,10 @@ class Explainer:
         """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
         chosen = Options.from_keywords(options)
         if chosen.rule == "auto":
-            return replace(chosen, rule="shifted-grid" if self.density is None else "adaptive")
+            return replace(chosen, rule="learning" if self.density is None else "adaptive")
         if chosen.rule == "adaptive" and self.density is None:
             raise ValueError(
-                "rule: 'adaptive' needs Explainer.density; learn() finds one in results, 'pilot' in a pilot"
+                "rule: 'adaptive' needs Explainer.density; learn() finds one in results, 'learning' on the way"
             )
         return chosen
 
@@ -278,7 +290,13 @@ class Explainer:
     ) -> Job:  # fmt: skip
         picture, x = self._latents(image, latents)
         options.check_maps(*x.shape[-2:])
-        return make_job(picture, x, questions, options, prompt, self.density, progress)
+        job = make_job(picture, x, questions, options, prompt, self.density, progress)
+        return replace(job, learnt=self.learnt, keep=self._keep)
+
+    def _keep(self, learnt: Learnt) -> None:
+        # Whole, so that of explanations side by side the last one's counts: mixed with another's, a density would
+        # depend on noise that is drawn again.
+        self.learnt = learnt
 
     def _latents(self, image: ImageLike | None, latents: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """The picture at the model's size, uint8 [H,W,3], None if latents are given; and the latents fp32 [1,C,h,w]."""

@@ -41,12 +41,12 @@ class Likelihood:
 def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Options) -> Likelihood:
     """log p(x | condition) of latents ``x`` [1,C,H,W], estimated from one round of samples.
 
-    "shifted-grid" replaces the rules "auto", "adaptive" and "pilot", whose density is learnt from differences between
-    conditions. ``TypeError`` for a condition that is a tensor or not hashable.
+    "shifted-grid" replaces the rules "auto", "adaptive" and "learning", whose density is learnt from differences
+    between conditions. ``TypeError`` for a condition that is a tensor or not hashable.
     """
     condition = check_condition("condition", condition)
     grid, repeats = denoiser.logsnr_grid, options.repeats
-    rule = "shifted-grid" if options.rule in ("auto", "adaptive", "pilot") else options.rule
+    rule = "shifted-grid" if options.rule in ("auto", "adaptive", "learning") else options.rule
     samples = draw(
         rule, grid, options.per_replicate, repeats, torch.Generator().manual_seed(options.seed),
         antithetic=options.antithetic,

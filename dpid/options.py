@@ -50,7 +50,7 @@ def _estimators() -> Sequence[str]:
 def _rules() -> Sequence[str]:
     from dpid.estimation.sampling import RULES
 
-    return ("auto", *RULES, "pilot")
+    return ("auto", *RULES, "learning")
 
 
 def _smooth(name: str, value: Any) -> int:
@@ -58,6 +58,12 @@ def _smooth(name: str, value: Any) -> int:
     if side % 2 == 0:
         raise ValueError(f"{name}: found {side}, expected an odd number of pixels")
     return side
+
+
+def _rule(name: str, value: Any) -> str:
+    if text(name, value) == "pilot":
+        raise ValueError(f"{name}: found 'pilot', whose place 'learning' has taken, the default without a density")
+    return str(one_of(_rules)(name, value))
 
 
 def _reference(name: str, value: Any) -> str:
@@ -105,9 +111,10 @@ class Options:
         flag=str,
     )
     estimator: str = option(
-        "rao-blackwell",
+        "shrinkage",
         one_of(_estimators),
-        'Whose numbers stand first: "rao-blackwell", "standard" or "orthogonal"; all are computed',
+        'Whose numbers stand first: "shrinkage", which is "standard" moved towards "rao-blackwell" as far as noise '
+        'explains that they differ, one of those two, or "orthogonal"; all are computed',
         flag=str,
     )
     measure: str = option(
@@ -137,14 +144,14 @@ class Options:
         3,
         _smooth,
         "Maps are means over this many pixels a side; 1 for none",
-        more='taken of i(x; y_S) before the measure acts. Those of "rao-blackwell" are then laid out like iˢ\'s where '
-        "they differ beyond noise, unless it is 1",
+        more='taken of i(x; y_S) before the measure acts. Those of "shrinkage" and "rao-blackwell" are then laid out '
+        "like iˢ's where they differ beyond noise, unless it is 1",
         flag=int,
     )
     samples: int = option(
         32,
         count(1, _MOST),
-        'Evaluations of every condition, rounded up to a multiple of 2 · ``replicates`` (of 4 · … by rule "pilot")',
+        "Evaluations of every condition, rounded up to a multiple of 2 · ``replicates``",
     )
     replicates: int | None = option(
         None,
@@ -155,10 +162,10 @@ class Options:
     )
     rule: str = option(
         "auto",
-        one_of(_rules),
+        _rule,
         'Which log-SNRs, one of :mod:`dpid.estimation.sampling`; "adaptive" needs :attr:`dpid.Explainer.density`; '
-        '"pilot" is "adaptive" with a density that the first half of the first round finds; "auto" is "adaptive" where '
-        'there is a density, else "shifted-grid"',
+        '"learning" places every round by what all rounds before it showed, of this picture and of earlier ones; '
+        '"auto" is "adaptive" where there is a density, else "learning"',
     )
     antithetic: bool = option(True, truth, "Use each noise with both signs")
     tolerance: float | None = option(
@@ -233,7 +240,7 @@ class Options:
     @property
     def _step(self) -> int:
         """What the samples of a replicate are a multiple of."""
-        return (2 if self.antithetic else 1) * (2 if self.rule == "pilot" else 1)
+        return 2 if self.antithetic else 1
 
     @property
     def points(self) -> int:
@@ -249,14 +256,6 @@ class Options:
     def per_round(self) -> int:
         """Samples of a round."""
         return self.per_replicate * self.repeats
-
-    def draws(self, turn: int) -> tuple[tuple[str, int], ...]:
-        """(rule, samples of a replicate) of what round ``turn`` draws."""
-        if self.rule != "pilot":
-            return ((self.rule, self.per_replicate),)
-        if turn == 0:
-            return ("shifted-grid", self.per_replicate // 2), ("adaptive", self.per_replicate // 2)
-        return (("adaptive", self.per_replicate),)
 
     @property
     def rounds(self) -> int:

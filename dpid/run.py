@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -13,10 +15,10 @@ from dpid import __version__
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.device import peak_memory
 from dpid.estimation.correction import Correction
-from dpid.estimation.density import learn_density
 from dpid.estimation.engine import Accumulator, integrate, profile_edges
-from dpid.estimation.estimators import SIGNED, needed_pairs, set_function, set_profile
-from dpid.estimation.sampling import Samples, draw, shifts
+from dpid.estimation.estimators import SIGNED, integrands, needed_pairs, set_function, set_profile
+from dpid.estimation.learning import Learnt
+from dpid.estimation.sampling import draw, shifts
 from dpid.options import Options
 from dpid.pid.decomposition import image_priors
 from dpid.prompts.plan import Plan, Subset
@@ -24,7 +26,6 @@ from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
 _LOG = logging.getLogger("dpid")
-_EVEN_PILOT = 0.5  # share of samples spread evenly after a pilot, whose few samples may have missed a peak
 Progress = Callable[[int, int], None]
 
 
@@ -40,8 +41,10 @@ class Job:
     options : the settings, with a rule other than "auto"
     prompt : of the picture, or None
     priors : h(y_S) of every question, nats, or None where the measure needs none
-    density : of rule "adaptive", or None
+    density : of rule "adaptive", and the one that rule "learning" starts from; None for an even one
     progress : called with (evaluations done, evaluations planned) after every batch
+    learnt : what rule "learning" knows of earlier pictures
+    keep : called with what it knows after every round
     """
 
     picture: Tensor | None
@@ -52,19 +55,18 @@ class Job:
     priors: Sequence[dict[Subset, float] | None]
     density: Tensor | None
     progress: Progress | None
+    learnt: Learnt = field(default_factory=Learnt)
+    keep: Callable[[Learnt], None] | None = None
 
 
 def make_job(
     picture: Tensor | None, x: Tensor, questions: Sequence[Plan], options: Options, prompt: str | None,
-    where: Tensor | None, progress: Progress | None,
+    density: Tensor | None, progress: Progress | None,
 ) -> Job:  # fmt: skip
-    """A :class:`Job` with the priors that ``options`` ask for; ``ValueError`` if these do not fit the questions.
-
-    ``where`` is the density of rule "adaptive".
-    """
+    """A :class:`Job` with the priors that ``options`` ask for; ``ValueError`` if these do not fit the questions."""
     asked = {c for question in questions for c in question.concepts}
     priors = [image_priors(options.priors, q.concepts, options.measure, prompt, asked) for q in questions]
-    return Job(picture, x, questions, options, prompt, priors, where, progress)
+    return Job(picture, x, questions, options, prompt, priors, density, progress)
 
 
 def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDResult]]:
@@ -96,10 +98,10 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDRe
 def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
     """The results of all questions after every round, until the tolerance is met or the samples are used up."""
     run, tolerance = _Run(job, denoiser), job.options.tolerance
-    for turn, shift in zip(range(job.options.rounds), shifts(run.generator), strict=False):
+    for turn, shift in zip(range(job.options.rounds), run.shifts, strict=False):
         if turn:
             denoiser.refresh()  # if the model has changed, eps_hat raises
-        run.add(turn, shift)
+        run.add(shift)
         results = run.results(turn + 1)
         met = False
         if tolerance is not None:
@@ -109,6 +111,8 @@ def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
                 for result, ok in zip(results, reached, strict=True)
             ]
             met = all(reached)
+        if job.keep and run.learning:
+            job.keep(run.learnt)
         yield results
         if met and _may_stop(turn + 1):
             return
@@ -130,11 +134,14 @@ class _Run:
         self.job, self.denoiser = job, denoiser
         self.generator = torch.Generator().manual_seed(options.seed)
         self.conditions: Conditions = denoiser.encode_conditions(job.questions[0].texts)
-        self.density = job.density
-        self.done = 0  # samples
-        # A pilot learns the density from the profile of the first half of a round.
-        points = options.points // (2 if options.rule == "pilot" else 1)
-        edges = profile_edges(denoiser.logsnr_grid, points, options.repeats)
+        self.learning = options.rule == "learning"
+        self.learnt = job.learnt.of(denoiser.logsnr_grid, self.conditions.state) if self.learning else Learnt()
+        # A density must not depend on the noise and the shifts that are drawn by it. So they go on from those that it
+        # was learnt from, even with the same seed, and no shift follows from the one before.
+        self.done = self.learnt.samples
+        self.density = ""  # a checksum
+        self.shifts = islice(shifts(self.generator, independent=self.learning), self.learnt.rounds, None)
+        edges = profile_edges(denoiser.logsnr_grid, options.points, options.repeats)
         count = len(self.conditions.names)
         self.sums = Accumulator.empty(job.x, options.repeats, count, needed_pairs(job.questions), edges)
         self.planned = options.per_round * count * (1 if options.tolerance is None else options.rounds)
@@ -146,30 +153,29 @@ class _Run:
                 max_batch_size=options.max_batch_size,
             )  # fmt: skip
 
-    def add(self, turn: int, shift: float) -> None:
-        """Add the samples of round ``turn``, whose grids are shifted by ``shift``."""
-        options, grid = self.job.options, self.denoiser.logsnr_grid
-        for rule, count in options.draws(turn):
-            if rule == "adaptive" and options.rule == "pilot":
-                found = [set_profile(self.sums, question) for question in self.job.questions]
-                profiles = [f[name][:, :, 0].cpu() for f in found for name in SIGNED]
-                self.density = learn_density(profiles, self.sums.edges.cpu(), grid, _EVEN_PILOT)
-            samples = draw(
-                rule, grid, count, options.repeats, self.generator, first_id=self.done,
-                antithetic=options.antithetic, density=self.density, shift=shift,
-            )  # fmt: skip
-            # Every draw estimates the integral; a round of two draws is their mean, weighted by samples.
-            self._integrate(replace(samples, weight=samples.weight * (count / options.per_replicate)))
-            self.done += count * options.repeats
-
-    def _integrate(self, samples: Samples) -> None:
-        options = self.job.options
-        integrate(
+    def add(self, shift: float) -> None:
+        """Add the samples of a round, whose grids are shifted by ``shift``."""
+        options, grid, density = self.job.options, self.denoiser.logsnr_grid, self.job.density
+        rule = "adaptive" if self.learning else options.rule
+        if self.learning:
+            density = self.learnt.density(grid, density)
+        if rule == "adaptive" and not self.sums.evaluations and density is not None and len(density.unique()) > 1:
+            self.density = f"{crc32(density.double().cpu().numpy().tobytes()):08x}"
+        samples = draw(
+            rule, grid, options.per_replicate, options.repeats, self.generator,
+            first_id=self.done, antithetic=options.antithetic, density=density, shift=shift,
+        )  # fmt: skip
+        squares = integrate(
             self.denoiser, self.job.x, self.conditions, samples, self.sums, seed=options.seed, on_batch=self._report,
             max_batch_size=options.max_batch_size,
         )  # fmt: skip
         if self.correction:
             self.correction.add(samples, self.sums)
+        self.done += options.per_round
+        if self.learning:
+            found = [integrands(squares, self.sums.pairs, question) for question in self.job.questions]
+            f = torch.cat([one[name][:, :, 0] for one in found for name in SIGNED], 1).cpu()
+            self.learnt = self.learnt.after(samples, f, options.antithetic)
 
     def _report(self) -> None:
         if self.job.progress:
@@ -197,7 +203,7 @@ class _Run:
             precision=denoiser.precision, version=__version__, distilled=denoiser.distilled,
             paired=fast.pairs if fast else 0,
             correction=None if denoiser.precision == "float32" else fast.of(question, rounds) if fast else {},
-            peak_memory=peak_memory(self.job.x.device),
+            density=self.density, peak_memory=peak_memory(self.job.x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}

@@ -36,7 +36,9 @@ def test_tf32_is_off_inside_and_as_it_was_afterwards(allowed):
 
 
 @gpu
-@pytest.mark.parametrize("options", [{}, {"tolerance": 0.2, "max_samples": 256}, {"estimator": "standard"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"tolerance": 0.2, "max_samples": 256, "estimator": "rao-blackwell"}, {"estimator": "standard"}]
+)
 def test_a_gpu_and_a_cpu_explain_alike(exact, two_things, options):
     there, here = (exact[d].explain(*two_things, samples=32, **options) for d in ("cuda", "cpu"))
     assert there.metadata.unet_evaluations == here.metadata.unet_evaluations

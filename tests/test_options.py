@@ -105,7 +105,7 @@ numbers = st.one_of(
     st.booleans().map(np.bool_), st.floats().map(torch.tensor), st.integers(-9, 9).map(torch.tensor),
 )  # fmt: skip
 words = st.sampled_from(
-    ["", "auto", "min", "MIN", "i_ccs", "i_ccs_plugin", "ppid", "i_sx", "i_min", "mmi", "pilot", "adaptive", "image",
+    ["", "auto", "min", "MIN", "i_ccs", "i_ccs_plugin", "ppid", "i_sx", "i_min", "mmi", "learning", "adaptive", "image",
      "pixel", "standard", "orthogonal", "uniform", "mlm:", "prompt", "Prompt", "concepts", "\udcff", "\0", "a" * 10**4]
 )  # fmt: skip
 others = st.one_of(

@@ -65,7 +65,7 @@ class Correction:
         gaps, residuals = (torch.cat((t, t)) for t in (self.change.gaps, self.change.residuals))
         self._wide = replace(self.change, gaps=gaps, residuals=residuals)  # of certain pairs, then of random ones
         self._shares = [_FIRST, _FIRST]  # of the samples of even and of odd replicates
-        self._noise = [0.0, 0.0]  # what the choice of pairs would add to their variances, were all shares one
+        self._calls = 0
         self._generator = torch.Generator().manual_seed(seed ^ _STREAM)
         self._conditions: dict[str, Conditions] = {}
 
@@ -90,18 +90,18 @@ class Correction:
         How many pairs a half of the replicates needs is told by the other half: a choice that is kept where it looks
         good, and made again where it does not, would bias the result.
         """
+        self._calls += 1
         change, noise = self._pairs(samples, self._shares)
         corrected = sums.zeros()
         corrected.add(sums)
         corrected.add(change)
         needed = [self._needed(half, noise, corrected) for half in (0, 1)][::-1]
-        more = [n if n > 2 * share else 0.0 for n, share in zip(needed, self._shares, strict=True)]
+        more = [n if n == 2 * share else 0.0 for n, share in zip(needed, self._shares, strict=True)]
         if any(more):
             again, _ = self._pairs(samples, more)
-            for half, (share, second) in enumerate(zip(self._shares, more, strict=True)):
-                weight = 1.0 if second == 1 else second / (share + second)
+            for half in (half for half in (0, 1) if more[half]):
                 for one, other in zip(change.sums(), again.sums(), strict=True):
-                    one[half::2].lerp_(other[half::2], weight)  # groups of a profile are of one half, too
+                    one[half::2] = other[half::2]  # groups of a profile are of one half, too
             change.evaluations += again.evaluations
         self._shares = needed
         return change
@@ -109,11 +109,11 @@ class Correction:
     def _needed(self, half: int, noise: Accumulator, corrected: Accumulator) -> float:
         """The share of samples in pairs that a ``half`` of the replicates, 0 or 1, shows to be needed."""
         spread, added = self._variance(corrected, half), self._variance(noise, half)
-        self._noise[half] += self._shares[half] * added
         if spread == 0:  # as of a single replicate
             return self._shares[half]
-        needed = self._noise[half] / max(spread - added, 1e-9 * spread) / _MOST_ERROR**2
-        return 1.0 if needed > 0.5 else max(needed, _LEAST)  # two choices of more than half would cost as much as all
+        own = max(spread - added, 1e-9 * spread) / self._calls  # ``spread`` is that of all samples so far
+        # A larger share makes more pairs certain, so that the noise falls faster than the share grows.
+        return min(1.0, max(_LEAST, self._shares[half] * min(2.0, max(0.5, added / own / _MOST_ERROR**2))))
 
     def _pairs(self, samples: Samples, shares: Sequence[float]) -> tuple[Accumulator, Accumulator]:
         """The difference by ``shares`` of the samples of even and of odd replicates.

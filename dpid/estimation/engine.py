@@ -1,6 +1,6 @@
 """The loop over samples: noise the latents, predict the noise under all conditions, add up squared differences.
 
-Memory does not grow with the number of samples.
+Memory does not grow with the number of samples, but for sums over the image that are kept of each one of a round.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def profile_edges(grid: Tensor, points: int, replicates: int) -> Tensor:
 def integrate(
     denoiser: Denoiser, x: Tensor, conditions: Conditions, samples: Samples, into: Accumulator, *,
     seed: int, max_batch_size: int | None = None, on_batch: Callable[[], None] | None = None,
-) -> None:  # fmt: skip
-    """Evaluate the denoiser at all ``samples`` and add the squares to ``into``; returns nothing.
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The integrands of g and h of the image at every sample, [N,P,B] and [N,K,B]; adds their sums to ``into``.
 
     Parameters
     ----------
@@ -149,12 +149,13 @@ def integrate(
     """
     size = max_batch_size or fitting(denoiser, x, into.residuals.shape[1])
     # Every batch is checked for NaN on the CPU only: on a GPU the host would wait for the device.
-    _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
+    squares = _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
     if not into.is_finite():
         # A second run that checks every batch finds the sample.
         again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
         _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
         raise FloatingPointError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
+    return squares
 
 
 def fitting(denoiser: Denoiser, x: Tensor, conditions: int) -> int:
@@ -182,15 +183,18 @@ class _Run:
     on_batch: Callable[[], None] | None
     watch: bool
     weights: Tensor = field(init=False)  # of the profile, [A·L,N]
+    squares: tuple[Tensor, Tensor] = field(init=False)  # [N,P,B] and [N,K,B]
 
-    def all(self, size: int) -> None:
-        """Add all samples, ``size`` evaluations a call, fewer if memory runs out."""
+    def all(self, size: int) -> tuple[Tensor, Tensor]:
+        """Add all samples, ``size`` evaluations a call, fewer if memory runs out; returns as :func:`integrate`."""
         # Copied once, so that inside the loop the host never waits for the device.
         self.weights = self.into.profile_weights(self.samples, self.denoiser).to(self.x.device)
         self.samples = self.samples.to(self.x.device)
         k, b = self.into.residuals.shape[1:3]
+        count = len(self.samples.logsnr)
+        self.squares = self.x.new_empty(count, len(self.into.pairs), b), self.x.new_empty(count, k, b)
         start = 0
-        while start < len(self.samples.logsnr):
+        while start < count:
             batch = slice(start, start + max(1, size // (k * b)))
             try:
                 self._add(batch, max(1, size // b))
@@ -203,6 +207,7 @@ class _Run:
                 _LOG.info("out of memory: going on with %d evaluations a call", size)
                 continue
             start = batch.stop
+        return self.squares
 
     def _add(self, batch: slice, conditions: int) -> None:
         """Add one batch of samples, evaluating at most ``conditions`` conditions in a call."""
@@ -218,6 +223,8 @@ class _Run:
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )
         # From here on nothing is allocated: a batch that ran out of memory above has added nothing to the sums.
+        for kept, new in zip(self.squares, squares, strict=True):
+            kept[batch] = new
         if len(self.weights):
             into.add_profile(self.weights[:, batch], *squares)
         if self.watch and not squares[1].isfinite().all():

@@ -95,13 +95,18 @@ def draw(
     return Samples(grid[level].repeat_interleave(2), weight.repeat_interleave(2), replicate.repeat_interleave(2), pair)
 
 
-def shifts(generator: torch.Generator) -> Iterator[float]:
+def shifts(generator: torch.Generator, independent: bool = False) -> Iterator[float]:
     """The shifts of the grids of rounds 0, 1, 2, … in [0, 1), docs/theory.md, eq. (16), with a random first one.
+
+    ``independent``: every shift is random instead, as where the density of a round depends on the rounds before.
 
     Every shift is uniformly distributed, so every round is unbiased. As the shifts form a Kronecker sequence, the error
     of a replicate on a smooth integrand falls as 1 / rounds; with independent shifts it would fall as the root of that.
     The grid of all R interleaved replicates moves by R times the golden ratio (mod 1) of its own finer step, .944 for
     R = 8, which fills that step more slowly; but the error of that grid is far smaller to begin with.
     """
-    first = float(torch.rand(1, generator=generator, dtype=torch.float64))
+    positions = (float(torch.rand(1, generator=generator, dtype=torch.float64)) for _ in count())
+    if independent:
+        return positions
+    first = next(positions)
     return ((first + turn * (5**0.5 - 1) / 2) % 1 for turn in count())

@@ -26,6 +26,7 @@ class Metadata(Comparable):
     correction : {estimator: {"cow+giraffe": (nats, standard error)}}, what these found i(x; y_S) in float32 to be more
         than in ``precision``, docs/theory.md, eq. (57); all numbers contain it. None in float32, {} if float32 was not
         possible
+    density : a checksum of the density over log-SNR of the first round, for rules "adaptive" and "learning"; "" if even
     peak_memory : most bytes in use, on the GPU or else by the process
     """
 
@@ -54,5 +55,6 @@ class Metadata(Comparable):
     broken: str = ""
     paired: int = 0
     correction: dict[str, dict[str, tuple[float, float]]] | None = None
+    density: str = ""
     peak_memory: int | None = field(default=None, compare=False)  # differs between runs that give equal numbers
     unit: str = field(default="nats", init=False)

@@ -176,15 +176,17 @@ class Workbench:
 
         ``options`` and errors are those of :meth:`dpid.Explainer.explain`.
         """
-        explain = (by or self.explainer).explain
-        arguments = {**self._budget(case), **options}
+        explainer = by or self.explainer
+        explain = explainer.explain
+        arguments = {**self._budget(case), "rule": fixed_rule(explainer), **options}
         if case.conditions is not None:
             return explain(case.open(), conditions=_without_marks(case.conditions), **arguments)
         return explain(case.open(), case.prompt, case.concepts, **arguments)
 
     def explain_pairs(self, case: Case, **options: Any) -> dict[tuple[str, str], PIDResult]:
         """The explanations {pair: result} of all pairs of a case's concepts, from one run of the network."""
-        return self.explainer.explain_pairs(case.open(), case.prompt, case.concepts, **self._budget(case), **options)
+        arguments = {**self._budget(case), "rule": fixed_rule(self.explainer), **options}
+        return self.explainer.explain_pairs(case.open(), case.prompt, case.concepts, **arguments)
 
     def _budget(self, case: Case) -> dict[str, Any]:
         """Samples, replicates and seed of the explanation of ``case``."""
@@ -228,6 +230,11 @@ class Workbench:
             if len(s.concepts) >= least
         ]
         return self.usable(cases[: self.pictures])
+
+
+def fixed_rule(explainer: Explainer) -> str:
+    """The rule of all studies: one that learns nothing, so that an interrupted run goes on with the same rows."""
+    return "shifted-grid" if explainer.density is None else "adaptive"
 
 
 def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, columns: Row) -> list[Row]:

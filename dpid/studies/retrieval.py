@@ -18,7 +18,7 @@ from dpid.pid.replicates import mean_stderr
 from dpid.prompts.plan import Plan
 from dpid.results.figure_style import Figure
 from dpid.studies import figures, world
-from dpid.studies.bench import Case, Workbench
+from dpid.studies.bench import Case, Workbench, fixed_rule
 from dpid.studies.study import Row, Study, column, grouped, proportion
 from dpid.zoo.emoji import scenes
 
@@ -44,10 +44,9 @@ def caption_information(
     index = (0, *(texts.index(c) for c in captions))
     plan = Plan(names, ((), *((n,) for n in names)), texts, index, index[-1])
     options = Options(samples=samples, replicates=replicates, seed=seed)
-    rule = "shifted-grid" if explainer.density is None else "adaptive"
     drawn = draw(
-        rule, denoiser.logsnr_grid, options.per_replicate, options.repeats, torch.Generator().manual_seed(seed),
-        density=explainer.density,
+        fixed_rule(explainer), denoiser.logsnr_grid, options.per_replicate, options.repeats,
+        torch.Generator().manual_seed(seed), density=explainer.density,
     )  # fmt: skip
     f = set_function(evaluate(denoiser, x, (plan,), drawn, seed=seed), plan)
     return {name: f[name][:, :, 0].sum((-2, -1)).cpu() for name in ESTIMATORS}

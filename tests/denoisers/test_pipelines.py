@@ -15,7 +15,8 @@ IMAGE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 def ask(explainer, **options):
-    return explainer.explain(IMAGE, PROMPT, CONCEPTS, **{"samples": 8, **options})
+    # A rule by which equal calls draw equal samples.
+    return explainer.explain(IMAGE, PROMPT, CONCEPTS, **{"samples": 8, "rule": "shifted-grid", **options})
 
 
 def equal(first, second):
@@ -67,6 +68,19 @@ def test_what_changes_later_is_what_is_used(tiny, change, precision, monkeypatch
     after = ask(explainer)
     assert not equal(before, after)
     assert equal(after, ask(dpid.Explainer(pipe, precision=precision)))
+
+
+def test_what_was_learnt_of_other_weights_is_forgotten(tiny):
+    pipe = tiny()
+    explainer = dpid.Explainer(pipe, precision="float32")
+    first, second = (ask(explainer, rule="learning") for _ in range(2))
+    assert not equal(first, second)
+    assert explainer.learnt.rounds == 2
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.add_(0.1)
+    again = ask(explainer, rule="learning")
+    assert explainer.learnt.rounds == 1
+    assert equal(again, ask(dpid.Explainer(pipe, precision="float32"), rule="learning"))
 
 
 def test_a_change_back_is_seen_too(tiny):

@@ -44,6 +44,19 @@ def test_any_batch_size_gives_the_same_sums(problem, size):
     assert one.evaluations == 16 * K * 2
 
 
+@pytest.mark.parametrize("size", [None, 1, 5, 7])
+def test_every_sample_has_its_own_integrands(problem, size):
+    """Weighted and added, those of the image at every sample are the sums over pixels and replicates."""
+    model, x, conditions, samples = problem
+    into = Accumulator.empty(x, 2, K, PAIRS)
+    squares = integrate(model, x, conditions, samples, into, seed=1, max_batch_size=size)
+    for each, total in zip(squares, (into.gaps, into.residuals), strict=True):
+        # fp32 sums of 16 samples and 16 pixels in another order.
+        torch.testing.assert_close(
+            torch.einsum("n,nkb->kb", samples.weight, each), total.sum((0, -2, -1)), rtol=1e-5, atol=1e-5
+        )
+
+
 class Limited:
     """A denoiser whose memory holds ``limit`` evaluations; remembers the sizes of its calls."""
 

@@ -45,10 +45,11 @@ def test_auto_takes_the_fastest_type_whatever_it_rounds(model, monkeypatch, step
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     model.step = step
     explainer = dpid.Explainer(model)
-    for _ in range(2):
+    for turn in range(2):
         result = explainer.explain(latents=X, conditions=CONDITIONS)
         assert result.metadata.precision == "float16"
         assert result.metadata.paired > 0
+        assert explainer.learnt.rounds == turn + 1  # a run that was given up has taught nothing
         assert result.metadata.peak_memory > 0
 
 

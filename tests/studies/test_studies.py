@@ -11,7 +11,7 @@ import torch
 
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, run, world, write
-from dpid.studies.bench import KEPT, Kept
+from dpid.studies.bench import KEPT, Case, Kept
 from dpid.studies.data import Scene
 from dpid.studies.localisation import _maps
 from dpid.studies.retrieval import caption_information
@@ -231,6 +231,20 @@ def test_retrieval_is_computed_in_float32_whatever_the_explainer_is_in(emoji, pi
     first, second = (run("retrieval", bench).tables for bench in benches)
     assert first == second
     assert coarse.denoiser.precision == "bfloat16"
+
+
+def test_rows_do_not_depend_on_the_rows_before_them(emoji, pipe):
+    """Of a model without a density, of which an explainer would learn: a stopped run goes on with the same rows."""
+    unseen = copy.copy(emoji)
+    unseen.density = None
+    cases = [Case(a, world.picture((a, "dog"), a), f"a {a} and a dog", (a, "dog")) for a in ("cow", "pizza")]
+    bench = Workbench("emoji", explainer=unseen, pipe=pipe, samples=8)
+    there, back = ([bench.explain(case) for case in order] for order in (cases, cases[::-1]))
+    for one, other in zip(there, back[::-1], strict=True):
+        assert torch.equal(one.replicates["standard"], other.replicates["standard"])
+    (pair,) = bench.explain_pairs(cases[0]).values()
+    assert {r.metadata.rule for r in (*there, pair)} == {"shifted-grid"}
+    assert not unseen.learnt.rounds
 
 
 def test_what_a_study_made_itself_is_not_left_out(bench, monkeypatch):
