@@ -101,23 +101,23 @@ def published(explainer: dpid.Explainer, number: int, shown: tuple[str, str, str
     return {name: f[:, :, 0].sum((-2, -1)) for name, f in set_function(sums, question).items()}
 
 
-def kept(number: int, samples: int | str) -> Path:
-    """Where the replicates of a scene are kept, by the model's weights; "itd" for those of :func:`published`."""
-    return WORK / f"{number}-{samples}-{fingerprint('emoji')}.pt"
+def kept(weights: str, number: int, samples: int | str) -> Path:
+    """Where the replicates of a scene are kept, by the model's fingerprint; "itd" for those of :func:`published`."""
+    return WORK / f"{number}-{samples}-{weights}.pt"
 
 
-def collect(count: int, sizes: tuple[int, ...]) -> None:
+def collect(model: str, count: int, sizes: tuple[int, ...]) -> None:
     """Measure what is missing of the first ``count`` scenes; of the first ``RIVALS`` by ITD's rule too."""
-    explainer = dpid.Explainer.from_pretrained("emoji").at("float32")
+    explainer, weights = dpid.Explainer.from_pretrained(model).at("float32"), fingerprint(model)
     WORK.mkdir(parents=True, exist_ok=True)
     for number, shown in enumerate(pictures(count)):
-        if number < RIVALS and not kept(number, "itd").exists():
+        if model == "emoji" and number < RIVALS and not kept(weights, number, "itd").exists():
             with torch.inference_mode():
-                torch.save(published(explainer, number, shown), kept(number, "itd"))
+                torch.save(published(explainer, number, shown), kept(weights, number, "itd"))
         for samples in sizes:
-            if not kept(number, samples).exists():
+            if not kept(weights, number, samples).exists():
                 with torch.inference_mode():
-                    torch.save(measure(explainer, number, shown, samples), kept(number, samples))
+                    torch.save(measure(explainer, number, shown, samples), kept(weights, number, samples))
 
 
 def exact(shown: tuple[str, str, str]) -> torch.Tensor:
@@ -144,9 +144,9 @@ def numbers(f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat((mean, atoms.coarse)), torch.cat((error, errors.coarse))
 
 
-def true_words(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
+def true_words(weights: str, samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
     """Bias, root mean square error, and coverage of 95 % intervals, of every number by every estimator."""
-    numbered = [(kept(i, samples), one) for i, one in enumerate(shown) if kept(i, samples).exists()]
+    numbered = [(kept(weights, i, samples), one) for i, one in enumerate(shown) if kept(weights, i, samples).exists()]
     truth = torch.stack([exact(one) for _, one in numbered])
     replicates = [by_estimator(torch.load(path), "true") for path, _ in numbered]
     for name in ESTIMATORS:
@@ -169,14 +169,15 @@ def true_words(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict
                    "stderr": (p * (1 - p) / n) ** 0.5}  # fmt: skip
 
 
-def evaluations_of_itd(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
+def evaluations_of_itd(
+    weights: str, samples: int, shown: list[tuple[str, str, str]]
+) -> Iterator[dict[str, object]]:  # fmt: skip
     """How many times ``samples`` ITD's rule takes for our rms error against the exact values, with 95 % intervals."""
-    numbered = [
-        (i, one) for i, one in enumerate(shown[:RIVALS]) if kept(i, samples).exists() and kept(i, "itd").exists()
-    ]
+    both = (samples, "itd")
+    numbered = [(i, one) for i, one in enumerate(shown[:RIVALS]) if all(kept(weights, i, k).exists() for k in both)]
     truth = torch.stack([exact(one)[:3] for _, one in numbered])
-    itd = [torch.load(kept(i, "itd")) for i, _ in numbered]
-    ours = [by_estimator(torch.load(kept(i, samples)), "true") for i, _ in numbered]
+    itd = [torch.load(kept(weights, i, "itd")) for i, _ in numbered]
+    ours = [by_estimator(torch.load(kept(weights, i, samples)), "true") for i, _ in numbered]
     chosen = torch.randint(len(truth), (RESAMPLED, len(truth)), generator=torch.Generator().manual_seed(0))
     for mine, theirs in (("shrinkage", "standard"), ("rao-blackwell", "standard"), ("shrinkage", "orthogonal")):
         square = (torch.stack([f[mine].mean(0) for f in ours]) - truth).square()  # [scenes,3]
@@ -198,9 +199,9 @@ def evaluations_of_itd(samples: int, shown: list[tuple[str, str, str]]) -> Itera
                    "value": float(factor(torch.arange(len(truth)))), "low": low, "high": high}  # fmt: skip
 
 
-def wrong_words(samples: int, count: int) -> Iterator[dict[str, object]]:
+def wrong_words(weights: str, samples: int, count: int) -> Iterator[dict[str, object]]:
     """How often a wrong word is below zero, and by how much beyond its error, by the question and the estimator."""
-    paths = [path for path in (kept(i, samples) for i in range(count)) if path.exists()]
+    paths = [path for path in (kept(weights, i, samples) for i in range(count)) if path.exists()]
     for question in QUESTIONS[1:]:
         replicates = [by_estimator(torch.load(path), question) for path in paths]
         for name in ESTIMATORS:
@@ -216,17 +217,21 @@ def wrong_words(samples: int, count: int) -> Iterator[dict[str, object]]:
 def main(
     count: Annotated[int, typer.Option(help="Scenes.")] = 40,
     samples: Annotated[list[int] | None, typer.Option(help=f"Evaluations a condition; default: {SIZES}.")] = None,
+    model: Annotated[str, typer.Option(help="An embedded model, or the folder of one at another stage.")] = "emoji",
 ) -> None:
     """Measure, print and record in the ledger."""
-    sizes = tuple(samples or SIZES)
-    collect(count, sizes)
+    sizes, weights = tuple(samples or SIZES), fingerprint(model)
+    collect(model, count, sizes)
     rows: list[dict[str, object]] = []
     for size in sizes:
-        rows += true_words(size, pictures(count))
-        rows += evaluations_of_itd(size, pictures(count))
+        rows += true_words(weights, size, pictures(count))
+        if kept(weights, 0, "itd").exists():
+            rows += evaluations_of_itd(weights, size, pictures(count))
         if size <= max(SIZES):
-            rows += wrong_words(size, count)
-    ledger.record("truth", rows, "emoji")
+            rows += wrong_words(weights, size, count)
+    if model != "emoji":
+        rows = [{**row, "case": f"{Path(model).name}: {row['case']}"} for row in rows]
+    ledger.record("truth", rows, model)
 
 
 if __name__ == "__main__":
