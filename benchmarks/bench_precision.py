@@ -1,81 +1,85 @@
-"""The bias of i(x; y_S) by rounding: of the embedded model in bf16 and fp16 against fp32, of fp32 against fp64.
+"""What rounding does to i(x; y_S) of the embedded model, what the correction to float32 leaves of it, at which time.
 
-``python benchmarks/bench_precision.py [--scenes 4] [--types float32,float16]``. Both types evaluate the same samples.
-``all in`` computes everything in the type; ``last in fp32``, which dpid does, leaves the last norm and convolution,
-whose output is squared, in float32.
+``python benchmarks/bench_precision.py [--scenes 12] [--types bfloat16] [--rules adaptive,shifted-grid]``. Every scene
+is explained in float32 and in the fast type in turn, on the same samples. Deviations are divided by float32's
+standard error: one of 1 is as much as the noise of the estimate.
 """
 
 import json
+import statistics
+import time
 from pathlib import Path
-from typing import Any
 
 import ledger
 import torch
 import typer
 
 import dpid
-from dpid.denoisers.fused import runner
-from dpid.denoisers.modes import PRECISIONS
-from dpid.estimation.precision import rounding_bias
-from dpid.prompts.plan import plan
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
+ESTIMATORS = ("rao-blackwell", "standard")
 
 
-class Double:
-    """The denoiser ``inner`` computed in float64, its predictions rounded to float32 at the end."""
-
-    def __init__(self, inner: Any) -> None:
-        self.single, self.inner = inner, inner.at("float64")
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.inner, name)
-
-    def at(self, _: str) -> object:
-        """The denoiser in float32, with which the bias is measured."""
-        return self.single
-
-    def eps_hat(self, *arguments: object) -> torch.Tensor:
-        """The predictions ε̂ float32 [N,K,B,C,H,W]."""
-        return self.inner.eps_hat(*arguments).float()
+def timed(explainer: dpid.Explainer, scene: dict, **options: object) -> tuple[dpid.PIDResult, float]:
+    """The explanation of a held-out ``scene``, and the seconds that it took."""
+    began = time.perf_counter()
+    result = explainer.explain(DATA / scene["file"], scene["prompt"], scene["concepts"], **options)
+    return result, time.perf_counter() - began
 
 
-def main(scenes: int = 4, samples: int = 8, types: str = "float32,float16,bfloat16") -> None:
+def deviations(fast: dpid.PIDResult, exact: dpid.PIDResult, estimator: str) -> dict[str, list[float]]:
+    """How far every i(x; y_S) and its standard error are from float32's, in the latter."""
+    found: dict[str, list[float]] = {"corrected": [], "not corrected": [], "errors": []}
+    for subset, e in exact.estimates[estimator].information.items():
+        own = fast.estimates[estimator].information[subset]
+        added = (fast.metadata.correction or {})[estimator]["+".join(subset)][0]
+        found["corrected"].append((own.value - e.value) / e.stderr)
+        found["not corrected"].append((own.value - added - e.value) / e.stderr)
+        found["errors"].append(own.stderr / e.stderr)
+    return found
+
+
+def mean_square_root(values: list[float]) -> float:
+    """The root mean square of ``values``."""
+    return float(torch.tensor(values, dtype=torch.float64).square().mean().sqrt())
+
+
+def measured(precision: str, rule: str, chosen: list[dict], samples: int) -> list[dict[str, object]]:
+    """Rows of the ledger for one type and one rule."""
+    explainers = [dpid.Explainer.from_pretrained("emoji", precision=p) for p in ("float32", precision)]
+    for explainer in explainers:
+        timed(explainer, chosen[0], rule=rule, samples=samples)  # weights are converted and packed
+    found: dict[tuple[str, str], list[float]] = {}
+    speed, paired = [], []
+    for i, scene in enumerate(chosen):
+        order = (0, 1) if i % 2 else (1, 0)
+        runs = {j: timed(explainers[j], scene, rule=rule, samples=samples, seed=i, estimator="standard") for j in order}
+        (exact, slow), (fast, quick) = runs[0], runs[1]
+        speed.append(slow / quick)
+        paired.append(fast.metadata.paired)
+        for estimator in ESTIMATORS:
+            for kind, values in deviations(fast, exact, estimator).items():
+                found.setdefault((estimator, kind), []).extend(values)
+    case = f"{precision}, {rule}, {samples} samples"
+    low, _, high = statistics.quantiles(speed, n=4)
+    rows: list[dict[str, object]] = [
+        {"case": case, "metric": "samples in float32 too", "value": statistics.mean(paired), "n": len(paired)},
+        {"case": case, "metric": "time: float32 / corrected", "value": statistics.median(speed), "low": low,
+         "high": high, "unit": "", "n": len(speed), "note": "median and quartiles of pairs"},
+    ]  # fmt: skip
+    for (estimator, kind), values in found.items():
+        value = statistics.median(values) if kind == "errors" else mean_square_root(values)
+        metric = "standard error over float32's, median" if kind == "errors" else f"deviation, {kind}, in its errors"
+        rows.append({"case": f"{case}, {estimator}", "metric": metric, "value": value, "n": len(values)})
+    return rows
+
+
+def main(scenes: int = 12, samples: int = 32, types: str = "bfloat16", rules: str = "adaptive,shifted-grid") -> None:
     """Measure and record in the ledger."""
-    chosen = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2][:scenes]
-    explainer = dpid.Explainer.from_pretrained("emoji", precision="float32")
-    rows: list[dict[str, object]] = []
-    kept = runner._LAST
-    PRECISIONS["float64"] = torch.float64
+    pairs = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2][:scenes]
     for precision in types.split(","):
-        for variant, last in (("last in fp32", kept), ("all in", ())):
-            runner._LAST = last
-            if precision == "float32":
-                if variant == "all in":
-                    continue
-                runner._LAST = ()
-                low, sign = Double(explainer.denoiser), -1  # fp64 less fp32, the other way round
-            else:
-                low, sign = explainer.denoiser.at(precision), 1
-            found: dict[str, list[torch.Tensor]] = {}
-            for i, scene in enumerate(chosen):
-                _, x = explainer._latents(DATA / scene["file"], None)
-                (bias,) = rounding_bias(low, x, (plan(scene["prompt"], scene["concepts"]),), samples, seed=i)
-                for name, maps in bias.items():
-                    found.setdefault(name, []).append(sign * maps[-1])  # S = both concepts
-            for name, maps in found.items():
-                image = torch.stack([m.sum() for m in maps]).double()
-                pixel = torch.stack(maps).double().flatten()
-                case = f"{name}, {precision}, {'against fp64' if sign < 0 else variant}"
-                error = float(image.std() / len(image) ** 0.5)
-                rows += [
-                    {"case": case, "metric": "bias of i(x; both), image", "value": float(image.mean()),
-                     "stderr": error, "unit": "nats", "n": len(image)},
-                    {"case": case, "metric": "bias of i(x; both), root mean square of a pixel",
-                     "value": float(pixel.square().mean().sqrt()), "unit": "nats", "n": len(pixel)},
-                ]  # fmt: skip
-    runner._LAST = kept
-    ledger.record("precision", rows, "emoji")
+        for rule in rules.split(","):
+            ledger.record("precision", measured(precision, rule, pairs, samples), "emoji")
 
 
 if __name__ == "__main__":

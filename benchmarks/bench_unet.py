@@ -155,7 +155,7 @@ def encode(denoiser: Any, generator: torch.Generator) -> Conditions:
 
 
 def rounding(fused: Any, x: torch.Tensor) -> float:
-    """The largest rounding bias of iʳ(x; y_S) over its standard error, at 32 samples (docs/theory.md, eq. (57))."""
+    """The largest rounding bias of iʳ(x; y_S) over its standard error, at 32 samples, not corrected."""
     drawn = draw("shifted-grid", fused.logsnr_grid, 2, 4, torch.Generator().manual_seed(2))
     f = []
     for model in (fused, fused.at("float32")):

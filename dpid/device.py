@@ -58,8 +58,10 @@ def peak_memory(device: torch.device) -> int:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether ``error`` says that a device has no memory left."""
-    # On the CPU it is a plain RuntimeError: "[enforce fail at alloc_cpu.cpp] … can't allocate memory".
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    # On the CPU it is a plain RuntimeError: "[enforce fail at alloc_cpu.cpp] … can't allocate memory"; so is the
+    # engine's own, "out of memory at one evaluation".
+    said = any(words in str(error) for words in ("allocate memory", "out of memory"))
+    return isinstance(error, torch.OutOfMemoryError) or said
 
 
 def stream_of(device: torch.device) -> int:

@@ -42,9 +42,10 @@ class Explainer:
     Parameters
     ----------
     model : a diffusers StableDiffusionPipeline, or any :class:`dpid.denoisers.Denoiser`
-    precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one
-        whose rounding bias is below half the standard error of every i(x; y_S), docs/theory.md, eq. (57); the
-        metadata of a result has the type and its bias. A denoiser made with a type keeps it under "auto"
+    precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one that
+        does not overflow. Results are corrected to float32 by a few samples that are evaluated in that too,
+        docs/theory.md, eq. (57); their metadata has the type and the correction. A denoiser made with a type keeps it
+        under "auto"
 
     Attributes
     ----------
@@ -219,7 +220,7 @@ class Explainer:
         """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
 
         ``options`` as for :meth:`explain`, except ``tolerance``. With ``precision="auto"`` the most precise type is
-        used: the rounding bias is measured for differences between conditions only.
+        used: rounding is corrected for differences between conditions only.
         """
         chosen = Options.from_keywords(options)
         if chosen.tolerance is not None:
@@ -242,7 +243,7 @@ class Explainer:
     def _denoisers(self, samples: int) -> list[Denoiser]:
         """The model in every precision that may be tried for so many evaluations a condition, the fastest first."""
         finer = [self.denoiser.at(precision) for precision in self._finer]
-        if finer and not worth_trying(self.denoiser.device, samples):
+        if finer and not worth_trying(self.denoiser, samples):
             return finer[-1:]
         return [self.denoiser, *finer]
 

@@ -1,4 +1,4 @@
-"""Runs one explanation: rounds of samples with a result after every one, in a precision with little rounding bias."""
+"""Runs one explanation: rounds of samples with a result after every one, corrected for the rounding of a fast type."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from dpid import __version__
 from dpid.denoisers.protocol import Conditions, Denoiser
-from dpid.device import out_of_memory, peak_memory
+from dpid.device import peak_memory
+from dpid.estimation.correction import Correction
 from dpid.estimation.engine import Accumulator, integrate, profile_edges
 from dpid.estimation.estimators import SIGNED, integrands, needed_pairs, set_function, set_profile
 from dpid.estimation.learning import Learnt
-from dpid.estimation.precision import rounding_bias
 from dpid.estimation.sampling import draw, shifts
 from dpid.options import Options
 from dpid.pid.decomposition import image_priors
@@ -70,33 +70,29 @@ def make_job(
 
 
 def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[PIDResult]]:
-    """The results of all questions after every round, by the first of ``denoisers`` with little rounding bias.
+    """The results of all questions after every round, by the first of ``denoisers`` that does not overflow.
 
-    ``denoisers`` are one model in several precisions, the most precise last. If rounding biases a number by more than
-    half its standard error, the run starts again with the last of them; if one overflows, with the next. After that,
-    rounds with no more samples than were yielded before are skipped, except for the last one, since the new precision
-    may meet the tolerance earlier. ``FloatingPointError`` if the last denoiser returns NaN or infinity.
+    ``denoisers`` are one model in several precisions, the most precise last. If one overflows, the run starts again
+    with the next. After that, rounds with no more samples than were yielded before are skipped, except for the last
+    one, since the new precision may meet the tolerance earlier. ``FloatingPointError`` if the last denoiser returns NaN
+    or infinity.
     """
     yielded = 0
     while True:
         denoiser, *finer = denoisers
         try:
             for results in rounds(job, denoiser):
-                if finer and any(result.rounding_matters() for result in results):
-                    why, denoisers = "rounds too coarsely", finer[-1:]  # bfloat16 rounds more than float16
-                    break
                 if new := results[0].metadata.samples > yielded:
                     yielded = results[0].metadata.samples
                     yield results
-            else:
-                if not new:
-                    yield results
-                return
+            if not new:
+                yield results
+            return
         except FloatingPointError:
             if not finer:
                 raise
-            why, denoisers = "is not finite", finer
-        _LOG.info("precision: %s %s, going on with %s", denoiser.precision, why, denoisers[0].precision)
+        denoisers = finer
+        _LOG.info("precision: %s is not finite, going on with %s", denoiser.precision, finer[0].precision)
 
 
 def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
@@ -149,7 +145,13 @@ class _Run:
         count = len(self.conditions.names)
         self.sums = Accumulator.empty(job.x, options.repeats, count, needed_pairs(job.questions), edges)
         self.planned = options.per_round * count * (1 if options.tolerance is None else options.rounds)
-        self.bias: list[dict[str, dict[str, float]] | None] | None = None
+        self.correction: Correction | None = None
+        if denoiser.precision != "float32" and "float32" in denoiser.precisions:
+            decisive = SIGNED if options.estimator == "shrinkage" else (options.estimator,)
+            self.correction = Correction(
+                denoiser, job.x, job.questions, decisive, self.sums, seed=options.seed,
+                max_batch_size=options.max_batch_size,
+            )  # fmt: skip
 
     def add(self, shift: float) -> None:
         """Add the samples of a round, whose grids are shifted by ``shift``."""
@@ -167,6 +169,8 @@ class _Run:
             self.denoiser, self.job.x, self.conditions, samples, self.sums, seed=options.seed, on_batch=self._report,
             max_batch_size=options.max_batch_size,
         )  # fmt: skip
+        if self.correction:
+            self.correction.add(samples, self.sums)
         self.done += options.per_round
         if self.learning:
             found = [integrands(squares, self.sums.pairs, question) for question in self.job.questions]
@@ -175,46 +179,19 @@ class _Run:
 
     def _report(self) -> None:
         if self.job.progress:
-            self.job.progress(self.sums.evaluations, self.planned)
+            extra = self.correction.change.evaluations if self.correction else 0
+            self.job.progress(self.sums.evaluations, self.planned + extra)
 
     def results(self, rounds: int) -> list[PIDResult]:
         """The result of every question after ``rounds`` rounds."""
-        if self.bias is None:
-            self.bias = self._rounding()
         return [
-            self._result(question, priors, bias, rounds)
-            for question, priors, bias in zip(self.job.questions, self.job.priors, self.bias, strict=True)
+            self._result(question, priors, rounds)
+            for question, priors in zip(self.job.questions, self.job.priors, strict=True)
         ]
 
-    def _rounding(self) -> list[dict[str, dict[str, float]] | None]:
-        """The rounding bias {estimator: {"cow+giraffe": nats}} of every question.
-
-        It is None in float32, and {} if the model or the memory does not allow the comparison with float32.
-        """
-        questions, denoiser = self.job.questions, self.denoiser
-        if denoiser.precision == "float32":
-            return [None] * len(questions)
-        if "float32" not in denoiser.precisions:
-            return [{} for _ in questions]
-        try:
-            found = rounding_bias(denoiser, self.job.x, questions)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            _LOG.warning("no memory to compare %s with float32: its rounding is not known", denoiser.precision)
-            return [{} for _ in questions]
-        return [
-            {
-                name: dict(zip(map("+".join, question.subsets[1:]), maps.sum((-2, -1)).tolist(), strict=True))
-                for name, maps in bias.items()
-            }
-            for question, bias in zip(questions, found, strict=True)
-        ]
-
-    def _result(
-        self, question: Plan, priors: dict[Subset, float] | None, bias: dict[str, dict[str, float]] | None, rounds: int
-    ) -> PIDResult:
+    def _result(self, question: Plan, priors: dict[Subset, float] | None, rounds: int) -> PIDResult:
         options, denoiser, sums, grid = self.job.options, self.denoiser, self.sums, self.denoiser.logsnr_grid
+        fast = self.correction
         texts = {"+".join(s): str(question.texts[i]) for s, i in zip(question.subsets, question.index, strict=True)}
         metadata = Metadata(
             prompt=self.job.prompt or "", concepts=question.concepts, context=options.context, conditions=texts,
@@ -223,7 +200,9 @@ class _Run:
             priors=None if priors is None else {"+".join(s): h for s, h in priors.items()},
             samples=options.per_round * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=denoiser.name,
-            precision=denoiser.precision, version=__version__, rounding_bias=bias, distilled=denoiser.distilled,
+            precision=denoiser.precision, version=__version__, distilled=denoiser.distilled,
+            paired=fast.pairs if fast else 0,
+            correction=None if denoiser.precision == "float32" else fast.of(question, rounds) if fast else {},
             density=self.density, peak_memory=peak_memory(self.job.x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}

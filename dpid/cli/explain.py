@@ -33,7 +33,7 @@ def explain(
     pairs: Annotated[
         bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, or bfloat16 or float16, corrected to it.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
     samples: Annotated[

@@ -64,6 +64,21 @@ class Accumulator:
             zeros(groups, bins, len(pairs), b), zeros(groups, bins, conditions, b),
         )  # fmt: skip
 
+    def zeros(self) -> Accumulator:
+        """An accumulator of zeros for the same latents, replicates, pairs and bins."""
+        gaps, residuals, gap_profile, residual_profile = map(torch.zeros_like, self.sums())
+        return Accumulator(gaps, residuals, self.pairs, self.edges, gap_profile, residual_profile)
+
+    def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four tensors of sums."""
+        return self.gaps, self.residuals, self.gap_profile, self.residual_profile
+
+    def add(self, other: Accumulator, scale: float = 1.0) -> None:
+        """Add the sums of ``other``, times ``scale``, and its evaluations."""
+        for mine, theirs in zip(self.sums(), other.sums(), strict=True):
+            mine.add_(theirs, alpha=scale)
+        self.evaluations += other.evaluations
+
     def profile_weights(self, samples: Samples, denoiser: Denoiser) -> Tensor:
         """The weight [A·L,N] float32 of every sample in every group and bin of the profile.
 

@@ -1,25 +1,18 @@
-"""The choice of the floating-point type that a network computes in, and the rounding bias of a type.
+"""The choice of the floating-point type that a network computes in.
 
-Rounding biases squared differences, docs/theory.md, eq. (56). The bias is measured against float32, on a few samples of
-the picture and conditions that are explained.
+Rounding biases squared differences, docs/theory.md, eq. (56); :mod:`dpid.estimation.correction` corrects that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dpid.denoisers.protocol import Denoiser
 from dpid.device import has_bfloat16, is_gpu
-from dpid.estimation.estimators import evaluate, set_function
-from dpid.estimation.sampling import draw
-from dpid.prompts.plan import Plan
 
-Bias = dict[str, Tensor]  # {estimator: [S,h,w]}, nats
-PILOT = 8  # samples a condition for the measurement of the bias
+_SMALL, _FEW = 32 * 32, 16  # pixels of latents, samples: fewer do not pay on a CPU
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
@@ -35,13 +28,15 @@ def candidates(device: torch.device) -> tuple[str, ...]:
     return ("bfloat16", "float32") if has.get("avx512_bf16") or has.get("amx_bf16") else ("float32",)
 
 
-def worth_trying(device: torch.device, samples: int) -> bool:
-    """Whether a type that rounds saves time on ``device`` for ``samples`` evaluations a condition.
+def worth_trying(denoiser: Denoiser, samples: int) -> bool:
+    """Whether a type that rounds may save time for ``samples`` evaluations a condition.
 
-    On a CPU bfloat16 halves the time, but measuring its bias takes ``PILOT`` samples in both types, which pays from
-    four times as many samples on.
+    On a CPU not for small latents, whose networks bfloat16 makes little faster, nor for few samples, of which the
+    correction takes too many.
     """
-    return is_gpu(device) or samples > 4 * PILOT
+    shape = denoiser.latent_shape
+    small = shape is not None and shape[1] * shape[2] < _SMALL
+    return is_gpu(denoiser.device) or (samples >= _FEW and not small)
 
 
 def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:
@@ -52,20 +47,3 @@ def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:
         return [denoiser]
     types = [p for p in candidates(denoiser.device) if p in denoiser.precisions] or [denoiser.precision]
     return [denoiser.at(p) for p in types]
-
-
-def rounding_bias(
-    denoiser: Denoiser, x: Tensor, plans: Sequence[Plan], samples: int = PILOT, seed: int = 0
-) -> list[Bias]:  # fmt: skip
-    """The rounding bias b(S) = f(S) - f_float32(S) on common samples, {estimator: [S,h,w]} in nats, of every plan.
-
-    docs/theory.md, eq. (57). ``x`` are latents [1,C,h,w]; the plans share one list of texts.
-    """
-    grid = denoiser.logsnr_grid
-    drawn = draw("shifted-grid", grid, samples, 1, torch.Generator().manual_seed(seed))
-    own, exact = (evaluate(model, x, plans, drawn, seed=seed) for model in (denoiser, denoiser.at("float32")))
-    found = []
-    for plan in plans:
-        f, reference = set_function(own, plan), set_function(exact, plan)
-        found.append({name: (f[name] - reference[name])[0, :, 0].float().cpu() for name in f})
-    return found

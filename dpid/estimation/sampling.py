@@ -36,7 +36,7 @@ class Samples:
     replicate: Tensor
     sample_id: Tensor
 
-    def __getitem__(self, part: slice) -> Samples:
+    def __getitem__(self, part: slice | Tensor) -> Samples:
         return Samples(self.logsnr[part], self.weight[part], self.replicate[part], self.sample_id[part])
 
     def to(self, device: torch.device) -> Samples:

@@ -78,6 +78,7 @@ def _metadata(stored: Any) -> Metadata:
     if stored.pop("unit", None) != Metadata.unit:
         raise ValueError(f"facts: unit is not {Metadata.unit!r}")
     known = {f.name: f for f in fields(Metadata) if f.init}
+    stored.pop("rounding_bias", None)  # of results that were not corrected for it
     if unknown := [name for name in stored if name not in known]:
         raise ValueError(f"facts: {unknown[0]!r} is not known here; another version of dpid may have written it")
     if missing := [name for name, f in known.items() if name not in stored and f.default is MISSING]:

@@ -22,8 +22,10 @@ class Metadata(Comparable):
     distilled : why the model's predictions are no posterior means (a distilled model); "" if they are
     converged : whether the tolerance was met; None without a tolerance
     broken : the error that ended a run before its tolerance was met, or ""
-    rounding_bias : {estimator: {"cow+giraffe": nats}}, i(x; y_S) in ``precision`` minus that in float32, measured on a
-        few samples of this picture, docs/theory.md, eq. (57); None in float32, {} if it could not be measured
+    paired : evaluations of every condition, of ``samples``, that were made in float32 too
+    correction : {estimator: {"cow+giraffe": (nats, standard error)}}, what these found i(x; y_S) in float32 to be more
+        than in ``precision``, docs/theory.md, eq. (57); all numbers contain it. None in float32, {} if float32 was not
+        possible
     density : a checksum of the density over log-SNR of the first round, for rules "adaptive" and "learning"; "" if even
     peak_memory : most bytes in use, on the GPU or else by the process
     """
@@ -51,7 +53,8 @@ class Metadata(Comparable):
     distilled: str = ""
     converged: bool | None = None
     broken: str = ""
-    rounding_bias: dict[str, dict[str, float]] | None = None
+    paired: int = 0
+    correction: dict[str, dict[str, tuple[float, float]]] | None = None
     density: str = ""
     peak_memory: int | None = field(default=None, compare=False)  # differs between runs that give equal numbers
     unit: str = field(default="nats", init=False)

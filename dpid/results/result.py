@@ -180,6 +180,25 @@ class PIDResult(Comparable):
                 found[subset] = gap
         return found
 
+    def _rounding(self) -> list[str]:
+        """What was corrected for rounding, if it is more than half a standard error; docs/theory.md, eq. (57)."""
+        metadata = self.metadata
+        if metadata.precision == "float32":
+            return []
+        if not metadata.correction:
+            return [f"computed in {metadata.precision} alone: what its rounding adds is not known"]
+        name = "standard" if metadata.estimator == "shrinkage" else metadata.estimator
+        changes = metadata.correction.get(name, {})
+        found = [
+            "{} by {:.2f} ± {:.2f}".format(" + ".join(subset), *change)
+            for subset, estimate in self.estimates[name].information.items()
+            if (change := changes.get("+".join(subset))) and abs(change[0]) > estimate.stderr / 2
+        ]
+        return [
+            f"corrected for rounding in {metadata.precision} with {metadata.paired} samples in float32: "
+            f"{', '.join(found[:4])} nats"
+        ] if found else []  # fmt: skip
+
     def _limited_by_network(self, level: float) -> bool:
         """Whether the interval of i(x; all concepts) by "shrinkage" does not reach what "rao-blackwell" finds."""
         whole = self.metadata.concepts
@@ -192,17 +211,6 @@ class PIDResult(Comparable):
         sums = self.replicates_by(self.metadata.estimator).sum((-2, -1))
         subsets = subsets_of(self.metadata.concepts)[1:]
         return [s for s, rare in zip(subsets, has_outlier(sums, 0.01 / len(subsets)).tolist(), strict=True) if rare]
-
-    def rounding_matters(self) -> bool:
-        """Whether rounding biases some i(x; y_S) by more than half its standard error; docs/theory.md, eq. (57)."""
-        name, subsets = self.metadata.estimator, subsets_of(self.metadata.concepts)[1:]
-        for part in SIGNED if name == "shrinkage" else (name,):
-            bias = (self.metadata.rounding_bias or {}).get(part, {})
-            # Called after every round, so computed from the replicates, without the atoms.
-            _, errors = mean_stderr(self.replicates[part].double().sum((-2, -1)))
-            if any(abs(bias.get("+".join(s), 0.0)) > e / 2 for s, e in zip(subsets, errors.tolist(), strict=True)):
-                return True
-        return False
 
     def relative_error(self) -> float:
         """Half the width of the 95 % interval of i(x; all concepts), relative to it; ``tolerance`` is its bound."""
@@ -260,11 +268,7 @@ class PIDResult(Comparable):
             )
         if any(map(remarks_on, (*self.metadata.conditions.values(), self.metadata.reference))):
             lines += remarks_on(self.metadata.prompt)
-        if self.rounding_matters():
-            lines.append(
-                f"rounding in {self.metadata.precision} biases a number by more than half its standard error: use "
-                "float32"
-            )
+        lines += self._rounding()
         if self.metadata.broken:
             lines.append(self.metadata.broken)
         elif self.metadata.converged is False:

@@ -125,20 +125,16 @@ def test_conditions_of_another_state_are_refused(tiny):
 
 
 def test_a_result_does_not_depend_on_the_questions_before_it(tiny, monkeypatch):
-    """Though "auto" takes another type for the question in between."""
+    """Though the one in between needs more samples in float32."""
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("bfloat16", "float32"))
-    monkeypatch.setattr("dpid.explainer.worth_trying", lambda device, samples: True)
-    monkeypatch.setattr(
-        dpid.PIDResult, "rounding_matters",
-        lambda self: self.metadata.precision != "float32" and self.metadata.samples > 100,
-    )  # fmt: skip
+    monkeypatch.setattr("dpid.explainer.worth_trying", lambda denoiser, samples: True)
     explainer = dpid.Explainer(tiny())
     first = ask(explainer)
-    between = ask(explainer, samples=256, seed=3)
-    assert {first.metadata.precision, between.metadata.precision} == {"bfloat16", "float32"}
+    ask(explainer, samples=256, seed=3, estimator="standard")
     again = ask(explainer)
+    assert first.metadata.precision == "bfloat16"
     assert equal(first, again)
-    assert first.metadata.rounding_bias == again.metadata.rounding_bias
+    assert first.metadata.correction == again.metadata.correction
 
 
 def plain_equals_the_pipeline(pipe, tolerance=1e-5):

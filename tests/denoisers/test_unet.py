@@ -120,11 +120,11 @@ def test_graphs_replay_what_the_unet_computes(unet):
     unet = unet.cuda()
     ours = FusedUNet(unet.config, dict(unet.named_parameters()))
     graphed = Graphed(lambda changing, keys_values: ours(*changing[:2], keys_values, changing[2]))
-    for m in (2, 2, 3, 4, 2):  # a second call replays, others capture another shape; two are kept
+    for m in (2, 2, 3, 4, 5, 2):  # a second call replays, others capture another shape; three are kept
         z, t, hidden, pooled, sizes = (a.cuda() for a in inputs(unet, m, (8, 8)))
         added = ours.embed_added(pooled, sizes) if unet.config.addition_embed_type else None
         keys_values = ours.encode(hidden + m)
         torch.testing.assert_close(
             graphed((z, t + m, added), keys_values), ours(z, t + m, keys_values, added), rtol=1e-4, atol=1e-5
         )  # fmt: skip  # fp32; algorithms may differ inside a capture
-        assert len(graphed._captured) <= 2
+        assert len(graphed._captured) <= 3

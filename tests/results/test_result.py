@@ -41,7 +41,7 @@ def made(seed=0, size=4, **facts):
         "reference": "cow pizza", "estimator": "rao-blackwell", "measure": "min", "level": "image", "smooth": 3,
         "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 8, "replicates": 4,
         "unet_evaluations": 32, "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji", "precision": "float32",
-        "version": "0", "rounding_bias": {"standard": {"cow": 0.1}}, "peak_memory": 1,
+        "version": "0", "paired": 4, "correction": {"standard": {"cow": (0.1, 0.2)}}, "peak_memory": 1,
     }  # fmt: skip
     names = ("rao-blackwell", "standard", "orthogonal")
     return PIDResult(
@@ -273,6 +273,13 @@ def edited(**facts):
     stored = json.loads(header["__metadata__"]["facts"]) | facts
     header["__metadata__"]["facts"] = json.dumps({k: v for k, v in stored.items() if v != "left out"})
     return rebuilt(header)
+
+
+def test_an_old_result_that_was_not_corrected_for_rounding_is_read_and_says_so():
+    bias = {"standard": {"cow": 0.1}}
+    old = from_bytes(edited(precision="bfloat16", rounding_bias=bias, correction="left out", paired="left out"))
+    assert old.metadata.correction is None
+    assert any("bfloat16 alone" in line for line in old.remarks())
 
 
 def test_i_ccs_of_an_old_result_is_the_plugin_form():

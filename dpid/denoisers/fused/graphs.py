@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from dpid.device import current, is_gpu, recording, side_stream
 
-_MOST = 2  # graphs kept, each with memory of its own: one for full batches, one for the last, smaller one of a run
+_MOST = 3  # graphs kept, each with memory of its own: for full batches, for the last one of a run, for single samples
 _LOG = logging.getLogger("dpid")
 
 

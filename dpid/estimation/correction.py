@@ -1,0 +1,209 @@
+"""The correction of a fast type to float32: a few of the samples evaluated in both, docs/theory.md, eq. (57).
+
+Rounding matters most at high log-SNR, where noise cannot be predicted and the error of ε̂, of which the squares are
+taken, is large (on the embedded model the difference of the types doubles every 1.5 of log-SNR), and in samples of
+large weight. There a sample is likely or certain to be evaluated in both types, elsewhere seldom; dividing by the
+probability makes up for that, as Horvitz and Thompson (1952) have it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dpid.denoisers.protocol import Conditions, Denoiser
+from dpid.device import out_of_memory
+from dpid.estimation.engine import Accumulator, integrate
+from dpid.estimation.estimators import set_function
+from dpid.estimation.sampling import Samples
+from dpid.pid import mean_stderr
+from dpid.prompts.plan import Plan
+
+Change = dict[str, tuple[float, float]]  # {"cow+giraffe": (nats, standard error)}
+
+_LOG = logging.getLogger("dpid")
+_FIRST, _LEAST = 1 / 8, 1 / 32  # shares of the samples that are evaluated in float32 too
+_MOST_ERROR = 1 / 3  # of the correction, in errors of the estimate: together they are 5 % larger than the latter
+_STREAM = 0x5DEECE66D  # makes the choice of pairs independent of the samples, which have the same seed
+
+
+class Correction:
+    """The difference between float32 and the fast type of a run, estimated from pairs: samples evaluated in both.
+
+    Every replicate is corrected by its own pairs, without bias, so that the spread of replicates contains the error of
+    the correction.
+
+    Parameters
+    ----------
+    x : latents [1,C,h,w]
+    plans : of all decompositions, with one list of texts
+    estimators : those whose errors decide how many pairs are needed
+    like : the sums of the run, for their shapes
+    seed, max_batch_size : as for :func:`dpid.estimation.engine.integrate`
+
+    Attributes
+    ----------
+    change : float32 less the fast type, as sums over the samples so far
+    pairs : their number
+    possible : whether float32 fits the memory, as far as is known
+    """
+
+    def __init__(
+        self, fast: Denoiser, x: Tensor, plans: Sequence[Plan], estimators: Sequence[str], like: Accumulator, *,
+        seed: int, max_batch_size: int | None = None,
+    ) -> None:  # fmt: skip
+        self.fast, self.exact, self.x = fast, fast.at("float32"), x
+        self.plans, self.estimators = plans, estimators
+        # One sample a call: of batches of ever other sizes a GPU would capture a graph each.
+        self.seed, self.most = seed, min(len(plans[0].texts), max_batch_size or 2**20)
+        self.change, self.pairs, self.possible = like.zeros(), 0, True
+        gaps, residuals = (torch.cat((t, t)) for t in (self.change.gaps, self.change.residuals))
+        self._wide = replace(self.change, gaps=gaps, residuals=residuals)  # of certain pairs, then of random ones
+        self._shares = [_FIRST, _FIRST]  # of the samples of even and of odd replicates
+        self._calls = 0
+        self._generator = torch.Generator().manual_seed(seed ^ _STREAM)
+        self._conditions: dict[str, Conditions] = {}
+
+    def add(self, samples: Samples, sums: Accumulator) -> None:
+        """Correct ``sums``, which contain ``samples`` in the fast type, by as many pairs as they need."""
+        if not self.possible:
+            return
+        try:
+            change = self._measured(samples, sums)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            _LOG.warning("no memory to compare %s with float32: not corrected from here on", self.fast.precision)
+            self.possible = False
+            return
+        self.change.add(change)
+        sums.add(change)
+
+    def _measured(self, samples: Samples, sums: Accumulator) -> Accumulator:
+        """float32 less the fast type over ``samples``.
+
+        How many pairs a half of the replicates needs is told by the other half: a choice that is kept where it looks
+        good, and made again where it does not, would bias the result.
+        """
+        self._calls += 1
+        change, noise = self._pairs(samples, self._shares)
+        corrected = sums.zeros()
+        corrected.add(sums)
+        corrected.add(change)
+        needed = [self._needed(half, noise, corrected) for half in (0, 1)][::-1]
+        more = [n if n == 2 * share else 0.0 for n, share in zip(needed, self._shares, strict=True)]
+        if any(more):
+            again, _ = self._pairs(samples, more)
+            for half in (half for half in (0, 1) if more[half]):
+                for one, other in zip(change.sums(), again.sums(), strict=True):
+                    one[half::2] = other[half::2]  # groups of a profile are of one half, too
+            change.evaluations += again.evaluations
+        self._shares = needed
+        return change
+
+    def _needed(self, half: int, noise: Accumulator, corrected: Accumulator) -> float:
+        """The share of samples in pairs that a ``half`` of the replicates, 0 or 1, shows to be needed."""
+        spread, added = self._variance(corrected, half), self._variance(noise, half)
+        if spread == 0:  # as of a single replicate
+            return self._shares[half]
+        own = max(spread - added, 1e-9 * spread) / self._calls  # ``spread`` is that of all samples so far
+        # A larger share makes more pairs certain, so that the noise falls faster than the share grows.
+        return min(1.0, max(_LEAST, self._shares[half] * min(2.0, max(0.5, added / own / _MOST_ERROR**2))))
+
+    def _pairs(self, samples: Samples, shares: Sequence[float]) -> tuple[Accumulator, Accumulator]:
+        """The difference by ``shares`` of the samples of even and of odd replicates.
+
+        The second is the part of it that is due to samples chosen at random.
+        """
+        probability, random = torch.zeros(len(samples.logsnr), dtype=torch.float64), samples.replicate < 0
+        for half, share in enumerate(shares):
+            own = samples.replicate % 2 == half
+            if share:
+                probability[own] = self._probabilities(samples[own], share)
+                first = float(torch.rand(1, generator=self._generator, dtype=torch.float64))
+                random[own] = _systematic(probability[own], samples.logsnr[own], first)
+        chosen, replicates = random | (probability >= 1), len(self.change.gaps)
+        # Both parts from one pass, the random one in replicates of its own.
+        both = self._difference(
+            replace(
+                samples, weight=(samples.weight / probability).float(),
+                replicate=samples.replicate + replicates * random,
+            )[chosen]
+        )  # fmt: skip
+        self.pairs += int(chosen.sum())
+        noise = replace(both, gaps=both.gaps[replicates:], residuals=both.residuals[replicates:])
+        return replace(
+            both, gaps=both.gaps[:replicates] + noise.gaps, residuals=both.residuals[:replicates] + noise.residuals
+        ), noise
+
+    def _probabilities(self, samples: Samples, share: float) -> Tensor:
+        """The probability [N] float64 that a sample is chosen; their sum is ``share`` of the number of samples.
+
+        It is in proportion to the sample's weight times what rounding is expected to add at its log-SNR.
+        """
+        grid = self.fast.logsnr_grid.cpu()
+        low, high = float(grid[0]), float(grid[-1])
+        # Half evenly over log-SNR: no weight becomes large where rounding is more than expected.
+        rising = (samples.logsnr / 2).exp() * (high - low) / (2 * (math.exp(high / 2) - math.exp(low / 2)))
+        size = samples.weight.double() * (1 + rising)
+        count = share * len(size)
+        certain = torch.zeros(len(size), dtype=torch.bool)
+        while share < 1:
+            rest = size * (count - certain.sum()) / size[~certain].sum()
+            if not (more := (rest >= 1) & ~certain).any():
+                return rest.where(~certain, torch.ones_like(rest))
+            certain |= more
+        return torch.ones_like(size)
+
+    def _difference(self, samples: Samples) -> Accumulator:
+        """The sums of ``samples`` in float32 less those in the fast type; counts the evaluations of both."""
+        found = []
+        for denoiser in (self.exact, self.fast):
+            if denoiser.precision not in self._conditions:
+                self._conditions[denoiser.precision] = denoiser.encode_conditions(self.plans[0].texts)
+            sums = self._wide.zeros()
+            if len(samples.logsnr):
+                integrate(
+                    denoiser, self.x, self._conditions[denoiser.precision], samples, sums, seed=self.seed,
+                    max_batch_size=self.most,
+                )  # fmt: skip
+            found.append(sums)
+        found[0].add(found[1], -1)
+        return found[0]
+
+    def _variance(self, sums: Accumulator, half: int) -> float:
+        """The squared deviations of f(S) in a ``half`` of the replicates, summed over S, estimators and questions.
+
+        Of the image and of all pixels: with these, few replicates tell the ratio of two variances far better.
+        """
+        f = [set_function(sums, plan)[name][half::2, :, 0] for plan in self.plans for name in self.estimators]
+        spread = [v - v.mean(0) for v in f]
+        return sum(float(v.square().sum() + v.sum((-2, -1)).square().sum()) for v in spread)
+
+    def of(self, plan: Plan, rounds: int) -> dict[str, Change]:
+        """What was added to every f(S) of the image after ``rounds`` rounds, with its error, by estimator."""
+        found = {}
+        for name, maps in set_function(self.change, plan, rounds).items() if self.pairs else ():
+            change = maps[:, :, 0].sum((-2, -1))
+            numbers = zip(*(t.tolist() for t in mean_stderr(change)), strict=True)
+            found[name] = dict(zip(map("+".join, plan.subsets[1:]), numbers, strict=True))
+        return found
+
+
+def _systematic(probability: Tensor, logsnr: Tensor, first: float) -> Tensor:
+    """Which samples of a ``probability`` [N] below one are chosen, bool [N]: evenly spread over their ``logsnr`` [N].
+
+    A walk through the samples by log-SNR chooses one whenever the sum of probabilities passes a whole number, which
+    ``first``, in [0, 1), shifts.
+    """
+    order = torch.argsort(logsnr, stable=True)
+    order = order[probability[order] < 1]
+    passed = (probability[order].cumsum(0) + first).floor()
+    chosen = torch.zeros(len(logsnr), dtype=torch.bool)
+    chosen[order[passed.diff(prepend=passed.new_zeros(1)) > 0]] = True
+    return chosen
