@@ -1,26 +1,28 @@
 """Writes the documentation's pages and tables of measurements: ``python benchmarks/measurements.py [--check]``.
 
-``docs/measurements.md``, ``docs/ledger.md`` and the table of results in the README are rendered from the templates in
-``benchmarks/templates`` (Jinja), which name rows of the ledger in place of numbers. With ``--check`` nothing is
-written, and the exit code is 1 if a page is out of date.
+``docs/measurements.md``, ``docs/ledger.md`` and the tables in the README and ``docs/models.md`` are rendered from the
+templates in ``benchmarks/templates`` (Jinja), which name rows of the ledger in place of numbers. What ``dpid models``
+prints is in ``dpid/cli/models.json``. With ``--check`` nothing is written, and the exit code is 1 if a page is out of
+date.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jinja2
 import ledger
 import typer
 from ledger import Row
+from true_sizes import MODELS
 
 ROOT = Path(__file__).parents[1]
 _ABOUT = ("benchmark", "command", "machine", "versions", "commit", "weights", "date")
-_TABLE = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- /results -->)", re.DOTALL)
 
 
 def finder(rows: list[Row]) -> Callable[..., Row]:
@@ -85,6 +87,39 @@ def runs(rows: list[Row]) -> list[tuple[dict[str, str], list[Row]]]:
     return [(dict(zip(_ABOUT, k, strict=True)), list(g)) for k, g in groupby(sorted(rows, key=about), about)]
 
 
+def models(row: Callable[..., Row]) -> list[dict[str, Any]]:
+    """Name, pipeline and figures of every model at its true size, in the order in which they are shown."""
+    found = []
+    for model in MODELS:
+
+        def figure(metric: str, case: str = model.name) -> float:
+            return float(row("models", case, metric)["value"])
+
+        where, numbers = f"{model.side}x{model.side}", figure("numbers stored")
+        tflop = figure(f"FLOPs, {where}")
+        entry = {
+            "name": model.name, "pipeline": model.pipeline, "distilled": model.distilled, "side": model.side,
+            "tokens": model.tokens, "parameters": figure("parameters"), "bfloat16": 2 * numbers, "float32": 4 * numbers,
+            "activations": figure(f"activations, {where}, estimated"), "tflop": tflop,
+            "small": figure("FLOPs, 512x512"),
+            "saved": 1 - figure(f"FLOPs, {where}, short text") / tflop if model.cut else None,
+        }  # fmt: skip
+        found.append({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in entry.items()})
+    return found
+
+
+def versions() -> dict[str, dict[str, str]]:
+    """{newest, oldest: {library of models: the version that the tests run with}}."""
+    files = {"newest": ROOT / "constraints.txt", "oldest": ROOT / ".ci" / "lowest.txt"}
+    return {
+        which: {
+            name: re.findall(rf"^{name}==([\d.]+)", path.read_text(encoding="utf-8"), re.MULTILINE)[0]
+            for name in ("diffusers", "transformers")
+        }
+        for which, path in files.items()
+    }
+
+
 def pages() -> dict[Path, str]:
     """{path: up-to-date text} of every generated page."""
     rows = ledger.read()
@@ -94,18 +129,25 @@ def pages() -> dict[Path, str]:
     )  # fmt: skip
     environment.filters |= {"num": number, "pm": error, "ci": interval, "percent": percent}
     environment.globals |= {"row": finder(rows), "starting": starting(rows), "percent": percent, "runs": runs(rows)}
+    sizes, tested = models(finder(rows)), versions()
+    environment.globals |= {"models": sizes, "speeds": {m.name: m.speed for m in MODELS}, **tested}
 
     def render(name: str) -> str:
         text = environment.get_template(f"{name}.md.jinja").render()
         return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    table = render("readme")
+    def with_table(path: Path, mark: str, name: str) -> str:
+        table = re.compile(rf"(?<=<!-- {mark} -->\n).*(?=<!-- /{mark} -->)", re.DOTALL)
+        return table.sub(lambda _: render(name), path.read_text(encoding="utf-8"))
+
+    figures = json.dumps({**tested, "models": sizes}, ensure_ascii=False, indent=1)
+    readme, of_models = ROOT / "README.md", ROOT / "docs" / "models.md"
     return {
         ROOT / "docs" / "measurements.md": render("measurements"),
         ROOT / "docs" / "ledger.md": render("ledger"),
-        readme: _TABLE.sub(lambda _: table, text),
+        readme: with_table(readme, "results", "readme"),
+        of_models: with_table(of_models, "costs", "models"),
+        ROOT / "dpid" / "cli" / "models.json": f"{figures}\n",
     }
 
 

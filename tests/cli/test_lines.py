@@ -57,7 +57,7 @@ valued = st.tuples(
 flags = st.sampled_from(["--context", "--pairs", "--debug", "--help", "--no-context", "--nothing"]).map(lambda f: (f,))
 sound = st.just(("good.png", "a black/white cow, a giraffe", "-c", "cow", "-c", "giraffe", "-c", "black/white"))
 lines = st.tuples(
-    st.sampled_from(["explain", "explain", "explain", "study", "info", "nothing"]).map(lambda c: (c,)),
+    st.sampled_from(["explain", "explain", "explain", "study", "models", "info", "nothing"]).map(lambda c: (c,)),
     sound | st.tuples(paths, arguments) | st.tuples(arguments),
     st.lists(named | valued | flags, max_size=4).map(lambda parts: sum(parts, ())),
 ).map(lambda parts: sum(parts, ()))

@@ -1,0 +1,33 @@
+"""The list of models that can be explained."""
+
+import re
+import socket
+import sys
+
+from dpid.denoisers.families import FAMILIES
+
+
+def test_every_family_is_listed_without_a_download(command, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a connection is opened")
+
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    code, out, errors = command("models")
+    assert (code, errors) == (0, "")
+    listed = set(re.findall(r"\w+Pipeline", out))
+    own = {family for family in FAMILIES.values() if family.__module__.startswith("dpid.")}
+    assert [family.__name__ for family in own if not listed & set(family.pipelines)] == []
+    assert listed <= set(FAMILIES)
+
+
+def test_pipelines_that_the_installed_library_lacks_are_marked(command, monkeypatch, tmp_path):
+    (tmp_path / "diffusers").mkdir()
+    (tmp_path / "diffusers/__init__.py").write_text('_import_structure = {"pipelines": ["FluxPipeline"]}')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "diffusers", raising=False)
+    monkeypatch.setenv("COLUMNS", "240")
+    _, out, _ = command("models")
+    marked = {line.split(",")[0].strip(): "not in diffusers" in line for line in out.splitlines() if "²" in line}
+    assert not marked["Flux.1 dev"]
+    assert marked["CogView4"]
