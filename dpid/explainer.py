@@ -335,6 +335,10 @@ def _check_latents(latents: Any, denoiser: Denoiser) -> None:
         raise ValueError(f"latents: found {len(latents)} channels, the model has {expected[0]}")
     if not denoiser.any_size and latents.shape != expected:
         raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(expected)}")
+    if any(side % denoiser.patch for side in latents.shape[1:]):
+        raise ValueError(
+            f"latents: found {latents.shape[1]}×{latents.shape[2]} pixels, expected multiples of {denoiser.patch}"
+        )
 
 
 def _question(

@@ -86,11 +86,12 @@ def remove(folder, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"_class_name": "MyPipeline"}, "is a MyPipeline; supported are StableDiffusionPipeline, StableDif"),
-        ({"_class_name": ["my_code", "MyPipeline"]}, "is a MyPipeline; supported"),
-        ({"_class_name": "StableDiffusionInpaintPipeline"}, "is a StableDiffusionInpaintPipeline; supported"),
-        ({"_class_name": None}, "is a None; supported"),
-        ({"_class_name": []}, r"is a \[\]; supported"),
+        ({"_class_name": "MyPipeline", "unet": None}, "is a MyPipeline; supported are .*, StableDiffusionPipeline, "),
+        ({"_class_name": ["my_code", "MyPipeline"], "unet": None}, "is a MyPipeline; supported .*docs/extending.md"),
+        ({"_class_name": "StableDiffusionInpaintPipeline"},
+         r"is a StableDiffusionInpaintPipeline, which is .*; its UNet2DConditionModel is, .*StableDiffusion "),
+        ({"_class_name": None}, "is a None, which is not supported"),
+        ({"_class_name": []}, r"is a \[\], which is not supported"),
         ({"unet": ["my_code", "MyUNet"]}, "could not be loaded: "),
         ({"tokenizer_3": ["transformers", "CLIPTokenizer"]}, "has no folder tokenizer_3"),
     ],

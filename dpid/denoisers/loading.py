@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dpid.denoisers.families import FAMILIES, Family
+from dpid.denoisers.families import FAMILIES, Family, unknown
 from dpid.files import as_path
 from dpid.quiet import quiet
 
@@ -77,7 +77,8 @@ def _index(folder: Path) -> tuple[dict[str, Any], type[Family]]:
     name = index.get("_class_name")
     name = name[-1] if isinstance(name, list) and name else name  # a custom class is stored as [module, class]
     if not isinstance(name, str) or name not in FAMILIES:
-        raise ValueError(f"model: {folder} is a {name}; supported are {', '.join(FAMILIES)}")
+        parts = (kind[-1] for kind in index.values() if isinstance(kind, list) and kind and isinstance(kind[-1], str))
+        raise ValueError(f"model: {folder} is a {unknown(str(name), parts)}")
     return index, FAMILIES[name]
 
 
@@ -192,7 +193,8 @@ def load_pipeline(model: str | Path, device: str | None = None, dtype: Any = Non
         else:
             pipe = _from_pretrained(str(model), None, otherwise="fp16")
     if not any(kind.__name__ in FAMILIES for kind in type(pipe).__mro__):
-        raise ValueError(f"model: {model} is a {type(pipe).__name__}; supported are {', '.join(FAMILIES)}")
+        parts = (type(part).__name__ for part in pipe.components.values())
+        raise ValueError(f"model: {model} is a {unknown(type(pipe).__name__, parts)}")
     try:
         with quiet():
             return pipe.to(chosen, dtype or torch.float32)

@@ -112,9 +112,21 @@ class NetworkDenoiser(Denoiser):
         return self.family.latent_shape
 
     @property
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of."""
+        return self.family.patch
+
+    @property
     def precisions(self) -> tuple[str, ...]:
-        """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded."""
-        return tuple(PRECISIONS) if self._model.fixed is None else (self.family.precision,)
+        """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded.
+
+        Weights in a half type that no fused network replaces compute in that type or float32: torch's autocast does not
+        turn one half type into the other.
+        """
+        own = self.family.precision
+        if self._model.fixed is not None:
+            return (own,)
+        return tuple(PRECISIONS) if own == "float32" or self._model.fusable else ("float32", own)
 
     def at(self, precision: str) -> NetworkDenoiser:
         """The same model computing in ``precision``; weights that already have that type are shared.
@@ -124,8 +136,8 @@ class NetworkDenoiser(Denoiser):
         check_precision(precision, *PRECISIONS)
         if precision not in self.precisions:
             raise ValueError(
-                f"precision: found {precision!r}; this network computes in {self.family.precision} alone, since "
-                f"{self._model.fixed}"
+                f"precision: found {precision!r}; this network computes in {' or '.join(self.precisions)} alone, since "
+                f"{self._model.fixed or f'its weights are {self.family.precision}'}"
             )
         if precision == self.precision and self.precision_is_chosen:
             return self
@@ -205,6 +217,7 @@ class _Model:
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
+    fusable : whether the fused network stands in
     """
 
     levels: Discrete | Flow
@@ -214,7 +227,7 @@ class _Model:
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
-        self._fusable = False
+        self.fusable = False
         self._networks: dict[str, FusedNetwork | None] = {}
 
     @exact_float32()
@@ -225,27 +238,26 @@ class _Model:
             return
         family.check()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
-        # Without a fused network nothing is derived from the weights, so nothing can be out of date.
         own = None if family.only_fused or not self.wanted else check.own_output(family, levels)
         bits = b"" if own is None else own.float().cpu().numpy().tobytes()
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
         if seen == self._seen:
             return
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
-        self._networks, self._fusable = {}, self.wanted and reason is None
-        if self._fusable and own is not None:
+        self._networks, self.fusable = {}, self.wanted and reason is None
+        if self.fusable and own is not None:
             network = self.network(family.precision)
             assert network is not None
             found = check.difference(family, levels, network, own)
             # "<=" rather than "not >", so that NaN counts as a difference.
-            self._fusable = found <= check.TOLERANCE[family.precision]
+            self.fusable = found <= check.TOLERANCE[family.precision]
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
-        if self.wanted and not self._fusable and reason:
+        if self.wanted and not self.fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
 
     def network(self, precision: str) -> FusedNetwork | None:
         """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""
-        if not self._fusable:
+        if not self.fusable:
             return None
         if precision not in self._networks:
             self._networks[precision] = self.family.fused(precision)

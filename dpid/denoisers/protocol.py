@@ -68,6 +68,11 @@ class Denoiser(ABC):
         return True
 
     @property
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of: the side of a token."""
+        return 1
+
+    @property
     @abstractmethod
     def logsnr_grid(self) -> Tensor:
         """The log-SNRs at which the model can be evaluated, ascending float64 [T]."""

@@ -302,7 +302,7 @@ def test_pipelines_of_other_kinds_are_named(tiny):
     pipe = StableDiffusionControlNetPipeline(
         **made.components, controlnet=ControlNetModel.from_unet(made.unet), requires_safety_checker=False
     )  # fmt: skip
-    with pytest.raises(ValueError, match="found StableDiffusionControlNetPipeline, expected a StableDiffusionPipeline"):
+    with pytest.raises(ValueError, match="found StableDiffusionControlNetPipeline, which is not supported; its UNet2D"):
         dpid.Explainer(pipe)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from dpid.denoisers.families.discrete import DiscreteFamily
 from dpid.denoisers.families.family import FAMILIES, Family
+from dpid.denoisers.families.flow import FlowFamily
+from dpid.denoisers.families.patches import PatchFamily
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["FAMILIES", "DiscreteFamily", "Family", "FlowFamily", "PatchFamily", "family_of", "unknown"]
+
+_HOW = "docs/extending.md says how to add a pipeline"
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -25,4 +31,19 @@ def family_of(pipe: Any) -> Family:
     for kind in type(pipe).__mro__:
         if kind.__name__ in FAMILIES:
             return FAMILIES[kind.__name__](pipe)
-    raise ValueError(f"pipe: found {type(pipe).__name__}, expected a {', '.join(FAMILIES)}")
+    parts = getattr(pipe, "components", {}).values()
+    raise ValueError(f"pipe: found {unknown(type(pipe).__name__, (type(part).__name__ for part in parts))}")
+
+
+def unknown(pipeline: str, parts: Iterable[str]) -> str:
+    """What there is to say of a ``pipeline`` that no family handles: whose network it has among its ``parts``, if any.
+
+    Both are names of classes.
+    """
+    known = set(parts)
+    takers = {family for family in FAMILIES.values() if known & set(family.networks)}
+    if not takers:
+        return f"{pipeline}; supported are {', '.join(sorted(FAMILIES))}; {_HOW}"
+    network = (known & set().union(*(family.networks for family in takers))).pop()
+    named = sorted(f"{family.__name__} ({', '.join(family.pipelines)})" for family in takers)
+    return f"{pipeline}, which is not supported; its {network} is, in the family {' or '.join(named)}; {_HOW}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import PRECISIONS, evaluating
-from dpid.denoisers.texts import check_text
+from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept
+from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, unmasked, with_null
 
 if TYPE_CHECKING:
     from dpid.denoisers.fused import FusedNetwork
@@ -26,7 +28,7 @@ _LOCKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 _KNOWN = ("torch.nn.modules.", "diffusers.", "peft.")
 
 
-class Family(ABC):
+class Family(Pictures, ABC):
     """A diffusers pipeline of one kind: how it encodes texts and pictures and calls its network.
 
     A new kind of pipeline takes one subclass. The pipeline is never changed, and its components are looked up at every
@@ -35,14 +37,28 @@ class Family(ABC):
     Attributes
     ----------
     pipelines : names of the pipeline classes that the family handles
+    networks : names of the classes of its network, to name the family where another pipeline has one
     network : name of the pipeline's attribute that holds the network
     tokenizers : {attribute of a tokenizer: attribute of its text encoder}
+    optional : tokenizers and text encoders that a pipeline may lack
+    limits : {attribute of a tokenizer: tokens of a text that the pipeline keeps}, where not its own limit
+    may_cut : tokenizers that may cut a text, as the network takes no more than a summary of their tokens
+    text : {argument of the network: (place of a text's encoding, place of that of no text) in what the pipeline's
+        ``encode_prompt`` returns}; a null place of None: no text is encoded as "" is
+    mask : the places of the mask of the first argument in ``text``, where the network attends no padding: texts are
+        then cut to their own length. None where padding is attended
     only_fused : whether the network exists only in its fused form, without a module
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
+    networks: ClassVar[tuple[str, ...]] = ()
     network: ClassVar[str] = "transformer"
     tokenizers: ClassVar[Mapping[str, str]] = {"tokenizer": "text_encoder"}
+    optional: ClassVar[tuple[str, ...]] = ()
+    limits: ClassVar[Mapping[str, int]] = {}
+    may_cut: ClassVar[tuple[str, ...]] = ()
+    text: ClassVar[Mapping[str, tuple[int, int | None]]] = {}
+    mask: ClassVar[tuple[int, int | None] | None] = None
     only_fused: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -55,7 +71,8 @@ class Family(ABC):
     @classmethod
     def parts(cls) -> tuple[str, ...]:
         """Names of the components that a pipeline must have."""
-        return (cls.network, "vae", "scheduler", *cls.tokenizers, *cls.tokenizers.values())
+        parts = (cls.network, "vae", "scheduler", *cls.tokenizers, *cls.tokenizers.values())
+        return tuple(part for part in parts if part not in cls.optional)
 
     # -- read from the pipeline
 
@@ -106,84 +123,116 @@ class Family(ABC):
                 return f"{name} is stored as {p.dtype}" if type(p.data) is Tensor else f"{name} is quantised"
         return None
 
+    def _parts_of_text(self) -> dict[str, tuple[Any, Any]]:
+        """{attribute of a tokenizer: (tokenizer, text encoder)} of those that the pipeline has."""
+        found = {t: (getattr(self.pipe, t, None), getattr(self.pipe, e, None)) for t, e in self.tokenizers.items()}
+        return {
+            name: (getattr(tokenizer, "tokenizer", tokenizer), encoder)  # that of a processor is its attribute
+            for name, (tokenizer, encoder) in found.items()
+            if tokenizer is not None and encoder is not None
+        }
+
     # -- to be implemented by a family
 
     @abstractmethod
     def levels(self) -> Discrete | Flow:
         """The noise levels that the network was trained at."""
 
-    @abstractmethod
-    def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The encodings {argument of the network: [K,…]} of K texts.
-
-        The empty text is encoded as the pipeline's guidance encodes the unconditional prompt.
-        """
-
-    @abstractmethod
-    def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The network's keyword arguments for latents ``x`` [M,C,h,w], times ``t`` [M] and ``encoded`` texts [M,…]."""
-
     # -- defaults that a family may override
 
     def check(self) -> None:
-        """Raise ``ValueError`` if the pipeline lacks a component or needs more input than texts."""
-        if missing := [part for part in self.parts() if getattr(self.pipe, part, None) is None]:
+        """Raise ``ValueError`` if the pipeline lacks a component, or needs more input than texts.
+
+        Optional tokenizers and text encoders may be missing together.
+        """
+        pairs = {part: pair for pair in self.tokenizers.items() for part in pair}
+        missing = [
+            part
+            for part in (*self.parts(), *self.optional)
+            if getattr(self.pipe, part, None) is None
+            and (part not in self.optional or any(getattr(self.pipe, p, None) is not None for p in pairs[part]))
+        ]
+        if missing:
             raise ValueError(
                 f"pipe: {type(self.pipe).__name__} has no {', '.join(missing)}; expected a {self.pipelines[0]}"
             )
 
-    @property
-    def net_config(self) -> Any:
-        """The network's configuration."""
-        return self.net.config
+    def asks(self) -> dict[str, Any]:
+        """Further arguments of the pipeline's ``encode_prompt``, where its defaults are not those of its call."""
+        return {}
 
-    @property
-    def vae_config(self) -> Any:
-        """The VAE's configuration."""
-        return self.pipe.vae.config
+    def written(self, tokenizer: str, text: str) -> str:
+        """``text`` as the tokenizer of that name is given it: within a system prompt or a template, if there is one."""
+        convert = getattr(self.pipe, "maybe_convert_prompt", None)
+        # Textual inversion: a placeholder for several vectors becomes as many tokens.
+        return str(convert(text, getattr(self.pipe, tokenizer)) if convert else text)
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of a picture of the native size."""
-        size = self.net_config["sample_size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        return int(self.net_config["in_channels"]), int(height), int(width)
+    def limit(self, tokenizer: str) -> int:
+        """The largest number of tokens of a text, special tokens included, that is not cut after that tokenizer."""
+        made, encoder = self._parts_of_text()[tokenizer]
+        own = (made.model_max_length, getattr(encoder.config, "max_position_embeddings", None))
+        return int(min(found for found in (*own, self.limits.get(tokenizer)) if found is not None))
 
-    @property
-    def factor(self) -> int:
-        """The VAE's downsampling factor: the side of a latent pixel in pixels."""
-        return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
+    def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The encodings {argument of the network: [K,…]} of K texts.
 
-    @property
-    def step(self) -> int:
-        """The number that heights and widths of latents must be multiples of."""
-        return 1
-
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]: the mode of the VAE's posterior, normalised.
-
-        Computed in fp32 if the VAE's configuration has ``force_upcast``: SDXL's VAE overflows in fp16.
+        The empty text is encoded as the pipeline's guidance encodes the unconditional prompt. Texts whose padding is
+        masked are stored without it, and their lengths as ``LENGTHS`` [K].
         """
-        vae, weights = self.pipe.vae, {}
-        if vae.config.get("force_upcast") and vae.dtype == torch.float16:
-            weights = {f"vae.{name}": p.float() for name, p in vae.named_parameters()}
-        image = image.to(self.device, torch.float32 if weights else vae.dtype)
-        with evaluating(vae):
-            mode = torch.func.functional_call(_Mode(vae), weights, (image,))
-            return self.normalise(mode.float())
+        found = self.encode_prompt(texts)
 
-    def normalise(self, mode: Tensor) -> Tensor:
-        """The network's latents [B,C,h,w]: the VAE's latents ``mode``, shifted and scaled."""
-        shifted = mode - (self.vae_config.get("shift_factor") or 0.0)
-        return shifted * float(self.vae_config["scaling_factor"])
+        def rows(place: int, null: int | None) -> Tensor:
+            row: Tensor = found[place]
+            return row if null is None else with_null(texts, row, found[null])
 
-    def output(self, out: Tensor) -> Tensor:
-        """The prediction [M,C,h,w] in the network's raw output ``out``."""
-        return out
+        encoded = {name: rows(*places) for name, places in self.text.items()}
+        if self.mask is not None:
+            first = next(iter(self.text))
+            encoded[first], encoded[LENGTHS] = unmasked(encoded[first], rows(*self.mask))
+        return encoded
+
+    def encode_prompt(self, texts: Sequence[str], **more: Any) -> tuple[Any, ...]:
+        """What the pipeline's ``encode_prompt`` returns for K texts, with empty negative prompts where it takes any."""
+        takes = inspect.signature(self.pipe.encode_prompt).parameters
+        given = {
+            "prompt": [text if text.strip() else "" for text in texts], "negative_prompt": [""] * len(texts),
+            "prompt_2": None, "prompt_3": None, "prompt_4": None, "device": self.device, "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": True, **self.asks(), **more,
+        }  # fmt: skip
+        pairs = self._parts_of_text().values()
+        encoders = [encoder for _, encoder in pairs]
+        with evaluating(*encoders), hooks_kept(*encoders), padding_kept(tokenizer for tokenizer, _ in pairs):
+            found: tuple[Any, ...] = self.pipe.encode_prompt(**{name: given[name] for name in given if name in takes})
+        return found
+
+    def time(self, t: Tensor) -> Tensor:
+        """The network's own time [M] at ``t`` [M], a timestep or, of a flow, σ."""
+        return t
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Latents [M,C,h,w] as the network takes them."""
+        return x
+
+    def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The network's keyword arguments for latents ``x`` [M,C,h,w], times ``t`` [M] and ``encoded`` texts [M,…]."""
+        return {"hidden_states": self.pack(x), "timestep": self.time(t), **encoded}
+
+    def output(self, out: Any, x: Tensor) -> Tensor:
+        """The prediction [M,C,h,w] in the network's raw output ``out`` for latents ``x`` [M,C,h,w]; of a flow ε - x."""
+        prediction: Tensor = out
+        return prediction
 
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
-        """Estimated memory in bytes of the activations of one evaluation on [C, height, width]; 0 if unknown."""
-        return 0
+        """An upper estimate of the memory in bytes of the activations of one evaluation on [C, height, width].
+
+        A transformer of today's kinds holds 10 to 22 numbers a feature of a token at once, a block's feed-forward layer
+        and attention with what goes on to the next block; up to 512 tokens are the text's. 0 if the configuration does
+        not say how many features there are.
+        """
+        config = self.net_config
+        heads, size = config.get("num_attention_heads"), config.get("attention_head_dim")
+        features = heads * size if heads and size else config.get("hidden_size") or config.get("dim") or 0
+        return 24 * int(features) * (height * width // self.step**2 + 512) * itemsize
 
     def not_fused(self) -> str | None:
         """Why :meth:`fused` cannot replace the network, for the user; "" if the family has none, None if it can."""
@@ -195,59 +244,43 @@ class Family(ABC):
 
     # -- common to all families
 
-    def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height) of about the native area, at the aspect ratio of the picture.
-
-        They are multiples of :attr:`factor` times :attr:`step`.
-        """
-        step = self.factor * self.step
-        _, h, w = self.latent_shape
-        scale = (h * w) ** 0.5 * self.factor / (width * height) ** 0.5
-        return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
-
     def check_texts(self, texts: Iterable[str]) -> None:
         """Raise ``ValueError`` for a text that is too long for a tokenizer or has words that it does not know."""
-        convert = getattr(self.pipe, "maybe_convert_prompt", None)
-        for tokenizer, encoder in ((getattr(self.pipe, t), getattr(self.pipe, e)) for t, e in self.tokenizers.items()):
-            limit = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        pairs = self._parts_of_text()
+        for name, (tokenizer, _) in pairs.items():
+            if name in self.may_cut:
+                continue
+            encoder = "the text encoder" if len(pairs) == 1 else self.tokenizers[name]
             for text in texts:
-                # Textual inversion: a placeholder for several vectors becomes as many tokens.
-                check_text(tokenizer, limit, convert(text, tokenizer) if convert else text)
+                check_text(tokenizer, self.limit(name), self.written(name, text), encoder)
 
     def plain(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor], precision: str) -> Tensor:
         """The prediction [K,M,C,h,w] of the pipeline's own network, called on one batch of all K·M inputs.
 
-        ``x`` [M,C,h,w] are latents, ``t`` [M] times, ``encoded`` [K,…] texts; it computes in ``precision``.
+        Where texts differ in length, on a batch for every length. ``x`` [M,C,h,w] are latents, ``t`` [M] times,
+        ``encoded`` [K,…] texts; it computes in ``precision``.
         """
-        net, m = self.net, len(x)
-        k = len(next(iter(encoded.values())))
         own, wanted = PRECISIONS[self.precision], PRECISIONS[precision]
         weights = {n: w.float() for n, w in self.weights.items()} if wanted == torch.float32 != own else {}
-        work = torch.float32 if weights else own
-        repeated = {name: value.to(work).repeat_interleave(m, 0) for name, value in encoded.items()}
-        arguments = self.inputs(x.to(work).repeat(k, 1, 1, 1), t.repeat(k), repeated) | {"return_dict": False}
-        lower = wanted not in (torch.float32, own)
-        with evaluating(net), torch.autocast(self.device.type, wanted, enabled=lower):
-            if weights:
-                (out,) = torch.func.functional_call(net, weights, (), arguments)[:1]
-            else:
-                (out,) = net(**arguments)[:1]
-        out = self.output(out)
-        return out.view(k, m, *out.shape[1:])
+        rows: dict[int, Tensor] = {}
+        with (
+            evaluating(self.net),
+            torch.autocast(self.device.type, wanted, enabled=wanted not in (torch.float32, own)),
+        ):
+            for picked, group in by_length(encoded, next(iter(self.text), "")):
+                rows.update(zip(picked, self._batch(x, t, group, weights), strict=True))
+        return torch.stack([rows[k] for k in range(len(rows))])
 
-
-class _Mode(nn.Module):
-    """The encoder of ``vae`` as a module, so that ``functional_call`` can replace its weights.
-
-    A tiny autoencoder returns latents where other VAEs return a distribution.
-    """
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Latents [B,C,h,w], the mode of the posterior, of pixels [B,3,H,W]."""
-        found = self.vae.encode(image)
-        mode: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
-        return mode
+    def _batch(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+        """The prediction [K,M,C,h,w] in one call of the network, with other ``weights`` if there are any."""
+        net, m, work = self.net, len(x), torch.float32 if weights else PRECISIONS[self.precision]
+        k = len(next(iter(encoded.values())))
+        repeated = {
+            name: (value.to(work) if value.is_floating_point() else value).repeat_interleave(m, 0)
+            for name, value in encoded.items()
+        }
+        latents = x.to(work).repeat(k, 1, 1, 1)
+        arguments = self.inputs(latents, t.repeat(k), repeated) | {"return_dict": False}
+        out = torch.func.functional_call(net, dict(weights), (), arguments) if weights else net(**arguments)
+        prediction = self.output(out[0], latents)
+        return prediction.view(k, m, *prediction.shape[1:])

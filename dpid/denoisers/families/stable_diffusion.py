@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dpid.denoisers.families.family import Family
+from dpid.denoisers.families.unet import UNetFamily
 from dpid.denoisers.fused import FusedNetwork, not_plain
-from dpid.denoisers.levels import Discrete
 from dpid.denoisers.modes import evaluating
 
 # Fields of the UNet's configuration that, where set, make it need more input than a text and a time: which input.
@@ -21,11 +20,10 @@ _MORE_INPUT = {
 }
 
 
-class StableDiffusion(Family):
+class StableDiffusion(UNetFamily):
     """A Stable Diffusion 1.x or 2.x pipeline."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-    network = "unet"
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
 
     def check(self) -> None:
@@ -38,29 +36,6 @@ class StableDiffusion(Family):
                 raise ValueError(f"pipe: the UNet of {kind} needs {needs} ({name} = {found!r})")
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) != self.added:
             raise ValueError(f"pipe: the UNet of {kind} is not that of Stable Diffusion 1.x, 2.x or XL")
-        scheduler = self.pipe.scheduler
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(
-                f"pipe: a {type(scheduler).__name__} has no trained noise levels (alphas_cumprod); give "
-                "the pipeline the scheduler that its model was trained with, such as DDPMScheduler"
-            )
-
-    def levels(self) -> Discrete:
-        """The noise levels of the scheduler's training timesteps."""
-        return Discrete(self.pipe.scheduler.alphas_cumprod, str(self.pipe.scheduler.config.prediction_type))
-
-    @property
-    def step(self) -> int:
-        """The UNet's downsampling factor, which heights and widths of latents must be multiples of."""
-        return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
-
-    def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
-        """An upper estimate of the memory of the activations of one evaluation on [C, height, width], in bytes.
-
-        The finest level needs most. In feature maps of the first block's width it holds about 8 for skip connections
-        and their concatenation, and 16 for the widest feed-forward layer with its input.
-        """
-        return 24 * int(self.net_config["block_out_channels"][0]) * height * width * itemsize
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """{"encoder_hidden_states": [K,L,E]} of K texts."""

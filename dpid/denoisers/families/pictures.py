@@ -1,0 +1,124 @@
+"""The part of a family about pictures: sizes, and the VAE between pixels and the network's latents."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpid.denoisers.modes import evaluating
+
+
+class Pictures(ABC):
+    """How the pipeline ``pipe`` encodes pictures."""
+
+    pipe: Any
+
+    @property
+    @abstractmethod
+    def net(self) -> Any:
+        """The network, a torch module."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """The device on which the pipeline computes."""
+
+    @property
+    def net_config(self) -> Any:
+        """The network's configuration."""
+        return self.net.config
+
+    @property
+    def vae_config(self) -> Any:
+        """The VAE's configuration."""
+        return self.pipe.vae.config
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of a picture of the native size, that of the network or, without one, of the VAE."""
+        size = self.net_config.get("sample_size") or self.vae_config.get("sample_size", 1024) // self.factor
+        height, width = (size, size) if isinstance(size, int) else size
+        return self.channels, int(height), int(width)
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of the latents."""
+        return int(self.net_config["in_channels"])
+
+    @property
+    def factor(self) -> int:
+        """The VAE's downsampling factor: the side of a latent pixel in pixels."""
+        return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
+
+    @property
+    def step(self) -> int:
+        """The number of which heights and widths of latents of resized pictures are multiples: the side of a token."""
+        return int(self.net_config.get("patch_size", 1))
+
+    @property
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of."""
+        return self.step
+
+    @property
+    def longest(self) -> float:
+        """The largest height and width of latents that the network takes."""
+        return math.inf
+
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """Pixels (width, height) of about the native area, at the aspect ratio of the picture.
+
+        They are multiples of :attr:`factor` times :attr:`step`, and no longer than :attr:`longest`.
+        """
+        step = self.factor * self.step
+        _, h, w = self.latent_shape
+        native, longest = (h * w) ** 0.5 * self.factor, self.longest * self.factor
+        scale = min(native / (width * height) ** 0.5, longest / max(width, height))
+        return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]: the mode of the VAE's posterior, normalised.
+
+        Computed in fp32 if the VAE's configuration has ``force_upcast``: SDXL's VAE overflows in fp16.
+        """
+        vae, weights = self.pipe.vae, {}
+        if vae.config.get("force_upcast") and vae.dtype == torch.float16:
+            weights = {f"vae.{name}": p.float() for name, p in vae.named_parameters()}
+        image = image.to(self.device, torch.float32 if weights else vae.dtype)
+        with evaluating(vae):
+            mode = torch.func.functional_call(_Mode(self), weights, (image,))
+            return self.normalise(mode.float())
+
+    def mode(self, image: Tensor) -> Tensor:
+        """The VAE's latents [B,C,h,w] of pixels [B,3,H,W]: the mode of its posterior.
+
+        A tiny autoencoder and a deep-compression one return latents where other VAEs return a distribution.
+        """
+        found = self.pipe.vae.encode(image)
+        if hasattr(found, "latent_dist"):
+            mode: Tensor = found.latent_dist.mode()
+            return mode
+        latents: Tensor = found[0]
+        return latents
+
+    def normalise(self, mode: Tensor) -> Tensor:
+        """The network's latents [B,C,h,w]: the VAE's latents ``mode``, shifted and scaled."""
+        shifted = mode - (self.vae_config.get("shift_factor") or 0.0)
+        return shifted * float(self.vae_config["scaling_factor"])
+
+
+class _Mode(nn.Module):
+    """``family.mode`` as a module, so that ``functional_call`` can replace the weights of the VAE."""
+
+    def __init__(self, family: Pictures) -> None:
+        super().__init__()
+        self.vae = family.pipe.vae
+        self.family = family
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Latents [B,C,h,w], the mode of the posterior, of pixels [B,3,H,W]."""
+        return self.family.mode(image)
