@@ -47,6 +47,9 @@ class Explainer:
         docs/theory.md, eq. (57); their metadata has the type and the correction. A denoiser made with a type keeps it
         under "auto"
 
+    check : whether a pipeline is first run for two steps at a small size, to compare what it computes with what dpid
+        takes it for; a pipeline of the same classes, configurations, types and adapters is compared once
+
     Attributes
     ----------
     denoiser : the model, in the fastest precision that may be used
@@ -58,10 +61,10 @@ class Explainer:
     Raises
     ------
     ValueError
-        The model cannot be used, or is a denoiser in training mode.
+        The model cannot be used, computes something else than dpid takes it for, or is a denoiser in training mode.
     """
 
-    def __init__(self, model: Any, *, precision: str = "auto") -> None:
+    def __init__(self, model: Any, *, precision: str = "auto", check: bool = True) -> None:
         check_precision(precision)
         if isinstance(model, Denoiser) and model.training:
             raise ValueError("model: is in train() mode, where dropout makes every answer another; call .eval()")
@@ -69,7 +72,7 @@ class Explainer:
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
 
-                model = from_pipeline(model, precision=precision)
+                model = from_pipeline(model, precision=precision, check=check)
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
         self.density: Tensor | None = None
@@ -78,8 +81,9 @@ class Explainer:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
-    ) -> Explainer:
+        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
+        precision: str = "auto", check: bool = True,
+    ) -> Explainer:  # fmt: skip
         """An explainer with the model "emoji" (embedded), a folder, or a hub id.
 
         Arguments and errors as of :func:`dpid.denoisers.loading.load_pipeline` and of this class.
@@ -94,7 +98,7 @@ class Explainer:
             with undisturbed():
                 explainer = cls(EmbeddedDenoiser(folder, device), precision=precision)
         else:
-            explainer = cls(load_pipeline(model, device, dtype), precision=precision)
+            explainer = cls(load_pipeline(model, device, dtype), precision=precision, check=check)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)

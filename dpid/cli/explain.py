@@ -35,6 +35,9 @@ def explain(
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, float32, or bfloat16 or float16, corrected to it.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    check: Annotated[
+        bool, typer.Option(help="Run a pipeline for two small steps first, to compare it with what dpid takes it for.")
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
     samples: Annotated[
         int | None,
@@ -67,7 +70,7 @@ def explain(
     plan_concepts(prompt, concept, context=options["context"])
     picture = open_image(image)
     with writable(out):
-        explainer = Explainer.from_pretrained(model, device=device, precision=precision)
+        explainer = Explainer.from_pretrained(model, device=device, precision=precision, check=check)
         (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.denoisers import check
+from dpid.denoisers.checks import TOLERANCE, check_family, difference, small_input
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Discrete, Flow
@@ -28,9 +28,9 @@ from dpid.device import exact_float32
 _LOG = logging.getLogger("dpid")
 
 
-def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto") -> NetworkDenoiser:
+def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto", check: bool = True) -> NetworkDenoiser:
     """The denoiser of a diffusers pipeline; arguments and errors as of :class:`NetworkDenoiser`."""
-    return NetworkDenoiser(family_of(pipe), fused=fused, precision=precision)
+    return NetworkDenoiser(family_of(pipe), fused=fused, precision=precision, check=check)
 
 
 class NetworkDenoiser(Denoiser):
@@ -44,17 +44,20 @@ class NetworkDenoiser(Denoiser):
         support the pipeline (LoRA, custom attention, FreeU, …) or does not reproduce it (to 1e-5 in float32)
     precision : "float32", "bfloat16", "float16", or "auto": the type of the network's weights, until an explainer
         chooses another
+    check : whether to run the pipeline for two steps at a small size and compare what it computes with the family, once
+        for pipelines of the same classes, configurations, types and adapters
 
     Raises
     ------
     ValueError
-        The network cannot compute in ``precision``, or the pipeline needs more input than texts.
+        The network cannot compute in ``precision``, the pipeline needs more input than texts, or it does something else
+        than its family says.
     """
 
-    def __init__(self, family: Family, *, fused: bool = True, precision: str = "auto") -> None:
+    def __init__(self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True) -> None:
         check_precision(precision)
         self.name = family.name
-        self._model = _Model(family, fused)
+        self._model = _Model(family, fused, check)
         self._model.refresh()
         self.precision = family.precision
         if precision != "auto":
@@ -64,7 +67,7 @@ class NetworkDenoiser(Denoiser):
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the pipeline is made anew in the other process.
         precision = self.precision if self.precision_is_chosen else "auto"
-        return _restored, (self._model.family, self._model.wanted, precision, self.name)
+        return _restored, (self._model.family, self._model.wanted, precision, self._model.checked, self.name)
 
     @property
     def family(self) -> Family:
@@ -201,8 +204,8 @@ class NetworkDenoiser(Denoiser):
         return self.family.plain(x, t, conditions.encoded, self.precision)
 
 
-def _restored(family: Family, fused: bool, precision: str, name: str) -> NetworkDenoiser:
-    denoiser = NetworkDenoiser(family, fused=fused, precision=precision)
+def _restored(family: Family, fused: bool, precision: str, check: bool, name: str) -> NetworkDenoiser:
+    denoiser = NetworkDenoiser(family, fused=fused, precision=precision, check=check)
     denoiser.name = name
     return denoiser
 
@@ -214,6 +217,7 @@ class _Model:
     ----------
     family : the wrapped pipeline
     wanted : whether the fused network is asked for
+    checked : whether the family is compared with the pipeline
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
@@ -222,8 +226,8 @@ class _Model:
 
     levels: Discrete | Flow
 
-    def __init__(self, family: Family, wanted: bool) -> None:
-        self.family, self.wanted = family, wanted
+    def __init__(self, family: Family, wanted: bool, checked: bool) -> None:
+        self.family, self.wanted, self.checked = family, wanted, checked
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
@@ -238,22 +242,33 @@ class _Model:
             return
         family.check()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
-        own = None if family.only_fused or not self.wanted else check.own_output(family, levels)
+        first = self._seen is None
+        if first:
+            self._check(levels)
+        inputs = None if family.only_fused or not self.wanted else small_input(family, levels)
+        own = family.plain(*inputs, family.precision) if inputs else None
         bits = b"" if own is None else own.float().cpu().numpy().tobytes()
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
         if seen == self._seen:
             return
+        if not first:
+            self._check(levels)
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
         self._networks, self.fusable = {}, self.wanted and reason is None
-        if self.fusable and own is not None:
+        if self.fusable and inputs is not None and own is not None:
             network = self.network(family.precision)
             assert network is not None
-            found = check.difference(family, levels, network, own)
+            found = difference(network, inputs, own)
             # "<=" rather than "not >", so that NaN counts as a difference.
-            self.fusable = found <= check.TOLERANCE[family.precision]
+            self.fusable = found <= TOLERANCE[family.precision]
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
         if self.wanted and not self.fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
+
+    def _check(self, levels: Discrete | Flow) -> None:
+        """Compare the family with the pipeline, if that is wanted and there is a pipeline."""
+        if self.checked and not self.family.only_fused:
+            check_family(self.family, levels)
 
     def network(self, precision: str) -> FusedNetwork | None:
         """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""

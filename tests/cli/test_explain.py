@@ -118,3 +118,16 @@ def test_home(dpid, bad, tmp_path):
     done = dpid(*asked, cwd=bad, **home)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "made/result.json").is_file()
+
+
+@pytest.mark.parametrize(("option", "expected"), [((), True), (("--no-check",), False)])
+def test_the_comparison_with_the_pipeline_can_be_left_out(command, bad, monkeypatch, option, expected):
+    asked = {}
+
+    def from_pretrained(model, **given):
+        asked.update(given)
+        raise ValueError("model: none here")
+
+    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", from_pretrained)
+    code, _, errors = command("explain", bad / "noisy.png", PROMPT, "-c", "cow", "-c", "giraffe", *option)
+    assert (code, asked["check"]) == (2, expected), errors

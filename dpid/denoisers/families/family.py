@@ -47,6 +47,7 @@ class Family(Pictures, ABC):
         ``encode_prompt`` returns}; a null place of None: no text is encoded as "" is
     mask : the places of the mask of the first argument in ``text``, where the network attends no padding: texts are
         then cut to their own length. None where padding is attended
+    example : a text that its pipelines take, to check the family with
     only_fused : whether the network exists only in its fused form, without a module
     """
 
@@ -59,6 +60,7 @@ class Family(Pictures, ABC):
     may_cut: ClassVar[tuple[str, ...]] = ()
     text: ClassVar[Mapping[str, tuple[int, int | None]]] = {}
     mask: ClassVar[tuple[int, int | None] | None] = None
+    example: ClassVar[str] = "a cow"
     only_fused: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
