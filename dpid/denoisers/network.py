@@ -113,8 +113,15 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded."""
-        return tuple(PRECISIONS) if self._model.fixed is None else (self.family.precision,)
+        """The types that the network can compute in.
+
+        All, if it is fused or its weights are float32; the type of its weights and float32, which holds them exactly;
+        or the former alone if they are quantised or offloaded.
+        """
+        own = self.family.precision
+        if self._model.fixed is not None:
+            return (own,)
+        return tuple(PRECISIONS) if own == "float32" or self._model.fusable else (own, "float32")
 
     def at(self, precision: str) -> NetworkDenoiser:
         """The same model computing in ``precision``; weights that already have that type are shared.
@@ -123,10 +130,9 @@ class NetworkDenoiser(Denoiser):
         """
         check_precision(precision, *PRECISIONS)
         if precision not in self.precisions:
-            raise ValueError(
-                f"precision: found {precision!r}; this network computes in {self.family.precision} alone, since "
-                f"{self._model.fixed}"
-            )
+            fixed = self._model.fixed
+            allowed = f"{self.family.precision} alone, since {fixed}" if fixed else " or ".join(self.precisions)
+            raise ValueError(f"precision: found {precision!r}; this network computes in {allowed}")
         if precision == self.precision and self.precision_is_chosen:
             return self
         other = copy.copy(self)
@@ -205,6 +211,7 @@ class _Model:
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
+    fusable : whether the fused network is called
     """
 
     levels: Discrete | Flow
@@ -214,7 +221,7 @@ class _Model:
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
-        self._fusable = False
+        self.fusable = False
         self._networks: dict[str, FusedNetwork | None] = {}
 
     @exact_float32()
@@ -233,20 +240,20 @@ class _Model:
         if seen == self._seen:
             return
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
-        self._networks, self._fusable = {}, fusable
-        if self._fusable and own is not None:
+        self._networks, self.fusable = {}, fusable
+        if self.fusable and own is not None:
             network = self.network(family.precision)
             assert network is not None
             found = check.difference(family, levels, network, own)
             # "<=" rather than "not >", so that NaN counts as a difference.
-            self._fusable = found <= check.TOLERANCE[family.precision]
+            self.fusable = found <= check.TOLERANCE[family.precision]
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
-        if self.wanted and not self._fusable and reason:
+        if self.wanted and not self.fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
 
     def network(self, precision: str) -> FusedNetwork | None:
         """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""
-        if not self._fusable:
+        if not self.fusable:
             return None
         if precision not in self._networks:
             self._networks[precision] = self.family.fused(precision)

@@ -7,12 +7,13 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dpid.denoisers.blocks import in_float32
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, evaluating
@@ -244,26 +245,25 @@ class Family(Pictures, ABC):
         ``encoded`` [K,…] texts; it computes in ``precision``.
         """
         own, wanted = PRECISIONS[self.precision], PRECISIONS[precision]
-        weights = {n: w.float() for n, w in self.weights.items()} if wanted == torch.float32 != own else {}
+        work = torch.float32 if wanted == torch.float32 else own
         rows: dict[int, Tensor] = {}
         with (
             evaluating(self.net),
             torch.autocast(self.device.type, wanted, enabled=wanted not in (torch.float32, own)),
+            in_float32(self.net) if work != own else nullcontext(),
         ):
             for picked, group in by_length(encoded, next(iter(self.text), "")):
-                rows.update(zip(picked, self._batch(x, t, group, weights), strict=True))
+                rows.update(zip(picked, self._batch(x, t, group, work), strict=True))
         return torch.stack([rows[k] for k in range(len(rows))])
 
-    def _batch(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
-        """The prediction [K,M,C,h,w] in one call of the network, with other ``weights`` if there are any."""
-        net, m, work = self.net, len(x), torch.float32 if weights else PRECISIONS[self.precision]
-        k = len(next(iter(encoded.values())))
+    def _batch(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor], work: torch.dtype) -> Tensor:
+        """The prediction [K,M,C,h,w] in one call of the network, whose input is of type ``work``."""
+        m, k = len(x), len(next(iter(encoded.values())))
         repeated = {
             name: (value.to(work) if value.is_floating_point() else value).repeat_interleave(m, 0)
             for name, value in encoded.items()
         }
         latents = x.to(work).repeat(k, 1, 1, 1)
         arguments = self.inputs(latents, t.repeat(k), repeated) | {"return_dict": False}
-        out = torch.func.functional_call(net, dict(weights), (), arguments) if weights else net(**arguments)
-        prediction = self.output(out[0], latents)
+        prediction = self.output(self.net(**arguments)[0], latents)
         return prediction.view(k, m, *prediction.shape[1:])

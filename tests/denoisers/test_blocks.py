@@ -1,0 +1,84 @@
+"""Networks that are converted block by block: the numbers of converted weights, and everything as it was."""
+
+import copy
+
+import pytest
+import torch
+from tiny_pipelines import TINY, build
+
+from dpid.denoisers import from_pipeline
+from dpid.denoisers.blocks import blocks_of, in_float32
+
+
+def evaluated(pipe, precision):
+    denoiser = from_pipeline(pipe, precision=precision)
+    x = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+    return denoiser.eps_hat(x, denoiser.logsnr_grid[400:401], denoiser.encode_conditions(["", "a cow"]))
+
+
+def state(net):
+    """Everything that a conversion could leave behind: the tensors themselves, their bits and types, hooks."""
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    held = {name: (id(t), t.data_ptr(), t.dtype, t._version) for name, t in tensors.items()}
+    hooks = [(len(m._forward_pre_hooks), len(m._forward_hooks), m._compiled_call_impl) for m in net.modules()]
+    return held, hooks
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_half_as_many_bits_are_upcast_exactly(name):
+    """In float32, a network of bfloat16 weights computes what one with the same weights in float32 computes."""
+    pipe = build(name)
+    net = from_pipeline(pipe).family.net
+    net.to(torch.bfloat16)
+    before = state(net)
+    twin = copy.deepcopy(net).float()
+    found, own = evaluated(pipe, "float32"), evaluated(pipe, "bfloat16")
+    assert state(net) == before
+    setattr(pipe, from_pipeline(pipe).family.network, twin)
+    expected = evaluated(pipe, "float32")
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)  # the same operations on the same numbers
+    assert not torch.equal(own, expected)
+
+
+def test_one_block_at_a_time():
+    net = build("sd3").transformer.to(torch.bfloat16)
+    seen = []
+
+    def look(block, *_):
+        seen.append([next(b.parameters()).dtype == torch.float32 for b in blocks_of(net)])
+
+    with in_float32(net):
+        hooks = [block.norm1.register_forward_hook(look) for block in blocks_of(net)]
+        assert net.proj_out.weight.dtype == torch.float32
+        net(
+            torch.zeros(1, 16, 8, 8), encoder_hidden_states=torch.zeros(1, 3, 80),
+            pooled_projections=torch.zeros(1, 64), timestep=torch.tensor([5.0]),
+        )  # fmt: skip
+    for hook in hooks:
+        hook.remove()
+    assert seen == [[i == j for j in range(3)] for i in range(3)]
+
+
+def test_as_it_was_after_an_error():
+    pipe = build("sd3")
+    net = pipe.transformer.to(torch.bfloat16)
+
+    def fail(*_):
+        raise RuntimeError(f"in {net.transformer_blocks[1].ff.net[2].weight.dtype}")
+
+    hook = net.transformer_blocks[1].ff.register_forward_hook(fail)
+    before = state(net)
+    with pytest.raises(RuntimeError, match="in torch.float32"):
+        evaluated(pipe, "float32")
+    assert state(net) == before
+    hook.remove()
+
+
+def test_weights_of_half_as_many_bits_are_not_converted_to_others():
+    """float16 and bfloat16 hold different numbers: either would round the other's, or overflow."""
+    pipe = build("sd3")
+    assert from_pipeline(pipe).precisions == ("float32", "bfloat16", "float16")
+    pipe.transformer.to(torch.bfloat16)
+    assert from_pipeline(pipe).precisions == ("bfloat16", "float32")
+    with pytest.raises(ValueError, match=r"^precision: found 'float16'; this network computes in bfloat16 or float32$"):
+        from_pipeline(pipe, precision="float16")
