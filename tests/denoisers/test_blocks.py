@@ -68,7 +68,7 @@ def test_as_it_was_after_an_error():
 
     hook = net.transformer_blocks[1].ff.register_forward_hook(fail)
     before = state(net)
-    with pytest.raises(RuntimeError, match="in torch.float32"):
+    with pytest.raises(RuntimeError, match=r"in torch\.float32"):
         evaluated(pipe, "float32")
     assert state(net) == before
     hook.remove()
