@@ -43,6 +43,7 @@ class Family(Pictures, ABC):
     tokenizers : {attribute of a tokenizer: attribute of its text encoder}
     optional : tokenizers and text encoders that a pipeline may lack
     limits : {attribute of a tokenizer: tokens of a text that the pipeline keeps}, where not its own limit
+    may_cut : tokenizers that may cut a text, as the network takes no more than a summary of their tokens
     text : {argument of the network: (place of a text's encoding, place of that of no text) in what the pipeline's
         ``encode_prompt`` returns}; a null place of None: no text is encoded as "" is
     mask : the places of the mask of the first argument in ``text``, where the network attends no padding: texts are
@@ -56,6 +57,7 @@ class Family(Pictures, ABC):
     tokenizers: ClassVar[Mapping[str, str]] = {"tokenizer": "text_encoder"}
     optional: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Mapping[str, int]] = {}
+    may_cut: ClassVar[tuple[str, ...]] = ()
     text: ClassVar[Mapping[str, tuple[int, int | None]]] = {}
     mask: ClassVar[tuple[int, int | None] | None] = None
     only_fused: ClassVar[bool] = False
@@ -125,7 +127,11 @@ class Family(Pictures, ABC):
     def _parts_of_text(self) -> dict[str, tuple[Any, Any]]:
         """{attribute of a tokenizer: (tokenizer, text encoder)} of those that the pipeline has."""
         found = {t: (getattr(self.pipe, t, None), getattr(self.pipe, e, None)) for t, e in self.tokenizers.items()}
-        return {name: pair for name, pair in found.items() if None not in pair}
+        return {
+            name: (getattr(tokenizer, "tokenizer", tokenizer), encoder)  # that of a processor is its attribute
+            for name, (tokenizer, encoder) in found.items()
+            if tokenizer is not None and encoder is not None
+        }
 
     # -- to be implemented by a family
 
@@ -190,9 +196,9 @@ class Family(Pictures, ABC):
         """What the pipeline's ``encode_prompt`` returns for K texts, with empty negative prompts where it takes any."""
         takes = inspect.signature(self.pipe.encode_prompt).parameters
         given = {
-            "prompt": list(texts), "prompt_2": None, "prompt_3": None, "prompt_4": None, "device": self.device,
-            "num_images_per_prompt": 1, "do_classifier_free_guidance": True, "negative_prompt": [""] * len(texts),
-            **self.asks(), **more,
+            "prompt": [text if text.strip() else "" for text in texts], "negative_prompt": [""] * len(texts),
+            "prompt_2": None, "prompt_3": None, "prompt_4": None, "device": self.device, "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": True, **self.asks(), **more,
         }  # fmt: skip
         pairs = self._parts_of_text().values()
         with evaluating(*(encoder for _, encoder in pairs)), padding_kept(tokenizer for tokenizer, _ in pairs):
@@ -234,6 +240,8 @@ class Family(Pictures, ABC):
         """Raise ``ValueError`` for a text that is too long for a tokenizer or has words that it does not know."""
         pairs = self._parts_of_text()
         for name, (tokenizer, _) in pairs.items():
+            if name in self.may_cut:
+                continue
             encoder = "the text encoder" if len(pairs) == 1 else self.tokenizers[name]
             for text in texts:
                 check_text(tokenizer, self.limit(name), self.written(name, text), encoder)

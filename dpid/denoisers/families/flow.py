@@ -36,14 +36,23 @@ class FlowFamily(Family):
     @property
     def shift(self) -> float:
         """The factor by which the scheduler multiplies the odds of σ at the native size."""
+        _, h, w = self.latent_shape
+        return self.shift_at(h, w)
+
+    def shift_at(self, height: int, width: int) -> float:
+        """The factor by which the scheduler multiplies the odds of σ for latents [C, height, width]."""
         config = self.pipe.scheduler.config
         if not config.get("use_dynamic_shifting"):
             return float(config.get("shift") or config.get("flow_shift") or 1.0)
-        _, h, w = self.latent_shape
-        tokens = h * w / self.step**2
+        mu = self.mu(height * width / self.step**2)
+        return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
+
+    def mu(self, tokens: float) -> float:
+        """What the pipeline gives to its scheduler for pictures of that many tokens, for a shift that depends on it."""
+        config = self.pipe.scheduler.config
         first, last = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-        return math.exp(low + (high - low) * (tokens - first) / (last - first))
+        return float(low + (high - low) * (tokens - first) / (last - first))
 
     def told(self, sigma: Tensor) -> Tensor:
         """σ after the network has rounded it; most compute their embedding of it in float32."""

@@ -1,0 +1,45 @@
+"""PixArt-α and PixArt-Σ (Chen et al., 2023 and 2024): cross-attention to a text of T5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpid.denoisers.families.discrete import DiscreteFamily
+
+
+class PixArtSigma(DiscreteFamily):
+    """A PixArt-Σ pipeline, whose texts have up to 300 tokens; padding is masked."""
+
+    pipelines = ("PixArtSigmaPipeline",)
+    networks = ("PixArtTransformer2DModel",)
+    limits = {"tokenizer": 300}
+    text = {"encoder_hidden_states": (0, 2)}
+    mask = (1, 3)
+
+    def written(self, tokenizer: str, text: str) -> str:
+        """``text`` as the pipeline prepares it."""
+        return str(self.pipe._text_preprocessing(text)[0])
+
+    def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The network's keyword arguments, with the picture's size for those that were trained with it."""
+        added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if self.net.use_additional_conditions:
+            height, width = (float(side * self.factor) for side in x.shape[-2:])
+            added["resolution"] = torch.stack((x.new_full((len(x),), height), x.new_full((len(x),), width)), 1)
+            added["aspect_ratio"] = x.new_full((len(x), 1), height / width)
+        return {**super().inputs(x, t, encoded), "added_cond_kwargs": added}
+
+    def output(self, out: Tensor, x: Tensor) -> Tensor:
+        """The noise [M,C,h,w], without the variance that the network has learned beside it."""
+        return out[:, : x.shape[1]]
+
+
+class PixArtAlpha(PixArtSigma):
+    """A PixArt-α pipeline, whose texts have up to 120 tokens."""
+
+    pipelines = ("PixArtAlphaPipeline",)
+    limits = {"tokenizer": 120}
