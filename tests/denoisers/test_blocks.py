@@ -28,14 +28,17 @@ def state(net):
 def test_half_as_many_bits_are_upcast_exactly(name):
     """In float32, a network of bfloat16 weights computes what one with the same weights in float32 computes."""
     pipe = build(name)
-    net = from_pipeline(pipe).family.net
-    net.to(torch.bfloat16)
+    family = from_pipeline(pipe).family
+    net = family.net.to(torch.bfloat16)
     before = state(net)
     twin = copy.deepcopy(net).float()
-    found, own = evaluated(pipe, "float32"), evaluated(pipe, "bfloat16")
+    x = torch.randn(1, *family.latent_shape, generator=torch.Generator().manual_seed(0))
+    t = family.levels().time(family.levels().grid[[100]])
+    encoded = family.encode_texts(["", "a cow"])
+    found, own = (family.plain(x, t, encoded, precision) for precision in ("float32", "bfloat16"))
     assert state(net) == before
-    setattr(pipe, from_pipeline(pipe).family.network, twin)
-    expected = evaluated(pipe, "float32")
+    setattr(pipe, family.network, twin)
+    expected = family.plain(x, t, encoded, "float32")
     torch.testing.assert_close(found, expected, rtol=0, atol=0)  # the same operations on the same numbers
     assert not torch.equal(own, expected)
 
