@@ -72,23 +72,25 @@ class Explainer:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
-    ) -> Explainer:
-        """An explainer with the model "emoji" (embedded), a folder, or a hub id.
+        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
+        precision: str = "auto", **options: Any,
+    ) -> Explainer:  # fmt: skip
+        """An explainer with the model "emoji" (embedded), a folder, a ``.safetensors`` file, or a hub id.
 
-        Arguments and errors as of :func:`dpid.denoisers.loading.load_pipeline` and of this class.
+        Arguments, among them ``variant``, ``revision``, ``subfolder`` and ``token``, and errors as of
+        :func:`dpid.denoisers.loading.load_pipeline` and of this class.
         """
         from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
         folder = folder_of(model)
-        if str(model) in EMBEDDED and dtype is None:
+        if str(model) in EMBEDDED and dtype is None and not options:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
                 explainer = cls(EmbeddedDenoiser(folder, device), precision=precision)
         else:
-            explainer = cls(load_pipeline(model, device, dtype), precision=precision)
+            explainer = cls(load_pipeline(model, device, dtype, **options), precision=precision)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)

@@ -29,7 +29,10 @@ def explain(
         ),
     ],
     concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
-    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
+    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, a .safetensors file, or a hub id.")] = "emoji",
+    variant: Annotated[str | None, typer.Option(help="Of the model's weights: fp16, …")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    subfolder: Annotated[str | None, typer.Option(help="The pipeline's folder within the model.")] = None,
     pairs: Annotated[
         bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
     ] = False,
@@ -67,7 +70,9 @@ def explain(
     plan_concepts(prompt, concept, context=options["context"])
     picture = open_image(image)
     with writable(out):
-        explainer = Explainer.from_pretrained(model, device=device, precision=precision)
+        asked = {"variant": variant, "revision": revision, "subfolder": subfolder}
+        loading: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        explainer = Explainer.from_pretrained(model, device=device, precision=precision, **loading)
         (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
 
 

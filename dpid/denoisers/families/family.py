@@ -49,6 +49,7 @@ class Family(Pictures, ABC):
     mask : the places of the mask of the first argument in ``text``, where the network attends no padding: texts are
         then cut to their own length. None where padding is attended
     only_fused : whether the network exists only in its fused form, without a module
+    dtype : the type in which a pipeline is loaded by its name; None: that of the network's stored weights
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
@@ -61,6 +62,7 @@ class Family(Pictures, ABC):
     text: ClassVar[Mapping[str, tuple[int, int | None]]] = {}
     mask: ClassVar[tuple[int, int | None] | None] = None
     only_fused: ClassVar[bool] = False
+    dtype: ClassVar[torch.dtype | None] = None
 
     def __init_subclass__(cls) -> None:
         FAMILIES.update(dict.fromkeys(cls.pipelines, cls))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dpid.denoisers.families.discrete import DiscreteFamily
@@ -26,6 +27,7 @@ class StableDiffusion(DiscreteFamily):
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
     networks = ("UNet2DConditionModel",)
     network = "unet"
+    dtype = torch.float32  # of which the fused UNet makes copies in other types
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
 
     def check(self) -> None:
