@@ -113,15 +113,15 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The types that the network can compute in.
+        """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded.
 
-        All, if it is fused or its weights are float32; the type of its weights and float32, which holds them exactly;
-        or the former alone if they are quantised or offloaded.
+        Weights in a half type that no fused network replaces compute in that type or float32: torch's autocast does not
+        turn one half type into the other.
         """
         own = self.family.precision
         if self._model.fixed is not None:
             return (own,)
-        return tuple(PRECISIONS) if own == "float32" or self._model.fusable else (own, "float32")
+        return tuple(PRECISIONS) if own == "float32" or self._model.fusable else ("float32", own)
 
     def at(self, precision: str) -> NetworkDenoiser:
         """The same model computing in ``precision``; weights that already have that type are shared.
@@ -130,9 +130,10 @@ class NetworkDenoiser(Denoiser):
         """
         check_precision(precision, *PRECISIONS)
         if precision not in self.precisions:
-            fixed = self._model.fixed
-            allowed = f"{self.family.precision} alone, since {fixed}" if fixed else " or ".join(self.precisions)
-            raise ValueError(f"precision: found {precision!r}; this network computes in {allowed}")
+            raise ValueError(
+                f"precision: found {precision!r}; this network computes in {' or '.join(self.precisions)} alone, since "
+                f"{self._model.fixed or f'its weights are {self.family.precision}'}"
+            )
         if precision == self.precision and self.precision_is_chosen:
             return self
         other = copy.copy(self)
@@ -211,7 +212,7 @@ class _Model:
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
-    fusable : whether the fused network is called
+    fusable : whether the fused network stands in
     """
 
     levels: Discrete | Flow

@@ -75,13 +75,3 @@ def test_as_it_was_after_an_error():
         evaluated(pipe, "float32")
     assert state(net) == before
     hook.remove()
-
-
-def test_weights_of_half_as_many_bits_are_not_converted_to_others():
-    """float16 and bfloat16 hold different numbers: either would round the other's, or overflow."""
-    pipe = build("sd3")
-    assert from_pipeline(pipe).precisions == ("float32", "bfloat16", "float16")
-    pipe.transformer.to(torch.bfloat16)
-    assert from_pipeline(pipe).precisions == ("bfloat16", "float32")
-    with pytest.raises(ValueError, match=r"^precision: found 'float16'; this network computes in bfloat16 or float32$"):
-        from_pipeline(pipe, precision="float16")

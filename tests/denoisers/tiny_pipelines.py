@@ -152,7 +152,7 @@ def z_image():
 def sana():
     transformer = diffusers.SanaTransformer2DModel(
         in_channels=4, out_channels=4, num_attention_heads=4, attention_head_dim=8, num_layers=2,
-        num_cross_attention_heads=4, cross_attention_head_dim=8, cross_attention_dim=32, caption_channels=32,
+        num_cross_attention_heads=4, cross_attention_head_dim=8, cross_attention_dim=32, caption_channels=16,
         sample_size=8, patch_size=1,
     )  # fmt: skip
     blocks = {
@@ -199,7 +199,7 @@ def lumina2():
     transformer = diffusers.Lumina2Transformer2DModel(
         sample_size=8, patch_size=2, in_channels=16, hidden_size=48, num_layers=2, num_refiner_layers=1,
         num_attention_heads=2, num_kv_heads=1, multiple_of=16, axes_dim_rope=(8, 8, 8), axes_lens=(600, 64, 64),
-        cap_feat_dim=32,
+        cap_feat_dim=16,
     )  # fmt: skip
     return diffusers.Lumina2Pipeline(
         transformer=drawn(transformer, 0), scheduler=flow(shift=6.0), vae=vae(16, **FLUX_VAE), text_encoder=gemma(),

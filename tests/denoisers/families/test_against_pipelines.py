@@ -1,6 +1,7 @@
 """Every family against its own pipeline, which runs for two steps: what its scheduler makes of the last one is ε̂."""
 
 import inspect
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -49,8 +50,8 @@ def unpacked(pipe, latents, height, width):
 
 
 def last_step(pipe, text, size, **call):
-    """(log-SNR [1], start x and end [1,C,h,w]) of the pipeline's last of two steps, which starts at random numbers."""
-    step, found = pipe.scheduler.step, []
+    """(log-SNR [1], start x and end [1,C,h,w], VAE's input) of the last of two steps, which starts at random x."""
+    step, decode, found, decoded = pipe.scheduler.step, pipe.vae.decode, [], []
 
     def recorded(out, t, latents, *args, **kwargs):
         result = step(out, t, latents, *args, **kwargs)
@@ -61,51 +62,88 @@ def last_step(pipe, text, size, **call):
 
     recorded.__signature__ = inspect.signature(step)  # pipelines look at it
     pipe.scheduler.step = recorded
+    pipe.vae.decode = lambda z, *args, **kwargs: decoded.append(z) or decode(z, *args, **kwargs)
     try:
         height, width = size
-        pipe(prompt=text, height=height, width=width, num_inference_steps=2, output_type="latent", **call)
+        pipe(prompt=text, height=height, width=width, num_inference_steps=2, output_type="pt", **call)
     finally:
-        del pipe.scheduler.step
+        del pipe.scheduler.step, pipe.vae.decode
     (t, *latents), scheduler = found[1], pipe.scheduler
     if "FlowMatch" in type(scheduler).__name__:
         sigma = scheduler.sigmas[-2].double()
         logsnr = 2 * (torch.log1p(-sigma) - sigma.log())
     else:
         logsnr = torch.logit(scheduler.alphas_cumprod[int(t)].double())
-    return logsnr[None], *(unpacked(pipe, part, height, width).double() for part in latents)
+    start, end = (unpacked(pipe, part, height, width).double() for part in latents)
+    return logsnr[None], start, end, decoded[0]
 
 
 def in_channel(logsnr, x, clean, flow):
-    """z = √σ(λ) x + √σ(-λ) ε and ε of a step from ``x`` to the picture ``clean``."""
+    """z = √σ(λ) x + √σ(-λ) ε and ε of a step from ``x`` to the picture ``clean``, in float32."""
     if not flow:
-        return x, (x - logsnr.sigmoid().sqrt() * clean) / (-logsnr).sigmoid().sqrt()
+        return x.float(), ((x - logsnr.sigmoid().sqrt() * clean) / (-logsnr).sigmoid().sqrt()).float()
     sigma = (-logsnr / 2).sigmoid()
-    return x / ((1 - sigma) ** 2 + sigma**2).sqrt(), (x - (1 - sigma) * clean) / sigma
+    return (x / ((1 - sigma) ** 2 + sigma**2).sqrt()).float(), ((x - (1 - sigma) * clean) / sigma).float()
+
+
+@dataclass
+class Expected:
+    """At a log-SNR [1] and z [1,C,h,w]: ε̂ of ``TEXT`` and of no text; a picture's latents, and the VAE's for it."""
+
+    logsnr: torch.Tensor
+    z: torch.Tensor
+    eps: torch.Tensor
+    none: torch.Tensor
+    clean: torch.Tensor
+    decoded: torch.Tensor
 
 
 def expected(pipe, name, size):
-    """(log-SNR [1], z, ε̂ of ``TEXT``, ε̂ of the pipeline's null), by the pipeline alone."""
+    """What the pipeline alone computes."""
     plain, guided = CALLS.get(name, (PLAIN, GUIDED))
-    logsnr, x, clean = last_step(pipe, TEXT, size, **plain)
+    logsnr, x, clean, decoded = last_step(pipe, TEXT, size, **plain)
     if guided is None:
         none = last_step(pipe, "", size, **plain)[2]
     else:
         none = 2 * clean - last_step(pipe, TEXT, size, **{**plain, **guided})[2]
     flow = "FlowMatch" in type(pipe.scheduler).__name__
     z, eps = in_channel(logsnr, x, clean, flow)
-    return logsnr, z.float(), eps.float(), in_channel(logsnr, x, none, flow)[1].float()
+    return Expected(logsnr, z, eps, in_channel(logsnr, x, none, flow)[1], clean.float(), decoded)
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", TINY)
-def test_eps_hat_is_the_pipelines(name, size):
+def test_eps_hat_and_latents_are_the_pipelines(name):
     pipe = build(name)
     denoiser = from_pipeline(pipe)
-    logsnr, z, eps, none = expected(pipe, name, size)
-    found = denoiser.eps_hat(z[None], logsnr, denoiser.encode_conditions(["", TEXT, OTHER]))[0]
-    assert found.dtype == torch.float32
-    # float32 of a few layers in another order, and of a division by √σ(-λ) > 0.3.
-    assert relative(found[1], eps) < 1e-5
-    assert relative(found[0], none) < 1e-5
-    assert relative(found[0], eps) > 2e-5  # the texts can be told apart
-    assert relative(found[2], eps) > 2e-5
+    conditions = denoiser.encode_conditions(["", TEXT, OTHER])
+    for size in SIZES:
+        truth = expected(pipe, name, size)
+        found = denoiser.eps_hat(truth.z[None], truth.logsnr, conditions)[0]
+        assert found.dtype == torch.float32
+        # float32 of a few layers in another order, and of a division by √σ(-λ) > 0.3.
+        assert relative(found[1], truth.eps) < 1e-5
+        assert relative(found[0], truth.none) < 1e-5
+        assert relative(found[0], truth.eps) > 2e-5  # the texts can be told apart
+        assert relative(found[2], truth.eps) > 2e-5
+        mode = truth.decoded[:, :, 0] if truth.decoded.ndim == 5 else truth.decoded  # of a video's VAE
+        assert relative(denoiser.family.normalise(mode), truth.clean) < 1e-6  # float32 of one scale and shift
+        height, width = (side * denoiser.family.factor for side in truth.z.shape[2:])
+        assert denoiser.encode_image(torch.zeros(1, 3, height, width)).shape == truth.z.shape
+
+
+# bfloat16 rounds by 2⁻⁹ at most, weights and activations; it adds up over the encoder's and the network's few layers.
+BFLOAT16 = 2e-2
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_half_precision(name):
+    """Weights in bfloat16, computed with in bfloat16 and in float32, against the pipeline's float32."""
+    pipe = build(name)
+    truth = expected(pipe, name, SIZES[0])
+    model = from_pipeline(pipe.to(torch.bfloat16))
+    assert model.precisions == ("float32", "bfloat16")
+    for denoiser in (model, model.at("float32")):
+        found = denoiser.eps_hat(truth.z[None], truth.logsnr, denoiser.encode_conditions(["", TEXT]))[0]
+        assert 1e-5 < relative(found[1], truth.eps) < BFLOAT16
+        assert relative(found[0], truth.none) < BFLOAT16
+    assert pipe.vae.dtype == getattr(pipe, model.family.network).dtype == torch.bfloat16

@@ -1,0 +1,177 @@
+"""What all families have in common: batches, lengths of texts, refusals; and a pipeline stays as it was."""
+
+import functools
+
+import diffusers
+import pytest
+import torch
+from tiny_pipelines import TINY, build
+
+import dpid
+from dpid.denoisers import from_pipeline
+from dpid.denoisers.families import FAMILIES
+from dpid.denoisers.texts import LENGTHS
+
+TEXTS = ("", "a cow", "a cow and a giraffe")
+shared = functools.cache(build)  # for tests that do not change the pipeline
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_batch_is_what_its_parts_are(name):
+    denoiser = from_pipeline(shared(name))
+    grid = denoiser.logsnr_grid
+    z = torch.randn(2, 2, denoiser.latent_shape[0], 8, 12, generator=torch.Generator().manual_seed(0))
+    logsnr = grid[[len(grid) // 4, 3 * len(grid) // 4]]
+    conditions = denoiser.encode_conditions(TEXTS)
+    found = denoiser.eps_hat(z, logsnr, conditions)
+    assert found.shape == (2, 3, 2, *z.shape[2:])
+    alone = torch.empty_like(found)
+    for n, k, b in torch.cartesian_prod(*map(torch.arange, found.shape[:3])).tolist():
+        one = denoiser.eps_hat(z[n : n + 1, b : b + 1], logsnr[n : n + 1], conditions[k : k + 1])
+        alone[n, k, b] = one[0, 0, 0]
+    # The same float32 operations in batches of another shape.
+    assert float((found - alone).norm() / alone.norm()) < 1e-6
+    text = denoiser.eps_hat(z[:1], logsnr[:1], denoiser.encode_conditions(TEXTS[1:2]))  # encoded by itself
+    assert float((found[:1, 1:2] - text).norm() / text.norm()) < 1e-6
+
+
+# Tokens of TEXTS, of 0, 5 and 19 characters, which are tokens here: those that the network attends.
+LENGTH = {
+    "z_image": (19, 24, 38),  # 19 of the template
+    "pixart_alpha": (1, 7, 21),  # a space in front and an end; the empty text is an end
+    "pixart_sigma": (1, 7, 21),
+    "sana": (1, 7, 21),  # a beginning and the last of the instruction; before the empty text a beginning
+    "lumina2": (1, 170, 184),  # a beginning, 149 of the system prompt and 15 of "<Prompt Start>"
+    "qwen_image": (128, 133, 147),  # 128 of the template, without the 34 that are dropped
+    "cogview4": (16, 16, 32),  # a beginning, and padding up to a multiple of 16
+}
+
+
+@pytest.mark.parametrize("name", LENGTH)
+def test_texts_are_cut_to_their_own_length(name):
+    encoded = from_pipeline(shared(name)).encode_conditions(TEXTS).encoded
+    assert tuple(encoded[LENGTHS].tolist()) == LENGTH[name]
+    assert set(encoded) - {LENGTHS} == set(from_pipeline(shared(name)).family.text)
+
+
+# Characters that fit: the limit without special tokens, template, and the instruction or prompt in front.
+FIT = {
+    "sd3": 75, "flux": 510, "chroma": 510, "flux2_klein": 512 - 19, "flux2": 512 - 186, "z_image": 512 - 19,
+    "sana": 298, "pixart_alpha": 118, "pixart_sigma": 298, "lumina2": 256 - 165, "aura_flow": 254,
+    "qwen_image": 512 - 128, "hunyuan_dit": 75, "hidream": 126, "cogview4": 1023, "kolors": 256,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_texts_that_would_be_cut_are_refused(name):
+    family = from_pipeline(shared(name)).family
+    fits = FIT[name]
+    family.check_texts(["a" * fits])
+    with pytest.raises(
+        ValueError, match=r"^prompt: \d+ tokens, but (the text encoder|text_encoder(_\d)?) takes \d+; .* cut"
+    ):
+        family.check_texts(["a" * (fits + 1)])
+
+
+def state(pipe):
+    """Everything of a pipeline of which its user might notice a change."""
+    found = {"pipe": sorted(vars(pipe)), "config": dict(pipe.config), "rng": torch.get_rng_state().tolist()}
+    for name, part in pipe.components.items():
+        found[name] = id(part)
+        if isinstance(part, torch.nn.Module):
+            found[f"{name} modules"] = [
+                (key, id(m), m.training, m._compiled_call_impl, len(m._forward_hooks), len(m._forward_pre_hooks),
+                 id(getattr(m, "processor", None)), name == "vae" or sorted(vars(m)))
+                for key, m in part.named_modules()  # a VAE of videos has attributes for what it is computing
+            ]  # fmt: skip
+            found[f"{name} tensors"] = [
+                (key, id(t), t.dtype, t.device, t.requires_grad, t._version)
+                for key, t in part.state_dict(keep_vars=True).items()
+            ]
+        elif hasattr(part, "padding_side"):
+            found[f"{name} settings"] = (part.padding_side, part.truncation_side, part.model_max_length, len(part))
+        elif hasattr(part, "config"):
+            found[f"{name} settings"] = dict(part.config), sorted(vars(part))
+    return found
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_pipeline_stays_as_it_was(name):
+    pipe = shared(name)
+    before = state(pipe)
+    explainer = dpid.Explainer(pipe, precision="float32")
+    explainer.denoiser.encode_image(torch.zeros(1, 3, 32, 64))
+    latents = torch.randn(explainer.denoiser.latent_shape[0], 4, 8, generator=torch.Generator().manual_seed(0))
+    result = explainer.explain(latents=latents, prompt=TEXTS[2], concepts=("cow", "giraffe"), samples=4)
+    assert result.maps.redundancy.isfinite().all()
+    after = state(pipe)
+    assert {key for key in before if before[key] != after[key]} == set()
+
+
+def test_a_picture_is_explained_by_stable_diffusion_3():
+    picture = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))
+    result = dpid.Explainer(shared("sd3"), precision="float32").explain(
+        picture, TEXTS[2], ("cow", "giraffe"), samples=8
+    )
+    assert result.maps.redundancy.shape == (6, 10)  # about the native area of 8×8, in patches of 2×2
+    both = result.redundancy.value + sum(part.value for part in result.unique.values()) + result.synergy.value
+    assert both == pytest.approx(result.information[("cow", "giraffe")].value, abs=1e-9)  # float64
+
+
+def test_stable_diffusion_3_without_t5_and_with_a_short_one():
+    """Without T5 the pipeline puts 256 zeros in its place; a model of short texts takes what its tokenizer does."""
+    pipe = build("sd3", with_t5=False)
+    hidden = from_pipeline(pipe).encode_conditions(TEXTS).encoded["encoder_hidden_states"]
+    assert hidden.shape[1] == 77 + 256
+    assert not hidden[:, 77:].any()
+    pipe = build("sd3")
+    pipe.tokenizer_3.model_max_length = 16
+    hidden = from_pipeline(pipe).encode_conditions(TEXTS[:2]).encoded["encoder_hidden_states"]
+    assert hidden.shape[1] == 77 + 16
+    with pytest.raises(ValueError, match="prompt: 21 tokens, but text_encoder_3 takes 16"):
+        from_pipeline(pipe).encode_conditions(TEXTS)
+
+
+def test_parts_that_are_missing_are_named():
+    pipe = build("sd3")
+    pipe.tokenizer_3 = None
+    with pytest.raises(ValueError, match="pipe: StableDiffusion3Pipeline has no tokenizer_3; expected a StableDiff"):
+        from_pipeline(pipe)
+    pipe = build("flux")
+    pipe.text_encoder_2 = None
+    with pytest.raises(ValueError, match="pipe: FluxPipeline has no text_encoder_2; expected a FluxPipeline"):
+        from_pipeline(pipe)
+
+
+def test_guidance_is_an_input_of_networks_that_were_distilled_at_it():
+    x, encoded = torch.zeros(2, 16, 8, 8), {"encoder_hidden_states": torch.zeros(2, 512, 32)}
+    for name, options, guidance in (("flux", {}, [1, 1]), ("flux", {"guidance": False}, None), ("flux2", {}, [1, 1])):
+        found = from_pipeline(build(name, **options)).family.inputs(x, torch.tensor([0.5, 0.5]), encoded)
+        assert (found["guidance"].tolist() if "guidance" in found else None) == guidance
+
+
+def test_schedulers_of_another_kind_are_refused():
+    pipe = build("sd3")
+    pipe.scheduler = diffusers.DDIMScheduler()
+    with pytest.raises(ValueError, match=r"StableDiffusion3Pipeline predicts the velocity .* DDIMScheduler is n"):
+        from_pipeline(pipe)
+    pipe.scheduler = diffusers.DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    from_pipeline(pipe)
+    pipe = build("pixart_sigma")
+    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match="pipe: a FlowMatchEulerDiscreteScheduler has no trained noise levels"):
+        from_pipeline(pipe)
+
+
+def test_known_networks_in_other_pipelines_name_the_family():
+    other = diffusers.StableDiffusion3Img2ImgPipeline(**shared("sd3").components)
+    with pytest.raises(
+        ValueError, match=r"found StableDiffusion3Img2ImgPipeline, .* SD3Transformer2DModel is, in the fam"
+    ):
+        from_pipeline(other)
+
+
+def test_every_family_of_a_pipeline_has_a_tiny_one():
+    unets = {"StableDiffusionPipeline", "StableDiffusionXLPipeline"}  # tests/denoisers/test_diffusers.py has these
+    made = {pipeline for pipeline, _ in TINY.values()} | unets
+    assert {family for family in FAMILIES.values() if not made & set(family.pipelines)} == set()
