@@ -43,6 +43,7 @@ class Explainer:
     precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one
         whose rounding bias is below half the standard error of every i(x; y_S), docs/theory.md, eq. (57); the
         metadata of a result has the type and its bias. A denoiser made with a type keeps it under "auto"
+    options : of a pipeline: ``size`` and others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -56,15 +57,17 @@ class Explainer:
         The model cannot be used, or is a denoiser in training mode.
     """
 
-    def __init__(self, model: Any, *, precision: str = "auto") -> None:
+    def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
         check_precision(precision)
+        if isinstance(model, Denoiser) and options:
+            raise ValueError(f"{', '.join(options)}: is for pipelines, and the model is a denoiser already")
         if isinstance(model, Denoiser) and model.training:
             raise ValueError("model: is in train() mode, where dropout makes every answer another; call .eval()")
         with undisturbed():
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
 
-                model = from_pipeline(model, precision=precision)
+                model = from_pipeline(model, precision=precision, **options)
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
         self.density: Tensor | None = None
@@ -73,7 +76,7 @@ class Explainer:
     @classmethod
     def from_pretrained(
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
-        precision: str = "auto", **options: Any,
+        precision: str = "auto", size: int | None = None, **options: Any,
     ) -> Explainer:  # fmt: skip
         """An explainer with the model "emoji" (embedded), a folder, a ``.safetensors`` file, or a hub id.
 
@@ -88,9 +91,9 @@ class Explainer:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
-                explainer = cls(EmbeddedDenoiser(folder, device), precision=precision)
+                explainer = cls(EmbeddedDenoiser(folder, device, size=size), precision=precision)
         else:
-            explainer = cls(load_pipeline(model, device, dtype, **options), precision=precision)
+            explainer = cls(load_pipeline(model, device, dtype, **options), precision=precision, size=size)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)
@@ -316,6 +319,11 @@ def _check_latents(latents: Any, denoiser: Denoiser) -> None:
         return
     if len(latents) != expected[0]:
         raise ValueError(f"latents: found {len(latents)} channels, the model has {expected[0]}")
+    if any(side % denoiser.multiple for side in latents.shape[1:]):
+        raise ValueError(
+            f"latents: found {tuple(latents.shape)}, the model takes heights and widths that are multiples of "
+            f"{denoiser.multiple}"
+        )
     if not denoiser.any_size and latents.shape != expected:
         raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(expected)}")
 

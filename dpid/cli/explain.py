@@ -37,6 +37,9 @@ def explain(
         bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    size: Annotated[
+        int | None, typer.Option(help="Pixels a side of a square of the picture's area; the model's own if left out.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
     samples: Annotated[
@@ -72,7 +75,7 @@ def explain(
     with writable(out):
         asked = {"variant": variant, "revision": revision, "subfolder": subfolder}
         loading: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        explainer = Explainer.from_pretrained(model, device=device, precision=precision, **loading)
+        explainer = Explainer.from_pretrained(model, device=device, precision=precision, size=size, **loading)
         (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
 
 

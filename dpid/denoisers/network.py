@@ -28,9 +28,9 @@ from dpid.device import exact_float32
 _LOG = logging.getLogger("dpid")
 
 
-def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto") -> NetworkDenoiser:
-    """The denoiser of a diffusers pipeline; arguments and errors as of :class:`NetworkDenoiser`."""
-    return NetworkDenoiser(family_of(pipe), fused=fused, precision=precision)
+def from_pipeline(pipe: Any, **options: Any) -> NetworkDenoiser:
+    """The denoiser of a diffusers pipeline; ``options`` and errors as of :class:`NetworkDenoiser`."""
+    return NetworkDenoiser(family_of(pipe), **options)
 
 
 class NetworkDenoiser(Denoiser):
@@ -44,15 +44,21 @@ class NetworkDenoiser(Denoiser):
         support the pipeline (LoRA, custom attention, FreeU, …) or does not reproduce it (to 1e-5 in float32)
     precision : "float32", "bfloat16", "float16", or "auto": the type of the network's weights, until an explainer
         chooses another
+    size : pixels a side of a square of the area to which pictures are brought, at most the native one, which is the
+        default; a smaller picture takes less time
 
     Raises
     ------
     ValueError
-        The network cannot compute in ``precision``, or the pipeline needs more input than texts.
+        The network cannot compute in ``precision`` or at ``size``, or the pipeline needs more input than texts.
     """
 
-    def __init__(self, family: Family, *, fused: bool = True, precision: str = "auto") -> None:
+    def __init__(
+        self, family: Family, *, fused: bool = True, precision: str = "auto", size: int | None = None
+    ) -> None:  # fmt: skip
         check_precision(precision)
+        family.check_size(size)
+        self.size = size
         self.name = family.name
         self._model = _Model(family, fused)
         self._model.refresh()
@@ -64,7 +70,8 @@ class NetworkDenoiser(Denoiser):
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the pipeline is made anew in the other process.
         precision = self.precision if self.precision_is_chosen else "auto"
-        return _restored, (self._model.family, self._model.wanted, precision, self.name)
+        options = {"fused": self._model.wanted, "precision": precision, "size": self.size}
+        return _restored, (self._model.family, self.name, options)
 
     @property
     def family(self) -> Family:
@@ -112,6 +119,11 @@ class NetworkDenoiser(Denoiser):
         return self.family.latent_shape
 
     @property
+    def multiple(self) -> int:
+        """What heights and widths of latents are multiples of."""
+        return self.family.multiple
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded.
 
@@ -141,8 +153,8 @@ class NetworkDenoiser(Denoiser):
         return other
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height) of about the native area, at the aspect ratio of the picture."""
-        return self.family.size_for(width, height)
+        """Pixels (width, height) of about the native area, or :attr:`size`², at the aspect ratio of the picture."""
+        return self.family.size_for(width, height, self.size)
 
     def evaluation_bytes(self, height: int, width: int) -> int:
         """Estimated memory of the activations of one evaluation, in bytes."""
@@ -196,8 +208,8 @@ class NetworkDenoiser(Denoiser):
         return self.family.plain(x, t, conditions.encoded, self.precision)
 
 
-def _restored(family: Family, fused: bool, precision: str, name: str) -> NetworkDenoiser:
-    denoiser = NetworkDenoiser(family, fused=fused, precision=precision)
+def _restored(family: Family, name: str, options: dict[str, Any]) -> NetworkDenoiser:
+    denoiser = NetworkDenoiser(family, **options)
     denoiser.name = name
     return denoiser
 

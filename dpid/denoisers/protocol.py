@@ -63,6 +63,11 @@ class Denoiser(ABC):
         return None
 
     @property
+    def multiple(self) -> int:
+        """What heights and widths of latents are multiples of."""
+        return 1
+
+    @property
     def any_size(self) -> bool:
         """Whether latents may have another height and width than :attr:`latent_shape`."""
         return True

@@ -90,6 +90,7 @@ def test_brackets_and_dollars_are_text(dpid, bad, tmp_path):
         ("good.png", PROMPT, ("cow", "giraffe"), ("--device", "meta"), "device: 'meta' cannot be used"),
         ("good.png", "a cow and \udcff giraffe", ("cow", "giraffe"), (), "prompt: found 'a cow and \\udcff giraffe'"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--model", "good.png"), "good.png is no .safetensors file"),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--size", "7"), "size: found 7, expected a multiple of "),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--variant", "fp16"), "variant: found 'fp16', "),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--subfolder", "x"), "model: emoji/x is not a folder"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--model", "./custom"), "is a MyPipeline; supported are"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ class Pictures(ABC):
     """How the pipeline ``pipe`` encodes pictures."""
 
     pipe: Any
+    one_area: ClassVar[bool] = False  # whether the network is used at its native area alone
 
     @property
     @abstractmethod
@@ -58,14 +59,30 @@ class Pictures(ABC):
         """The number that heights and widths of latents must be multiples of: the side of a token."""
         return int(self.net_config.get("patch_size", 1))
 
-    def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height) of about the native area, at the aspect ratio of the picture.
+    @property
+    def multiple(self) -> int:
+        """The number that heights and widths of latents have to be multiples of for the network to take them."""
+        return self.step
+
+    def check_size(self, size: int | None) -> None:
+        """``ValueError`` unless the network takes pictures of the area of a square of ``size`` pixels a side."""
+        step, (_, h, w) = self.factor * self.step, self.latent_shape
+        native = int((h * w) ** 0.5) * self.factor
+        if size is None or size == native:
+            return
+        if self.one_area:
+            raise ValueError(f"size: found {size}, {type(self.pipe).__name__} makes pictures of {native}² pixels alone")
+        if not 0 < size < native or size % step:
+            raise ValueError(f"size: found {size}, expected a multiple of {step} up to the model's {native}")
+
+    def size_for(self, width: int, height: int, size: int | None = None) -> tuple[int, int]:
+        """Pixels (width, height) of about the native area, or ``size``², at the aspect ratio of the picture.
 
         They are multiples of :attr:`factor` times :attr:`step`.
         """
         step = self.factor * self.step
         _, h, w = self.latent_shape
-        scale = (h * w) ** 0.5 * self.factor / (width * height) ** 0.5
+        scale = (size or (h * w) ** 0.5 * self.factor) / (width * height) ** 0.5
         return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
 
     def encode_image(self, image: Tensor) -> Tensor:

@@ -46,6 +46,11 @@ class StableDiffusion(DiscreteFamily):
         """The UNet's downsampling factor, which heights and widths of latents must be multiples of."""
         return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
 
+    @property
+    def multiple(self) -> int:
+        """1: on the way up the UNet brings its maps to the sizes that they had on the way down."""
+        return 1
+
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
         """An upper estimate of the memory of the activations of one evaluation on [C, height, width], in bytes.
 

@@ -1,6 +1,7 @@
 """What all families have in common: batches, lengths of texts, refusals; and a pipeline stays as it was."""
 
 import functools
+import pickle
 
 import diffusers
 import pytest
@@ -175,3 +176,35 @@ def test_every_family_of_a_pipeline_has_a_tiny_one():
     unets = {"StableDiffusionPipeline", "StableDiffusionXLPipeline"}  # tests/denoisers/test_diffusers.py has these
     made = {pipeline for pipeline, _ in TINY.values()} | unets
     assert {family for family in FAMILIES.values() if not made & set(family.pipelines)} == set()
+
+
+def test_a_smaller_picture():
+    pipe = shared("sd3")
+    explainer = dpid.Explainer(pipe, size=32)
+    assert explainer.denoiser.size_for(64, 64) == (32, 32)
+    assert explainer.denoiser.size_for(200, 50) == (64, 16)  # of the same area
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    ask = {"prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe"), "samples": 8}
+    small = explainer.explain(image, **ask)
+    whole = dpid.Explainer(pipe, size=64).explain(image, **ask)
+    assert [tuple(r.maps.redundancy.shape) for r in (small, whole)] == [(4, 4), (8, 8)]
+    embedded = dpid.Explainer.from_pretrained("emoji", device="cpu", size=32)
+    assert pickle.loads(pickle.dumps(embedded.denoiser)).size_for(64, 64) == (32, 32)
+
+
+@pytest.mark.parametrize(("name", "size"), [("sd3", 40), ("sd3", 0), ("sd3", -16), ("sd3", 80), ("sd3", 72)])
+def test_a_size_that_the_network_does_not_take(name, size):
+    with pytest.raises(ValueError, match=rf"^size: found {size}, expected a multiple of 16 up to the model's 64$"):
+        dpid.Explainer(shared(name), size=size)
+
+
+def test_a_size_that_the_pipeline_does_not_make():
+    with pytest.raises(ValueError, match=r"^size: found 16, HiDreamImagePipeline makes pictures of \d+² pixels alone"):
+        dpid.Explainer(shared("hidream"), size=16)
+
+
+def test_latents_that_are_no_whole_tokens():
+    with pytest.raises(ValueError, match=r"^latents: found \(16, 8, 7\), .* multiples of 2$"):
+        dpid.Explainer(shared("sd3")).explain(
+            latents=torch.zeros(16, 8, 7), prompt="a cow and a giraffe", concepts=("cow", "giraffe")
+        )
