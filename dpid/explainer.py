@@ -43,7 +43,7 @@ class Explainer:
     precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one
         whose rounding bias is below half the standard error of every i(x; y_S), docs/theory.md, eq. (57); the
         metadata of a result has the type and its bias. A denoiser made with a type keeps it under "auto"
-    options : of a pipeline: ``size`` and others of :class:`dpid.denoisers.NetworkDenoiser`
+    options : of a pipeline: ``size``, ``compile`` and others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Explainer:
     @classmethod
     def from_pretrained(
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
-        precision: str = "auto", size: int | None = None, **options: Any,
+        precision: str = "auto", size: int | None = None, compile: bool = False, **options: Any,
     ) -> Explainer:  # fmt: skip
         """An explainer with the model "emoji" (embedded), a folder, a ``.safetensors`` file, or a hub id.
 
@@ -91,9 +91,10 @@ class Explainer:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
-                explainer = cls(EmbeddedDenoiser(folder, device, size=size), precision=precision)
+                explainer = cls(EmbeddedDenoiser(folder, device, size=size, compile=compile), precision=precision)
         else:
-            explainer = cls(load_pipeline(model, device, dtype, **options), precision=precision, size=size)
+            pipe = load_pipeline(model, device, dtype, **options)
+            explainer = cls(pipe, precision=precision, size=size, compile=compile)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)

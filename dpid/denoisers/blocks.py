@@ -28,15 +28,23 @@ def in_float32(net: nn.Module) -> Iterator[None]:
     inside = {module for block in blocks for module in block.modules()}
     with ExitStack() as stack:
         # A compiled block would not notice that something is to be done before it runs.
-        stack.enter_context(_calling({m: None for m in net.modules() if m._compiled_call_impl is not None}))
+        stack.enter_context(calling({m: None for m in net.modules() if m._compiled_call_impl is not None}))
         stack.enter_context(_converted([module for module in net.modules() if module not in inside]))
         for block in blocks:
             stack.enter_context(_converted_while_running(block))
         yield
 
 
+def compiled(net: nn.Module) -> dict[nn.Module, Any]:
+    """{block: its call, compiled by torch at first use} of a network's blocks, but for those that are compiled already.
+
+    Blocks of one class share what is compiled, so that it takes seconds; for :func:`calling`.
+    """
+    return {block: torch.compile(block._call_impl) for block in blocks_of(net) if block._compiled_call_impl is None}
+
+
 @contextmanager
-def _calling(what: Mapping[nn.Module, Any]) -> Iterator[None]:
+def calling(what: Mapping[nn.Module, Any]) -> Iterator[None]:
     """A context in which a module is called by ``what``, {module: compiled function}, None for its Python code."""
     before = {module: module._compiled_call_impl for module in what}
     try:

@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpid.denoisers import check
+from dpid.denoisers.blocks import blocks_of, calling, compiled
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Discrete, Flow
@@ -46,22 +47,30 @@ class NetworkDenoiser(Denoiser):
         chooses another
     size : pixels a side of a square of the area to which pictures are brought, at most the native one, which is the
         default; a smaller picture takes less time
+    compile : whether the network's blocks are compiled by ``torch.compile`` in the type of its weights. It is for
+        transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
 
     Raises
     ------
     ValueError
-        The network cannot compute in ``precision`` or at ``size``, or the pipeline needs more input than texts.
+        The network cannot compute in ``precision`` or at ``size``, or cannot be compiled, or the pipeline needs more
+        input than texts.
     """
 
     def __init__(
-        self, family: Family, *, fused: bool = True, precision: str = "auto", size: int | None = None
+        self, family: Family, *, fused: bool = True, precision: str = "auto", size: int | None = None,
+        compile: bool = False,
     ) -> None:  # fmt: skip
         check_precision(precision)
         family.check_size(size)
         self.size = size
         self.name = family.name
-        self._model = _Model(family, fused)
+        self._model = _Model(family, fused, compile)
         self._model.refresh()
+        if compile and (self._model.fusable or not blocks_of(family.net)):
+            raise ValueError(
+                f"compile: found True, but the network of {self.name} has no blocks, or a fused one stands in for it"
+            )
         self.precision = family.precision
         if precision != "auto":
             self.precision = self.at(precision).precision
@@ -70,7 +79,8 @@ class NetworkDenoiser(Denoiser):
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the pipeline is made anew in the other process.
         precision = self.precision if self.precision_is_chosen else "auto"
-        options = {"fused": self._model.wanted, "precision": precision, "size": self.size}
+        model = self._model
+        options = {"fused": model.wanted, "precision": precision, "size": self.size, "compile": model.compile}
         return _restored, (self._model.family, self.name, options)
 
     @property
@@ -205,7 +215,8 @@ class NetworkDenoiser(Denoiser):
         network = self.network
         if network is not None:
             return network(x, t, conditions.encoded)
-        return self.family.plain(x, t, conditions.encoded, self.precision)
+        with calling(self._model.compiled()):
+            return self.family.plain(x, t, conditions.encoded, self.precision)
 
 
 def _restored(family: Family, name: str, options: dict[str, Any]) -> NetworkDenoiser:
@@ -221,6 +232,7 @@ class _Model:
     ----------
     family : the wrapped pipeline
     wanted : whether the fused network is asked for
+    compile : whether compiled blocks are asked for
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
@@ -229,13 +241,14 @@ class _Model:
 
     levels: Discrete | Flow
 
-    def __init__(self, family: Family, wanted: bool) -> None:
-        self.family, self.wanted = family, wanted
+    def __init__(self, family: Family, wanted: bool, compile: bool) -> None:
+        self.family, self.wanted, self.compile = family, wanted, compile
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
         self.fusable = False
         self._networks: dict[str, FusedNetwork | None] = {}
+        self._compiled: dict[nn.Module, Any] | None = None
 
     @exact_float32()
     def refresh(self) -> None:
@@ -253,7 +266,7 @@ class _Model:
         if seen == self._seen:
             return
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
-        self._networks, self.fusable = {}, fusable
+        self._networks, self.fusable, self._compiled = {}, fusable, None
         if self.fusable and own is not None:
             network = self.network(family.precision)
             assert network is not None
@@ -263,6 +276,12 @@ class _Model:
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
         if self.wanted and not self.fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
+
+    def compiled(self) -> dict[nn.Module, Any]:
+        """{block of the pipeline's own network: its compiled call}; none unless asked for."""
+        if self._compiled is None:
+            self._compiled = compiled(self.family.net) if self.compile else {}
+        return self._compiled
 
     def network(self, precision: str) -> FusedNetwork | None:
         """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""

@@ -10,8 +10,8 @@ from dpid.denoisers import from_pipeline
 from dpid.denoisers.blocks import blocks_of, in_float32
 
 
-def evaluated(pipe, precision):
-    denoiser = from_pipeline(pipe, precision=precision)
+def evaluated(pipe, precision, **options):
+    denoiser = from_pipeline(pipe, precision=precision, **options)
     x = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
     return denoiser.eps_hat(x, denoiser.logsnr_grid[400:401], denoiser.encode_conditions(["", "a cow"]))
 
@@ -75,3 +75,50 @@ def test_as_it_was_after_an_error():
         evaluated(pipe, "float32")
     assert state(net) == before
     hook.remove()
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """What was compiled; without the compiler of C++, which takes minutes: what is traced is the same."""
+    made, compile_ = [], torch.compile
+
+    def compile_eagerly(call):
+        made.append(call.__self__)
+        return compile_(call, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    yield made
+    torch._dynamo.reset()
+
+
+def test_compiled_blocks_compute_the_same(eager):
+    pipe = build("sd3")
+    net = pipe.transformer
+    expected, before = evaluated(pipe, "float32"), state(net)
+    denoiser = from_pipeline(pipe, precision="float32", compile=True)
+    calls = []
+    hook = net.register_forward_hook(lambda *_: calls.append([b._compiled_call_impl is None for b in blocks_of(net)]))
+    x = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+    conditions = denoiser.encode_conditions(["", "a cow"])
+    for _ in range(2):
+        found = denoiser.eps_hat(x, denoiser.logsnr_grid[400:401], conditions)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # float32 in another order, at most
+    hook.remove()
+    assert calls == [[False] * 3] * 2
+    assert eager == blocks_of(net)  # once
+    assert state(net) == before
+
+
+def test_the_comparison_in_float32_is_not_compiled(eager):
+    pipe = build("sd3")
+    pipe.transformer.to(torch.bfloat16)
+    before = state(pipe.transformer)
+    expected = evaluated(pipe, "float32")
+    assert torch.equal(evaluated(pipe, "float32", compile=True), expected)
+    assert state(pipe.transformer) == before
+
+
+def test_what_cannot_be_compiled(tiny):
+    with pytest.raises(ValueError, match=r"^compile: found True, but the network of .* a fused one stands in for it"):
+        from_pipeline(tiny(), compile=True)
+    assert from_pipeline(tiny(), compile=True, fused=False)
