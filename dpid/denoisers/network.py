@@ -83,6 +83,11 @@ class NetworkDenoiser(Denoiser):
         options = {"fused": model.wanted, "precision": precision, "size": self.size, "compile": model.compile}
         return _restored, (self._model.family, self.name, options)
 
+    def __copy__(self) -> NetworkDenoiser:
+        other = object.__new__(type(self))  # which __reduce__ would make anew
+        vars(other).update(vars(self))
+        return other
+
     @property
     def family(self) -> Family:
         """The wrapped pipeline."""
