@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dpid.denoisers import check
 from dpid.denoisers.blocks import blocks_of, calling, compiled
+from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Discrete, Flow
@@ -100,8 +101,11 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """The lock that a thread holds while it uses the model: tokenizers and CUDA graphs are not thread-safe."""
-        return self.family.lock
+        """The context in which a thread uses the model, for one explanation.
+
+        Others wait meanwhile, since tokenizers and CUDA graphs are not thread-safe, and texts are encoded once.
+        """
+        return self._model.used()
 
     @property
     def levels(self) -> Discrete | Flow:
@@ -189,7 +193,7 @@ class NetworkDenoiser(Denoiser):
         check_kind(conditions)
         self.refresh()
         self.family.check_texts(conditions)
-        return self.conditions_of(tuple(conditions), self.family.encode_texts(conditions))
+        return self.conditions_of(tuple(conditions), self._model.texts.encode(conditions, self._model.state))
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
@@ -239,6 +243,7 @@ class _Model:
     wanted : whether the fused network is asked for
     compile : whether compiled blocks are asked for
     state : a token that is replaced whenever the pipeline has changed
+    texts : encodes its texts
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
     fusable : whether the fused network stands in
@@ -248,6 +253,7 @@ class _Model:
 
     def __init__(self, family: Family, wanted: bool, compile: bool) -> None:
         self.family, self.wanted, self.compile = family, wanted, compile
+        self.texts = Texts(family)
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
@@ -281,6 +287,12 @@ class _Model:
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
         if self.wanted and not self.fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """The context of :attr:`NetworkDenoiser.lock`."""
+        with self.family.lock, self.texts.kept():
+            yield
 
     def compiled(self) -> dict[nn.Module, Any]:
         """{block of the pipeline's own network: its compiled call}; none unless asked for."""

@@ -135,6 +135,10 @@ class Family(Pictures, ABC):
             if tokenizer is not None and encoder is not None
         }
 
+    def text_encoders(self) -> list[nn.Module]:
+        """The text encoders that the pipeline has."""
+        return [encoder for _, encoder in self._parts_of_text().values()]
+
     # -- to be implemented by a family
 
     @abstractmethod
