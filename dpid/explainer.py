@@ -320,13 +320,12 @@ def _check_latents(latents: Any, denoiser: Denoiser) -> None:
         return
     if len(latents) != expected[0]:
         raise ValueError(f"latents: found {len(latents)} channels, the model has {expected[0]}")
-    if any(side % denoiser.multiple for side in latents.shape[1:]):
-        raise ValueError(
-            f"latents: found {tuple(latents.shape)}, the model takes heights and widths that are multiples of "
-            f"{denoiser.multiple}"
-        )
     if not denoiser.any_size and latents.shape != expected:
         raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(expected)}")
+    if any(side % denoiser.patch for side in latents.shape[1:]):
+        raise ValueError(
+            f"latents: found {latents.shape[1]}×{latents.shape[2]} pixels, expected multiples of {denoiser.patch}"
+        )
 
 
 def _question(

@@ -53,6 +53,25 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
+def hooks_kept(*modules: nn.Module) -> Iterator[None]:
+    """A context after which ``modules`` have no other forward hooks than before.
+
+    The first call of a text encoder that asks for all hidden states installs hooks on its layers, which stay, and which
+    cannot be pickled; a flag says that they are there.
+    """
+    parts = [m for module in modules for m in module.modules()]
+    before = [(m, set(m._forward_hooks), set(vars(m))) for m in parts]
+    try:
+        yield
+    finally:
+        for m, hooks, attributes in before:
+            for hook in set(m._forward_hooks) - hooks:
+                del m._forward_hooks[hook]
+            if "_output_capturing_hooks_installed" not in attributes:
+                vars(m).pop("_output_capturing_hooks_installed", None)
+
+
+@contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """A context with ``modules`` in evaluation mode and inference mode on; training flags are restored at its end."""
     flags = [(m, m.training) for module in modules for m in module.modules() if m.training]

@@ -138,9 +138,9 @@ class NetworkDenoiser(Denoiser):
         return self.family.latent_shape
 
     @property
-    def multiple(self) -> int:
-        """What heights and widths of latents are multiples of."""
-        return self.family.multiple
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of."""
+        return self.family.patch
 
     @property
     def precisions(self) -> tuple[str, ...]:

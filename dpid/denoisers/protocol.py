@@ -63,14 +63,14 @@ class Denoiser(ABC):
         return None
 
     @property
-    def multiple(self) -> int:
-        """What heights and widths of latents are multiples of."""
-        return 1
-
-    @property
     def any_size(self) -> bool:
         """Whether latents may have another height and width than :attr:`latent_shape`."""
         return True
+
+    @property
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of: the side of a token."""
+        return 1
 
     @property
     @abstractmethod

@@ -64,8 +64,9 @@ def qwen_tokenizer(**options):
     return tokenizer
 
 
-def glm_tokenizer():
-    tokenizer = qwen_tokenizer(padding_side="left")
+def beginning_tokenizer(**options):
+    """One that puts a token in front of every text."""
+    tokenizer = qwen_tokenizer(**options)
     tokenizer._tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="<|im_start|> $A", pair="<|im_start|> $A $B", special_tokens=[("<|im_start|>", 257)]
     )

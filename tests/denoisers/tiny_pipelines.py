@@ -13,6 +13,7 @@ import transformers
 from tiny_parts import (
     FLUX_VAE,
     Processor,
+    beginning_tokenizer,
     bert,
     bert_tokenizer,
     chatglm,
@@ -26,7 +27,6 @@ from tiny_parts import (
     gemma,
     gemma_tokenizer,
     glm,
-    glm_tokenizer,
     llama,
     mistral,
     qwen,
@@ -261,7 +261,8 @@ def hidream():
         transformer=drawn(transformer, 0), scheduler=flow(shift=3.0), vae=vae(16, **FLUX_VAE),
         text_encoder=clip(projection=True, positions=248), tokenizer=clip_tokenizer(248),
         text_encoder_2=clip(projection=True, positions=248), tokenizer_2=clip_tokenizer(248),
-        text_encoder_3=t5(), tokenizer_3=t5_tokenizer(128), text_encoder_4=llama(), tokenizer_4=qwen_tokenizer(),
+        text_encoder_3=t5(), tokenizer_3=t5_tokenizer(128), text_encoder_4=llama(),
+        tokenizer_4=beginning_tokenizer(),
     )  # fmt: skip
     pipe.default_sample_size = 8  # it brings every picture to that area
     return pipe
@@ -277,7 +278,7 @@ def cogview4():
     scheduler = flow(use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear")
     return diffusers.CogView4Pipeline(
         transformer=drawn(transformer, 0), scheduler=scheduler, vae=vae(16, scaling_factor=1.0), text_encoder=glm(),
-        tokenizer=glm_tokenizer(),
+        tokenizer=beginning_tokenizer(padding_side="left"),
     )  # fmt: skip
 
 

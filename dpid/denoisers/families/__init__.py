@@ -7,9 +7,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from dpid.denoisers.families.discrete import DiscreteFamily
 from dpid.denoisers.families.family import FAMILIES, Family
+from dpid.denoisers.families.flow import FlowFamily
+from dpid.denoisers.families.patches import PatchFamily
 
-__all__ = ["FAMILIES", "Family", "family_of", "unknown"]
+__all__ = ["FAMILIES", "DiscreteFamily", "Family", "FlowFamily", "PatchFamily", "family_of", "unknown"]
 
 _HOW = "docs/extending.md says how to add a pipeline"
 

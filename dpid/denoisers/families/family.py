@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dpid.denoisers.blocks import in_float32
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import PRECISIONS, evaluating
+from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept
 from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, unmasked, with_null
 
 if TYPE_CHECKING:
@@ -207,7 +207,8 @@ class Family(Pictures, ABC):
             "do_classifier_free_guidance": True, **self.asks(), **more,
         }  # fmt: skip
         pairs = self._parts_of_text().values()
-        with evaluating(*(encoder for _, encoder in pairs)), padding_kept(tokenizer for tokenizer, _ in pairs):
+        encoders = [encoder for _, encoder in pairs]
+        with evaluating(*encoders), hooks_kept(*encoders), padding_kept(tokenizer for tokenizer, _ in pairs):
             found: tuple[Any, ...] = self.pipe.encode_prompt(**{name: given[name] for name in given if name in takes})
         return found
 

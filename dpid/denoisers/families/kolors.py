@@ -25,6 +25,11 @@ class Kolors(DiscreteFamily):
         """The UNet's downsampling factor."""
         return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
 
+    @property
+    def patch(self) -> int:
+        """1: the UNet makes up for what it cannot halve."""
+        return 1
+
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The UNet's keyword arguments, with the pooled text and the size conditioning."""
         sizes = sizes_of(x, self.factor).expand(len(x), -1)

@@ -56,12 +56,12 @@ class Pictures(ABC):
 
     @property
     def step(self) -> int:
-        """The number that heights and widths of latents must be multiples of: the side of a token."""
+        """The number of which heights and widths of latents of resized pictures are multiples: the side of a token."""
         return int(self.net_config.get("patch_size", 1))
 
     @property
-    def multiple(self) -> int:
-        """The number that heights and widths of latents have to be multiples of for the network to take them."""
+    def patch(self) -> int:
+        """The number that heights and widths of latents have to be multiples of."""
         return self.step
 
     def check_size(self, size: int | None) -> None:

@@ -43,12 +43,12 @@ class StableDiffusion(DiscreteFamily):
 
     @property
     def step(self) -> int:
-        """The UNet's downsampling factor, which heights and widths of latents must be multiples of."""
+        """The UNet's downsampling factor."""
         return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
 
     @property
-    def multiple(self) -> int:
-        """1: on the way up the UNet brings its maps to the sizes that they had on the way down."""
+    def patch(self) -> int:
+        """1: the UNet makes up for what it cannot halve."""
         return 1
 
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
