@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dpid.denoisers.modes import check_precision, undisturbed
@@ -18,13 +19,14 @@ from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
 from dpid.estimation.precision import ladder, worth_trying
-from dpid.images import ImageLike, encode
+from dpid.images import ImageLike, encode, open_image
 from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations, make_job
 
+_OF_PIPELINES = ("fused", "size", "compile", "control", "control_scale")  # options of this class, not of loading
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
@@ -43,7 +45,8 @@ class Explainer:
     precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one
         whose rounding bias is below half the standard error of every i(x; y_S), docs/theory.md, eq. (57); the
         metadata of a result has the type and its bias. A denoiser made with a type keeps it under "auto"
-    options : of a pipeline: ``size``, ``compile`` and others of :class:`dpid.denoisers.NetworkDenoiser`
+    options : of a pipeline: ``size``, ``compile``, ``control`` (a picture of any kind that :meth:`explain` takes) and
+        others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -67,6 +70,8 @@ class Explainer:
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
 
+                if options.get("control") is not None:
+                    options["control"] = _control(options["control"])
                 model = from_pipeline(model, precision=precision, **options)
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
@@ -76,7 +81,7 @@ class Explainer:
     @classmethod
     def from_pretrained(
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
-        precision: str = "auto", size: int | None = None, compile: bool = False, **options: Any,
+        precision: str = "auto", **options: Any,
     ) -> Explainer:  # fmt: skip
         """An explainer with the model "emoji" (embedded), a folder, a ``.safetensors`` file, or a hub id.
 
@@ -87,14 +92,14 @@ class Explainer:
 
         check_precision(precision)
         folder = folder_of(model)
+        own = {name: options.pop(name) for name in _OF_PIPELINES if name in options}
         if str(model) in EMBEDDED and dtype is None and not options:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
-                explainer = cls(EmbeddedDenoiser(folder, device, size=size, compile=compile), precision=precision)
+                explainer = cls(EmbeddedDenoiser(folder, device, **own), precision=precision)
         else:
-            pipe = load_pipeline(model, device, dtype, **options)
-            explainer = cls(pipe, precision=precision, size=size, compile=compile)
+            explainer = cls(load_pipeline(model, device, dtype, **options), precision=precision, **own)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)
@@ -307,6 +312,13 @@ def _working(denoiser: Denoiser) -> Iterator[None]:
         held.enter_context(denoiser.lock)
         held.enter_context(undisturbed())
         yield
+
+
+def _control(picture: ImageLike) -> Image.Image:
+    try:
+        return open_image(picture)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("image", "control", 1)) from error
 
 
 def _check_latents(latents: Any, denoiser: Denoiser) -> None:

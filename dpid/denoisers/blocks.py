@@ -18,18 +18,18 @@ def blocks_of(net: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def in_float32(net: nn.Module) -> Iterator[None]:
-    """A context in which ``net`` computes in float32 with weights of half as many bits, which float32 holds exactly.
+def in_float32(*nets: nn.Module) -> Iterator[None]:
+    """A context in which ``nets`` compute in float32 with weights of half as many bits, which float32 holds exactly.
 
-    Its blocks are converted one by one, each while it runs, so that a network of 24 GB needs a few hundred MB more. The
-    user's tensors themselves are put back. Not thread-safe.
+    Their blocks are converted one by one, each while it runs, so that a network of 24 GB needs a few hundred MB more.
+    The user's tensors themselves are put back. Not thread-safe.
     """
-    blocks = blocks_of(net)
+    modules, blocks = ([part for net in nets for part in parts(net)] for parts in (nn.Module.modules, blocks_of))
     inside = {module for block in blocks for module in block.modules()}
     with ExitStack() as stack:
         # A compiled block would not notice that something is to be done before it runs.
-        stack.enter_context(calling({m: None for m in net.modules() if m._compiled_call_impl is not None}))
-        stack.enter_context(_converted([module for module in net.modules() if module not in inside]))
+        stack.enter_context(calling({m: None for m in modules if m._compiled_call_impl is not None}))
+        stack.enter_context(_converted([module for module in modules if module not in inside]))
         for block in blocks:
             stack.enter_context(_converted_while_running(block))
         yield

@@ -50,6 +50,8 @@ class NetworkDenoiser(Denoiser):
         default; a smaller picture takes less time
     compile : whether the network's blocks are compiled by ``torch.compile`` in the type of its weights. It is for
         transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
+    control, control_scale : PIL picture of the pipeline's ControlNet, which takes it with every condition, and the
+        weight of what it adds
 
     Raises
     ------
@@ -60,11 +62,12 @@ class NetworkDenoiser(Denoiser):
 
     def __init__(
         self, family: Family, *, fused: bool = True, precision: str = "auto", size: int | None = None,
-        compile: bool = False,
+        compile: bool = False, control: Any = None, control_scale: float = 1.0,
     ) -> None:  # fmt: skip
         check_precision(precision)
         family.check_size(size)
-        self.size = size
+        family.set_control(control, control_scale)
+        self.size, self._control = size, (control, control_scale)
         self.name = family.name
         self._model = _Model(family, fused, compile)
         self._model.refresh()
@@ -82,6 +85,7 @@ class NetworkDenoiser(Denoiser):
         precision = self.precision if self.precision_is_chosen else "auto"
         model = self._model
         options = {"fused": model.wanted, "precision": precision, "size": self.size, "compile": model.compile}
+        options |= dict(zip(("control", "control_scale"), self._control, strict=True))
         return _restored, (self._model.family, self.name, options)
 
     def __copy__(self) -> NetworkDenoiser:

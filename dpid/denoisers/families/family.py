@@ -7,7 +7,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -212,6 +212,15 @@ class Family(Pictures, ABC):
             found: tuple[Any, ...] = self.pipe.encode_prompt(**{name: given[name] for name in given if name in takes})
         return found
 
+    def set_control(self, control: Any, scale: float) -> None:
+        """Take the PIL picture of a ControlNet and its weight; ``ValueError`` for a picture that nothing takes."""
+        if control is not None:
+            raise ValueError(f"control: found a picture, but {type(self.pipe).__name__} has no ControlNet")
+
+    def computing(self) -> list[nn.Module]:
+        """The modules that a prediction is made by."""
+        return [self.net]
+
     def time(self, t: Tensor) -> Tensor:
         """The network's own time [M] at ``t`` [M], a timestep or, of a flow, σ."""
         return t
@@ -262,10 +271,11 @@ class Family(Pictures, ABC):
         own, wanted = PRECISIONS[self.precision], PRECISIONS[precision]
         work = torch.float32 if wanted == torch.float32 else own
         rows: dict[int, Tensor] = {}
+        modules = self.computing()
         with (
-            evaluating(self.net),
+            evaluating(*modules),
             torch.autocast(self.device.type, wanted, enabled=wanted not in (torch.float32, own)),
-            in_float32(self.net) if work != own else nullcontext(),
+            in_float32(*modules if work != own else ()),
         ):
             for picked, group in by_length(encoded, next(iter(self.text), "")):
                 rows.update(zip(picked, self._batch(x, t, group, work), strict=True))

@@ -14,7 +14,7 @@ from dpid.denoisers.fused import sizes_of
 class Kolors(DiscreteFamily):
     """A Kolors pipeline. The UNet attends padding, so every text keeps 256 tokens."""
 
-    pipelines = ("KolorsPipeline",)
+    pipelines = ("KolorsPipeline", "KolorsImg2ImgPipeline")
     networks = ("UNet2DConditionModel",)
     network = "unet"
     limits = {"tokenizer": 256}

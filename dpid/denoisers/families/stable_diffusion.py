@@ -24,8 +24,10 @@ _MORE_INPUT = {
 class StableDiffusion(DiscreteFamily):
     """A Stable Diffusion 1.x or 2.x pipeline."""
 
-    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-    networks = ("UNet2DConditionModel",)
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+    )  # fmt: skip
+    networks: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     network = "unet"
     dtype = torch.float32  # of which the fused UNet makes copies in other types
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
