@@ -272,6 +272,7 @@ class _Model:
         if family.only_fused and self._seen is not None:
             return
         family.check()
+        family.check_weights()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
         # Without a fused network nothing is derived from the weights, so nothing can be out of date.
         fusable = self.wanted and reason is None

@@ -51,7 +51,7 @@ class Flux2Klein(PatchFamily):
     def normalise(self, mode: Tensor) -> Tensor:
         """The network's latents [B,C,h,w]: patches of the VAE's latents ``mode``, standardised by their statistics."""
         statistics, (b, c, h, w) = self.pipe.vae.bn, mode.shape
-        mean, variance = (v.float().view(1, c, 2, 2, 1, 1) for v in (statistics.running_mean, statistics.running_var))
+        mean, variance = (v.to(mode).view(1, c, 2, 2, 1, 1) for v in (statistics.running_mean, statistics.running_var))
         patches = mode.view(b, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4)
         standard: Tensor = (patches - mean) / (variance + float(self.vae_config["batch_norm_eps"])).sqrt()
         return standard.permute(0, 1, 4, 2, 5, 3).reshape(b, c, h, w)

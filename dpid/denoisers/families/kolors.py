@@ -7,28 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from dpid.denoisers.families.discrete import DiscreteFamily
+from dpid.denoisers.families.unet import UNetFamily
 from dpid.denoisers.fused import sizes_of
 
 
-class Kolors(DiscreteFamily):
+class Kolors(UNetFamily):
     """A Kolors pipeline. The UNet attends padding, so every text keeps 256 tokens."""
 
     pipelines = ("KolorsPipeline", "KolorsImg2ImgPipeline")
-    networks = ("UNet2DConditionModel",)
-    network = "unet"
     limits = {"tokenizer": 256}
     text = {"encoder_hidden_states": (0, 1), "text_embeds": (2, 3)}
-
-    @property
-    def step(self) -> int:
-        """The UNet's downsampling factor."""
-        return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
-
-    @property
-    def patch(self) -> int:
-        """1: the UNet makes up for what it cannot halve."""
-        return 1
 
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The UNet's keyword arguments, with the pooled text and the size conditioning."""

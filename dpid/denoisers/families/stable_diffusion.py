@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dpid.denoisers.families.discrete import DiscreteFamily
+from dpid.denoisers.families.unet import UNetFamily
 from dpid.denoisers.fused import FusedNetwork, not_plain
 from dpid.denoisers.modes import evaluating
 
@@ -21,14 +21,12 @@ _MORE_INPUT = {
 }
 
 
-class StableDiffusion(DiscreteFamily):
+class StableDiffusion(UNetFamily):
     """A Stable Diffusion 1.x or 2.x pipeline."""
 
     pipelines: ClassVar[tuple[str, ...]] = (
         "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
     )  # fmt: skip
-    networks: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
-    network = "unet"
     dtype = torch.float32  # of which the fused UNet makes copies in other types
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
 
@@ -42,24 +40,6 @@ class StableDiffusion(DiscreteFamily):
                 raise ValueError(f"pipe: the UNet of {kind} needs {needs} ({name} = {found!r})")
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) != self.added:
             raise ValueError(f"pipe: the UNet of {kind} is not that of Stable Diffusion 1.x, 2.x or XL")
-
-    @property
-    def step(self) -> int:
-        """The UNet's downsampling factor."""
-        return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
-
-    @property
-    def patch(self) -> int:
-        """1: the UNet makes up for what it cannot halve."""
-        return 1
-
-    def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
-        """An upper estimate of the memory of the activations of one evaluation on [C, height, width], in bytes.
-
-        The finest level needs most. In feature maps of the first block's width it holds about 8 for skip connections
-        and their concatenation, and 16 for the widest feed-forward layer with its input.
-        """
-        return 24 * int(self.net_config["block_out_channels"][0]) * height * width * itemsize
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """{"encoder_hidden_states": [K,L,E]} of K texts."""
