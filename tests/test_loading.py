@@ -91,8 +91,8 @@ def remove(folder, name):
     [
         ({"_class_name": "MyPipeline", "unet": None}, "is a MyPipeline; supported are .*, StableDiffusionPipeline, "),
         ({"_class_name": ["my_code", "MyPipeline"], "unet": None}, "is a MyPipeline; supported .*docs/extending.md"),
-        ({"_class_name": "StableDiffusionInpaintPipeline"},
-         r"is a StableDiffusionInpaintPipeline, which is .*; its UNet2DConditionModel is, .*StableDiffusion "),
+        ({"_class_name": "StableDiffusionUpscalePipeline"},
+         r"is a StableDiffusionUpscalePipeline, which is .*; its UNet2DConditionModel is, .*StableDiffusion "),
         ({"_class_name": None}, "is a None, which is not supported"),
         ({"_class_name": []}, r"is a \[\], which is not supported"),
         ({"unet": ["my_code", "MyUNet"]}, "could not be loaded: "),

@@ -155,3 +155,94 @@ def test_refusals_of_control(tiny):
     pipe.controlnet = diffusers.models.controlnets.MultiControlNetModel([pipe.controlnet])
     with pytest.raises(ValueError, match=r"^pipe: its controlnet is a MultiControlNetModel, supported is one Control"):
         dpid.Explainer(pipe, control=PICTURE)
+
+
+SAME = {
+    "sd3": ("StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
+    "flux": ("FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+    "qwen_image": ("QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"),
+    "z_image": ("ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
+    "flux2_klein": ("Flux2KleinInpaintPipeline",),
+    "kolors": ("KolorsImg2ImgPipeline",),
+    "sd1": ("StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+    "xl": ("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_pipelines_that_start_from_a_picture(tiny, name):
+    """The network and the texts are those of the pipeline that starts from noise, so that numbers are the same."""
+    pipe = tiny(family=name) if name in ("sd1", "xl") else build(name)
+    denoiser = from_pipeline(pipe)
+    z = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+    grid = denoiser.logsnr_grid
+    expected = denoiser.eps_hat(z, grid[300:301], denoiser.encode_conditions(["", "cow"]))
+    for kind in SAME[name]:
+        if not hasattr(diffusers, kind):
+            continue
+        made = getattr(diffusers, kind)
+        takes = {*made._get_signature_keys(made)[0]} | ({"requires_safety_checker"} if name == "sd1" else set())
+        parts = {**pipe.components, "requires_safety_checker": False}
+        other = from_pipeline(made(**{part: parts[part] for part in takes if part in parts}))
+        assert torch.equal(other.eps_hat(z, grid[300:301], other.encode_conditions(["", "cow"])), expected)
+
+
+@pytest.mark.parametrize("channels", [9, 5])
+def test_networks_that_take_a_picture_beside_the_latents(tiny, channels):
+    """9 channels of inpainting, 5 of depth."""
+    pipe = tiny()
+    pipe.unet.register_to_config(in_channels=channels)
+    with pytest.raises(ValueError, match=rf"^pipe: the unet of StableDiffusionPipeline takes {channels} channels, its"):
+        dpid.Explainer(pipe)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder_2"])
+def test_parts_without_weights(part):
+    pipe = build("sd3")
+    getattr(pipe, part).to("meta")
+    with pytest.raises(ValueError, match=f"^pipe: its {part} is on the meta device, without weights"):
+        dpid.Explainer(pipe)
+
+
+def test_a_tiny_autoencoder_of_a_flow():
+    pipe = build("sd3")
+    pipe.vae = drawn(
+        diffusers.AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4, num_encoder_blocks=(1,) * 4,
+            num_decoder_blocks=(1,) * 4, latent_channels=16, scaling_factor=1.5, shift_factor=0.1,
+        ),
+        7,
+    )  # fmt: skip
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = from_pipeline(pipe).encode_image(image)
+    seen = []
+    pipe.vae.decode = lambda z, **_: seen.append(z) or (torch.zeros(1, 3, 64, 64),)
+    pipe(
+        prompt="a cow", num_inference_steps=1, output_type="pt", height=64, width=64,
+        callback_on_step_end=lambda *_: {"latents": found}, callback_on_step_end_tensor_inputs=["latents"],
+    )  # fmt: skip
+    with torch.no_grad():
+        theirs = pipe.vae.encode(image).latents
+    torch.testing.assert_close(seen[0], theirs, rtol=1e-5, atol=1e-5)  # float32, scaled and back
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+def test_schedules_that_end_in_noise_alone(tiny, prediction):
+    """Rescaled to no signal at the last timestep, which has no finite log-SNR; the others are the pipeline's."""
+    schedule = diffusers.DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1,
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type=prediction,
+    )  # fmt: skip
+    pipe = tiny(scheduler=schedule)
+    denoiser = from_pipeline(pipe)
+    assert len(denoiser.logsnr_grid) == 999
+    z, t = torch.randn(1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), 500
+    logsnr = torch.logit(schedule.alphas_cumprod[[t]].double())
+    found = denoiser.eps_hat(z, logsnr, denoiser.encode_conditions(["cow"]))[0, 0]
+    schedule.set_timesteps(1000)
+    with torch.no_grad():
+        hidden = pipe.encode_prompt(["cow"], "cpu", 1, False)[0]
+        out = pipe.unet(z[0], t, hidden).sample
+    clean = schedule.step(out, t, z[0]).pred_original_sample
+    alpha = schedule.alphas_cumprod[t]
+    torch.testing.assert_close(found, (z[0] - alpha.sqrt() * clean) / (1 - alpha).sqrt(), rtol=1e-4, atol=1e-4)
