@@ -246,3 +246,36 @@ def test_schedules_that_end_in_noise_alone(tiny, prediction):
     clean = schedule.step(out, t, z[0]).pred_original_sample
     alpha = schedule.alphas_cumprod[t]
     torch.testing.assert_close(found, (z[0] - alpha.sqrt() * clean) / (1 - alpha).sqrt(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_offloaded_transformers(sequential):
+    """With the CPU as the executing device; texts are encoded, and the weights are away again afterwards."""
+    accelerate = pytest.importorskip("accelerate")
+    pipe, plain = build("sd3"), build("sd3")
+    names = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+    for part in (getattr(pipe, name) for name in names):
+        if sequential:
+            accelerate.cpu_offload(part, execution_device=torch.device("cpu"), offload_buffers=True)
+        else:
+            accelerate.cpu_offload_with_hook(part, execution_device=torch.device("cpu"))
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        dpid.Explainer(p).explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8) for p in (pipe, plain)
+    )
+    assert all(torch.equal(f, expected.replicates[name]) for name, f in found.replicates.items())
+    assert all(hasattr(getattr(pipe, name), "_hf_hook") for name in names)
+    assert (pipe.transformer.pos_embed.proj.weight.device.type == "meta") == sequential
+    assert from_pipeline(pipe).precisions == ("float32",)
+
+
+def test_a_transformer_quantised_by_torchao():
+    quantization = pytest.importorskip("torchao.quantization")
+    pipe = build("sd3")
+    quantization.quantize_(pipe.transformer, quantization.Int8WeightOnlyConfig())
+    assert differs(pipe, "a cow") < EXACT
+    assert from_pipeline(pipe).precisions == ("float32",)
+    with pytest.raises(
+        ValueError, match=r"^precision: found 'bfloat16'; this network computes in float32 alone, since "
+    ):
+        dpid.Explainer(pipe, precision="bfloat16")
