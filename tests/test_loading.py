@@ -151,6 +151,8 @@ def test_a_single_file(tmp_path, folder, weights):
     pipe = load_pipeline(path, "cpu", config=folder)
     assert_same(pipe, weights)
     assert load_pipeline(path, "cpu", config=folder, dtype=torch.float16).unet.dtype == torch.float16
+    with pytest.raises(ValueError, match=r"^variant: found 'fp16', .*\.safetensors is a single file, which has none$"):
+        load_pipeline(path, "cpu", config=folder, variant="fp16")
     explainer = dpid.Explainer.from_pretrained(path, device="cpu", config=folder)
     assert explainer.denoiser.fused
     with pytest.raises(ValueError, match=r"^model: the configuration stable-diffusion-v1-5/stable-diffusion-v1-5 of .*"
@@ -232,6 +234,10 @@ def test_options_of_loading(folder, weights):
     assert pipe.unet.dtype == pipe.vae.dtype == pipe.text_encoder.dtype == torch.bfloat16
     shutil.rmtree(folder / "vae")
     assert load_pipeline(folder, "cpu", vae=pipe.vae).vae is pipe.vae
+    with pytest.raises(ValueError, match=r"^revision: found 'v2', .*model is a folder, which has none$"):
+        load_pipeline(folder, "cpu", revision="v2")
+    with pytest.raises(ValueError, match=r"^config: found 'x', .*model is a folder, which has none$"):
+        load_pipeline(folder, "cpu", config="x")
     for name in ("varient", "text_encoder_3"):
         with pytest.raises(TypeError, match=f"^{name}: is no option of loading, and .*model has no such part"):
             dpid.Explainer.from_pretrained(folder, device="cpu", **{name: "fp16", "vae": None})

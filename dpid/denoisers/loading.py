@@ -158,14 +158,11 @@ def load_pipeline(
     hub = {name: options.pop(name) for name in _HUB if name in options}
     source = folder_of(model)
     local = source.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") != 1
+    given = {"variant": variant, "subfolder": subfolder, "config": config, "revision": hub.get("revision")}
+    _check_source(model, source, local, given)
     if "device_map" in options and device is not None:
         raise ValueError(f"device: found {device!r} beside device_map = {options['device_map']!r}; give one of them")
     chosen = usable_device(device)
-    if local and not source.is_file() and not (source / subfolder).is_dir():
-        named = ", ".join(EMBEDDED)
-        raise ValueError(
-            f"model: {Path(model) / subfolder} is not a folder; give a folder, a hub id, or one of {named}"
-        )
     with quiet():
         if source.is_file():
             pipe = _from_file(source, config, dtype, hub, options)
@@ -174,6 +171,24 @@ def load_pipeline(
             folder = source / subfolder if local else _downloaded(str(model), subfolder, variant, hub, parts)
             pipe = _from_folder(str(model), folder, variant, dtype, options)
         return pipe if "device_map" in options else _moved(pipe, chosen, str(model))
+
+
+def _check_source(model: str | Path, source: Path, local: bool, given: dict[str, Any]) -> None:
+    """``ValueError`` if there is nothing at ``source``, or something is ``given`` that its kind has not."""
+    kind = "single file" if source.is_file() else "folder" if local else "hub id"
+    none = {
+        "single file": ("variant", "subfolder", "revision"),
+        "folder": ("config", "revision"),
+        "hub id": ("config",),
+    }
+    for name in none[kind]:
+        if given[name]:
+            raise ValueError(f"{name}: found {given[name]!r}, {model} is a {kind}, which has none")
+    if kind == "folder" and not (source / given["subfolder"]).is_dir():
+        named = ", ".join(EMBEDDED)
+        raise ValueError(
+            f"model: {Path(model) / given['subfolder']} is not a folder; give a folder, a hub id, or one of {named}"
+        )
 
 
 def _moved(pipe: Any, device: torch.device, model: str) -> Any:
