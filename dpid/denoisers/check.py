@@ -20,16 +20,16 @@ TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 def small_input(family: Family, levels: Discrete | Flow) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Random latents [2,C,h,w] of the smallest size, times [2] and encoded conditions {argument: [2,…]}.
 
-    The first condition is the empty text, the second random numbers of the same shape.
+    The first condition is the empty text, the second has random numbers in its place.
     """
     generator = torch.Generator().manual_seed(0)
     side, count = 2 * family.step, len(levels.grid)
     x = torch.randn(2, family.latent_shape[0], side, side, generator=generator, dtype=torch.float32)
     t = levels.time(levels.grid[[count // 2, max(0, count - 11)]])
-    encoded = {
-        name: torch.cat((empty, torch.randn(empty.shape, generator=generator, dtype=torch.float32).to(empty)))
-        for name, empty in family.encode_texts([""]).items()
-    }
+    encoded = {}
+    for name, empty in family.encode_texts([""]).items():
+        noise = torch.randn(empty.shape, generator=generator, dtype=torch.float32)
+        encoded[name] = torch.cat((empty, noise.to(empty) if empty.is_floating_point() else empty))
     return x.to(family.device), t.to(family.device), encoded
 
 

@@ -274,15 +274,13 @@ class _Model:
         family.check()
         family.check_weights()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
-        # Without a fused network nothing is derived from the weights, so nothing can be out of date.
-        fusable = self.wanted and reason is None
-        own = check.own_output(family, levels) if fusable and not family.only_fused else None
+        own = None if family.only_fused or not self.wanted else check.own_output(family, levels)
         bits = b"" if own is None else own.float().cpu().numpy().tobytes()
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
         if seen == self._seen:
             return
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
-        self._networks, self.fusable, self._compiled = {}, fusable, None
+        self._networks, self.fusable, self._compiled = {}, self.wanted and reason is None, None
         if self.fusable and own is not None:
             network = self.network(family.precision)
             assert network is not None

@@ -136,8 +136,8 @@ def t5_multilingual():
 
 def gemma():
     config = transformers.Gemma2Config(
-        vocab_size=500, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, max_position_embeddings=4096,
+        vocab_size=500, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=4096,  # Sana's instruction has 1,500 characters
     )  # fmt: skip
     return drawn(transformers.Gemma2Model(config), 4)
 

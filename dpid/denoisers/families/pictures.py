@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -64,6 +65,11 @@ class Pictures(ABC):
         """The number that heights and widths of latents have to be multiples of."""
         return self.step
 
+    @property
+    def longest(self) -> float:
+        """The largest height and width of latents that the network takes."""
+        return math.inf
+
     def check_size(self, size: int | None) -> None:
         """``ValueError`` unless the network takes pictures of the area of a square of ``size`` pixels a side."""
         step, (_, h, w) = self.factor * self.step, self.latent_shape
@@ -78,11 +84,12 @@ class Pictures(ABC):
     def size_for(self, width: int, height: int, size: int | None = None) -> tuple[int, int]:
         """Pixels (width, height) of about the native area, or ``size``², at the aspect ratio of the picture.
 
-        They are multiples of :attr:`factor` times :attr:`step`.
+        They are multiples of :attr:`factor` times :attr:`step`, and no longer than :attr:`longest`.
         """
         step = self.factor * self.step
         _, h, w = self.latent_shape
-        scale = (size or (h * w) ** 0.5 * self.factor) / (width * height) ** 0.5
+        side, longest = size or (h * w) ** 0.5 * self.factor, self.longest * self.factor
+        scale = min(side / (width * height) ** 0.5, longest / max(width, height))
         return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
 
     def encode_image(self, image: Tensor) -> Tensor:

@@ -24,6 +24,11 @@ class StableDiffusion3(FlowFamily):
     limits = {"tokenizer_3": 256}
     text = {"encoder_hidden_states": (0, 1), "pooled_projections": (2, 3)}
 
+    @property
+    def longest(self) -> float:
+        """The sides that the network has learned positions for."""
+        return float(self.net_config["pos_embed_max_size"] * self.step)
+
     def asks(self) -> dict[str, Any]:
         """The length of T5's texts, which zeros of that length replace in a pipeline without T5."""
         return {"max_sequence_length": self.limit("tokenizer_3") if self.pipe.text_encoder_3 is not None else 256}

@@ -119,6 +119,12 @@ def test_a_picture_is_explained_by_stable_diffusion_3():
     assert both == pytest.approx(result.information[("cow", "giraffe")].value, abs=1e-9)  # float64
 
 
+def test_pictures_are_no_longer_than_the_positions_of_stable_diffusion_3():
+    family = from_pipeline(shared("sd3")).family
+    assert family.size_for(1000, 250) == (128, 32)  # 8×8 latents of 8 pixels, a quarter as high as wide
+    assert family.size_for(10_000, 250) == (256, 16)  # 16 patches of 16 pixels at most, one at least
+
+
 def test_stable_diffusion_3_without_t5_and_with_a_short_one():
     """Without T5 the pipeline puts 256 zeros in its place; a model of short texts takes what its tokenizer does."""
     pipe = build("sd3", with_t5=False)
@@ -207,3 +213,14 @@ def test_a_size_that_the_network_does_not_take(name, size):
 def test_a_size_that_the_pipeline_does_not_make():
     with pytest.raises(ValueError, match=r"^size: found 16, HiDreamImagePipeline makes pictures of \d+² pixels alone"):
         dpid.Explainer(shared("hidream"), size=16)
+
+
+def test_a_network_that_changes_between_results_is_an_error():
+    pipe = build("z_image")
+    explainer = dpid.Explainer(pipe, precision="float32")
+    results = explainer.stream(latents=torch.zeros(16, 4, 4), prompt=TEXTS[2], concepts=("cow", "giraffe"), samples=64)
+    next(results)
+    with torch.no_grad():
+        pipe.transformer.layers[0].attention.to_q.weight.mul_(1.5)
+    with pytest.raises(RuntimeError, match="was changed while it was being explained"):
+        list(results)
