@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from dpid.denoisers import check
 from dpid.denoisers.blocks import blocks_of, calling, compiled
-from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Discrete, Flow
@@ -197,7 +196,7 @@ class NetworkDenoiser(Denoiser):
         check_kind(conditions)
         self.refresh()
         self.family.check_texts(conditions)
-        return self.conditions_of(tuple(conditions), self._model.texts.encode(conditions, self._model.state))
+        return self.conditions_of(tuple(conditions), self.family.texts.encode(conditions))
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
@@ -225,6 +224,7 @@ class NetworkDenoiser(Denoiser):
 
     def predict(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The network's output [K,M,C,h,w] for its own input x [M,C,h,w] at its own times t [M]."""
+        self.family.texts.leave()
         network = self.network
         if network is not None:
             return network(x, t, conditions.encoded)
@@ -247,7 +247,6 @@ class _Model:
     wanted : whether the fused network is asked for
     compile : whether compiled blocks are asked for
     state : a token that is replaced whenever the pipeline has changed
-    texts : encodes its texts
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
     fusable : whether the fused network stands in
@@ -257,7 +256,6 @@ class _Model:
 
     def __init__(self, family: Family, wanted: bool, compile: bool) -> None:
         self.family, self.wanted, self.compile = family, wanted, compile
-        self.texts = Texts(family)
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
@@ -279,6 +277,7 @@ class _Model:
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
         if seen == self._seen:
             return
+        family.texts.back()  # for whatever is derived now
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
         self._networks, self.fusable, self._compiled = {}, self.wanted and reason is None, None
         if self.fusable and own is not None:
@@ -294,7 +293,7 @@ class _Model:
     @contextmanager
     def used(self) -> Iterator[None]:
         """The context of :attr:`NetworkDenoiser.lock`."""
-        with self.family.lock, self.texts.kept():
+        with self.family.lock, self.family.texts.kept():
             yield
 
     def compiled(self) -> dict[nn.Module, Any]:

@@ -32,27 +32,29 @@ def test_texts_are_encoded_once_in_an_explanation(pipe):
     pipe.transformer.to(torch.bfloat16)
     explainer = dpid.Explainer(pipe)
     fast, fine = explainer.denoiser.at("bfloat16"), explainer.denoiser.at("float32")
-    with fast.lock:
+    pipe.encoded.clear()
+    with fast.lock:  # "" is encoded to see whether the network has changed
         first = fast.encode_conditions(TEXTS).encoded
         assert fine.encode_conditions(TEXTS).encoded is first
         fast.encode_conditions(TEXTS[::-1])
         with fine.lock:
             assert fine.encode_conditions(TEXTS).encoded is first
         assert fast.encode_conditions(TEXTS).encoded is first
-    assert pipe.encoded == [2, 2]
+    assert pipe.encoded == [1, 2, 2]
     pipe.text_encoder.text_model.final_layer_norm.weight.data.mul_(2)
     with fast.lock:  # another explanation
         again = fast.encode_conditions(TEXTS).encoded
     assert not torch.equal(again["pooled_projections"], first["pooled_projections"])
-    assert pipe.encoded == [2, 2, 2]
+    assert pipe.encoded == [1, 2, 2, 1, 2]
 
 
 def test_an_explanation_in_two_types_encodes_once(pipe):
     pipe.transformer.to(torch.bfloat16)
     explainer = dpid.Explainer(pipe, precision="bfloat16")
     explainer._finer = ("float32",)  # as "auto" has it where the device computes bfloat16
+    pipe.encoded.clear()
     explainer.explain(**ASK, samples=64)
-    assert pipe.encoded == [4]
+    assert pipe.encoded == [1, 4]
 
 
 @pytest.mark.parametrize("free", [0, 10**12])
@@ -67,15 +69,21 @@ def test_encoders_leave_a_full_gpu_and_come_back(pipe, free, monkeypatch):
     monkeypatch.setattr(encoding, "is_gpu", lambda device: True)
     monkeypatch.setattr(encoding, "free_memory", lambda device: free)
     away = [("text_encoder", "cpu"), ("text_encoder_3", "cpu")] if free == 0 else []
+    z, logsnr = torch.zeros(1, 1, 16, 8, 8), denoiser.logsnr_grid[:1]
     with denoiser.lock:
-        denoiser.encode_conditions(TEXTS)
-        assert moved == away
+        conditions = denoiser.encode_conditions(TEXTS)
+        assert not moved
+        for _ in range(2):
+            denoiser.eps_hat(z, logsnr, conditions)
+            assert moved == away
         denoiser.encode_conditions(TEXTS)
         assert moved == away
         denoiser.encode_conditions(["a giraffe"])
-        assert len(moved) == 3 * len(away)
+        assert len(moved) == 2 * len(away)
+        denoiser.eps_hat(z, logsnr, conditions)
+        assert moved[2 * len(away) :] == away
         moved.clear()
     assert sorted(moved) == away
     moved.clear()
-    denoiser.encode_conditions(TEXTS)
+    denoiser.eps_hat(z, logsnr, denoiser.encode_conditions(TEXTS))
     assert not moved  # outside an explanation nobody would bring them back

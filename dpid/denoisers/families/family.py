@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dpid.denoisers.blocks import in_float32
+from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept
@@ -54,6 +55,7 @@ class Family(Pictures, ABC):
     mask : the places of the mask of the first argument in ``text``, where the network attends no padding: texts are
         then cut to their own length. None where padding is attended
     only_fused : whether the network exists only in its fused form, without a module
+    texts : encodes the texts of an explanation
     dtype : the type in which a pipeline is loaded by its name; None: that of the network's stored weights
     """
 
@@ -73,7 +75,7 @@ class Family(Pictures, ABC):
         FAMILIES.update(dict.fromkeys(cls.pipelines, cls))
 
     def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
+        self.pipe, self.texts = pipe, Texts(self)
         self.check()
 
     @classmethod
