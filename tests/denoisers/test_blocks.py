@@ -69,10 +69,12 @@ def test_as_it_was_after_an_error():
     def fail(*_):
         raise RuntimeError(f"in {net.transformer_blocks[1].ff.net[2].weight.dtype}")
 
+    family = from_pipeline(pipe).family
+    x, encoded = torch.zeros(1, *family.latent_shape), family.encode_texts(["a cow"])
     hook = net.transformer_blocks[1].ff.register_forward_hook(fail)
     before = state(net)
     with pytest.raises(RuntimeError, match=r"in torch\.float32"):
-        evaluated(pipe, "float32")
+        family.plain(x, torch.tensor([0.5]), encoded, "float32")
     assert state(net) == before
     hook.remove()
 
@@ -96,10 +98,9 @@ def test_compiled_blocks_compute_the_same(eager):
     net = pipe.transformer
     expected, before = evaluated(pipe, "float32"), state(net)
     denoiser = from_pipeline(pipe, precision="float32", compile=True)
-    calls = []
-    hook = net.register_forward_hook(lambda *_: calls.append([b._compiled_call_impl is None for b in blocks_of(net)]))
     x = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
-    conditions = denoiser.encode_conditions(["", "a cow"])
+    conditions, calls = denoiser.encode_conditions(["", "a cow"]), []
+    hook = net.register_forward_hook(lambda *_: calls.append([b._compiled_call_impl is None for b in blocks_of(net)]))
     for _ in range(2):
         found = denoiser.eps_hat(x, denoiser.logsnr_grid[400:401], conditions)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # float32 in another order, at most
