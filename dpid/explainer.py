@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dpid.denoisers.modes import check_precision, undisturbed
@@ -19,13 +20,14 @@ from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder, worth_trying
-from dpid.images import ImageLike, encode
+from dpid.images import ImageLike, encode, open_image
 from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations, make_job
 
+_OF_PIPELINES = ("fused", "check", "size", "compile", "control", "control_scale")  # options that are not of loading
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
@@ -46,9 +48,8 @@ class Explainer:
         does not overflow. Results are corrected to float32 by a few samples that are evaluated in that too,
         docs/theory.md, eq. (57); their metadata has the type and the correction. A denoiser made with a type keeps it
         under "auto"
-
-    check : whether a pipeline is first run for two steps at a small size, to compare what it computes with what dpid
-        takes it for; a pipeline of the same classes, configurations, types and adapters is compared once
+    options : of a pipeline: ``check``, ``size``, ``compile``, ``control`` (a picture of any kind that :meth:`explain`
+        takes) and others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -64,15 +65,19 @@ class Explainer:
         The model cannot be used, computes something else than dpid takes it for, or is a denoiser in training mode.
     """
 
-    def __init__(self, model: Any, *, precision: str = "auto", check: bool = True) -> None:
+    def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
         check_precision(precision)
+        if isinstance(model, Denoiser) and options:
+            raise ValueError(f"{', '.join(options)}: is for pipelines, and the model is a denoiser already")
         if isinstance(model, Denoiser) and model.training:
             raise ValueError("model: is in train() mode, where dropout makes every answer another; call .eval()")
         with undisturbed():
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
 
-                model = from_pipeline(model, precision=precision, check=check)
+                if options.get("control") is not None:
+                    options["control"] = _control(options["control"])
+                model = from_pipeline(model, precision=precision, **options)
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
         self.density: Tensor | None = None
@@ -82,23 +87,25 @@ class Explainer:
     @classmethod
     def from_pretrained(
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
-        precision: str = "auto", check: bool = True,
+        precision: str = "auto", **options: Any,
     ) -> Explainer:  # fmt: skip
-        """An explainer with the model "emoji" (embedded), a folder, or a hub id.
+        """An explainer with the model "emoji" (embedded), a folder, a ``.safetensors`` file, or a hub id.
 
-        Arguments and errors as of :func:`dpid.denoisers.loading.load_pipeline` and of this class.
+        Arguments, among them ``variant``, ``revision``, ``subfolder`` and ``token``, and errors as of
+        :func:`dpid.denoisers.loading.load_pipeline` and of this class.
         """
         from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
         folder = folder_of(model)
-        if str(model) in EMBEDDED and dtype is None:
+        own = {name: options.pop(name) for name in _OF_PIPELINES if name in options}
+        if str(model) in EMBEDDED and dtype is None and not options:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
-                explainer = cls(EmbeddedDenoiser(folder, device), precision=precision)
+                explainer = cls(EmbeddedDenoiser(folder, device, **own), precision=precision)
         else:
-            explainer = cls(load_pipeline(model, device, dtype), precision=precision, check=check)
+            explainer = cls(load_pipeline(model, device, dtype, **options), precision=precision, **own)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)
@@ -324,6 +331,13 @@ def _working(denoiser: Denoiser) -> Iterator[None]:
         held.enter_context(denoiser.lock)
         held.enter_context(undisturbed())
         yield
+
+
+def _control(picture: ImageLike) -> Image.Image:
+    try:
+        return open_image(picture)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("image", "control", 1)) from error
 
 
 def _check_latents(latents: Any, denoiser: Denoiser) -> None:

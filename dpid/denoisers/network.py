@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dpid.denoisers.blocks import blocks_of, calling, compiled
 from dpid.denoisers.checks import TOLERANCE, check_family, difference, small_input
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
@@ -28,9 +29,9 @@ from dpid.device import exact_float32
 _LOG = logging.getLogger("dpid")
 
 
-def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto", check: bool = True) -> NetworkDenoiser:
-    """The denoiser of a diffusers pipeline; arguments and errors as of :class:`NetworkDenoiser`."""
-    return NetworkDenoiser(family_of(pipe), fused=fused, precision=precision, check=check)
+def from_pipeline(pipe: Any, **options: Any) -> NetworkDenoiser:
+    """The denoiser of a diffusers pipeline; ``options`` and errors as of :class:`NetworkDenoiser`."""
+    return NetworkDenoiser(family_of(pipe), **options)
 
 
 class NetworkDenoiser(Denoiser):
@@ -46,19 +47,35 @@ class NetworkDenoiser(Denoiser):
         chooses another
     check : whether to run the pipeline for two steps at a small size and compare what it computes with the family, once
         for pipelines of the same classes, configurations, types and adapters
+    size : pixels a side of a square of the area to which pictures are brought, at most the native one, which is the
+        default; a smaller picture takes less time
+    compile : whether the network's blocks are compiled by ``torch.compile`` in the type of its weights. It is for
+        transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
+    control, control_scale : PIL picture of the pipeline's ControlNet, which takes it with every condition, and the
+        weight of what it adds
 
     Raises
     ------
     ValueError
-        The network cannot compute in ``precision``, the pipeline needs more input than texts, or it does something else
-        than its family says.
+        The network cannot compute in ``precision`` or at ``size``, or cannot be compiled, the pipeline needs more input
+        than texts, or it does something else than its family says.
     """
 
-    def __init__(self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True) -> None:
+    def __init__(
+        self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True,
+        size: int | None = None, compile: bool = False, control: Any = None, control_scale: float = 1.0,
+    ) -> None:  # fmt: skip
         check_precision(precision)
+        family.check_size(size)
+        family.set_control(control, control_scale)
+        self.size, self._control = size, (control, control_scale)
         self.name = family.name
-        self._model = _Model(family, fused, check)
+        self._model = _Model(family, fused, compile, check)
         self._model.refresh()
+        if compile and (self._model.fusable or not blocks_of(family.net)):
+            raise ValueError(
+                f"compile: found True, but the network of {self.name} has no blocks, or a fused one stands in for it"
+            )
         self.precision = family.precision
         if precision != "auto":
             self.precision = self.at(precision).precision
@@ -67,7 +84,15 @@ class NetworkDenoiser(Denoiser):
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the pipeline is made anew in the other process.
         precision = self.precision if self.precision_is_chosen else "auto"
-        return _restored, (self._model.family, self._model.wanted, precision, self._model.checked, self.name)
+        model = self._model
+        options = {"fused": model.wanted, "precision": precision, "check": model.checked, "size": self.size}
+        options |= {"compile": model.compile} | dict(zip(("control", "control_scale"), self._control, strict=True))
+        return _restored, (self._model.family, self.name, options)
+
+    def __copy__(self) -> NetworkDenoiser:
+        other = object.__new__(type(self))  # which __reduce__ would make anew
+        vars(other).update(vars(self))
+        return other
 
     @property
     def family(self) -> Family:
@@ -81,8 +106,11 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """The lock that a thread holds while it uses the model: tokenizers and CUDA graphs are not thread-safe."""
-        return self.family.lock
+        """The context in which a thread uses the model, for one explanation.
+
+        Others wait meanwhile, since tokenizers and CUDA graphs are not thread-safe, and texts are encoded once.
+        """
+        return self._model.used()
 
     @property
     def levels(self) -> Discrete | Flow:
@@ -149,8 +177,8 @@ class NetworkDenoiser(Denoiser):
         return other
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height) of about the native area, at the aspect ratio of the picture."""
-        return self.family.size_for(width, height)
+        """Pixels (width, height) of about the native area, or :attr:`size`², at the aspect ratio of the picture."""
+        return self.family.size_for(width, height, self.size)
 
     def evaluation_bytes(self, height: int, width: int) -> int:
         """Estimated memory of the activations of one evaluation, in bytes."""
@@ -170,7 +198,7 @@ class NetworkDenoiser(Denoiser):
         check_kind(conditions)
         self.refresh()
         self.family.check_texts(conditions)
-        return self.conditions_of(tuple(conditions), self.family.encode_texts(conditions))
+        return self.conditions_of(tuple(conditions), self.family.texts.encode(conditions))
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
@@ -198,14 +226,16 @@ class NetworkDenoiser(Denoiser):
 
     def predict(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The network's output [K,M,C,h,w] for its own input x [M,C,h,w] at its own times t [M]."""
+        self.family.texts.leave()
         network = self.network
         if network is not None:
             return network(x, t, conditions.encoded)
-        return self.family.plain(x, t, conditions.encoded, self.precision)
+        with calling(self._model.compiled()):
+            return self.family.plain(x, t, conditions.encoded, self.precision)
 
 
-def _restored(family: Family, fused: bool, precision: str, check: bool, name: str) -> NetworkDenoiser:
-    denoiser = NetworkDenoiser(family, fused=fused, precision=precision, check=check)
+def _restored(family: Family, name: str, options: dict[str, Any]) -> NetworkDenoiser:
+    denoiser = NetworkDenoiser(family, **options)
     denoiser.name = name
     return denoiser
 
@@ -217,6 +247,7 @@ class _Model:
     ----------
     family : the wrapped pipeline
     wanted : whether the fused network is asked for
+    compile : whether compiled blocks are asked for
     checked : whether the family is compared with the pipeline
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
@@ -226,13 +257,14 @@ class _Model:
 
     levels: Discrete | Flow
 
-    def __init__(self, family: Family, wanted: bool, checked: bool) -> None:
-        self.family, self.wanted, self.checked = family, wanted, checked
+    def __init__(self, family: Family, wanted: bool, compile: bool, checked: bool) -> None:
+        self.family, self.wanted, self.compile, self.checked = family, wanted, compile, checked
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
         self.fusable = False
         self._networks: dict[str, FusedNetwork | None] = {}
+        self._compiled: dict[nn.Module, Any] | None = None
 
     @exact_float32()
     def refresh(self) -> None:
@@ -241,6 +273,7 @@ class _Model:
         if family.only_fused and self._seen is not None:
             return
         family.check()
+        family.check_weights()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
         first = self._seen is None
         if first:
@@ -253,8 +286,9 @@ class _Model:
             return
         if not first:
             self._check(levels)
+        family.texts.back()  # for whatever is derived now
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
-        self._networks, self.fusable = {}, self.wanted and reason is None
+        self._networks, self.fusable, self._compiled = {}, self.wanted and reason is None, None
         if self.fusable and inputs is not None and own is not None:
             network = self.network(family.precision)
             assert network is not None
@@ -269,6 +303,18 @@ class _Model:
         """Compare the family with the pipeline, if that is wanted and there is a pipeline."""
         if self.checked and not self.family.only_fused:
             check_family(self.family, levels)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """The context of :attr:`NetworkDenoiser.lock`."""
+        with self.family.lock, self.family.texts.kept():
+            yield
+
+    def compiled(self) -> dict[nn.Module, Any]:
+        """{block of the pipeline's own network: its compiled call}; none unless asked for."""
+        if self._compiled is None:
+            self._compiled = compiled(self.family.net) if self.compile else {}
+        return self._compiled
 
     def network(self, precision: str) -> FusedNetwork | None:
         """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""

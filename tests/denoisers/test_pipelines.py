@@ -296,13 +296,13 @@ def test_networks_that_need_more_than_texts_are_refused(tiny, field):
 
 
 def test_pipelines_of_other_kinds_are_named(tiny):
-    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+    from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline
 
     made = tiny()
-    pipe = StableDiffusionControlNetPipeline(
+    pipe = StableDiffusionControlNetImg2ImgPipeline(
         **made.components, controlnet=ControlNetModel.from_unet(made.unet), requires_safety_checker=False
     )  # fmt: skip
-    with pytest.raises(ValueError, match="found StableDiffusionControlNetPipeline, which is not supported; its UNet2D"):
+    with pytest.raises(ValueError, match="found StableDiffusionControlNetImg2ImgPipeline, which is not supported; its"):
         dpid.Explainer(pipe)
 
 

@@ -29,7 +29,7 @@ def small_input(family: Family, levels: Discrete | Flow) -> Inputs:
     x = torch.randn(2, family.latent_shape[0], side, side, generator=generator, dtype=torch.float32)
     t = levels.time(levels.grid[[count // 2, max(0, count - 11)]])
     encoded = {}
-    for name, empty in family.encode_texts([""]).items():
+    for name, empty in family.texts.encode([""]).items():
         noise = torch.randn(empty.shape, generator=generator, dtype=torch.float32)
         encoded[name] = torch.cat((empty, noise.to(empty) if empty.is_floating_point() else empty))
     return x.to(family.device), t.to(family.device), encoded

@@ -18,7 +18,7 @@ class Flux(PatchFamily):
     text may be cut.
     """
 
-    pipelines = ("FluxPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
     networks = ("FluxTransformer2DModel",)
     tokenizers = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
     limits = {"tokenizer_2": 512}

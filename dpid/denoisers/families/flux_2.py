@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Flux2Klein(PatchFamily):
     latent pixels, which are kept apart here.
     """
 
-    pipelines = ("Flux2KleinPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("Flux2KleinPipeline", "Flux2KleinInpaintPipeline")
     networks = ("Flux2Transformer2DModel",)
     limits = {"tokenizer": 512}
     text = {"encoder_hidden_states": (0, None)}

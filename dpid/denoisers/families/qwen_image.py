@@ -13,7 +13,7 @@ from dpid.denoisers.families.patches import PatchFamily
 class QwenImage(PatchFamily):
     """A Qwen-Image pipeline. A text keeps up to 512 tokens after those of its template's head; padding is masked."""
 
-    pipelines = ("QwenImagePipeline",)
+    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
     networks = ("QwenImageTransformer2DModel",)
     text = {"encoder_hidden_states": (0, None)}
     mask = (1, None)

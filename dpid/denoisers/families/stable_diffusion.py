@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dpid.denoisers.families.unet import UNetFamily
@@ -23,7 +24,10 @@ _MORE_INPUT = {
 class StableDiffusion(UNetFamily):
     """A Stable Diffusion 1.x or 2.x pipeline."""
 
-    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+    )  # fmt: skip
+    dtype = torch.float32  # of which the fused UNet makes copies in other types
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
 
     def check(self) -> None:
