@@ -43,6 +43,7 @@ class Explainer:
     precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one
         whose rounding bias is below half the standard error of every i(x; y_S), docs/theory.md, eq. (57); the
         metadata of a result has the type and its bias. A denoiser made with a type keeps it under "auto"
+    options : of a pipeline: ``guidance`` and others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -56,15 +57,17 @@ class Explainer:
         The model cannot be used, or is a denoiser in training mode.
     """
 
-    def __init__(self, model: Any, *, precision: str = "auto") -> None:
+    def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
         check_precision(precision)
+        if isinstance(model, Denoiser) and options:
+            raise ValueError(f"{', '.join(options)}: is for pipelines, and the model is a denoiser already")
         if isinstance(model, Denoiser) and model.training:
             raise ValueError("model: is in train() mode, where dropout makes every answer another; call .eval()")
         with undisturbed():
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
 
-                model = from_pipeline(model, precision=precision)
+                model = from_pipeline(model, precision=precision, **options)
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
         self.density: Tensor | None = None
@@ -72,8 +75,9 @@ class Explainer:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
-    ) -> Explainer:
+        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
+        precision: str = "auto", guidance: float = 1.0,
+    ) -> Explainer:  # fmt: skip
         """An explainer with the model "emoji" (embedded), a folder, or a hub id.
 
         Arguments and errors as of :func:`dpid.denoisers.loading.load_pipeline` and of this class.
@@ -86,9 +90,9 @@ class Explainer:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
-                explainer = cls(EmbeddedDenoiser(folder, device), precision=precision)
+                explainer = cls(EmbeddedDenoiser(folder, device, guidance=guidance), precision=precision)
         else:
-            explainer = cls(load_pipeline(model, device, dtype), precision=precision)
+            explainer = cls(load_pipeline(model, device, dtype), precision=precision, guidance=guidance)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)
@@ -219,6 +223,8 @@ class Explainer:
     def _options(self, options: dict[str, Any]) -> Options:
         """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
         chosen = Options.from_keywords(options)
+        if chosen.tolerance is not None and (why := self.denoiser.distilled):
+            raise ValueError(f"tolerance: found {chosen.tolerance}, but there are no nats to be that exact in: {why}")
         if chosen.rule == "auto":
             return replace(chosen, rule="shifted-grid" if self.density is None else "adaptive")
         if chosen.rule == "adaptive" and self.density is None:

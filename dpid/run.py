@@ -14,7 +14,7 @@ from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.device import out_of_memory, peak_memory
 from dpid.estimation.density import learn_density
 from dpid.estimation.engine import Accumulator, integrate, profile_edges
-from dpid.estimation.estimators import SIGNED, needed_pairs, set_function, set_profile
+from dpid.estimation.estimators import SIGNED, needed_pairs, orthogonality, set_function, set_profile
 from dpid.estimation.precision import rounding_bias
 from dpid.estimation.sampling import Samples, draw, shifts
 from dpid.options import Options
@@ -134,6 +134,7 @@ class _Run:
         self.job, self.denoiser = job, denoiser
         self.generator = torch.Generator().manual_seed(options.seed)
         self.conditions: Conditions = denoiser.encode_conditions(job.questions[0].texts)
+        denoiser.examine(job.x, self.conditions)
         self.density = job.density
         self.done = 0  # samples
         # A pilot learns the density from the profile of the first half of a round.
@@ -218,8 +219,9 @@ class _Run:
             samples=options.per_round * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=denoiser.name,
             precision=denoiser.precision, version=__version__, rounding_bias=bias, distilled=denoiser.distilled,
-            peak_memory=peak_memory(self.job.x.device),
+            caveat=denoiser.caveat, peak_memory=peak_memory(self.job.x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}
-        return PIDResult(metadata, f, profiles, sums.edges.cpu(), self.job.picture)
+        products = orthogonality(sums, question, rounds)[:, :, 0].float().cpu()
+        return PIDResult(metadata, f, profiles, sums.edges.cpu(), self.job.picture, products)

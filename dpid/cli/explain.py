@@ -34,6 +34,9 @@ def explain(
         bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    guidance: Annotated[
+        float, typer.Option(help="Of models distilled at guidance (Flux dev); any but 1, which is none, is undone.")
+    ] = 1.0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
     samples: Annotated[
@@ -67,7 +70,7 @@ def explain(
     plan_concepts(prompt, concept, context=options["context"])
     picture = open_image(image)
     with writable(out):
-        explainer = Explainer.from_pretrained(model, device=device, precision=precision)
+        explainer = Explainer.from_pretrained(model, device=device, precision=precision, guidance=guidance)
         (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
 
 

@@ -184,7 +184,10 @@ class _Files(StableDiffusion):
 
 
 class EmbeddedDenoiser(NetworkDenoiser):
-    """The embedded model (:mod:`dpid.zoo`) in ``folder`` as a denoiser; ``ValueError`` if ``device`` cannot be used."""
+    """The embedded model (:mod:`dpid.zoo`) in ``folder`` as a denoiser; ``ValueError`` if ``device`` cannot be used.
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
-        super().__init__(_Files(folder, device))
+    ``options`` as of :class:`NetworkDenoiser`.
+    """
+
+    def __init__(self, folder: Path, device: str | None = None, **options: Any) -> None:
+        super().__init__(_Files(folder, device), **options)

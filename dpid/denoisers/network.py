@@ -11,14 +11,17 @@ import copy
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dpid.denoisers import check
+from dpid.denoisers.distilled import distilled
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
+from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, undone
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
@@ -28,9 +31,9 @@ from dpid.device import exact_float32
 _LOG = logging.getLogger("dpid")
 
 
-def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto") -> NetworkDenoiser:
-    """The denoiser of a diffusers pipeline; arguments and errors as of :class:`NetworkDenoiser`."""
-    return NetworkDenoiser(family_of(pipe), fused=fused, precision=precision)
+def from_pipeline(pipe: Any, **options: Any) -> NetworkDenoiser:
+    """The denoiser of a diffusers pipeline; ``options`` and errors as of :class:`NetworkDenoiser`."""
+    return NetworkDenoiser(family_of(pipe), **options)
 
 
 class NetworkDenoiser(Denoiser):
@@ -44,15 +47,23 @@ class NetworkDenoiser(Denoiser):
         support the pipeline (LoRA, custom attention, FreeU, …) or does not reproduce it (to 1e-5 in float32)
     precision : "float32", "bfloat16", "float16", or "auto": the type of the network's weights, until an explainer
         chooses another
+    guidance : what a network is told that was distilled at guidance. Any but 1, which is none, is undone in ε̂, as far
+        as the network is linear in it; :attr:`caveat` says how far it is
 
     Raises
     ------
     ValueError
-        The network cannot compute in ``precision``, or the pipeline needs more input than texts.
+        The network cannot compute in ``precision`` or takes no ``guidance``, or the pipeline needs more than texts.
     """
 
-    def __init__(self, family: Family, *, fused: bool = True, precision: str = "auto") -> None:
+    def __init__(
+        self, family: Family, *, fused: bool = True, precision: str = "auto", guidance: float = 1.0
+    ) -> None:  # fmt: skip
         check_precision(precision)
+        check_guidance(guidance, family.takes_guidance, family.name)
+        self.guidance = float(guidance)
+        self._null: Conditions | None = None  # under the guidance, where that is undone
+        self._bend: float | None = None
         self.name = family.name
         self._model = _Model(family, fused)
         self._model.refresh()
@@ -64,7 +75,8 @@ class NetworkDenoiser(Denoiser):
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the pipeline is made anew in the other process.
         precision = self.precision if self.precision_is_chosen else "auto"
-        return _restored, (self._model.family, self._model.wanted, precision, self.name)
+        options = {"fused": self._model.wanted, "precision": precision, "guidance": self.guidance}
+        return _restored, (self._model.family, self.name, options)
 
     @property
     def family(self) -> Family:
@@ -80,6 +92,16 @@ class NetworkDenoiser(Denoiser):
     def lock(self) -> AbstractContextManager[Any]:
         """The lock that a thread holds while it uses the model: tokenizers and CUDA graphs are not thread-safe."""
         return self.family.lock
+
+    @property
+    def distilled(self) -> str:
+        """Why predictions are no posterior means, as far as configurations and names of the pipeline tell, or ""."""
+        return "" if self.family.only_fused else distilled(self.family.pipe, self.family.net)
+
+    @property
+    def caveat(self) -> str:
+        """How good the numbers of a network are that was distilled at guidance; "" of others."""
+        return sentence(self.guidance, self._bend) if self.family.takes_guidance else ""
 
     @property
     def levels(self) -> Discrete | Flow:
@@ -167,7 +189,17 @@ class NetworkDenoiser(Denoiser):
         check_kind(conditions)
         self.refresh()
         self.family.check_texts(conditions)
-        return self.conditions_of(tuple(conditions), self.family.encode_texts(conditions))
+        if self.guidance != 1:
+            self._null = self._guided(self.conditions_of(("",), self.family.encode_texts([""])), self.guidance)
+        found = self.conditions_of(tuple(conditions), self.family.encode_texts(conditions))
+        return self._guided(found, self.guidance)
+
+    def _guided(self, conditions: Conditions, guidance: float) -> Conditions:
+        """``conditions`` under which the network is told ``guidance``; as they are if it takes none."""
+        if not self.family.takes_guidance:
+            return conditions
+        told = torch.full((len(conditions.names),), guidance, device=self.device)
+        return replace(conditions, encoded={**conditions.encoded, GUIDANCE: told})
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
@@ -187,6 +219,27 @@ class NetworkDenoiser(Denoiser):
         """
         if conditions.state is not self._model.state:
             raise RuntimeError("pipe: was changed while it was being explained; start again")
+        found = self._eps_hat(z, logsnr, conditions)
+        if self._null is None:
+            return found
+        none = conditions.names.index("") if "" in conditions.names else None
+        null = self._eps_hat(z, logsnr, self._null) if none is None else found[:, none : none + 1]
+        return undone(found, null, self.guidance)
+
+    @exact_float32()
+    def examine(self, x: Tensor, conditions: Conditions) -> None:
+        """Measure on latents ``x`` [B,C,H,W] how linear the network is in a guidance that is undone."""
+        if self._null is None:
+            return
+        last = conditions[len(conditions.names) - 1 :]
+
+        def eps_hat(z: Tensor, logsnr: Tensor, guidance: float) -> Tensor:
+            return self._eps_hat(z, logsnr, self._guided(last, guidance))
+
+        self._bend = bend(eps_hat, x, self.logsnr_grid, self.guidance)
+
+    def _eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
+        """What the network predicts, with its guidance."""
         n, b = z.shape[:2]
         levels, level = self.levels, logsnr.repeat_interleave(b)
         x = levels.enter(z.flatten(0, 1), level)
@@ -201,8 +254,8 @@ class NetworkDenoiser(Denoiser):
         return self.family.plain(x, t, conditions.encoded, self.precision)
 
 
-def _restored(family: Family, fused: bool, precision: str, name: str) -> NetworkDenoiser:
-    denoiser = NetworkDenoiser(family, fused=fused, precision=precision)
+def _restored(family: Family, name: str, options: dict[str, Any]) -> NetworkDenoiser:
+    denoiser = NetworkDenoiser(family, **options)
     denoiser.name = name
     return denoiser
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept
@@ -110,6 +111,11 @@ class Family(Pictures, ABC):
         """The type of the network's weights, a key of ``PRECISIONS``."""
         return next((k for k, v in PRECISIONS.items() if v == self.net.dtype), "float32")
 
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether guidance is an input of the network, given to :meth:`inputs` among the ``encoded`` texts."""
+        return False
+
     def fixed_precision(self) -> str | None:
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
         for name, module in self.net.named_modules():
@@ -141,7 +147,7 @@ class Family(Pictures, ABC):
     # -- defaults that a family may override
 
     def check(self) -> None:
-        """Raise ``ValueError`` if the pipeline lacks a component, or needs more input than texts.
+        """Raise ``ValueError`` if the pipeline lacks a component, needs more input than texts, or predicts no noise.
 
         Optional tokenizers and text encoders may be missing together.
         """
@@ -156,6 +162,7 @@ class Family(Pictures, ABC):
             raise ValueError(
                 f"pipe: {type(self.pipe).__name__} has no {', '.join(missing)}; expected a {self.pipelines[0]}"
             )
+        check_parametrisation(self.pipe, self.net)
 
     def asks(self) -> dict[str, Any]:
         """Further arguments of the pipeline's ``encode_prompt``, where its defaults are not those of its call."""

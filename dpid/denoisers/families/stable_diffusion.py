@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dpid.denoisers.families.discrete import DiscreteFamily
 from dpid.denoisers.fused import FusedNetwork, not_plain
+from dpid.denoisers.guidance import GUIDANCE
 from dpid.denoisers.modes import evaluating
 
 # Fields of the UNet's configuration that, where set, make it need more input than a text and a time: which input.
 _MORE_INPUT = {
-    "time_cond_proj_dim": "the guidance as an input, as consistency models (LCM) do",
     "class_embed_type": "class labels",
     "num_class_embeds": "class labels",
     "encoder_hid_dim_type": "a picture as a second prompt (IP-Adapter); call unload_ip_adapter() to explain without it",
@@ -45,6 +46,11 @@ class StableDiffusion(DiscreteFamily):
         return int(2 ** (len(self.net_config["block_out_channels"]) - 1))
 
     @property
+    def takes_guidance(self) -> bool:
+        """Whether the UNet takes guidance as an input, as consistency models (LCM) do."""
+        return self.net_config.get("time_cond_proj_dim") is not None
+
+    @property
     def patch(self) -> int:
         """1: the UNet makes up for what it cannot halve."""
         return 1
@@ -71,7 +77,13 @@ class StableDiffusion(DiscreteFamily):
 
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The UNet's keyword arguments."""
-        return {"sample": x, "timestep": t, "encoder_hidden_states": encoded["encoder_hidden_states"]}
+        given = {"sample": x, "timestep": t, "encoder_hidden_states": encoded["encoder_hidden_states"]}
+        if self.takes_guidance:
+            guidance = encoded.get(GUIDANCE, torch.ones(len(x), device=x.device))
+            wide = int(self.net_config["time_cond_proj_dim"])
+            embedded = self.pipe.get_guidance_scale_embedding(guidance.float().cpu() - 1, wide)
+            given["timestep_cond"] = embedded.to(x)
+        return given
 
     def not_fused(self) -> str | None:
         """What makes the UNet differ from a plain Stable Diffusion UNet (LoRA, hooks, …), or None."""
