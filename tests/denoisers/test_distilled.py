@@ -139,13 +139,36 @@ def test_guidance_is_undone(name):
     torch.testing.assert_close(alone, found[:, 1:], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_consistency_models_are_told_their_guidance_as_by_the_pipeline(tiny, family):
+    pipe = tiny(family=family)
+    config = {name: value for name, value in pipe.unet.config.items() if name != "_use_default_values"}
+    unet = type(pipe.unet).from_config({**config, "time_cond_proj_dim": 16})
+    unet.load_state_dict(pipe.unet.state_dict(), strict=False)
+    pipe.unet = unet.eval()
+    pipe.set_progress_bar_config(disable=True)
+    told = []
+    hook = unet.register_forward_pre_hook(
+        lambda net, args, given: told.append(given["timestep_cond"]), with_kwargs=True
+    )
+    pipe("a cow", num_inference_steps=1, guidance_scale=7.5, output_type="latent")
+    z = torch.zeros(1, 1, 4, 8, 8)
+    for guidance in (7.5, 1.0):
+        denoiser = from_pipeline(pipe, guidance=guidance)
+        denoiser._eps_hat(z, denoiser.logsnr_grid[[500]], denoiser.encode_conditions(["a cow"]))
+    hook.remove()
+    assert torch.equal(told[0][:1], told[1])
+    assert torch.equal(told[2], torch.tensor([[0.0] * 8 + [1.0] * 8]))  # sines and cosines of 0, the w of guidance 1
+    assert denoiser.distilled.startswith("the network takes its guidance as an input (time_cond_proj_dim): consistency")
+
+
 def test_what_a_network_distilled_at_guidance_is_said_to_be_good_for():
     pipe = build("flux")
     asked = {"latents": torch.zeros(16, 4, 4), "prompt": TEXTS[2], "concepts": ("cow", "giraffe"), "samples": 8}
     result = dpid.Explainer(pipe).explain(**asked)
     assert result.metadata.unit == "nats"
     assert result.metadata.distilled == ""
-    assert result.remarks()[0].startswith("the network was distilled at guidance, and is asked for none (1): the nats")
+    assert result.remarks()[0].startswith("the network was distilled at guidance, and is asked for none (1): nats")
     guided = from_pipeline(pipe, guidance=2.0, precision="float32")
     result = dpid.Explainer(guided).explain(**asked)
     said = f"on this picture they bend by {guided._bend:.1%} of the way from 1"
