@@ -27,7 +27,15 @@ from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations, make_job
 
-_OF_PIPELINES = ("fused", "check", "size", "compile", "control", "control_scale")  # options that are not of loading
+_OF_PIPELINES = (
+    "fused",
+    "check",
+    "size",
+    "compile",
+    "guidance",
+    "control",
+    "control_scale",
+)  # options that are not of loading
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
@@ -48,8 +56,8 @@ class Explainer:
         does not overflow. Results are corrected to float32 by a few samples that are evaluated in that too,
         docs/theory.md, eq. (57); their metadata has the type and the correction. A denoiser made with a type keeps it
         under "auto"
-    options : of a pipeline: ``check``, ``size``, ``compile``, ``control`` (a picture of any kind that :meth:`explain`
-        takes) and others of :class:`dpid.denoisers.NetworkDenoiser`
+    options : of a pipeline: ``check``, ``size``, ``compile``, ``guidance``, ``control`` (a picture of any kind that
+        :meth:`explain` takes) and others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -243,6 +251,8 @@ class Explainer:
     def _options(self, options: dict[str, Any]) -> Options:
         """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
         chosen = Options.from_keywords(options)
+        if chosen.tolerance is not None and (why := self.denoiser.distilled):
+            raise ValueError(f"tolerance: found {chosen.tolerance}, but there are no nats to be that exact in: {why}")
         if chosen.rule == "auto":
             return replace(chosen, rule="learning" if self.density is None else "adaptive")
         if chosen.rule == "adaptive" and self.density is None:

@@ -40,6 +40,9 @@ def explain(
     size: Annotated[
         int | None, typer.Option(help="Pixels a side of a square of the picture's area; the model's own if left out.")
     ] = None,
+    guidance: Annotated[
+        float, typer.Option(help="Of models distilled at guidance (Flux dev); any but 1, which is none, is undone.")
+    ] = 1.0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
     check: Annotated[
         bool, typer.Option(help="Run a pipeline for two small steps first, to compare it with what dpid takes it for.")
@@ -78,7 +81,9 @@ def explain(
     with writable(out):
         asked = {"variant": variant, "revision": revision, "subfolder": subfolder, "size": size}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        explainer = Explainer.from_pretrained(model, device=device, precision=precision, check=check, **given)
+        explainer = Explainer.from_pretrained(
+            model, device=device, precision=precision, check=check, guidance=guidance, **given
+        )
         (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
 
 

@@ -11,6 +11,7 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 
 from dpid.denoisers.blocks import blocks_of, calling, compiled
 from dpid.denoisers.checks import TOLERANCE, check_family, difference, small_input
+from dpid.denoisers.distilled import distilled
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
+from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, undone
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
@@ -53,22 +56,29 @@ class NetworkDenoiser(Denoiser):
         transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
     control, control_scale : PIL picture of the pipeline's ControlNet, which takes it with every condition, and the
         weight of what it adds
+    guidance : what a network is told that was distilled at guidance. Any but 1, which is none, is undone in ε̂, as far
+        as the network is linear in it; :attr:`caveat` says how far it is
 
     Raises
     ------
     ValueError
-        The network cannot compute in ``precision`` or at ``size``, or cannot be compiled, the pipeline needs more input
-        than texts, or it does something else than its family says.
+        The network cannot compute in ``precision`` or at ``size``, takes no ``guidance``, or cannot be compiled, the
+        pipeline needs more input than texts, or it does something else than its family says.
     """
 
     def __init__(
         self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True,
-        size: int | None = None, compile: bool = False, control: Any = None, control_scale: float = 1.0,
+        size: int | None = None, compile: bool = False, guidance: float = 1.0, control: Any = None,
+        control_scale: float = 1.0,
     ) -> None:  # fmt: skip
         check_precision(precision)
         family.check_size(size)
         family.set_control(control, control_scale)
+        check_guidance(guidance, family.takes_guidance, family.name)
         self.size, self._control = size, (control, control_scale)
+        self.guidance = float(guidance)
+        self._null: Conditions | None = None  # under the guidance, where that is undone
+        self._bend: float | None = None
         self.name = family.name
         self._model = _Model(family, fused, compile, check)
         self._model.refresh()
@@ -86,7 +96,8 @@ class NetworkDenoiser(Denoiser):
         precision = self.precision if self.precision_is_chosen else "auto"
         model = self._model
         options = {"fused": model.wanted, "precision": precision, "check": model.checked, "size": self.size}
-        options |= {"compile": model.compile} | dict(zip(("control", "control_scale"), self._control, strict=True))
+        options |= {"compile": model.compile, "guidance": self.guidance}
+        options |= dict(zip(("control", "control_scale"), self._control, strict=True))
         return _restored, (self._model.family, self.name, options)
 
     def __copy__(self) -> NetworkDenoiser:
@@ -111,6 +122,16 @@ class NetworkDenoiser(Denoiser):
         Others wait meanwhile, since tokenizers and CUDA graphs are not thread-safe, and texts are encoded once.
         """
         return self._model.used()
+
+    @property
+    def distilled(self) -> str:
+        """Why predictions are no posterior means, as far as configurations and names of the pipeline tell, or ""."""
+        return "" if self.family.only_fused else distilled(self.family.pipe, self.family.net)
+
+    @property
+    def caveat(self) -> str:
+        """How good the numbers of a network are that was distilled at guidance; "" of others."""
+        return sentence(self.guidance, self._bend) if self.family.takes_guidance else ""
 
     @property
     def levels(self) -> Discrete | Flow:
@@ -198,7 +219,17 @@ class NetworkDenoiser(Denoiser):
         check_kind(conditions)
         self.refresh()
         self.family.check_texts(conditions)
-        return self.conditions_of(tuple(conditions), self.family.texts.encode(conditions))
+        texts = self.family.texts
+        if self.guidance != 1:
+            self._null = self._guided(self.conditions_of(("",), texts.encode([""])), self.guidance)
+        return self._guided(self.conditions_of(tuple(conditions), texts.encode(conditions)), self.guidance)
+
+    def _guided(self, conditions: Conditions, guidance: float) -> Conditions:
+        """``conditions`` under which the network is told ``guidance``; as they are if it takes none."""
+        if not self.family.takes_guidance:
+            return conditions
+        told = torch.full((len(conditions.names),), guidance, device=self.device)
+        return replace(conditions, encoded={**conditions.encoded, GUIDANCE: told})
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
@@ -218,6 +249,27 @@ class NetworkDenoiser(Denoiser):
         """
         if conditions.state is not self._model.state:
             raise RuntimeError("pipe: was changed while it was being explained; start again")
+        found = self._eps_hat(z, logsnr, conditions)
+        if self._null is None:
+            return found
+        none = conditions.names.index("") if "" in conditions.names else None
+        null = self._eps_hat(z, logsnr, self._null) if none is None else found[:, none : none + 1]
+        return undone(found, null, self.guidance)
+
+    @exact_float32()
+    def examine(self, x: Tensor, conditions: Conditions) -> None:
+        """Measure on latents ``x`` [B,C,H,W] how linear the network is in a guidance that is undone."""
+        if self._null is None:
+            return
+        last = conditions[len(conditions.names) - 1 :]
+
+        def eps_hat(z: Tensor, logsnr: Tensor, guidance: float) -> Tensor:
+            return self._eps_hat(z, logsnr, self._guided(last, guidance))
+
+        self._bend = bend(eps_hat, x, self.logsnr_grid, self.guidance)
+
+    def _eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
+        """What the network predicts, with its guidance."""
         n, b = z.shape[:2]
         levels, level = self.levels, logsnr.repeat_interleave(b)
         x = levels.enter(z.flatten(0, 1), level)

@@ -278,7 +278,6 @@ def test_a_pipeline_class_of_ones_own(tiny):
 
 
 NEEDS = {
-    "time_cond_proj_dim": (16, "the guidance as an input, as consistency models"),
     "class_embed_type": ("timestep", "class labels"),
     "encoder_hid_dim_type": ("ip_image_proj", "a picture as a second prompt"),
 }

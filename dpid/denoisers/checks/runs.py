@@ -132,7 +132,7 @@ def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
     height, width = (side * family.factor for side in found.size)
     # Where guidance_scale is an input of the network there may be another scale, or no guidance by two predictions.
     separate = "true_cfg_scale" in takes
-    embedded = separate or family.net_config.get("guidance_embeds")
+    embedded = separate or family.takes_guidance
     given = {
         "prompt": family.example, "height": height, "width": width, "num_inference_steps": 2, "output_type": "pt",
         "generator": torch.Generator().manual_seed(0), "guidance_scale": 1.0 if embedded else 3.0 * guided,

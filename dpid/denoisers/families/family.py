@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dpid.denoisers.blocks import in_float32
+from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
@@ -122,6 +123,11 @@ class Family(Pictures, ABC):
         """The type of the network's weights, a key of ``PRECISIONS``."""
         return next((k for k, v in PRECISIONS.items() if v == self.net.dtype), "float32")
 
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether guidance is an input of the network, given to :meth:`inputs` among the ``encoded`` texts."""
+        return False
+
     def fixed_precision(self) -> str | None:
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
         if _is_hooked(self.net):
@@ -157,7 +163,7 @@ class Family(Pictures, ABC):
     # -- defaults that a family may override
 
     def check(self) -> None:
-        """Raise ``ValueError`` if the pipeline lacks a component, or needs more input than texts.
+        """Raise ``ValueError`` if the pipeline lacks a component, needs more input than texts, or predicts no noise.
 
         Optional tokenizers and text encoders may be missing together.
         """
@@ -178,6 +184,7 @@ class Family(Pictures, ABC):
                 f"pipe: the {self.network} of {type(self.pipe).__name__} takes {taken} channels, its VAE makes {made}; "
                 "networks of inpainting, depth or editing that take a picture beside the latents are not supported"
             )
+        check_parametrisation(self.pipe, self.net)
 
     def check_weights(self) -> None:
         """Raise ``ValueError`` if a part that computes is on the meta device, and nothing brings its weights."""

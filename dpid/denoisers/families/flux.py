@@ -31,4 +31,4 @@ class Flux(PatchFamily):
         rows, columns, zero = (torch.arange(n, device=x.device) for n in (height, width, 1))
         picture = torch.cartesian_prod(zero, rows, columns)
         words = picture.new_zeros(encoded["encoder_hidden_states"].shape[1], 3)
-        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": words, **self.guidance(x)}
+        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": words}

@@ -46,7 +46,7 @@ class Flux2Klein(PatchFamily):
             torch.cartesian_prod(*axes).expand(len(x), -1, -1)
             for axes in ((zero, rows, columns, zero), (zero, zero, zero, words))
         )
-        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": text, **self.guidance(x)}
+        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": text}
 
     def normalise(self, mode: Tensor) -> Tensor:
         """The network's latents [B,C,h,w]: patches of the VAE's latents ``mode``, standardised by their statistics."""
