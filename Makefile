@@ -53,7 +53,8 @@ bench: $(VENV)/.installed-test  ## measure the embedded model; into benchmarks/r
 	$(BIN)/python benchmarks/bench_model.py
 	$(BIN)/python benchmarks/measurements.py
 
-calibrate: $(VENV)/.installed-test  ## how often intervals contain the truth, in five minutes; likewise
+calibrate: $(VENV)/.installed-test  ## how often intervals contain the truth, in ten minutes; likewise
+	$(BIN)/python benchmarks/bench_truth.py --count 200 --samples 32
 	$(BIN)/python benchmarks/calibrate.py
 	$(BIN)/python benchmarks/measurements.py
 

@@ -7,6 +7,11 @@ has not learned; a long run of the same network does not know those. Asked of ev
 the captions of a default explanation: ("a", "b"), both true; ("a", wrong) with the wrong word part of the reference F,
 and with the true prompt as F. A wrong word has no exact value, its information is minus infinity: the share of pictures
 whose interval lies below zero is told instead.
+
+Beside it stands what the published sampling rule (ITD: Kong et al., 2023) takes for the same rms error against the
+exact values: independent log-SNRs from its logistic density, with iˢ, and with i° as the papers draw it. Its error at N
+evaluations is √(bias² + σ²/N), with bias and σ from ``ITD`` single samples; where the bias alone exceeds ours, no
+number of evaluations is enough.
 """
 
 import random
@@ -25,7 +30,7 @@ from dpid.estimation.sampling import draw
 from dpid.images import to_pixels
 from dpid.options import Options
 from dpid.pid import decompose_replicates, mean_stderr
-from dpid.prompts.plan import merge, plan, with_reference
+from dpid.prompts.plan import Plan, merge, plan, with_reference
 from dpid.results.intervals import interval
 from dpid.results.shrinkage import shrinkage_weight, shrunk_sums
 from dpid.studies import world
@@ -33,6 +38,8 @@ from dpid.zoo.emoji import scenes
 
 WORK = Path(__file__).parents[1] / "build" / "truth"
 SIZES = (8, 16, 32, 64)
+RIVALS, ITD = 40, 256  # scenes and single samples of the published rule
+RESAMPLED = 2000  # bootstrap samples of the scenes
 SEED = "truth 25"  # of the scenes; no training, study or other benchmark draws from it
 SUBSETS = (("y1",), ("y2",), ("y1", "y2"))
 NUMBERS = ("i(x; y1)", "i(x; y2)", "i(x; y1, y2)", "redundancy", "unique 1", "unique 2", "synergy")
@@ -49,20 +56,29 @@ def pictures(count: int) -> list[tuple[str, str, str]]:
     return chosen
 
 
+def _true(shown: tuple[str, str, str]) -> Plan:
+    """The plan of a default explanation by both true words."""
+    a, b, _ = (scenes.THINGS[name][1][0] for name in shown)
+    return plan(f"a {a} and a {b}", (a, b))
+
+
+def latents(explainer: dpid.Explainer, number: int, shown: tuple[str, str, str]) -> torch.Tensor:
+    """The latents [1,C,h,w] of scene ``number``."""
+    pixels = to_pixels(world.picture(shown[:2], f"{SEED} {number}"), (64, 64))
+    return explainer.denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)
+
+
 def measure(
     explainer: dpid.Explainer, number: int, shown: tuple[str, str, str], samples: int
 ) -> dict[str, torch.Tensor]:
     """Replicates of f(S) by every question and estimator, {"true/standard": [G,3,H,W]}, as a default explanation's."""
     a, b, wrong = (scenes.THINGS[name][1][0] for name in shown)
-    prompt = f"a {a} and a {b}"
-    asked = [plan(prompt, (a, b))]
+    asked = [_true(shown)]
     if samples <= max(SIZES):
         mistaken = plan(f"a {a} and a {wrong}", (a, wrong))
-        asked += [mistaken, with_reference(mistaken, prompt)]
+        asked += [mistaken, with_reference(mistaken, f"a {a} and a {b}")]
     plans = merge(asked)
-    denoiser = explainer.denoiser
-    pixels = to_pixels(world.picture(shown[:2], f"{SEED} {number}"), (64, 64))
-    x = denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)
+    denoiser, x = explainer.denoiser, latents(explainer, number, shown)
     options = Options(samples=samples)
     seed = 1000 * number + samples
     drawn = draw(
@@ -76,16 +92,28 @@ def measure(
     return found
 
 
-def kept(number: int, samples: int) -> Path:
-    """Where the replicates of a scene are kept, by the model's weights."""
+def published(explainer: dpid.Explainer, number: int, shown: tuple[str, str, str]) -> dict[str, torch.Tensor]:
+    """f(S) of the image from single samples of ITD's rule, {estimator: [ITD,3]}."""
+    denoiser, question, x = explainer.denoiser, _true(shown), latents(explainer, number, shown)
+    generator = torch.Generator().manual_seed(number)
+    drawn = draw("logistic", denoiser.logsnr_grid, 1, ITD, generator, antithetic=False)
+    sums = evaluate(denoiser, x, [question], drawn, seed=number)
+    return {name: f[:, :, 0].sum((-2, -1)) for name, f in set_function(sums, question).items()}
+
+
+def kept(number: int, samples: int | str) -> Path:
+    """Where the replicates of a scene are kept, by the model's weights; "itd" for those of :func:`published`."""
     return WORK / f"{number}-{samples}-{fingerprint('emoji')}.pt"
 
 
 def collect(count: int, sizes: tuple[int, ...]) -> None:
-    """Measure what is missing of the first ``count`` scenes."""
+    """Measure what is missing of the first ``count`` scenes; of the first ``RIVALS`` by ITD's rule too."""
     explainer = dpid.Explainer.from_pretrained("emoji").at("float32")
     WORK.mkdir(parents=True, exist_ok=True)
     for number, shown in enumerate(pictures(count)):
+        if number < RIVALS and not kept(number, "itd").exists():
+            with torch.inference_mode():
+                torch.save(published(explainer, number, shown), kept(number, "itd"))
         for samples in sizes:
             if not kept(number, samples).exists():
                 with torch.inference_mode():
@@ -141,6 +169,35 @@ def true_words(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict
                    "stderr": (p * (1 - p) / n) ** 0.5}  # fmt: skip
 
 
+def evaluations_of_itd(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
+    """How many times ``samples`` ITD's rule takes for our rms error against the exact values, with 95 % intervals."""
+    numbered = [
+        (i, one) for i, one in enumerate(shown[:RIVALS]) if kept(i, samples).exists() and kept(i, "itd").exists()
+    ]
+    truth = torch.stack([exact(one)[:3] for _, one in numbered])
+    itd = [torch.load(kept(i, "itd")) for i, _ in numbered]
+    ours = [by_estimator(torch.load(kept(i, samples)), "true") for i, _ in numbered]
+    chosen = torch.randint(len(truth), (RESAMPLED, len(truth)), generator=torch.Generator().manual_seed(0))
+    for mine, theirs in (("shrinkage", "standard"), ("rao-blackwell", "standard"), ("shrinkage", "orthogonal")):
+        square = (torch.stack([f[mine].mean(0) for f in ours]) - truth).square()  # [scenes,3]
+        noise = torch.stack([f[theirs].var(0) for f in itd])
+        bias = (torch.stack([f[theirs].mean(0) for f in itd]) - truth).square() - noise / ITD
+        for k, number in enumerate(NUMBERS[:3]):
+            room = square[:, k] - bias[:, k]
+
+            def factor(
+                rows: torch.Tensor, room: torch.Tensor = room, sigma: torch.Tensor = noise[:, k]
+            ) -> torch.Tensor:
+                left = room[rows].mean(-1)
+                return torch.where(left > 0, sigma[rows].mean(-1) / left, torch.inf) / samples
+
+            drawn = factor(chosen).sort().values.tolist()
+            low, high = drawn[RESAMPLED // 40], drawn[-RESAMPLED // 40]
+            yield {"case": f"{mine}, {samples} evaluations", "n": len(truth), "unit": "x",
+                   "metric": f"evaluations of ITD with {theirs} for the same error of {number}",
+                   "value": float(factor(torch.arange(len(truth)))), "low": low, "high": high}  # fmt: skip
+
+
 def wrong_words(samples: int, count: int) -> Iterator[dict[str, object]]:
     """How often a wrong word is below zero, and by how much beyond its error, by the question and the estimator."""
     paths = [path for path in (kept(i, samples) for i in range(count)) if path.exists()]
@@ -166,6 +223,7 @@ def main(
     rows: list[dict[str, object]] = []
     for size in sizes:
         rows += true_words(size, pictures(count))
+        rows += evaluations_of_itd(size, pictures(count))
         if size <= max(SIZES):
             rows += wrong_words(size, count)
     ledger.record("truth", rows, "emoji")

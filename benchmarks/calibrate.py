@@ -3,9 +3,11 @@
 Coverage is the share of repeated explanations in which an interval (:func:`dpid.results.intervals.interval`) contains
 the truth: of f(S) and of the atoms of the image, and of those of every pixel; for every rule of
 :mod:`dpid.estimation.sampling`, every estimator, and R = 4 and 8 replicates of 4, 16 and 64 samples (or of ``--each``).
-A number that all explanations know exactly is left out. The truth of "standard" is the exact log-density ratio (of
-pixels, where these are independent; else that of a long run); of "orthogonal" and "rao-blackwell" it is the integral,
-in closed form or from a long run. For the embedded model, which is measured only when named, it is always a long run.
+A number that all explanations know exactly is left out. The truth of "standard" and "shrinkage" is the exact
+log-density ratio (of pixels, where these are independent; else that of a long run); of "orthogonal" and "rao-blackwell"
+it is the integral, in closed form or from a long run. For the embedded model, which is measured only when named, it is
+always a long run. Pixels are those of the measured maps, of "shrinkage" those of the maps as they are shown: smoothed,
+and laid out with the weight that an explanation has, which is taken as known.
 
 ``answers`` compares estimates with exact values (:mod:`answers`). ``tolerance`` measures how often ``tolerance=0.05``
 is kept: the share of a hundred explanations whose f of both concepts is within 5 % of the truth.
@@ -15,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import isnan
 from typing import Annotated
 
 import answers
@@ -30,12 +31,13 @@ from rich.table import Table
 from torch import Tensor
 
 import dpid
-from dpid.estimation.estimators import MEASURED, are_squares
+from dpid.estimation.estimators import ESTIMATORS, SIGNED, are_squares
 from dpid.estimation.sampling import RULES
 from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
 from dpid.results.intervals import interval
-from dpid.results.maps import shrinkage, shrunk, smoothed
+from dpid.results.maps import displayed, smoothed
+from dpid.results.shrinkage import layout_weight, shrinkage_weight, shrunk_layout, shrunk_sums
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
 EACH = [4, 16, 64]  # samples of a replicate; by default an explanation has 4 in each of 8 replicates
@@ -138,7 +140,7 @@ def calibrate(
     """Coverage and bias of ``repeats`` explanations, by every estimator and R of ``replicates``."""
     for r in replicates:
         f = case.replicates(rule, each, r * repeats, 1 + r, density=density, together=r)
-        for estimator in MEASURED:
+        for estimator in ESTIMATORS:
             yield judge(case, f, truth, rule, each, r, estimator)
 
 
@@ -146,6 +148,8 @@ def judge(
     case: Case, f: dict[str, Tensor], truth: dict[str, Truth], rule: str, each: int, r: int, estimator: str
 ) -> Coverage:
     """Coverage and bias of the worst f(S) by one estimator, of {estimator: [G,3,H,W]}, ``r`` replicates at a time."""
+    if estimator == "shrinkage":
+        f, truth = shrunk(f, truth, r)
     # The error of the bias is that among explanations: replicates within one share a grid and are not independent.
     repeats = f[estimator].sum((-2, -1)).unflatten(0, (-1, r)).mean(1)
     mean, error = mean_stderr(repeats)
@@ -156,6 +160,24 @@ def judge(
     return Coverage(case.name, rule, each, r, estimator, len(repeats), held, bias)
 
 
+def shrunk(f: dict[str, Tensor], truth: dict[str, Truth], r: int) -> tuple[dict[str, Tensor], dict[str, Truth]]:
+    """{"shrinkage": maps [G,3,H,W] as shown} of explanations of ``r`` replicates, and their truth.
+
+    Of the image it is that of "standard"; of the pixels [repeats,3,H,W] that of the maps with the same weights.
+    """
+    quiet, noisy = (truth[name].pixels for name in SIGNED)
+    maps, exact = [], []
+    for q, s in zip(*(f[name].split(r) for name in SIGNED), strict=True):
+        w = shrinkage_weight((s - q).sum((-2, -1)))
+        sums = shrunk_sums(q, s, w)
+        layout = layout_weight(smoothed(sums, SMOOTH), smoothed(s, SMOOTH))
+        maps.append(displayed(sums, SMOOTH, s))
+        right = smoothed(quiet + w * (noisy - quiet).mean((-2, -1), keepdim=True), SMOOTH)
+        exact.append(shrunk_layout(right, smoothed(noisy, SMOOTH), layout))
+    known = truth["standard"]
+    return {"shrinkage": torch.cat(maps)}, {"shrinkage": Truth(known.image, known.stderr, torch.stack(exact))}
+
+
 def show(lines: list[Coverage]) -> None:
     """Print the table of coverages; those outside 93…97 % (images) or 92…98 % (pixels) are red."""
     table = Table(
@@ -164,9 +186,6 @@ def show(lines: list[Coverage]) -> None:
     for c in lines:
         cells = []
         for level in LEVELS:
-            if level not in c.share:
-                cells.append("")
-                continue
             slack = 0.03 if "pixels" in level else 0.02
             text = f"{100 * c.share[level]:.1f}"
             cells.append(text if abs(c.share[level] - 0.95) <= slack else f"[red]{text}[/red]")
@@ -178,7 +197,7 @@ def show(lines: list[Coverage]) -> None:
             c.estimator,
             str(c.repeats),
             *cells,
-            "" if isnan(c.bias) else f"{c.bias:+.1f}",
+            f"{c.bias:+.1f}",
         )
     Console(width=150).print(table)
 
@@ -229,7 +248,7 @@ def scene(repeats: int, each: list[int]) -> Iterator[Coverage]:
 
 
 def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
-    """Coverage for two held-out scenes under the embedded model by default options; maps raw, and as they are shown.
+    """Coverage for two held-out scenes under the embedded model by default options.
 
     The truth is that of a long run, so that errors of the network are not part of it.
     """
@@ -238,22 +257,7 @@ def embedded(repeats: int, each: list[int]) -> Iterator[Coverage]:
         truth = long_run(case, 64, 16 * max(each), density)  # 128 times the longest explanation
         for samples in each:
             f = case.replicates("adaptive", samples, 8 * repeats, 9, density=density, together=8)
-            yield from (judge(case, f, truth, "adaptive", samples, 8, estimator) for estimator in MEASURED)
-            yield shown(case, f, truth, samples)
-
-
-def shown(case: Case, f: dict[str, Tensor], truth: dict[str, Truth], each: int) -> Coverage:
-    """Coverage of the default maps (docs/theory.md, eq. (25)); their truth is the long run's with the same weight w."""
-    names, maps, exact = ("rao-blackwell", "standard"), [], []
-    long = [smoothed(truth[name].pixels, SMOOTH) for name in names]
-    for quiet, noisy in zip(*(smoothed(f[name], SMOOTH).split(8) for name in names), strict=True):
-        w = shrinkage(quiet, noisy)
-        maps.append(shrunk(quiet, noisy, w))
-        exact.append(shrunk(*long, w))
-    right = torch.stack(exact)
-    held = coverage(torch.cat(maps), Truth(right.sum((-2, -1)), torch.zeros(3), right), 8)
-    kept = {level: held[level] for level in LEVELS if "pixels" in level}
-    return Coverage(case.name, "adaptive", each, 8, "rao-blackwell, maps as shown", len(maps), kept, float("nan"))
+            yield from (judge(case, f, truth, "adaptive", samples, 8, estimator) for estimator in ESTIMATORS)
 
 
 def every_rule(

@@ -36,7 +36,7 @@ ROOT=$PWD
 cd "$OUT" || exit 1
 TEST=("$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider -p no:benchmark)
 "$PYTHON" -c 'import xdist' 2>/dev/null && TEST+=(-n 8)
-step tests 100 env OMP_NUM_THREADS=2 "${TEST[@]}" "$ROOT"/tests/{ops,denoisers,test_cuda.py,test_engine.py,test_explainer.py,test_precision.py}
+step tests 100 env OMP_NUM_THREADS=2 "${TEST[@]}" "$ROOT"/tests/{ops,denoisers,estimation,test_cuda.py,test_explainer.py}
 for tool in memcheck racecheck; do
   step "$tool" 30 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
 done

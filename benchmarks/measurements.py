@@ -42,6 +42,18 @@ def finder(rows: list[Row]) -> Callable[..., Row]:
     return find
 
 
+def starting(rows: list[Row]) -> Callable[[str, str, str], Row]:
+    """A function that gives the row of a benchmark and case whose metric starts with a text, of most repeats."""
+
+    def find(benchmark: str, case: str, start: str) -> Row:
+        found = [r for r in rows if (r["benchmark"], r["case"]) == (benchmark, case) and r["metric"].startswith(start)]
+        if not found:
+            raise LookupError(f"no row of {benchmark}; {case}; {start}…")
+        return max(found, key=lambda row: (int(row["n"]), row["date"]))
+
+    return find
+
+
 def number(row: Row, digits: int = 2, scale: float = 1.0) -> str:
     """The value with ``digits`` decimals."""
     return f"{scale * float(row['value']):.{digits}f}"
@@ -81,7 +93,7 @@ def pages() -> dict[Path, str]:
         keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"num": number, "pm": error, "ci": interval, "percent": percent}
-    environment.globals |= {"row": finder(rows), "percent": percent, "runs": runs(rows)}
+    environment.globals |= {"row": finder(rows), "starting": starting(rows), "percent": percent, "runs": runs(rows)}
 
     def render(name: str) -> str:
         text = environment.get_template(f"{name}.md.jinja").render()

@@ -105,9 +105,10 @@ class Options:
         flag=str,
     )
     estimator: str = option(
-        "rao-blackwell",
+        "shrinkage",
         one_of(_estimators),
-        'Whose numbers stand first: "rao-blackwell", "standard" or "orthogonal"; all are computed',
+        'Whose numbers stand first: "shrinkage", which is "standard" moved towards "rao-blackwell" as far as noise '
+        'explains that they differ, one of those two, or "orthogonal"; all are computed',
         flag=str,
     )
     measure: str = option(
@@ -137,8 +138,8 @@ class Options:
         3,
         _smooth,
         "Maps are means over this many pixels a side; 1 for none",
-        more='taken of i(x; y_S) before the measure acts. Those of "rao-blackwell" are then laid out like iˢ\'s where '
-        "they differ beyond noise, unless it is 1",
+        more='taken of i(x; y_S) before the measure acts. Those of "shrinkage" and "rao-blackwell" are then laid out '
+        "like iˢ's where they differ beyond noise, unless it is 1",
         flag=int,
     )
     samples: int = option(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dpid
-from dpid.estimation.estimators import MEASURED
+from dpid.estimation.estimators import ESTIMATORS
 from dpid.estimation.sampling import RULES
 
 REPEATS = 500
@@ -30,14 +30,16 @@ def gaussian():
 def test_coverage_and_bias(gaussian, rule):
     case, truth, density = gaussian
     lines = list(calibrate.calibrate(case, truth, rule, 16, REPEATS, density))
-    assert {(c.estimator, c.replicates) for c in lines} == {(e, r) for e in MEASURED for r in (4, 8)}
+    assert {(c.estimator, c.replicates) for c in lines} == {(e, r) for e in ESTIMATORS for r in (4, 8)}
     for c in lines:
         for level, share in c.share.items():
             assert 0.95 - share <= (PIXELS if "pixels" in level else IMAGE), (c, level)
-            if rule not in INTERLEAVED:  # whose spread holds that of coarse grids
+            # The spread of interleaved grids holds that of coarse ones, and the error of "shrinkage" that of iˢ.
+            if rule not in INTERLEAVED and c.estimator != "shrinkage":
                 assert share - 0.95 <= (PIXELS if "pixels" in level else IMAGE), (c, level)
         # The worst of three f(S): 4 standard errors are passed in one run of 5000. Truncation is below 1e-3 of them.
-        assert abs(c.bias) < 4, c
+        # Shrinkage trades noise for bias: at most half of one explanation's standard error here, or it would not cover.
+        assert abs(c.bias) < (4 + 0.5 * REPEATS**0.5 if c.estimator == "shrinkage" else 4), c
 
 
 def test_what_every_repeat_knows_exactly_is_no_interval_that_holds():

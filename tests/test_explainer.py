@@ -14,7 +14,7 @@ import dpid
 from dpid.explainer import ConvergenceWarning
 from dpid.options import Options
 from dpid.pid import mean_stderr
-from dpid.results.intervals import interval
+from dpid.results.intervals import has_outlier, interval
 from dpid.run import _may_stop
 
 
@@ -160,7 +160,7 @@ def test_json_has_what_the_design_promises(result):
     assert d["unit"] == "nats"
     c1, c2 = result.metadata.concepts
     assert set(d["information"]) == {c1, c2, f"{c1}+{c2}"}
-    assert set(d["estimators"]) == {"rao-blackwell", "standard", "orthogonal", "shrinkage"}
+    assert set(d["estimators"]) == {"shrinkage", "rao-blackwell", "standard", "orthogonal"}
     for name in ("redundancy", "synergy"):
         assert set(d[name]) == {"value", "stderr"}
     for key in ("prompt", "concepts", "context", "estimator", "measure", "unique", "unet_evaluations", "logsnr_range",
@@ -176,10 +176,16 @@ def test_plot_has_a_panel_for_everything(result):
     assert any("nats per latent pixel" in ax.get_ylabel() for ax in figure.axes)
 
 
-def test_estimate_interval_is_students():
-    low, high = dpid.Estimate(1.0, 2.0, 3).interval()
+def test_estimate_interval_is_students_and_longer_away_from_zero():
     # t quantile at 0.975 with 3 degrees of freedom: 3.182446 (any table)
-    assert (low, high) == pytest.approx((1 - 2 * 3.182446, 1 + 2 * 3.182446), abs=1e-4)
+    for value, error in ((1.0, 2.0), (9.0, 2.0)):
+        half = error * 3.182446
+        far = min(value * math.expm1(half / value), 2 * half)  # of the logarithmic scale, at most twice as long
+        assert dpid.Estimate(value, error, 3).interval() == pytest.approx((value - half, value + far), abs=1e-4)
+        assert dpid.Estimate(-value, error, 3).interval() == pytest.approx((-value - far, -value + half), abs=1e-4)
+    assert dpid.Estimate(1e6, 2.0, 3).interval()[1] == pytest.approx(1e6 + 2 * 3.182446, abs=1e-3)
+    assert dpid.Estimate(0.0, 0.0, 3).interval() == (0, 0)
+    assert dpid.Estimate(0.0, 1.0, 3).interval() == pytest.approx((-3.182446, 2 * 3.182446))
 
 
 def test_interval_of_an_integral_of_squares_is_even_on_the_log_scale():
@@ -197,13 +203,27 @@ def test_log_intervals_hold_the_mean_of_rare_squares():
     drawn = torch.empty(20, 4, 20000, dtype=torch.float64).exponential_(generator=rng)
     total = (drawn * (torch.arange(20)[:, None, None] < count)).sum(0)
     value, error = mean_stderr(total)
-    held = {
-        scale: float(((low <= 2) & (high >= 2)).double().mean())
-        for scale in (False, True) for low, high in [interval(value, error, 3, positive=scale)]
+    half = 3.182446 * error  # Student's t, as above
+    intervals = {
+        "students": (value - half, value + half), "squares": interval(value, error, 3, positive=True),
+        "signed": interval(value, error, 3), "mirrored": [-end for end in interval(-value, error, 3)][::-1],
     }  # fmt: skip
+    held = {name: float(((low <= 2) & (high >= 2)).double().mean()) for name, (low, high) in intervals.items()}
     # 20000 trials have a standard deviation of 0.2 %; what is left of the skewness on the log scale is under 1 %.
-    assert held[True] == pytest.approx(0.95, abs=0.016)
-    assert held[False] < 0.92
+    assert held["squares"] == pytest.approx(0.95, abs=0.016)
+    assert held["signed"] == held["mirrored"] == pytest.approx(0.95, abs=0.016)
+    assert held["students"] < 0.92
+
+
+def test_an_outlier_among_replicates():
+    # Grubbs' (1950) table: the critical value at 1 % on two sides is 2.274 for 8 numbers, 1.496 for 4.
+    for g, critical in ((8, 2.274), (4, 1.496)):
+        normal = torch.randn(g, 20000, generator=torch.Generator().manual_seed(g), dtype=torch.float64)
+        distance = ((normal - normal.mean(0)).abs() / normal.std(0)).amax(0)
+        beside = (distance - critical).abs() > 0.001  # the table's last digit
+        assert torch.equal(has_outlier(normal)[beside], (distance > critical)[beside])
+        assert float(has_outlier(normal).double().mean()) == pytest.approx(0.01, abs=0.003)  # 4 standard deviations
+    assert not has_outlier(torch.zeros(8, 2)).any()
 
 
 def test_which_intervals_are_of_squares(result):
@@ -215,7 +235,7 @@ def test_which_intervals_are_of_squares(result):
 
 
 def test_repr_is_readable(result):
-    assert repr(result).startswith(f"PIDResult({result.metadata.prompt!r}, rao-blackwell, nats: redundancy ")
+    assert repr(result).startswith(f"PIDResult({result.metadata.prompt!r}, shrinkage, nats: redundancy ")
 
 
 @pytest.mark.parametrize(

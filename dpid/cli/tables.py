@@ -12,7 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult
 
-SYMBOLS = {"rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°", "shrinkage": "i"}
+SYMBOLS = {"shrinkage": "i", "rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
 _ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
 _NARROWEST = 60  # columns of a table whose numbers can be read
 

@@ -1,13 +1,14 @@
-"""Three estimators of the set function f(S) = i(x; y_S) from accumulated squares, in nats per latent pixel.
+"""Estimators of the set function f(S) = i(x; y_S) from accumulated squares, in nats per latent pixel.
 
 - ``standard`` iˢ, docs/theory.md, eq. (7): at the optimum the pointwise log-density ratio; noisy.
 - ``orthogonal`` i°, docs/theory.md, eq. (9): never negative, of low variance, equal to iˢ on average only.
 - ``rao-blackwell`` iʳ, docs/theory.md, eq. (11): iˢ with the noise averaged out under the reference F, by default the
   condition of all concepts. Signed, obeys the chain rule, of nearly as low variance as i°.
 
-For maps iʳ is moved towards iˢ, docs/theory.md, eq. (25). No fixed weight w suits all models: the noise of iˢ - iʳ is
-uncorrelated with that of iʳ and proportional to ε̂_∅ - ε̂_S, that of iʳ to its square. So w is estimated from the
-replicates of each picture (:func:`dpid.results.maps.shrunk`); sums over the picture are those of iʳ.
+- ``shrinkage`` iʳ + w (iˢ - iʳ), docs/theory.md, eq. (12a), the default. iʳ counts out what the network has not
+  learned of F; iˢ does not, but is noisy. No fixed weight w suits all models: the noise of iˢ - iʳ is uncorrelated with
+  that of iʳ and proportional to ε̂_∅ - ε̂_S, that of iʳ to its square. So w is estimated from the replicates of each
+  picture, by :mod:`dpid.results.shrinkage`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dpid.prompts.plan import Plan
 
 MEASURED = ("rao-blackwell", "standard", "orthogonal")  # those that one pass accumulates
 SIGNED = MEASURED[:2]  # those of them that obey the chain rule
-ESTIMATORS = (*MEASURED, "shrinkage")  # the last is a mix of the signed ones, see dpid.results.shrinkage
+ESTIMATORS = ("shrinkage", *MEASURED)  # the default first; it is a mix of the signed ones
 
 
 def are_squares(estimator: str, conditions: Sequence[Any], full: Any) -> list[bool]:

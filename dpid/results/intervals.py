@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_FARTHEST = 2.0  # times the near end's distance from the value, for the end of an interval that is farther from zero
+
 
 def interval(
     value: Tensor, stderr: Tensor, dof: int, level: float = 0.95, positive: Tensor | bool = False
 ) -> tuple[Tensor, Tensor]:
     """The lower and upper ends [*] of confidence intervals by Student's t; docs/theory.md, eq. (19).
 
-    Those of integrals of squares are symmetric on the logarithmic scale; docs/theory.md, eq. (20).
+    Rare noise makes most of a number and of its standard error, so that a few samples find both too small together. The
+    end farther from zero is therefore that of the logarithmic scale, up to twice as far from the value as the other.
+    Integrals of squares are positive, and both ends of theirs are of that scale; docs/theory.md, eq. (20).
 
     Parameters
     ----------
@@ -29,8 +33,28 @@ def interval(
         raise ValueError(f"level: found {level}, expected a probability such as 0.95")
     half = float(stdtrit(dof, 0.5 + level / 2)) * stderr
     positive = (value > 0) & positive
-    factor = (half / value.where(positive, torch.ones_like(value))).exp()
-    return torch.where(positive, value / factor, value - half), torch.where(positive, value * factor, value + half)
+    relative = half / value.abs().clamp_min(torch.finfo(value.dtype).tiny)
+    capped = relative.clamp(1e-6, 10)  # outside of which the ratio of both scales is 1, or far beyond the bound
+    far = half * (capped.expm1() / capped).clamp(max=_FARTHEST)
+    low, high = torch.where(value < 0, -far, -half), torch.where(value < 0, half, far)
+    return (
+        torch.where(positive, value * (-relative).exp(), value + low),
+        torch.where(positive, value * relative.exp(), value + high),
+    )
+
+
+def has_outlier(replicates: Tensor, significance: float = 0.01) -> Tensor:
+    """Whether one of G replicates [G,*] is too far from the others to be of a normal distribution, bool [*].
+
+    Grubbs' (1950) test. Where it is true, rare noise decides the number, and its standard error is itself rough.
+    """
+    from scipy.special import stdtrit
+
+    g = len(replicates)
+    deviation: Tensor = (replicates - replicates.mean(0)).abs().amax(0)
+    t2 = float(stdtrit(g - 2, 1 - significance / (2 * g))) ** 2
+    critical: float = (g - 1) / g**0.5 * (t2 / (g - 2 + t2)) ** 0.5
+    return deviation > critical * replicates.std(0)
 
 
 @dataclass(frozen=True)

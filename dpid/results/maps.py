@@ -1,4 +1,4 @@
-"""Maps of information over the picture: their smoothing, and the shrinkage of one estimator towards another."""
+"""Maps of information over the picture, and their smoothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dpid.equality import Comparable
 from dpid.prompts.plan import Subset
-from dpid.results.shrinkage import shrinkage_weight
+from dpid.results.shrinkage import shrunk_layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,31 +47,11 @@ def smoothed(f: Tensor, size: int) -> Tensor:
     return summed(maps / summed(torch.ones_like(maps[:1]))).reshape(f.shape)
 
 
-def shrunk(f: Tensor, towards: Tensor, weight: float | None = None) -> Tensor:
-    """Maps ``f`` [*,h,w] moved towards the maps ``towards``, with unchanged sums; docs/theory.md, eq. (25).
-
-    ``weight``: w of that equation, from 0 to 1; None estimates it by :func:`shrinkage`.
-    """
-    return f + (shrinkage(f, towards) if weight is None else weight) * _centred(towards - f)
-
-
-def shrinkage(f: Tensor, towards: Tensor) -> float:
-    """The weight w, from 0 to 1, of moving maps ``f`` [G,S,h,w] towards ``towards``; docs/theory.md, eq. (25).
-
-    Few samples give a small w, which keeps iʳ; with many it approaches iˢ. No constant is fitted to a model.
-    """
-    return shrinkage_weight(_centred(towards - f))
-
-
-def _centred(maps: Tensor) -> Tensor:
-    """``maps`` [*,h,w] minus their means over the picture."""
-    return maps - maps.mean((-2, -1), keepdim=True)
-
-
 def displayed(f: Tensor, smooth: int, towards: Tensor | None = None) -> Tensor:
-    """The maps of replicates ``f`` [G,S,h,w] as a result shows them: smoothed, and with ``towards`` :func:`shrunk`.
+    """The maps of replicates ``f`` [G,S,h,w] as a result shows them: smoothed, and laid out like ``towards``, if given.
 
-    ``smooth``: side of the smoothing window in latent pixels, odd; 1 leaves ``f`` unchanged.
+    ``smooth``: side of the smoothing window in latent pixels, odd; 1 leaves ``f`` unchanged. For ``towards`` see
+    :func:`dpid.results.shrinkage.shrunk_layout`.
     """
     maps = smoothed(f, smooth)
-    return maps if towards is None or smooth == 1 else shrunk(maps, smoothed(towards, smooth))
+    return maps if towards is None or smooth == 1 else shrunk_layout(maps, smoothed(towards, smooth))

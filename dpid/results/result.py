@@ -17,7 +17,7 @@ from dpid.pid import Atoms, mean_stderr
 from dpid.prompts.phrases import remarks_on
 from dpid.prompts.plan import Subset, subsets_of
 from dpid.results.decomposition import Decomposition, Method, atoms_of, decomposition
-from dpid.results.intervals import Estimate
+from dpid.results.intervals import Estimate, has_outlier
 from dpid.results.maps import Maps, displayed
 from dpid.results.metadata import Metadata
 from dpid.results.profile import Profile
@@ -61,7 +61,7 @@ class PIDResult(Comparable):
 
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
-        """The decomposition by every estimator: "rao-blackwell", "standard", "orthogonal", "shrinkage"."""
+        """The decomposition by every estimator: "shrinkage", "rao-blackwell", "standard", "orthogonal"."""
         return {
             name: decomposition(
                 self.replicates_by(name), self._profiles_by(name), self.edges, self._method, self._squares(name),
@@ -180,6 +180,19 @@ class PIDResult(Comparable):
                 found[subset] = gap
         return found
 
+    def _limited_by_network(self, level: float) -> bool:
+        """Whether the interval of i(x; all concepts) by "shrinkage" does not reach what "rao-blackwell" finds."""
+        whole = self.metadata.concepts
+        low, high = self.information[whole].interval(level)
+        quiet = self.estimates["rao-blackwell"].information[whole].value
+        return self.metadata.estimator == "shrinkage" and not low <= quiet <= high
+
+    def _decided_by_rare_noise(self) -> list[Subset]:
+        """The subsets whose i(x; y_S) one replicate decides; see :func:`dpid.results.intervals.has_outlier`."""
+        sums = self.replicates_by(self.metadata.estimator).sum((-2, -1))
+        subsets = subsets_of(self.metadata.concepts)[1:]
+        return [s for s, rare in zip(subsets, has_outlier(sums, 0.01 / len(subsets)).tolist(), strict=True) if rare]
+
     def rounding_matters(self) -> bool:
         """Whether rounding biases some i(x; y_S) by more than half its standard error; docs/theory.md, eq. (57)."""
         name, subsets = self.metadata.estimator, subsets_of(self.metadata.concepts)[1:]
@@ -223,6 +236,18 @@ class PIDResult(Comparable):
             lines.append(
                 f"rao-blackwell and standard disagree ({beyond} nats): {self.metadata.reference!r} does not describe "
                 f"this picture as the model would; {trust}"
+            )
+        elif self._limited_by_network(level):
+            quiet, noisy = (self.estimates[name].information[self.metadata.concepts].value for name in SIGNED)
+            lines.append(
+                f"the errors are those of sampling alone: of all concepts rao-blackwell tells {quiet:.2f} and standard "
+                f"{noisy:.2f} nats, and noise explains {1 - self.shrinkage:.0%} of the square of such differences; the "
+                "rest is of this picture, or what the network has not learned, and more samples will not tell which"
+            )
+        if rare := self._decided_by_rare_noise():
+            lines.append(
+                f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "
+                f"{self.metadata.replicates} replicates makes most of the spread, and its error is rough; add samples"
             )
         above = [
             "+".join(s) for s, e in self.information.items()

@@ -1,16 +1,17 @@
-"""The estimator "shrinkage": iˢ shrunk towards iʳ as far as noise explains that the two differ.
+"""Shrinkage between two estimators: the default moves iʳ towards iˢ as far as noise does not explain their difference.
 
-D = iˢ - iʳ is what iʳ misses of this picture, plus noise. Of the square of D's mean the spread of replicates says how
-much is noise; what is left is real, and w = 1 - noise / square weighs one against the other in
+D = iˢ - iʳ is what iʳ misses of this picture, plus noise. Of the square of D's mean, the spread of the replicates tells
+how much is noise, and w = 1 - noise / square is the share that is real:
 
-    f(S) = iʳ + w D,        w in 0…1,
+    f(S) = iʳ + w D,  0 ≤ w ≤ 1    (docs/theory.md, eq. (12a) of the image's sums, eq. (25) of the maps' layout).
 
-James and Stein's shrinkage of iˢ towards iʳ, its positive part: a few samples lean on iʳ, many on iˢ, and no constant
-is fitted to any model. One w for all subsets keeps f a set function, and with it the chain rule.
+This is the positive part of James and Stein's (1961) shrinkage of iˢ towards iʳ: few samples lean on iʳ, many on iˢ,
+and no constant is fitted to a model. One w for all subsets keeps f a set function, and with it the chain rule.
 
-Errors are those of iˢ, whose spread the replicates keep: w is estimated too, and (1 - w) D may be missing. Intervals of
-the width of iˢ's around the shrunk value hold the truth at least as often as iˢ's around iˢ (Hwang & Casella, 1982: of
-spheres, in four dimensions and more; measured for these three by benchmarks/bench_truth.py).
+Standard errors of sums are those of iˢ, whose spread the replicates keep: w is estimated too, and (1 - w) D may be
+missing. An interval of the width of iˢ's around the shrunk value contains the truth at least as often as iˢ's around
+iˢ (Hwang & Casella, 1982, of spheres in four dimensions and more; measured for three numbers by
+``benchmarks/bench_truth.py``). Standard errors of maps take w as known.
 """
 
 from torch import Tensor
@@ -19,21 +20,40 @@ from dpid.pid import mean_stderr
 
 
 def shrinkage_weight(difference: Tensor) -> float:
-    """w, how much of iˢ - iʳ is real, 0…1: of its replicates [G, *], one for all that they hold."""
+    """The weight w, from 0 to 1: how much of replicates ``difference`` [G,*] of D is real; one for all numbers."""
     mean, error = mean_stderr(difference)
     square, noise = float(mean.square().mean()), float(error.square().mean())
     return 0.0 if square <= noise else 1 - noise / square
 
 
 def shrunk_sums(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
-    """Replicates of maps laid out like ``quiet`` [G, S, h, w], with the sums of ``noisy`` shrunk by ``w`` towards its.
+    """Replicates of maps [G,S,h,w] laid out like ``quiet``, whose sums are moved by ``w`` towards those of ``noisy``.
 
-    What the sums differ by is spread evenly: it tells nothing of where.
+    What the sums differ by is spread evenly, since it does not tell where. Sums vary among replicates as those of
+    ``noisy`` do.
     """
     difference = (noisy - quiet).mean((-2, -1), keepdim=True)
     return quiet + difference - (1 - w) * difference.mean(0)
 
 
 def shrunk_profile(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
-    """Replicates ``noisy`` [A, S, L] shrunk by ``w`` towards ``quiet`` in every bin of log-SNR."""
+    """Replicates [A,S,L] of the profile ``quiet`` moved by ``w`` towards ``noisy``, varying as that does."""
     return noisy - (1 - w) * (noisy - quiet).mean(0)
+
+
+def shrunk_layout(quiet: Tensor, noisy: Tensor, w: float | None = None) -> Tensor:
+    """Maps ``quiet`` [G,S,h,w] moved by ``w`` towards the layout of ``noisy``, with unchanged sums.
+
+    Without ``w``, it is :func:`layout_weight`.
+    """
+    return quiet + (layout_weight(quiet, noisy) if w is None else w) * _centred(noisy - quiet)
+
+
+def layout_weight(quiet: Tensor, noisy: Tensor) -> float:
+    """The weight w, from 0 to 1, by which the layout of maps ``quiet`` [G,S,h,w] moves towards that of ``noisy``."""
+    return shrinkage_weight(_centred(noisy - quiet))
+
+
+def _centred(maps: Tensor) -> Tensor:
+    """``maps`` [*,h,w] minus their means over the picture."""
+    return maps - maps.mean((-2, -1), keepdim=True)

@@ -10,8 +10,9 @@ from dpid.denoisers import GaussianDenoiser
 from dpid.explainer import ConvergenceWarning
 from dpid.prompts.plan import subsets_of
 from dpid.results.intervals import interval
-from dpid.results.maps import shrunk, smoothed
+from dpid.results.maps import smoothed
 from dpid.results.result import ranked
+from dpid.results.shrinkage import shrunk_layout
 
 SHAPE = (1, 2, 3)
 
@@ -52,7 +53,7 @@ def quiet_and_noisy(bias):
 
 def test_a_layout_is_nearer_the_truth_than_either_of_two():
     truth, quiet, noisy = quiet_and_noisy(0.5)
-    both = shrunk(quiet, noisy)
+    both = shrunk_layout(quiet, noisy)
     torch.testing.assert_close(both.sum((-2, -1)), quiet.sum((-2, -1)))
     errors = [float((f.mean(0) - truth).square().mean()) for f in (both, quiet, noisy)]
     # Bias and noise of 0.25 each, weighed evenly: 0.125, half of either; 768 numbers leave 5 % of that to chance.
@@ -62,8 +63,8 @@ def test_a_layout_is_nearer_the_truth_than_either_of_two():
 def test_a_layout_that_is_right_is_left_alone():
     _, quiet, noisy = quiet_and_noisy(0.0)
     # w is 1 - noise / square, whose standard deviation is that of a χ² of 768 by its mean: 0.05; three of them.
-    assert (shrunk(quiet, noisy) - quiet).norm() < 0.15 * (noisy - quiet).norm()
-    assert torch.equal(shrunk(quiet, quiet), quiet)
+    assert (shrunk_layout(quiet, noisy) - quiet).norm() < 0.15 * (noisy - quiet).norm()
+    assert torch.equal(shrunk_layout(quiet, quiet), quiet)
 
 
 @pytest.mark.parametrize("rule", ["shifted-grid", "pilot", "logistic"])
@@ -123,7 +124,8 @@ def test_estimators_disagree_only_where_the_reference_does_not_describe_the_pict
     far = toy.explain(latents=torch.full(SHAPE, -4.0), conditions=CONDITIONS, samples=128)
     (remark,) = (line for line in far.remarks() if "disagree" in line)
     # log p(-4 | y = 2) / p(-4) = ½ ln 2 - 18 + 4 a coordinate: F is wrong, i°(F) > 0, and only iˢ tells.
-    assert far.information[("a", "b")].value > 0
+    assert far.estimates["rao-blackwell"].information[("a", "b")].value > 0
+    assert far.information[("a", "b")].interval()[1] < 0
     assert "'a + b' misleads: -8" in remark
     assert "trust that" in remark
     same = {subset: "2" if subset else "" for subset in CONDITIONS}

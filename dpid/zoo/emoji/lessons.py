@@ -21,6 +21,7 @@ from dpid.zoo.emoji.teacher import Teacher, say
 
 CLEAR = 0.0  # log-SNR above which z determines the scene, so that the captions' targets are equal
 VAGUE = -1.0  # log-SNR up to which the second caption may be wrong; above, it would contradict what z shows
+NOISE = -7.0  # log-SNR below which nothing is left of a picture
 LARGE = 0.02  # mean square difference of two captions' targets above which its weight falls as its inverse
 # Probabilities: that a scene gets one more person; that a second caption is empty; that it is wrong (half of that for
 # scenes with people, of whom true captions have most information); that a wrong one has just one picture replaced.
@@ -92,10 +93,11 @@ def timesteps(alphas: Tensor, count: int) -> Tensor:
     """``count`` random timesteps, stratified over the mean of two densities.
 
     One is uniform in t, as suits the generation of pictures; the other uniform in log-SNR, so that the loss is
-    -log p(x) (docs/theory.md, eq. (5)), but a fifth as dense above ``CLEAR``, where captions have no influence.
+    -log p(x) (docs/theory.md, eq. (5)), but a fifth as dense above ``CLEAR``, where captions have no influence, and
+    zero below ``NOISE``.
     """
     logsnr = torch.logit(alphas.double())
-    second = torch.where(logsnr < CLEAR, 1.0, 0.2) * -torch.gradient(logsnr)[0]
+    second = torch.where(logsnr < CLEAR, 1.0, 0.2) * -torch.gradient(logsnr.clamp(min=NOISE))[0]
     density = (1 / len(alphas) + second / second.sum()) / 2
     cumulative = density.cumsum(0) / density.sum()
     levels = (torch.arange(count) + torch.rand(count)) / count

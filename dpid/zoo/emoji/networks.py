@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from dpid.zoo.emoji import scenes
@@ -12,9 +13,53 @@ MAX_LENGTH = 16  # tokens, <bos> and <eos> included; the longest caption has 9 w
 WIDTH = 128  # of the text encoder
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with a token for every word of the captions; reads "an" as "a", ignores case and punctuation."""
+class UNetModel(nn.ModuleDict):
+    """The UNet and its text encoder as one module to be trained."""
+
+    kind = "unet"
+    text_encoders = ("text_encoder",)
+    pipeline = StableDiffusionPipeline
+
+    def __init__(self, parts: StableDiffusionPipeline | None = None) -> None:
+        if parts is None:
+            super().__init__({"unet": make_unet(), "text": make_text_encoder(len(make_tokenizer()))})
+        else:
+            super().__init__({"unet": parts.unet, "text": parts.text_encoder})
+
+    @staticmethod
+    def alphas() -> Tensor:
+        """σ(λ) of the training levels [T], from clean to noisy."""
+        alphas: Tensor = make_scheduler().alphas_cumprod
+        return alphas
+
+    @staticmethod
+    def tokenizer() -> PreTrainedTokenizerFast:
+        """The tokenizer of the text encoder."""
+        return make_tokenizer()
+
+    def eps_hat(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """ε̂ [2N,C,H,W] of z [N,C,H,W] at levels t [N] under the first and then the second captions [2N,L]."""
+        text = self["text"](tokens).last_hidden_state
+        out: Tensor = self["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
+        return out
+
+    def assembled(self, vae: AutoencoderKL) -> StableDiffusionPipeline:
+        """The pipeline of the trained parts."""
+        return StableDiffusionPipeline(
+            vae=vae, text_encoder=self["text"], tokenizer=make_tokenizer(), unet=self["unet"],
+            scheduler=make_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+
+
+def make_tokenizer(end_last: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer with a token for every word of the captions; reads "an" as "a", ignores case and punctuation.
+
+    ``end_last``: "<eos>" has the highest number. Where it has number 2, transformers takes what a CLIP model computes
+    at the highest number for that of the whole text.
+    """
     words = ["<pad>", "<bos>", "<eos>", "<unk>", *scenes.vocabulary()]
+    if end_last:
+        words.append(words.pop(2))
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence(
         [
@@ -25,7 +70,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+        single="<bos> $A <eos>", special_tokens=[(w, words.index(w)) for w in ("<bos>", "<eos>")]
     )
     names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **names)

@@ -1,12 +1,12 @@
-"""Train the embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR [--start MODEL]``.
+"""Train an embedded model: ``python -m dpid.zoo.emoji.train --work DIR --out DIR [--kind flow] [--start MODEL]``.
 
 Six stages, each of which resumes from its checkpoint: the autoencoder; the latents of ``--scenes`` scenes; the teacher
-(``teacher.py``), which computes the targets; the UNet with its text encoder, on the batches of ``lessons.py``; the
-export to a StableDiffusionPipeline folder in fp16; the density of log-SNRs for ``rule="adaptive"``. The batch of a step
+(``teacher.py``), which computes the targets; the network with its text encoders, on the batches of ``lessons.py``; the
+export to a pipeline's folder in fp16; the density of log-SNRs for ``rule="adaptive"``. The batch of a step
 depends on (seed, step) alone, so that an interrupted run sees the same data as an uninterrupted one. ``--steps`` may
 change between runs: the learning rate is constant and falls to zero over the last share ``DECAY`` of the steps.
 ``--start`` continues from an exported model, on scenes of another ``--seed``: its autoencoder is kept, the rest is
-trained further.
+trained further, or begun where that model is of the other kind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
@@ -40,9 +40,13 @@ from dpid.estimation.precision import candidates
 from dpid.explainer import Explainer
 from dpid.results.result import PIDResult
 from dpid.zoo.emoji import scenes, sprites
+from dpid.zoo.emoji.flow import FlowModel
 from dpid.zoo.emoji.lessons import Lesson, Lessons, scene, tame
-from dpid.zoo.emoji.networks import make_scheduler, make_text_encoder, make_tokenizer, make_unet, make_vae
+from dpid.zoo.emoji.networks import UNetModel, make_vae
 from dpid.zoo.emoji.teacher import Teacher
+
+Model = UNetModel | FlowModel
+KINDS: dict[str, type[Model]] = {model.kind: model for model in (UNetModel, FlowModel)}
 
 VAE_BATCH, VAE_LR = 16, 2e-3
 BATCH, LR, WARMUP, DECAY, EMA = 48, 1e-3, 200, 0.8, 0.999
@@ -186,15 +190,14 @@ def tokenized(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
     return torch.tensor(tokenizer(texts, padding="max_length").input_ids)
 
 
-def losses(model: nn.ModuleDict, z: Tensor, t: Tensor, tokens: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def losses(model: Model, z: Tensor, t: Tensor, tokens: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The loss of ε̂ and that of its difference between two captions [2]; adds the gradients of their weighted sum."""
     fast = "bfloat16" in candidates(z.device)
     # On a CPU the backward pass of flash attention is far slower, and would be a third of all.
     plain = sdpa_kernel(SDPBackend.MATH) if z.device.type == "cpu" else nullcontext()
     # No cache of casts: a CUDA graph must not use tensors from outside.
     with plain, torch.autocast(z.device.type, torch.bfloat16, enabled=fast, cache_enabled=False):
-        text = model["text"](tokens).last_hidden_state
-        eps_hat = model["unet"](z.repeat(2, 1, 1, 1), t.repeat(2), text).sample
+        eps_hat = model.eps_hat(z, t, tokens)
     error, tamed = eps_hat.float().unflatten(0, (2, -1)) - target, tame(target)
     first, second = error.square().mean((2, 3, 4))
     error_loss = ((first + second * tamed) / 2 * weight).mean()
@@ -206,7 +209,7 @@ def losses(model: nn.ModuleDict, z: Tensor, t: Tensor, tokens: Tensor, target: T
 class Captured:
     """The function :func:`losses` as a CUDA graph: its many small kernels take longer to launch than to run."""
 
-    def __init__(self, model: nn.ModuleDict, *arguments: Tensor) -> None:
+    def __init__(self, model: Model, *arguments: Tensor) -> None:
         self.arguments = [a.clone() for a in arguments]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -228,8 +231,8 @@ class Captured:
 
 def train_unet(
     run: Run, steps: int, lessons: Lessons, taught: Callable[[Lesson], tuple[Tensor, Tensor, Tensor]],
-    model: nn.ModuleDict, peak: float,
-) -> tuple[nn.ModuleDict, int, float]:  # fmt: skip
+    model: Model, peak: float,
+) -> tuple[Model, int, float]:  # fmt: skip
     """The moving average of the trained weights, the number of steps and the seconds that they took.
 
     The loss is that of ε̂ plus ``GAP`` times that of the difference between ε̂ under two captions of the same z. A PID
@@ -267,46 +270,49 @@ def train_unet(
     return average.eval(), max(steps, start), seconds
 
 
-def first(run: Run, start: Path | None) -> tuple[nn.ModuleDict, AutoencoderKL | None, float | None]:
-    """UNet and text encoder to be trained; autoencoder and scaling factor of the model ``start``, None without one."""
+def first(run: Run, kind: type[Model], start: Path | None) -> tuple[Model, AutoencoderKL | None, float | None]:
+    """The model to be trained; autoencoder and scaling factor of the model ``start``, None without one."""
     if start is None:
         torch.manual_seed(run.seed)
-        return nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(len(make_tokenizer()))}), None, None
-    pipe = StableDiffusionPipeline.from_pretrained(start, safety_checker=None, torch_dtype=torch.float32)
-    model = nn.ModuleDict({"unet": pipe.unet, "text": pipe.text_encoder}).train().requires_grad_()
-    return model, pipe.vae.eval().requires_grad_(False).to(run.device), pipe.vae.config.scaling_factor
+        return kind(), None, None
+    pipe = DiffusionPipeline.from_pretrained(start, safety_checker=None, torch_dtype=torch.float32)
+    vae, scaling = pipe.vae.eval().requires_grad_(False).to(run.device), pipe.vae.config.scaling_factor
+    if not isinstance(pipe, kind.pipeline):  # of another kind: its autoencoder alone is of use
+        torch.manual_seed(run.seed)
+        return kind(), vae, scaling
+    return kind(pipe).train().requires_grad_(), vae, scaling
 
 
-def export(out: Path, vae: AutoencoderKL, scaling: float, model: nn.ModuleDict) -> None:
-    """Write the model as a StableDiffusionPipeline folder, in fp16."""
+def export(out: Path, vae: AutoencoderKL, scaling: float, model: Model) -> None:
+    """Write the model as a folder of a pipeline, in fp16."""
     vae.register_to_config(scaling_factor=scaling)
-    pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=model["text"], tokenizer=make_tokenizer(), unet=model["unet"], scheduler=make_scheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
-    # transformers loads a model in the dtype that its config names, diffusers in fp32: without this the parts of a
-    # pipeline loaded with no dtype would not fit together.
-    config = out / "text_encoder" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
-    _write_names_of_transformers_4(out)
-    for part in ("unet", "vae"):  # without the local path of --start
+    model.assembled(vae).to(torch.float16).save_pretrained(out, safe_serialization=True)
+    for part in model.text_encoders:
+        # transformers loads a model in the dtype that its config names, diffusers in fp32: without this the parts of a
+        # pipeline loaded with no dtype would not fit together.
         config = out / part / "config.json"
-        kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
-        config.write_text(json.dumps(kept, indent=2) + "\n")
+        config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
+        if json.loads(config.read_text())["model_type"] == "clip_text_model":
+            _write_names_of_transformers_4(out / part)
+        tokenizer = out / part.replace("text_encoder", "tokenizer") / "tokenizer_config.json"
+        for file in (out / "model_index.json", tokenizer):
+            file.write_text(file.read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
+    for path in out.glob("*/config.json"):  # without the local path of --start
+        kept = {key: value for key, value in json.loads(path.read_text()).items() if key != "_name_or_path"}
+        path.write_text(json.dumps(kept, indent=2) + "\n")
 
 
-def _write_names_of_transformers_4(out: Path) -> None:
-    """Rename weights and classes in the folder ``out``: transformers 5 reads both names, 4 only its own.
+def _write_names_of_transformers_4(encoder: Path) -> None:
+    """Rename the weights in the folder ``encoder`` of a CLIP model: transformers 5 reads both names, 4 only its own.
 
     Transformers 4 would leave a text encoder of the new names at random weights, with no more than a warning.
     """
-    weights = out / "text_encoder" / "model.safetensors"
-    named = {f"text_model.{name.removeprefix('text_model.')}": w for name, w in load_file(weights).items()}
+    weights = encoder / "model.safetensors"
+    named = {
+        name if name.startswith("text_projection") else f"text_model.{name.removeprefix('text_model.')}": w
+        for name, w in load_file(weights).items()
+    }
     save_file(named, weights, metadata={"format": "pt"})
-    for file in ("model_index.json", "tokenizer/tokenizer_config.json"):
-        text = (out / file).read_text()
-        (out / file).write_text(text.replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
 
 
 def learn_density(run: Run, out: Path) -> None:
@@ -339,28 +345,31 @@ def main(
     steps: int = 7000,
     count: Annotated[int, typer.Option("--scenes", help="Training scenes.")] = 30000,
     seed: int = 0,
+    kind: Annotated[str, typer.Option(help=f"Of network: {', '.join(KINDS)}.")] = "unet",
     start: Annotated[Path | None, typer.Option(help="An exported model to go on from.")] = None,
     peak: Annotated[float, typer.Option(help="Learning rate.")] = LR,
     batch: Annotated[int, typer.Option(help="Captions a step, two of each scene.")] = BATCH,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
-    """Train the embedded emoji model and export it."""
+    """Train an embedded model and export it."""
+    if kind not in KINDS:
+        raise typer.BadParameter(f"--kind: found {kind}, expected one of {', '.join(KINDS)}")
     if batch < 16 or batch % 2:
         raise typer.BadParameter(f"--batch: found {batch}, expected an even number from 16")
     run = Run(work, seed, torch.device(device))
     if run.device.type == "cuda":
         torch.cuda.set_device(run.device.index or 0)
-    model, vae, scaling = first(run, start)
+    model, vae, scaling = first(run, KINDS[kind], start)
     vae = vae or train_vae(run, vae_steps)
     world = training_scenes(run, count)
     latents, scaling = encode_scenes(run, vae, world, scaling)
-    alphas, teacher = make_scheduler().alphas_cumprod, make_teacher(run, vae, scaling)
+    alphas, teacher = model.alphas(), make_teacher(run, vae, scaling)
     lessons = Lessons(
         world,
         alphas,
         batch // 2,
         tuple(latents.shape[1:]),
-        partial(tokenized, make_tokenizer()),
+        partial(tokenized, model.tokenizer()),
         partial(run.rng, "unet"),
     )
     taught = partial(Lesson.taught, latents=latents, teacher=teacher, alphas=alphas.to(run.device))
