@@ -74,15 +74,15 @@ class Explainer:
     def from_pretrained(
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
     ) -> Explainer:
-        """An explainer with the model "emoji" (embedded), a folder, or a hub id.
+        """An explainer with the model "emoji" or "emoji-flow" (embedded), a folder, or a hub id.
 
         Arguments and errors as of :func:`dpid.denoisers.loading.load_pipeline` and of this class.
         """
-        from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
+        from dpid.denoisers.loading import folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
         folder = folder_of(model)
-        if str(model) in EMBEDDED and dtype is None:
+        if str(model) == "emoji" and dtype is None:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():

@@ -29,7 +29,7 @@ def explain(
         ),
     ],
     concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
-    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
+    model: Annotated[str, typer.Option(help="emoji, emoji-flow, a pipeline folder, or a hub id.")] = "emoji",
     pairs: Annotated[
         bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
     ] = False,

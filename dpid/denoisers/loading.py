@@ -16,7 +16,7 @@ from dpid.denoisers.families import FAMILIES, Family, unknown
 from dpid.files import as_path
 from dpid.quiet import quiet
 
-EMBEDDED = ("emoji",)
+EMBEDDED = "emoji", "emoji-flow"
 DENSITY = "density.safetensors"  # optional file of a model's folder, {"density": [T]} for rule "adaptive"
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 # model.safetensors, model.fp16.safetensors; of several files model-00001-of-00002.safetensors,
@@ -33,7 +33,7 @@ _UNREACHABLE = {
 
 def embedded_path(name: str) -> Path:
     """The folder of the embedded model ``name``."""
-    return Path(str(files("dpid.zoo") / name / "model"))
+    return Path(str(files("dpid.zoo") / name.replace("-", "_") / "model"))
 
 
 def folder_of(model: str | Path) -> Path:
