@@ -1,6 +1,7 @@
 """Are the image's numbers true? Against the exact information of fresh scenes of the emoji world, under its model.
 
-``python benchmarks/bench_truth.py`` measures what is not yet in build/truth, prints and records in the ledger.
+``python benchmarks/bench_truth.py [--model emoji-flow]`` measures what is not yet in build/truth, prints and records in
+the ledger.
 
 The world knows log P(contents | caption) / P(contents) of every picture, so that errors here include what the network
 has not learned; a long run of the same network does not know those. Asked of every scene of two things a and b, with
@@ -101,23 +102,23 @@ def published(explainer: dpid.Explainer, number: int, shown: tuple[str, str, str
     return {name: f[:, :, 0].sum((-2, -1)) for name, f in set_function(sums, question).items()}
 
 
-def kept(number: int, samples: int | str) -> Path:
+def kept(model: str, number: int, samples: int | str) -> Path:
     """Where the replicates of a scene are kept, by the model's weights; "itd" for those of :func:`published`."""
-    return WORK / f"{number}-{samples}-{fingerprint('emoji')}.pt"
+    return WORK / f"{number}-{samples}-{fingerprint(model)}.pt"
 
 
-def collect(count: int, sizes: tuple[int, ...]) -> None:
-    """Measure what is missing of the first ``count`` scenes; of the first ``RIVALS`` by ITD's rule too."""
-    explainer = dpid.Explainer.from_pretrained("emoji").at("float32")
+def collect(model: str, count: int, rivals: int, sizes: tuple[int, ...]) -> None:
+    """Measure what is missing of the first ``count`` scenes; of the first ``rivals`` by ITD's rule too."""
+    explainer = dpid.Explainer.from_pretrained(model).at("float32")
     WORK.mkdir(parents=True, exist_ok=True)
     for number, shown in enumerate(pictures(count)):
-        if number < RIVALS and not kept(number, "itd").exists():
+        if number < rivals and not kept(model, number, "itd").exists():
             with torch.inference_mode():
-                torch.save(published(explainer, number, shown), kept(number, "itd"))
+                torch.save(published(explainer, number, shown), kept(model, number, "itd"))
         for samples in sizes:
-            if not kept(number, samples).exists():
+            if not kept(model, number, samples).exists():
                 with torch.inference_mode():
-                    torch.save(measure(explainer, number, shown, samples), kept(number, samples))
+                    torch.save(measure(explainer, number, shown, samples), kept(model, number, samples))
 
 
 def exact(shown: tuple[str, str, str]) -> torch.Tensor:
@@ -144,9 +145,9 @@ def numbers(f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat((mean, atoms.coarse)), torch.cat((error, errors.coarse))
 
 
-def true_words(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
+def true_words(model: str, samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
     """Bias, root mean square error, and coverage of 95 % intervals, of every number by every estimator."""
-    numbered = [(kept(i, samples), one) for i, one in enumerate(shown) if kept(i, samples).exists()]
+    numbered = [(kept(model, i, samples), one) for i, one in enumerate(shown) if kept(model, i, samples).exists()]
     truth = torch.stack([exact(one) for _, one in numbered])
     replicates = [by_estimator(torch.load(path), "true") for path, _ in numbered]
     for name in ESTIMATORS:
@@ -169,14 +170,14 @@ def true_words(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict
                    "stderr": (p * (1 - p) / n) ** 0.5}  # fmt: skip
 
 
-def evaluations_of_itd(samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
+def evaluations_of_itd(model: str, samples: int, shown: list[tuple[str, str, str]]) -> Iterator[dict[str, object]]:
     """How many times ``samples`` ITD's rule takes for our rms error against the exact values, with 95 % intervals."""
     numbered = [
-        (i, one) for i, one in enumerate(shown[:RIVALS]) if kept(i, samples).exists() and kept(i, "itd").exists()
+        (i, one) for i, one in enumerate(shown) if kept(model, i, samples).exists() and kept(model, i, "itd").exists()
     ]
     truth = torch.stack([exact(one)[:3] for _, one in numbered])
-    itd = [torch.load(kept(i, "itd")) for i, _ in numbered]
-    ours = [by_estimator(torch.load(kept(i, samples)), "true") for i, _ in numbered]
+    itd = [torch.load(kept(model, i, "itd")) for i, _ in numbered]
+    ours = [by_estimator(torch.load(kept(model, i, samples)), "true") for i, _ in numbered]
     chosen = torch.randint(len(truth), (RESAMPLED, len(truth)), generator=torch.Generator().manual_seed(0))
     for mine, theirs in (("shrinkage", "standard"), ("rao-blackwell", "standard"), ("shrinkage", "orthogonal")):
         square = (torch.stack([f[mine].mean(0) for f in ours]) - truth).square()  # [scenes,3]
@@ -198,9 +199,9 @@ def evaluations_of_itd(samples: int, shown: list[tuple[str, str, str]]) -> Itera
                    "value": float(factor(torch.arange(len(truth)))), "low": low, "high": high}  # fmt: skip
 
 
-def wrong_words(samples: int, count: int) -> Iterator[dict[str, object]]:
+def wrong_words(model: str, samples: int, count: int) -> Iterator[dict[str, object]]:
     """How often a wrong word is below zero, and by how much beyond its error, by the question and the estimator."""
-    paths = [path for path in (kept(i, samples) for i in range(count)) if path.exists()]
+    paths = [path for path in (kept(model, i, samples) for i in range(count)) if path.exists()]
     for question in QUESTIONS[1:]:
         replicates = [by_estimator(torch.load(path), question) for path in paths]
         for name in ESTIMATORS:
@@ -216,17 +217,20 @@ def wrong_words(samples: int, count: int) -> Iterator[dict[str, object]]:
 def main(
     count: Annotated[int, typer.Option(help="Scenes.")] = 40,
     samples: Annotated[list[int] | None, typer.Option(help=f"Evaluations a condition; default: {SIZES}.")] = None,
+    rivals: Annotated[int, typer.Option(help="Scenes that are also measured by the published rule.")] = RIVALS,
+    model: Annotated[str, typer.Option(help="An embedded model.")] = "emoji",
 ) -> None:
     """Measure, print and record in the ledger."""
     sizes = tuple(samples or SIZES)
-    collect(count, sizes)
+    collect(model, count, rivals, sizes)
     rows: list[dict[str, object]] = []
     for size in sizes:
-        rows += true_words(size, pictures(count))
-        rows += evaluations_of_itd(size, pictures(count))
+        rows += true_words(model, size, pictures(count))
+        if rivals:
+            rows += evaluations_of_itd(model, size, pictures(min(count, rivals)))
         if size <= max(SIZES):
-            rows += wrong_words(size, count)
-    ledger.record("truth", rows, "emoji")
+            rows += wrong_words(model, size, count)
+    ledger.record(ledger.of_model("truth", model), rows, model)
 
 
 if __name__ == "__main__":
