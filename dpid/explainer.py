@@ -51,7 +51,7 @@ class Explainer:
 
     Parameters
     ----------
-    model : a diffusers StableDiffusionPipeline, or any :class:`dpid.denoisers.Denoiser`
+    model : a diffusers pipeline of a supported family, or any :class:`dpid.denoisers.Denoiser`
     precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one that
         does not overflow. Results are corrected to float32 by a few samples that are evaluated in that too,
         docs/theory.md, eq. (57); their metadata has the type and the correction. A denoiser made with a type keeps it
@@ -97,17 +97,17 @@ class Explainer:
         cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
         precision: str = "auto", **options: Any,
     ) -> Explainer:  # fmt: skip
-        """An explainer with the model "emoji" (embedded), a folder, a ``.safetensors`` file, or a hub id.
+        """An explainer with "emoji" or "emoji-flow" (embedded models), a folder, a ``.safetensors`` file, or a hub id.
 
         Arguments, among them ``variant``, ``revision``, ``subfolder`` and ``token``, and errors as of
         :func:`dpid.denoisers.loading.load_pipeline` and of this class.
         """
-        from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
+        from dpid.denoisers.loading import folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
         folder = folder_of(model)
         own = {name: options.pop(name) for name in _OF_PIPELINES if name in options}
-        if str(model) in EMBEDDED and dtype is None and not options:
+        if str(model) == "emoji" and dtype is None and not options:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():

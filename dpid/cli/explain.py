@@ -29,7 +29,9 @@ def explain(
         ),
     ],
     concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
-    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, a .safetensors file, or a hub id.")] = "emoji",
+    model: Annotated[
+        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
+    ] = "emoji",
     variant: Annotated[str | None, typer.Option(help="Of the model's weights: fp16, …")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     subfolder: Annotated[str | None, typer.Option(help="The pipeline's folder within the model.")] = None,

@@ -29,7 +29,7 @@ from dpid.device import out_of_memory
 from dpid.files import as_path
 from dpid.quiet import quiet
 
-EMBEDDED = ("emoji",)
+EMBEDDED = "emoji", "emoji-flow"
 DENSITY = "density.safetensors"  # optional file of a model's folder, {"density": [T]} for rule "adaptive"
 _HUB = ("revision", "token", "cache_dir", "local_files_only")
 _PLACED = ("device_map", "max_memory", "quantization_config")
@@ -44,7 +44,7 @@ _UNREACHABLE = {
 
 def embedded_path(name: str) -> Path:
     """The folder of the embedded model ``name``."""
-    return Path(str(files("dpid.zoo") / name / "model"))
+    return Path(str(files("dpid.zoo") / name.replace("-", "_") / "model"))
 
 
 def folder_of(model: str | Path) -> Path:
