@@ -19,6 +19,7 @@ import torch
 import torch._inductor.config
 import typer
 from torch.utils.flop_counter import FlopCounterMode
+from true_sizes import UNETS
 
 from dpid.denoisers.protocol import Conditions
 from dpid.estimation.engine import Accumulator, fitting, integrate, profile_edges
@@ -26,18 +27,6 @@ from dpid.estimation.sampling import Samples, draw
 
 K, PROMPTS = 4, ("", "cow", "giraffe", "cow giraffe")
 PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]])
-FULL = {
-    "sd1.5": {"attention_head_dim": 8, "cross_attention_dim": 768},
-    "sd2.1": {"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True},
-    "sdxl": {
-        "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048, "use_linear_projection": True,
-        "block_out_channels": (320, 640, 1280), "transformer_layers_per_block": (1, 2, 10),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}  # fmt: skip
 
 
 def random_unet(config: dict[str, object]) -> torch.nn.Module:
@@ -64,12 +53,12 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
     from dpid.denoisers.loading import load_pipeline
 
     pipe = load_pipeline("emoji")
-    if model in FULL:
+    if model in UNETS:
         # Only the UNet matters here: texts are random hidden states, pictures random latents.
         vae = AutoencoderKL(block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
                             up_block_types=("UpDecoderBlock2D",) * 4)  # fmt: skip
         pipe.register_modules(
-            vae=vae, unet=random_unet(FULL[model]), scheduler=DDPMScheduler.from_config(pipe.scheduler.config)
+            vae=vae, unet=random_unet(UNETS[model]), scheduler=DDPMScheduler.from_config(pipe.scheduler.config)
         )
     plain, fused = from_pipeline(pipe, fused=False), from_pipeline(pipe).at(precision)
     if precision == "float32":

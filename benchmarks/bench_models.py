@@ -1,0 +1,131 @@
+"""What one evaluation of each family costs at true size: ``python benchmarks/bench_models.py [--model NAME]``.
+
+Networks of ``benchmarks/true_sizes.py`` and their inputs are fake tensors (of torch's meta device, with sizes and no
+values), so that nothing is downloaded and figures are the same on every machine. FLOPs are those of matrix products,
+convolutions and attention, a multiplication and an addition counted as two. Texts have all the tokens that the pipeline
+may give or, where padding is masked and cut, also 10. Activations are what dpid reckons with, in bfloat16, when it
+chooses the size of batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Annotated, Any
+from unittest import mock
+
+import ledger
+import torch
+import typer
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from true_sizes import MODELS, TEXT, Model
+
+from dpid.denoisers.families import FAMILIES, Family
+from dpid.quiet import quiet
+
+SHORT = 10  # tokens of a short text
+# Attention of the CPU, which FlopCounterMode does not know by itself.
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+}
+
+
+def _experts(self: Any, x: Tensor, chosen: Tensor, _: Tensor) -> Tensor:
+    """HiDream's mixture of experts where every expert gets as many tokens, as which they get depends on values."""
+    out, share = torch.zeros_like(x), len(chosen) // len(self.experts)
+    for expert in self.experts:
+        out[:share] += expert(x[:share])
+    return out
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """A context of fake tensors, in which HiDream reads no values: experts get equal shares, and sizes are numbers."""
+    from diffusers.models.transformers import transformer_hidream_image as hidream
+
+    network = hidream.HiDreamImageTransformer2DModel
+    patchify = network.patchify
+
+    def sized(self: Any, x: Tensor) -> tuple[Any, ...]:
+        tokens, masks, _, ids = patchify(self, x)
+        return tokens, masks, [[side // self.config.patch_size for side in x.shape[-2:]]] * len(x), ids
+
+    with (
+        quiet(),
+        mock.patch.object(hidream.MOEFeedForwardSwiGLU, "moe_infer", _experts),
+        mock.patch.object(network, "patchify", sized),
+        FakeTensorMode(),
+    ):
+        yield
+
+
+def family_at_true_size(model: Model) -> Family:
+    """The family of ``model`` around its network in bfloat16, within :func:`without_values`."""
+    import diffusers
+
+    torch.set_default_dtype(torch.bfloat16)  # fake weights cannot be converted
+    try:
+        network = getattr(diffusers, model.network)(**model.config).requires_grad_(False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    kind = FAMILIES[model.pipeline]
+    family = object.__new__(kind)  # what it would check in a pipeline is not there
+    family.pipe = SimpleNamespace(
+        _execution_device=torch.device("cpu"), scheduler=SimpleNamespace(config=model.scheduler),
+        vae=SimpleNamespace(config={"block_out_channels": (0,) * 4, "encoder_block_out_channels": (0,) * 6,
+                                    "temperal_downsample": (0,) * 3}),
+        **{kind.network: network},
+    )  # fmt: skip
+    return family
+
+
+def flops_of(model: Model, family: Family, side: int, tokens: int) -> int:
+    """The FLOPs of one evaluation on ``side``² pixels and a text of ``tokens``."""
+    latent = torch.zeros(1, family.channels, side // model.factor, side // model.factor)
+    texts: Mapping[str, Tensor] = {
+        name: torch.zeros(1, *(tokens if n == TEXT else n for n in shape)) for name, shape in model.texts.items()
+    }
+    with (
+        mock.patch.object(FakeTensor, "tolist", lambda self: [tokens] * len(self)),  # Lumina 2 sums its mask
+        FlopCounterMode(display=False, custom_mapping=_ATTENTION) as flops,
+    ):
+        out = family.plain(latent, torch.full((1,), 0.5), texts, "bfloat16")
+    assert out.shape[1:] == latent.shape
+    return int(flops.get_total_flops())
+
+
+def measured(model: Model) -> list[dict[str, object]]:
+    """The ledger's rows of a model, within :func:`without_values`."""
+    rows: list[dict[str, object]] = []
+
+    def row(metric: str, value: float, unit: str, more: str = "") -> None:
+        note = f"meta tensors{more}"
+        rows.append({"case": model.name, "metric": metric, "value": value, "n": 1, "unit": unit, "note": note})
+
+    family = family_at_true_size(model)
+    row("parameters", sum(p.numel() for p in family.net.parameters()) / 1e9, "1e9")
+    row("numbers stored", sum(t.numel() for t in family.net.state_dict().values()) / 1e9, "1e9")
+    for side in sorted({512, model.side}):
+        where, latent = f"{side}x{side}", side // model.factor
+        flops = flops_of(model, family, side, model.tokens)
+        row(f"FLOPs, {where}", flops / 1e12, "TFLOP", f", {model.tokens} tokens of text")
+        row(f"activations, {where}, estimated", family.evaluation_bytes(latent, latent, 2) / 1e9, "GB")
+    if model.cut:
+        flops = flops_of(model, family, model.side, SHORT)
+        row(f"FLOPs, {where}, short text", flops / 1e12, "TFLOP", f", {SHORT} tokens of text")
+    return rows
+
+
+def main(model: Annotated[str, typer.Option(help="Only models whose name has this in it.")] = "") -> None:
+    """Measure and record in the ledger."""
+    with without_values():
+        for one in MODELS:
+            if model.lower() in one.name.lower():
+                ledger.record("models", measured(one))
+
+
+if __name__ == "__main__":
+    typer.run(main)
