@@ -24,7 +24,7 @@ def check_guidance(guidance: float, taken: bool, name: str) -> None:
 
 
 def undone(guided: Tensor, null: Tensor, guidance: float) -> Tensor:
-    """ε̂ without guidance: ε̂_∅ + (ε̂_w - ε̂_∅) / w, exact where the student is linear in w; docs/theory.md, eq. (65).
+    """ε̂ without guidance: ε̂_∅ + (ε̂_w - ε̂_∅) / w, exact where the student is linear in w; docs/theory.md, eq. (66).
 
     ``guided`` is ε̂_w [N,K,B,C,H,W] at ``guidance`` w, ``null`` ε̂_∅ [N,1,B,C,H,W].
     """

@@ -36,7 +36,7 @@ class Accumulator:
     edges : of L bins of log-SNR, [L+1] float64 ascending
     gap_profile, residual_profile : g and h of the image in every bin, [A,L,P,B] and [A,L,K,B]; A is
         :func:`profile_groups`
-    product_profile : ½ ε̂·(ε - ε̂) in place of h, [A,L,K,B]; docs/theory.md, eq. (63)
+    product_profile : ½ ε̂·(ε - ε̂) in place of h, [A,L,K,B]; docs/theory.md, eq. (64)
     evaluations : number of evaluations of the denoiser so far
     """
 

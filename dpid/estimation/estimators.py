@@ -90,7 +90,7 @@ def integrands(squares: tuple[Tensor, Tensor], pairs: Tensor, plan: Plan) -> dic
 def orthogonality(sums: Accumulator, plan: Plan, rounds: int = 1) -> Tensor:
     """½ E ε̂·(ε - ε̂) and ½ E ‖ε - ε̂‖² under F, integrated over every bin of log-SNR: float64 [A,2,B,L].
 
-    Their ratio is zero for a posterior mean; docs/theory.md, eq. (63). A and ``rounds`` are those of
+    Their ratio is zero for a posterior mean; docs/theory.md, eq. (64). A and ``rounds`` are those of
     :func:`set_profile`.
     """
     rounds *= len(sums.gaps) // len(sums.gap_profile)

@@ -1,4 +1,4 @@
-"""Whether the predictions behind a result are posterior means, by docs/theory.md, eqs. (63) and (64)."""
+"""Whether the predictions behind a result are posterior means, by docs/theory.md, eqs. (64) and (65)."""
 
 from __future__ import annotations
 
