@@ -1,6 +1,7 @@
 """Are the image's numbers true? Against the exact information of fresh scenes of the emoji world, under its model.
 
-``python benchmarks/bench_truth.py`` measures what is not yet in build/truth, prints and records in the ledger.
+``python benchmarks/bench_truth.py [--model emoji-flow]`` measures what is not yet in build/truth, prints and records in
+the ledger.
 
 The world knows log P(contents | caption) / P(contents) of every picture, so that errors here include what the network
 has not learned; a long run of the same network does not know those. Asked of every scene of two things a and b, with
@@ -229,9 +230,7 @@ def main(
             rows += evaluations_of_itd(weights, size, pictures(count))
         if size <= max(SIZES):
             rows += wrong_words(weights, size, count)
-    if model != "emoji":
-        rows = [{**row, "case": f"{Path(model).name}: {row['case']}"} for row in rows]
-    ledger.record("truth", rows, model)
+    ledger.record(ledger.of_model("truth", model), rows, model)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ def commit() -> str:
     return f"{found}{'+' * bool(changed)}" if found else os.environ.get("DPID_COMMIT", "")
 
 
+def of_model(benchmark: str, model: str) -> str:
+    """The name of ``benchmark`` in the ledger where it measures ``model``: its own for the model "emoji"."""
+    return benchmark if model == "emoji" else f"{benchmark}, {Path(model).name}"
+
+
 def record(benchmark: str, rows: Sequence[dict[str, object]], model: str = "") -> None:
     """Print ``rows``, dictionaries with keys of ``MEASURED``, and put them into the ledger.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dpid.denoisers.modes import check_precision, undisturbed
@@ -19,13 +20,22 @@ from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder, worth_trying
-from dpid.images import ImageLike, encode
+from dpid.images import ImageLike, encode, open_image
 from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations, make_job
 
+_OF_PIPELINES = (
+    "fused",
+    "check",
+    "size",
+    "compile",
+    "guidance",
+    "control",
+    "control_scale",
+)  # options that are not of loading
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
@@ -41,11 +51,13 @@ class Explainer:
 
     Parameters
     ----------
-    model : a diffusers StableDiffusionPipeline, or any :class:`dpid.denoisers.Denoiser`
+    model : a diffusers pipeline of a supported family, or any :class:`dpid.denoisers.Denoiser`
     precision : the type that the network computes in: "float32", "bfloat16", "float16", or "auto", the fastest one that
         does not overflow. Results are corrected to float32 by a few samples that are evaluated in that too,
         docs/theory.md, eq. (57); their metadata has the type and the correction. A denoiser made with a type keeps it
         under "auto"
+    options : of a pipeline: ``check``, ``size``, ``compile``, ``guidance``, ``control`` (a picture of any kind that
+        :meth:`explain` takes) and others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -58,18 +70,22 @@ class Explainer:
     Raises
     ------
     ValueError
-        The model cannot be used, or is a denoiser in training mode.
+        The model cannot be used, computes something else than dpid takes it for, or is a denoiser in training mode.
     """
 
-    def __init__(self, model: Any, *, precision: str = "auto") -> None:
+    def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
         check_precision(precision)
+        if isinstance(model, Denoiser) and options:
+            raise ValueError(f"{', '.join(options)}: is for pipelines, and the model is a denoiser already")
         if isinstance(model, Denoiser) and model.training:
             raise ValueError("model: is in train() mode, where dropout makes every answer another; call .eval()")
         with undisturbed():
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
 
-                model = from_pipeline(model, precision=precision)
+                if options.get("control") is not None:
+                    options["control"] = _control(options["control"])
+                model = from_pipeline(model, precision=precision, **options)
             fastest, *finer = ladder(model, precision)
         self.denoiser: Denoiser = fastest
         self.density: Tensor | None = None
@@ -78,23 +94,26 @@ class Explainer:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None, precision: str = "auto"
-    ) -> Explainer:
-        """An explainer with the model "emoji" (embedded), a folder, or a hub id.
+        cls, model: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None,
+        precision: str = "auto", **options: Any,
+    ) -> Explainer:  # fmt: skip
+        """An explainer with "emoji" or "emoji-flow" (embedded models), a folder, a ``.safetensors`` file, or a hub id.
 
-        Arguments and errors as of :func:`dpid.denoisers.loading.load_pipeline` and of this class.
+        Arguments, among them ``variant``, ``revision``, ``subfolder`` and ``token``, and errors as of
+        :func:`dpid.denoisers.loading.load_pipeline` and of this class.
         """
-        from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline, shipped_density
+        from dpid.denoisers.loading import folder_of, load_pipeline, shipped_density
 
         check_precision(precision)
         folder = folder_of(model)
-        if str(model) in EMBEDDED and dtype is None:
+        own = {name: options.pop(name) for name in _OF_PIPELINES if name in options}
+        if str(model) == "emoji" and dtype is None and not options:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 
             with undisturbed():
-                explainer = cls(EmbeddedDenoiser(folder, device), precision=precision)
+                explainer = cls(EmbeddedDenoiser(folder, device, **own), precision=precision)
         else:
-            explainer = cls(load_pipeline(model, device, dtype), precision=precision)
+            explainer = cls(load_pipeline(model, device, dtype, **options), precision=precision, **own)
             explainer.denoiser.name = str(model)
         with undisturbed():
             explainer.density = shipped_density(folder)
@@ -232,6 +251,8 @@ class Explainer:
     def _options(self, options: dict[str, Any]) -> Options:
         """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
         chosen = Options.from_keywords(options)
+        if chosen.tolerance is not None and (why := self.denoiser.distilled):
+            raise ValueError(f"tolerance: found {chosen.tolerance}, but there are no nats to be that exact in: {why}")
         if chosen.rule == "auto":
             return replace(chosen, rule="learning" if self.density is None else "adaptive")
         if chosen.rule == "adaptive" and self.density is None:
@@ -320,6 +341,13 @@ def _working(denoiser: Denoiser) -> Iterator[None]:
         held.enter_context(denoiser.lock)
         held.enter_context(undisturbed())
         yield
+
+
+def _control(picture: ImageLike) -> Image.Image:
+    try:
+        return open_image(picture)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("image", "control", 1)) from error
 
 
 def _check_latents(latents: Any, denoiser: Denoiser) -> None:

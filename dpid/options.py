@@ -25,7 +25,7 @@ _PIPELINE = {
     "height", "ip_adapter_image", "negative_prompt", "negative_prompt_embeds", "num_images_per_prompt",
     "num_inference_steps", "output_type", "prompt_2", "prompt_embeds", "sigmas", "strength", "timesteps", "width",
 }  # fmt: skip
-_MODEL = {"device", "dtype", "precision", "torch_dtype"}
+_MODEL = {"compile", "control", "control_scale", "device", "dtype", "precision", "size", "torch_dtype"}
 
 
 def option(default: Any, check: Check, description: str, *, more: str = "", flag: type | None = None) -> Any:

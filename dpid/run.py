@@ -16,7 +16,14 @@ from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.device import peak_memory
 from dpid.estimation.correction import Correction
 from dpid.estimation.engine import Accumulator, integrate, profile_edges
-from dpid.estimation.estimators import SIGNED, integrands, needed_pairs, set_function, set_profile
+from dpid.estimation.estimators import (
+    SIGNED,
+    integrands,
+    needed_pairs,
+    orthogonality,
+    set_function,
+    set_profile,
+)  # fmt: skip
 from dpid.estimation.learning import Learnt
 from dpid.estimation.sampling import draw, shifts
 from dpid.options import Options
@@ -134,6 +141,7 @@ class _Run:
         self.job, self.denoiser = job, denoiser
         self.generator = torch.Generator().manual_seed(options.seed)
         self.conditions: Conditions = denoiser.encode_conditions(job.questions[0].texts)
+        denoiser.examine(job.x, self.conditions)
         self.learning = options.rule == "learning"
         self.learnt = job.learnt.of(denoiser.logsnr_grid, self.conditions.state) if self.learning else Learnt()
         # A density must not depend on the noise and the shifts that are drawn by it. So they go on from those that it
@@ -200,11 +208,12 @@ class _Run:
             priors=None if priors is None else {"+".join(s): h for s, h in priors.items()},
             samples=options.per_round * rounds, replicates=options.repeats, unet_evaluations=sums.evaluations,
             logsnr_range=(float(grid[0]), float(grid[-1])), seed=options.seed, model=denoiser.name,
-            precision=denoiser.precision, version=__version__, distilled=denoiser.distilled,
+            precision=denoiser.precision, version=__version__, distilled=denoiser.distilled, caveat=denoiser.caveat,
             paired=fast.pairs if fast else 0,
             correction=None if denoiser.precision == "float32" else fast.of(question, rounds) if fast else {},
             density=self.density, peak_memory=peak_memory(self.job.x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}
-        return PIDResult(metadata, f, profiles, sums.edges.cpu(), self.job.picture)
+        products = orthogonality(sums, question, rounds)[:, :, 0].float().cpu()
+        return PIDResult(metadata, f, profiles, sums.edges.cpu(), self.job.picture, products)

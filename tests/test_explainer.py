@@ -26,7 +26,8 @@ def result(emoji, two_things):
 
 def test_modules_are_found_after_import_dpid(tmp_path):
     names = "pid.decompose, gaussian.pid, gaussian.rate.pird, options.Options, denoisers.GaussianDenoiser, "
-    names += "studies, studies.daam.attention_maps, studies.ovam.attention_maps, estimation, results, zoo"
+    names += "studies, studies.daam.attention_maps, studies.ovam.attention_maps, "
+    names += "studies.concept_attention.attention_maps, estimation, results, zoo"
     code = f"import dpid; {', '.join('dpid.' + name for name in names.split(', '))}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'cow'"):

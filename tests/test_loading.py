@@ -1,11 +1,14 @@
 """Model folders of all kinds, and the errors for those that cannot be used."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors.torch import save_file
+from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers.loading import embedded_path, folder_of, load_pipeline
@@ -88,8 +91,8 @@ def remove(folder, name):
     [
         ({"_class_name": "MyPipeline", "unet": None}, "is a MyPipeline; supported are .*, StableDiffusionPipeline, "),
         ({"_class_name": ["my_code", "MyPipeline"], "unet": None}, "is a MyPipeline; supported .*docs/extending.md"),
-        ({"_class_name": "StableDiffusionInpaintPipeline"},
-         r"is a StableDiffusionInpaintPipeline, which is .*; its UNet2DConditionModel is, .*StableDiffusion "),
+        ({"_class_name": "StableDiffusionUpscalePipeline"},
+         r"is a StableDiffusionUpscalePipeline, which is .*; its UNet2DConditionModel is, .*StableDiffusion "),
         ({"_class_name": None}, "is a None, which is not supported"),
         ({"_class_name": []}, r"is a \[\], which is not supported"),
         ({"unet": ["my_code", "MyUNet"]}, "could not be loaded: "),
@@ -141,10 +144,144 @@ def test_a_part_that_is_broken(folder, name, content):
         assert str(error).startswith("model: ")  # noqa: PT017, some are as good as their defaults
 
 
-def test_a_single_file_is_told_the_way(tmp_path):
-    (tmp_path / "sd.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is a single file, expected a folder; .*from_single_file"):
-        load_pipeline(tmp_path / "sd.safetensors")
+def test_a_single_file(tmp_path, folder, weights):
+    """The layout of the first releases of Stable Diffusion, in which people share their fine-tunes."""
+    path = tmp_path / "model.safetensors"
+    save_file(single_file(load_pipeline(folder, "cpu")), path)
+    pipe = load_pipeline(path, "cpu", config=folder)
+    assert_same(pipe, weights)
+    assert load_pipeline(path, "cpu", config=folder, dtype=torch.float16).unet.dtype == torch.float16
+    with pytest.raises(ValueError, match=r"^variant: found 'fp16', .*\.safetensors is a single file, which has none$"):
+        load_pipeline(path, "cpu", config=folder, variant="fp16")
+    explainer = dpid.Explainer.from_pretrained(path, device="cpu", config=folder)
+    assert explainer.denoiser.fused
+    with pytest.raises(ValueError, match=r"^model: the configuration stable-diffusion-v1-5/stable-diffusion-v1-5 of .*"
+                       r"model.safetensors \(or another, config=, .*the hub cannot be reached"):  # fmt: skip
+        load_pipeline(path, "cpu")
+
+
+def single_file(pipe):
+    """The weights of a Stable Diffusion 1.x pipeline under their names of Rombach et al."""
+    layers, levels = pipe.unet.config.layers_per_block, len(pipe.vae.config.block_out_channels)
+    named = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "conv_norm_out": "out.0",
+             "time_embedding.linear_2": "time_embed.2", "conv_out": "out.2", "mid_block.resnets.0": "middle_block.0",
+             "mid_block.attentions.0": "middle_block.1", "mid_block.resnets.1": "middle_block.2"}  # fmt: skip
+    resnet = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3",
+              "norm2": "out_layers.0", "conv_shortcut": "skip_connection"}  # fmt: skip
+
+    def of_unet(name):
+        for ours, theirs in named.items():
+            name = re.sub(rf"^{ours}\.", f"{theirs}.", name)
+        if m := re.match(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.*)", name):
+            level, i, rest = int(m[2]), int(m[4]), m[5]
+            first = level * (layers + 1) + (m[1] == "down")
+            side = "input" if m[1] == "down" else "output"
+            attends = "CrossAttn" in pipe.unet.config[f"{m[1]}_block_types"][level]
+            name = {
+                "resnets": f"{side}_blocks.{first + i}.0.{rest}", "attentions": f"{side}_blocks.{first + i}.1.{rest}",
+                "downsamplers": f"input_blocks.{first + layers}.0.op.{rest.removeprefix('conv.')}",
+                "upsamplers": f"output_blocks.{first + layers}.{1 + attends}.{rest}",
+            }[m[3]]  # fmt: skip
+        if re.match(r"(in|out)put_blocks\.\d+\.0\.|middle_block\.[02]", name):
+            for ours, theirs in resnet.items():
+                name = name.replace(f".{ours}.", f".{theirs}.")
+        return f"model.diffusion_model.{name}"
+
+    def of_vae(name):
+        name = re.sub(r"up_blocks\.(\d+)\.", lambda m: f"up.{levels - 1 - int(m[1])}.", name)
+        for ours, theirs in {
+            "down_blocks.": "down.", "samplers.0.conv": "sample.conv", "mid_block.resnets.0": "mid.block_1",
+            "mid_block.resnets.1": "mid.block_2", "resnets": "block", "conv_norm_out": "norm_out",
+            "conv_shortcut": "nin_shortcut",
+        }.items():  # fmt: skip
+            name = name.replace(ours, theirs)
+        return f"first_stage_model.{name}"
+
+    def of_text(name):
+        return f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"
+
+    parts = ((pipe.unet, of_unet), (pipe.vae, of_vae), (pipe.text_encoder, of_text))
+    return {rename(name): w.contiguous() for part, rename in parts for name, w in part.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("sd.safetensors", "could not be loaded: "), ("sd.ckpt", "is no .safetensors file; other kinds can run code")],
+)
+def test_a_single_file_that_cannot_be_read(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"^model: .*{message}"):
+        load_pipeline(tmp_path / name)
+
+
+def test_a_single_file_of_something_else(tmp_path, folder):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "any.safetensors")
+    with pytest.raises(ValueError, match=r"^model: .*any\.safetensors could not be loaded: ") as caught:
+        load_pipeline(tmp_path / "any.safetensors", config=folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_loading(folder, weights):
+    """A variant that is asked for, a folder within the model, parts that are handed over or left out."""
+    rename(folder, ["unet"], lambda name: name.replace(".safetensors", ".fp16.safetensors"))
+    assert_same(load_pipeline(folder, "cpu", variant="fp16"), weights)
+    with pytest.raises(ValueError, match=r"^variant: found 'bf16', .* has fp16$"):
+        load_pipeline(folder, "cpu", variant="bf16")
+    assert_same(load_pipeline(folder.parent, "cpu", subfolder=folder.name), weights)
+    with pytest.raises(ValueError, match=r"^model: .*other is not a folder"):
+        load_pipeline(folder.parent, "cpu", subfolder="other")
+    pipe = load_pipeline(folder, "cpu", torch_dtype=torch.bfloat16)
+    assert pipe.unet.dtype == pipe.vae.dtype == pipe.text_encoder.dtype == torch.bfloat16
+    shutil.rmtree(folder / "vae")
+    assert load_pipeline(folder, "cpu", vae=pipe.vae).vae is pipe.vae
+    with pytest.raises(ValueError, match=r"^revision: found 'v2', .*model is a folder, which has none$"):
+        load_pipeline(folder, "cpu", revision="v2")
+    with pytest.raises(ValueError, match=r"^config: found 'x', .*model is a folder, which has none$"):
+        load_pipeline(folder, "cpu", config="x")
+    for name in ("varient", "text_encoder_3"):
+        with pytest.raises(TypeError, match=f"^{name}: is no option of loading, and .*model has no such part"):
+            dpid.Explainer.from_pretrained(folder, device="cpu", **{name: "fp16", "vae": None})
+    with pytest.raises(ValueError, match=r"^device: found 'cpu' beside device_map = 'balanced'"):
+        load_pipeline(folder, "cpu", device_map="balanced")
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32])
+def test_transformers_are_loaded_in_the_type_of_their_weights(tmp_path, stored):
+    build("sd3").to(stored).save_pretrained(tmp_path)
+    pipe = load_pipeline(tmp_path, "cpu")
+    assert {part.dtype for part in (pipe.transformer, pipe.vae, pipe.text_encoder, pipe.text_encoder_3)} == {stored}
+    assert load_pipeline(tmp_path, "cpu", torch.float32).transformer.dtype == torch.float32
+
+
+def test_a_pipeline_without_an_optional_part(tmp_path):
+    """Stable Diffusion 3 is used without T5, whose weights are most of it."""
+    build("sd3").save_pretrained(tmp_path)
+    without = {"text_encoder_3": None, "tokenizer_3": None}
+    assert load_pipeline(tmp_path, "cpu", **without).text_encoder_3 is None
+    shutil.rmtree(tmp_path / "text_encoder_3")
+    with pytest.raises(
+        ValueError, match=r"^model: .* has no folder text_encoder_3, expected all of a StableDiffusion3"
+    ):
+        load_pipeline(tmp_path, "cpu")
+    explainer = dpid.Explainer.from_pretrained(tmp_path, device="cpu", **without)
+    assert explainer.denoiser.encode_conditions(["cow"]).encoded["encoder_hidden_states"].shape[1] == 77 + 256
+    shutil.rmtree(tmp_path / "transformer")
+    with pytest.raises(ValueError, match=r"^model: .* has no folder transformer, expected all of a StableDiffusion3"):
+        load_pipeline(tmp_path, "cpu", **without)
+
+
+@pytest.mark.parametrize("subfolder", ["", "within"])
+def test_a_model_in_the_cache_of_the_hub(tmp_path, folder, weights, subfolder):
+    """As the hub's library stores it; with revisions, and without a connection."""
+    stored = tmp_path / "models--some--model"
+    for revision, commit in (("main", "0" * 40), ("v2", "1" * 40)):
+        (stored / "refs").mkdir(parents=True, exist_ok=True)
+        (stored / "refs" / revision).write_text(commit)
+    shutil.copytree(folder, stored / "snapshots" / ("1" * 40) / subfolder)
+    where = {"cache_dir": tmp_path, "local_files_only": True, "subfolder": subfolder}
+    assert_same(load_pipeline("some/model", "cpu", revision="v2", **where), weights)
+    with pytest.raises(ValueError, match=r"^model: some/model"):
+        load_pipeline("some/model", "cpu", **where)
 
 
 @pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99", "xpu", "mps:7", "", "cpu cuda", 3.5, "privateuseone"])
@@ -170,23 +307,26 @@ def test_a_hub_model_that_cannot_be_had(monkeypatch, cause, message):
     def fail(*_, **__):
         raise OSError("long " * 200) from cause.__new__(cause)
 
-    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", fail)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(ValueError, match=f"^model: some/model could not be loaded: {message}") as e:
         load_pipeline("some/model", "cpu")
     assert len(str(e.value)) < 400
 
 
-def test_a_hub_model_that_has_the_variant_alone(monkeypatch):
+def test_a_hub_model_that_has_the_variant_alone(monkeypatch, folder, weights):
     asked = []
 
-    def load(model, variant=None, **_):
+    def download(model, variant=None, **_):
         asked.append(variant)
-        if variant is None:
-            raise OSError("Error no file named diffusion_pytorch_model.safetensors found in directory x")
-        return type("StableDiffusionPipeline", (), {"to": lambda self, *_: self})()
+        rename(folder, ["unet", "vae", "text_encoder"], lambda name: f"{name}.elsewhere")
+        if variant == "fp16":
+            for path in folder.glob("*/*.elsewhere"):
+                path.rename(path.with_name(path.name.replace(".safetensors.elsewhere", ".fp16.safetensors")))
+        return str(folder)
 
-    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", load)
-    load_pipeline("some/model", "cpu")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(folder / "model_index.json"))
+    monkeypatch.setattr("diffusers.DiffusionPipeline.download", download)
+    assert_same(load_pipeline("some/model", "cpu"), weights)
     assert asked == [None, "fp16"]
 
 
@@ -196,4 +336,4 @@ def test_memory_is_not_the_models_fault(monkeypatch):
 
     monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", fail)
     with pytest.raises(MemoryError):
-        load_pipeline("some/model", "cpu")
+        load_pipeline("emoji", "cpu")

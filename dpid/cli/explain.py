@@ -29,12 +29,26 @@ def explain(
         ),
     ],
     concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
-    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
+    model: Annotated[
+        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
+    ] = "emoji",
+    variant: Annotated[str | None, typer.Option(help="Of the model's weights: fp16, …")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    subfolder: Annotated[str | None, typer.Option(help="The pipeline's folder within the model.")] = None,
     pairs: Annotated[
         bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, float32, or bfloat16 or float16, corrected to it.")] = "auto",
+    size: Annotated[
+        int | None, typer.Option(help="Pixels a side of a square of the picture's area; the model's own if left out.")
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option(help="Of models distilled at guidance (Flux dev); any but 1, which is none, is undone.")
+    ] = 1.0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    check: Annotated[
+        bool, typer.Option(help="Run a pipeline for two small steps first, to compare it with what dpid takes it for.")
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
     samples: Annotated[
         int | None,
@@ -67,7 +81,11 @@ def explain(
     plan_concepts(prompt, concept, context=options["context"])
     picture = open_image(image)
     with writable(out):
-        explainer = Explainer.from_pretrained(model, device=device, precision=precision)
+        asked = {"variant": variant, "revision": revision, "subfolder": subfolder, "size": size}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        explainer = Explainer.from_pretrained(
+            model, device=device, precision=precision, check=check, guidance=guidance, **given
+        )
         (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
 
 

@@ -1,4 +1,4 @@
-"""``dpid info``: what is installed, what it runs on, and what the embedded model knows."""
+"""``dpid info``: what is installed, what it runs on, and what the embedded models know."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def info() -> None:
     table.add_row("CUDA in this build", f"yes, {CUDA_ARCHITECTURES}" if HAS_CUDA else "no")
     devices = gpu_names()
     table.add_row("devices", ", ".join([f"CPU ({torch.get_num_threads()} threads)", *devices]))
-    for name in EMBEDDED:
-        words = json.loads((embedded_path(name) / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
-        known = sorted(w for w in words if w.isalpha())
-        table.add_row(f"model {name!r}", f"{len(known)} words: {', '.join(known)}")
+    # The embedded models have one world, and so the same words.
+    words = json.loads((embedded_path(EMBEDDED[0]) / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
+    known = sorted(w for w in words if w.isalpha())
+    table.add_row(f"models {', '.join(EMBEDDED)}", f"{len(known)} words: {', '.join(known)}")
     table_console().print(table)

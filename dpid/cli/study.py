@@ -67,7 +67,7 @@ def _names(name: str, data: Path | None) -> list[str]:
 
 def study(
     name: Annotated[str, typer.Argument(help="A study, or all.")],
-    model: Annotated[str, typer.Option(help="emoji, a pipeline folder, or a hub id.")] = "emoji",
+    model: Annotated[str, typer.Option(help="emoji, emoji-flow, a pipeline folder, or a hub id.")] = "emoji",
     data: Annotated[
         Path | None,
         typer.Option(help="Your pictures: CSV with image, prompt, concepts and mask; COCO's instances.json (with "

@@ -31,7 +31,8 @@ def show_result(result: PIDResult, out: Path) -> None:
     console = table_console()
     names = list(dict.fromkeys([result.metadata.estimator, "rao-blackwell", "standard"]))
     given = " (given the rest of the prompt)" if result.metadata.context else ""
-    table = Table(title=f"“{result.metadata.prompt}”{given}, nats ± standard error", title_justify="left")
+    unit = result.metadata.unit
+    table = Table(title=f"“{result.metadata.prompt}”{given}, {unit} ± standard error", title_justify="left")
     table.add_column("")
     for name in names:
         table.add_column(f"{SYMBOLS[name]} {name}", justify="right")
@@ -60,7 +61,9 @@ def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: P
     """Print a table of all pairs, and what to make of each."""
     from dpid.results.result import ranked
 
-    table = Table(title=f"“{prompt}”, every pair, nats ± standard error", title_justify="left")
+    first = next(iter(results.values()))
+    unit = first.metadata.unit
+    table = Table(title=f"“{prompt}”, every pair, {unit} ± standard error", title_justify="left")
     for column in ("pair", "redundancy", "unique, first", "unique, second", "synergy"):
         table.add_column(column, justify="left" if column == "pair" else "right")
     for pair in ranked(results):
@@ -72,6 +75,5 @@ def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: P
     for pair, result in results.items():
         for line in result.remarks():
             console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
-    first = next(iter(results.values()))
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
     console.print(f"most synergy: {synergy}; {first.metadata.unet_evaluations} UNet evaluations; folders: {out}/")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.stable_diffusion import StableDiffusion
 from dpid.denoisers.fused.layers import Layers
 from dpid.denoisers.levels import Discrete
@@ -85,7 +86,7 @@ class _Files(StableDiffusion):
     def __init__(self, folder: Path, device: str | None) -> None:
         from tokenizers import Tokenizer
 
-        self._asked = (folder, device)
+        self._asked, self.texts = (folder, device), Texts(self)
         self._net_config, unet = _read(folder / "unet")
         self._vae_config, vae = _read(folder / "vae")
         self._text_config, text = _read(folder / "text_encoder")
@@ -132,6 +133,9 @@ class _Files(StableDiffusion):
 
     def check(self) -> None:
         """Accept the model: its files are part of the package."""
+
+    def check_weights(self) -> None:
+        """Accept the model: its weights have been read."""
 
     def fixed_precision(self) -> None:
         """None: the weights are plain tensors, so the UNet can compute in any type."""
@@ -184,7 +188,10 @@ class _Files(StableDiffusion):
 
 
 class EmbeddedDenoiser(NetworkDenoiser):
-    """The embedded model (:mod:`dpid.zoo`) in ``folder`` as a denoiser; ``ValueError`` if ``device`` cannot be used."""
+    """The embedded model (:mod:`dpid.zoo`) in ``folder`` as a denoiser; ``ValueError`` if ``device`` cannot be used.
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
-        super().__init__(_Files(folder, device))
+    ``options`` as of :class:`NetworkDenoiser`.
+    """
+
+    def __init__(self, folder: Path, device: str | None = None, **options: Any) -> None:
+        super().__init__(_Files(folder, device), **options)

@@ -1,27 +1,38 @@
-"""Loads pipelines by name: an embedded model, a folder or a hub id. Only safetensors weights are read."""
+"""Loads pipelines by name: an embedded model, a folder, a file or a hub id. Only safetensors weights are read."""
 
 from __future__ import annotations
 
-import json
-import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dpid.denoisers.families import FAMILIES, Family, unknown
+from dpid.denoisers.families import FAMILIES
+from dpid.denoisers.folders import (
+    PICKLES,
+    check_folder,
+    family_named,
+    has_weights,
+    own_type,
+    read_index,
+    shapes,
+    type_of,
+)
+from dpid.denoisers.modes import usable_device
+from dpid.device import out_of_memory
 from dpid.files import as_path
 from dpid.quiet import quiet
 
-EMBEDDED = ("emoji",)
+EMBEDDED = "emoji", "emoji-flow"
 DENSITY = "density.safetensors"  # optional file of a model's folder, {"density": [T]} for rule "adaptive"
-_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-# model.safetensors, model.fp16.safetensors; of several files model-00001-of-00002.safetensors,
-# model.fp16-00001-of-00002.safetensors or, as older versions wrote it, model-00001-of-00002.fp16.safetensors.
-_WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(\w+))?(?:-\d+-of-\d+(?:\.(\w+))?)?\.safetensors")
+_HUB = ("revision", "token", "cache_dir", "local_files_only")
+_PLACED = ("device_map", "max_memory", "quantization_config")
 _UNREACHABLE = {
     "ConnectError",
     "ConnectionError",
@@ -33,7 +44,7 @@ _UNREACHABLE = {
 
 def embedded_path(name: str) -> Path:
     """The folder of the embedded model ``name``."""
-    return Path(str(files("dpid.zoo") / name / "model"))
+    return Path(str(files("dpid.zoo") / name.replace("-", "_") / "model"))
 
 
 def folder_of(model: str | Path) -> Path:
@@ -63,66 +74,6 @@ def shipped_density(folder: Path) -> Tensor | None:
     return load_file(path)["density"].double() if path.is_file() else None
 
 
-def _index(folder: Path) -> tuple[dict[str, Any], type[Family]]:
-    """The content of ``folder``/model_index.json, and the pipeline's family; ``ValueError`` if there is none."""
-    path = folder / "model_index.json"
-    if not path.is_file():
-        raise ValueError(f"model: {folder} is not a diffusers pipeline: it has no model_index.json")
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"model: {path} cannot be read ({error})") from error
-    if not isinstance(index, dict):
-        raise ValueError(f"model: {path} holds a {type(index).__name__}, expected a dict")
-    name = index.get("_class_name")
-    name = name[-1] if isinstance(name, list) and name else name  # a custom class is stored as [module, class]
-    if not isinstance(name, str) or name not in FAMILIES:
-        parts = (kind[-1] for kind in index.values() if isinstance(kind, list) and kind and isinstance(kind[-1], str))
-        raise ValueError(f"model: {folder} is a {unknown(str(name), parts)}")
-    return index, FAMILIES[name]
-
-
-def _check_folder(folder: Path) -> str | None:
-    """The variant ("fp16", …) that all weights in ``folder`` have, None for plain ones.
-
-    ``ValueError`` if the folder holds no pipeline that can be loaded.
-    """
-    index, family = _index(folder)
-    listed = [part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0]]
-    parts = [part for part in dict.fromkeys((*family.parts(), *listed)) if part not in _UNUSED and part[0] != "_"]
-    for part in parts:
-        if not (folder / part).is_dir():
-            raise ValueError(f"model: {folder} has no folder {part}, expected all of a {family.pipelines[0]}")
-    weighted = [part for part in parts if part in (family.network, "vae") or part.startswith("text_encoder")]
-    found = [_variants(folder / part) for part in weighted]
-    if all(None in variants for variants in found):
-        return None
-    common = [v for v in set().union(*found) - {None} if all({v, None} & variants for variants in found)]
-    if not common:
-        raise ValueError(f"model: the parts of {folder} have no variant of their weights in common")
-    return max(map(str, common))  # fp16 before bf16, which is coarser
-
-
-def _variants(part: Path) -> set[str | None]:
-    """The variants ("fp16", "non_ema", …) of the weights in folder ``part``, None for plain ones.
-
-    ``ValueError`` if there are no safetensors weights or no config.json.
-    """
-    if not (part / "config.json").is_file():
-        raise ValueError(
-            f"model: {part.parent} has no {part.name}/config.json; expected a StableDiffusionPipeline folder"
-        )
-    found = {m[1] or m[2] for path in part.iterdir() if (m := _WEIGHTS.fullmatch(path.name))}
-    if not found and {path.suffix for path in part.iterdir()} & {".bin", ".pt", ".ckpt", ".pth"}:
-        raise ValueError(
-            f"model: the weights of {part} are pickle files, which can run code when they are read; "
-            "convert them to safetensors"
-        )
-    if not found:
-        raise ValueError(f"model: {part} has no weights (model or diffusion_pytorch_model, .safetensors)")
-    return found
-
-
 def _reason(error: BaseException) -> str:
     """The reason for ``error`` in one line that a user can act on."""
     kinds: set[str] = set()
@@ -140,63 +91,171 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _from_pretrained(model: str, variant: str | None, otherwise: str | None = None) -> Any:
-    """The diffusers pipeline ``model`` with weights of ``variant``, or of ``otherwise`` if it lacks that variant.
-
-    ``ValueError`` says why it cannot be loaded.
-    """
-    from diffusers import DiffusionPipeline
-
+@contextmanager
+def _loading(model: str | Path) -> Iterator[None]:
+    """A context in which an error is a ``ValueError`` that says in one line why ``model`` cannot be loaded."""
     try:
-        return DiffusionPipeline.from_pretrained(
-            model, variant=variant, use_safetensors=True, safety_checker=None, requires_safety_checker=False,
-            low_cpu_mem_usage=False,
-        )  # fmt: skip
+        yield
     except MemoryError:
         raise
     except Exception as error:  # diffusers, transformers and the hub raise too many kinds to list
-        if otherwise and ("no file named" in str(error) or "variant=" in str(error)):
-            return _from_pretrained(model, otherwise)
         raise ValueError(f"model: {model} could not be loaded: {_reason(error)}") from error
 
 
-def load_pipeline(model: str | Path, device: str | None = None, dtype: Any = None) -> Any:
+def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, Any], given: dict[str, Any]) -> Path:
+    """The folder in this machine's cache of the hub model ``model``, of which only safetensors weights are fetched.
+
+    Where it has a variant of the weights alone ("fp16"), that is fetched.
+    """
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    with _loading(model):
+        if subfolder:
+            whole = snapshot_download(
+                model, allow_patterns=[f"{subfolder}/*"], ignore_patterns=[f"*{s}" for s in PICKLES], **hub
+            )
+            return Path(whole) / subfolder
+        index = Path(hf_hub_download(model, "model_index.json", **hub)).parent
+    family_named(model, read_index(index))  # before its weights are fetched
+    with _loading(model):
+        for tried in (variant,) if variant else (None, "fp16"):
+            folder = Path(DiffusionPipeline.download(model, variant=tried, use_safetensors=True, **given, **hub))
+            if has_weights(folder):
+                break
+    return folder
+
+
+def load_pipeline(
+    model: str | Path, device: str | None = None, dtype: Any = None, *, variant: str | None = None,
+    subfolder: str = "", config: str | Path | None = None, **options: Any,
+) -> Any:  # fmt: skip
     """The diffusers pipeline ``model``: the name of an embedded model, a folder, or a hub id such as "sd-legacy/…".
 
-    It is moved to ``device`` (by default the fastest) and converted to ``dtype`` (by default float32). Where only a
-    variant of the weights exists ("fp16"), that is loaded.
+    Or a single ``.safetensors`` file, as far as diffusers' ``from_single_file`` takes it.
+
+    Parameters
+    ----------
+    device : where it is moved to; by default the fastest
+    dtype : the type of its weights, also as ``torch_dtype``. By default that of the network's stored weights, and
+        float32 for UNets, of which dpid makes the copies in other types
+    variant : of the weights, such as "fp16"; by default plain ones, or the variant that exists alone
+    subfolder : the pipeline's folder within ``model``
+    config : of a single file: the folder or hub id of a pipeline of its kind, by default the one that diffusers names
+    options : ``revision``, ``token``, ``cache_dir`` and ``local_files_only`` of a hub id; ``device_map``,
+        ``max_memory`` and ``quantization_config`` as of diffusers' ``DiffusionPipeline.from_pretrained``; and parts of
+        the pipeline, such as ``vae=…``, or ``text_encoder_3=None, tokenizer_3=None`` to do without
 
     Raises
     ------
     ValueError
         There is no such folder or hub model, it is no pipeline of a supported family, or its weights are pickle files;
         or ``device`` cannot be used.
+    TypeError
+        An option is none of those above.
     """
-    import torch
-
-    from dpid.denoisers.modes import usable_device
-
+    dtype = options.pop("torch_dtype", None) if dtype is None else dtype
+    hub = {name: options.pop(name) for name in _HUB if name in options}
     source = folder_of(model)
     local = source.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") != 1
-    if source.is_file():
-        raise ValueError(
-            f"model: {model} is a single file, expected a folder; in Python, "
-            "dpid.Explainer(diffusers.StableDiffusionPipeline.from_single_file(…)) takes it, and its "
-            "save_pretrained(…) makes a folder"
-        )
-    if local and not source.is_dir():
-        raise ValueError(f"model: {model} is not a folder; give a folder, a hub id, or one of {', '.join(EMBEDDED)}")
+    given = {"variant": variant, "subfolder": subfolder, "config": config, "revision": hub.get("revision")}
+    _check_source(model, source, local, given)
+    if "device_map" in options and device is not None:
+        raise ValueError(f"device: found {device!r} beside device_map = {options['device_map']!r}; give one of them")
     chosen = usable_device(device)
     with quiet():
-        if local:
-            pipe = _from_pretrained(str(source), _check_folder(source))
+        if source.is_file():
+            pipe = _from_file(source, config, dtype, hub, options)
         else:
-            pipe = _from_pretrained(str(model), None, otherwise="fp16")
-    if not any(kind.__name__ in FAMILIES for kind in type(pipe).__mro__):
-        parts = (type(part).__name__ for part in pipe.components.values())
-        raise ValueError(f"model: {model} is a {unknown(type(pipe).__name__, parts)}")
+            parts = {name: part for name, part in options.items() if name not in _PLACED}
+            folder = source / subfolder if local else _downloaded(str(model), subfolder, variant, hub, parts)
+            pipe = _from_folder(str(model), folder, variant, dtype, options)
+        return pipe if "device_map" in options else _moved(pipe, chosen, str(model))
+
+
+def _check_source(model: str | Path, source: Path, local: bool, given: dict[str, Any]) -> None:
+    """``ValueError`` if there is nothing at ``source``, or something is ``given`` that its kind has not."""
+    kind = "single file" if source.is_file() else "folder" if local else "hub id"
+    none = {
+        "single file": ("variant", "subfolder", "revision"),
+        "folder": ("config", "revision"),
+        "hub id": ("config",),
+    }
+    for name in none[kind]:
+        if given[name]:
+            raise ValueError(f"{name}: found {given[name]!r}, {model} is a {kind}, which has none")
+    if kind == "folder" and not (source / given["subfolder"]).is_dir():
+        named = ", ".join(EMBEDDED)
+        raise ValueError(
+            f"model: {Path(model) / given['subfolder']} is not a folder; give a folder, a hub id, or one of {named}"
+        )
+
+
+def _moved(pipe: Any, device: torch.device, model: str) -> Any:
+    """``pipe`` on ``device``; ``ValueError`` where that cannot be used, or is too small for ``model``."""
     try:
-        with quiet():
-            return pipe.to(chosen, dtype or torch.float32)
+        return pipe.to(device)
     except RuntimeError as error:
-        raise ValueError(f"device: {str(chosen)!r} cannot be used: {str(error).splitlines()[0]}") from error
+        if out_of_memory(error):
+            raise ValueError(
+                f"device: {model} does not fit into the memory of {str(device)!r}; load its pipeline with diffusers, "
+                "call its enable_model_cpu_offload(), and give it to dpid.Explainer"
+            ) from error
+        raise ValueError(f"device: {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _typed(dtype: Any) -> dict[str, Any]:
+    """The argument of diffusers for the type of weights, by the name that it has in this release."""
+    from diffusers.pipelines import pipeline_utils
+
+    return {"dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype": dtype}
+
+
+def _check_options(model: str, index: dict[str, Any], options: dict[str, Any]) -> None:
+    """``TypeError`` for a name among ``options`` that is none of loading and no part of the pipeline."""
+    for name in options:
+        if name not in _PLACED and not isinstance(index.get(name), list):
+            raise TypeError(f"{name}: is no option of loading, and {model} has no such part")
+
+
+def _from_folder(model: str, folder: Path, variant: str | None, dtype: Any, options: dict[str, Any]) -> Any:
+    """The diffusers pipeline in ``folder``, which ``model`` stands for."""
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import is_accelerate_available
+
+    index = read_index(folder)
+    _check_options(model, index, options)
+    family, variant = family_named(folder, index), check_folder(folder, index, options, variant)
+    if dtype is None:
+        given = getattr(options.get(family.network), "dtype", None)
+        dtype = family.dtype or given or own_type(folder / family.network, variant)
+    unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
+    with _loading(model):
+        return DiffusionPipeline.from_pretrained(
+            folder, variant=variant, use_safetensors=True, low_cpu_mem_usage=is_accelerate_available(),
+            **unused | _typed(dtype) | options,
+        )  # fmt: skip
+
+
+def _from_file(path: Path, config: Any, dtype: Any, hub: dict[str, Any], options: dict[str, Any]) -> Any:
+    """The diffusers pipeline of the single file ``path``, with the configuration of the pipeline ``config``."""
+    import diffusers
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config
+    from huggingface_hub import hf_hub_download
+
+    if path.suffix != ".safetensors":
+        raise ValueError(f"model: {path} is no .safetensors file; other kinds can run code when they are read")
+    with _loading(path):
+        weights = {name: torch.empty(shape, device="meta") for name, shape in shapes(path).items()}
+        config = config or fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
+    if not Path(config).is_dir():
+        with _loading(f"the configuration {config} of {path} (or another, config=, a folder or hub id)"):
+            index = read_index(Path(hf_hub_download(str(config), "model_index.json", **hub)).parent)
+    else:
+        index = read_index(Path(config))
+    family = family_named(path, index)
+    _check_options(str(path), index, options)
+    with _loading(path):
+        return getattr(diffusers, family.pipelines[0]).from_single_file(
+            str(path), config=str(config), **_typed(dtype or family.dtype or type_of([path])) | hub | options
+        )

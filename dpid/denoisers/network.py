@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dpid.denoisers import check
+from dpid.denoisers.blocks import blocks_of, calling, compiled
+from dpid.denoisers.checks import TOLERANCE, check_family, difference, small_input
+from dpid.denoisers.distilled import distilled
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
+from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, undone
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
@@ -28,9 +32,9 @@ from dpid.device import exact_float32
 _LOG = logging.getLogger("dpid")
 
 
-def from_pipeline(pipe: Any, *, fused: bool = True, precision: str = "auto") -> NetworkDenoiser:
-    """The denoiser of a diffusers pipeline; arguments and errors as of :class:`NetworkDenoiser`."""
-    return NetworkDenoiser(family_of(pipe), fused=fused, precision=precision)
+def from_pipeline(pipe: Any, **options: Any) -> NetworkDenoiser:
+    """The denoiser of a diffusers pipeline; ``options`` and errors as of :class:`NetworkDenoiser`."""
+    return NetworkDenoiser(family_of(pipe), **options)
 
 
 class NetworkDenoiser(Denoiser):
@@ -44,18 +48,44 @@ class NetworkDenoiser(Denoiser):
         support the pipeline (LoRA, custom attention, FreeU, …) or does not reproduce it (to 1e-5 in float32)
     precision : "float32", "bfloat16", "float16", or "auto": the type of the network's weights, until an explainer
         chooses another
+    check : whether to run the pipeline for two steps at a small size and compare what it computes with the family, once
+        for pipelines of the same classes, configurations, types and adapters
+    size : pixels a side of a square of the area to which pictures are brought, at most the native one, which is the
+        default; a smaller picture takes less time
+    compile : whether the network's blocks are compiled by ``torch.compile`` in the type of its weights. It is for
+        transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
+    control, control_scale : PIL picture of the pipeline's ControlNet, which takes it with every condition, and the
+        weight of what it adds
+    guidance : what a network is told that was distilled at guidance. Any but 1, which is none, is undone in ε̂, as far
+        as the network is linear in it; :attr:`caveat` says how far it is
 
     Raises
     ------
     ValueError
-        The network cannot compute in ``precision``, or the pipeline needs more input than texts.
+        The network cannot compute in ``precision`` or at ``size``, takes no ``guidance``, or cannot be compiled, the
+        pipeline needs more input than texts, or it does something else than its family says.
     """
 
-    def __init__(self, family: Family, *, fused: bool = True, precision: str = "auto") -> None:
+    def __init__(
+        self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True,
+        size: int | None = None, compile: bool = False, guidance: float = 1.0, control: Any = None,
+        control_scale: float = 1.0,
+    ) -> None:  # fmt: skip
         check_precision(precision)
+        family.check_size(size)
+        family.set_control(control, control_scale)
+        check_guidance(guidance, family.takes_guidance, family.name)
+        self.size, self._control = size, (control, control_scale)
+        self.guidance = float(guidance)
+        self._null: Conditions | None = None  # under the guidance, where that is undone
+        self._bend: float | None = None
         self.name = family.name
-        self._model = _Model(family, fused)
+        self._model = _Model(family, fused, compile, check)
         self._model.refresh()
+        if compile and (self._model.fusable or not blocks_of(family.net)):
+            raise ValueError(
+                f"compile: found True, but the network of {self.name} has no blocks, or a fused one stands in for it"
+            )
         self.precision = family.precision
         if precision != "auto":
             self.precision = self.at(precision).precision
@@ -64,7 +94,16 @@ class NetworkDenoiser(Denoiser):
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the pipeline is made anew in the other process.
         precision = self.precision if self.precision_is_chosen else "auto"
-        return _restored, (self._model.family, self._model.wanted, precision, self.name)
+        model = self._model
+        options = {"fused": model.wanted, "precision": precision, "check": model.checked, "size": self.size}
+        options |= {"compile": model.compile, "guidance": self.guidance}
+        options |= dict(zip(("control", "control_scale"), self._control, strict=True))
+        return _restored, (self._model.family, self.name, options)
+
+    def __copy__(self) -> NetworkDenoiser:
+        other = object.__new__(type(self))  # which __reduce__ would make anew
+        vars(other).update(vars(self))
+        return other
 
     @property
     def family(self) -> Family:
@@ -78,8 +117,21 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """The lock that a thread holds while it uses the model: tokenizers and CUDA graphs are not thread-safe."""
-        return self.family.lock
+        """The context in which a thread uses the model, for one explanation.
+
+        Others wait meanwhile, since tokenizers and CUDA graphs are not thread-safe, and texts are encoded once.
+        """
+        return self._model.used()
+
+    @property
+    def distilled(self) -> str:
+        """Why predictions are no posterior means, as far as configurations and names of the pipeline tell, or ""."""
+        return "" if self.family.only_fused else distilled(self.family.pipe, self.family.net)
+
+    @property
+    def caveat(self) -> str:
+        """How good the numbers of a network are that was distilled at guidance; "" of others."""
+        return sentence(self.guidance, self._bend) if self.family.takes_guidance else ""
 
     @property
     def levels(self) -> Discrete | Flow:
@@ -146,8 +198,8 @@ class NetworkDenoiser(Denoiser):
         return other
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height) of about the native area, at the aspect ratio of the picture."""
-        return self.family.size_for(width, height)
+        """Pixels (width, height) of about the native area, or :attr:`size`², at the aspect ratio of the picture."""
+        return self.family.size_for(width, height, self.size)
 
     def evaluation_bytes(self, height: int, width: int) -> int:
         """Estimated memory of the activations of one evaluation, in bytes."""
@@ -167,7 +219,17 @@ class NetworkDenoiser(Denoiser):
         check_kind(conditions)
         self.refresh()
         self.family.check_texts(conditions)
-        return self.conditions_of(tuple(conditions), self.family.encode_texts(conditions))
+        texts = self.family.texts
+        if self.guidance != 1:
+            self._null = self._guided(self.conditions_of(("",), texts.encode([""])), self.guidance)
+        return self._guided(self.conditions_of(tuple(conditions), texts.encode(conditions)), self.guidance)
+
+    def _guided(self, conditions: Conditions, guidance: float) -> Conditions:
+        """``conditions`` under which the network is told ``guidance``; as they are if it takes none."""
+        if not self.family.takes_guidance:
+            return conditions
+        told = torch.full((len(conditions.names),), guidance, device=self.device)
+        return replace(conditions, encoded={**conditions.encoded, GUIDANCE: told})
 
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
@@ -187,6 +249,27 @@ class NetworkDenoiser(Denoiser):
         """
         if conditions.state is not self._model.state:
             raise RuntimeError("pipe: was changed while it was being explained; start again")
+        found = self._eps_hat(z, logsnr, conditions)
+        if self._null is None:
+            return found
+        none = conditions.names.index("") if "" in conditions.names else None
+        null = self._eps_hat(z, logsnr, self._null) if none is None else found[:, none : none + 1]
+        return undone(found, null, self.guidance)
+
+    @exact_float32()
+    def examine(self, x: Tensor, conditions: Conditions) -> None:
+        """Measure on latents ``x`` [B,C,H,W] how linear the network is in a guidance that is undone."""
+        if self._null is None:
+            return
+        last = conditions[len(conditions.names) - 1 :]
+
+        def eps_hat(z: Tensor, logsnr: Tensor, guidance: float) -> Tensor:
+            return self._eps_hat(z, logsnr, self._guided(last, guidance))
+
+        self._bend = bend(eps_hat, x, self.logsnr_grid, self.guidance)
+
+    def _eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
+        """What the network predicts, with its guidance."""
         n, b = z.shape[:2]
         levels, level = self.levels, logsnr.repeat_interleave(b)
         x = levels.enter(z.flatten(0, 1), level)
@@ -195,14 +278,16 @@ class NetworkDenoiser(Denoiser):
 
     def predict(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The network's output [K,M,C,h,w] for its own input x [M,C,h,w] at its own times t [M]."""
+        self.family.texts.leave()
         network = self.network
         if network is not None:
             return network(x, t, conditions.encoded)
-        return self.family.plain(x, t, conditions.encoded, self.precision)
+        with calling(self._model.compiled()):
+            return self.family.plain(x, t, conditions.encoded, self.precision)
 
 
-def _restored(family: Family, fused: bool, precision: str, name: str) -> NetworkDenoiser:
-    denoiser = NetworkDenoiser(family, fused=fused, precision=precision)
+def _restored(family: Family, name: str, options: dict[str, Any]) -> NetworkDenoiser:
+    denoiser = NetworkDenoiser(family, **options)
     denoiser.name = name
     return denoiser
 
@@ -214,6 +299,8 @@ class _Model:
     ----------
     family : the wrapped pipeline
     wanted : whether the fused network is asked for
+    compile : whether compiled blocks are asked for
+    checked : whether the family is compared with the pipeline
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
     fixed : why the network can compute only in its own type, or None
@@ -222,13 +309,14 @@ class _Model:
 
     levels: Discrete | Flow
 
-    def __init__(self, family: Family, wanted: bool) -> None:
-        self.family, self.wanted = family, wanted
+    def __init__(self, family: Family, wanted: bool, compile: bool, checked: bool) -> None:
+        self.family, self.wanted, self.compile, self.checked = family, wanted, compile, checked
         self.state: object = None
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
         self.fusable = False
         self._networks: dict[str, FusedNetwork | None] = {}
+        self._compiled: dict[nn.Module, Any] | None = None
 
     @exact_float32()
     def refresh(self) -> None:
@@ -237,23 +325,48 @@ class _Model:
         if family.only_fused and self._seen is not None:
             return
         family.check()
+        family.check_weights()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
-        own = None if family.only_fused or not self.wanted else check.own_output(family, levels)
+        first = self._seen is None
+        if first:
+            self._check(levels)
+        inputs = None if family.only_fused or not self.wanted else small_input(family, levels)
+        own = family.plain(*inputs, family.precision) if inputs else None
         bits = b"" if own is None else own.float().cpu().numpy().tobytes()
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
         if seen == self._seen:
             return
+        if not first:
+            self._check(levels)
+        family.texts.back()  # for whatever is derived now
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
-        self._networks, self.fusable = {}, self.wanted and reason is None
-        if self.fusable and own is not None:
+        self._networks, self.fusable, self._compiled = {}, self.wanted and reason is None, None
+        if self.fusable and inputs is not None and own is not None:
             network = self.network(family.precision)
             assert network is not None
-            found = check.difference(family, levels, network, own)
+            found = difference(network, inputs, own)
             # "<=" rather than "not >", so that NaN counts as a difference.
-            self.fusable = found <= check.TOLERANCE[family.precision]
+            self.fusable = found <= TOLERANCE[family.precision]
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
         if self.wanted and not self.fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
+
+    def _check(self, levels: Discrete | Flow) -> None:
+        """Compare the family with the pipeline, if that is wanted and there is a pipeline."""
+        if self.checked and not self.family.only_fused:
+            check_family(self.family, levels)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """The context of :attr:`NetworkDenoiser.lock`."""
+        with self.family.lock, self.family.texts.kept():
+            yield
+
+    def compiled(self) -> dict[nn.Module, Any]:
+        """{block of the pipeline's own network: its compiled call}; none unless asked for."""
+        if self._compiled is None:
+            self._compiled = compiled(self.family.net) if self.compile else {}
+        return self._compiled
 
     def network(self, precision: str) -> FusedNetwork | None:
         """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""

@@ -42,20 +42,31 @@ class Denoiser(ABC):
     name : the model's name in results
     precision : the type that it computes in, "float32", "bfloat16" or "float16"
     precision_is_chosen : whether the user asked for ``precision``; an explainer's "auto" then keeps it
-    distilled : one sentence on why its predictions are not posterior means (a distilled model); "" if they are
     training : whether it is in training mode; such a model is refused, since dropout makes its output random
     """
 
     name: str
     precision: str = "float32"
     precision_is_chosen: bool = False
-    distilled: str = ""
     training: bool = False
 
     @property
     def device(self) -> torch.device:
         """The device on which the model computes; by default the CPU."""
         return torch.device("cpu")
+
+    @property
+    def distilled(self) -> str:
+        """One sentence on why predictions are no posterior means (a model distilled to few steps); "" if they are.
+
+        The numbers of such a model have no unit.
+        """
+        return ""
+
+    @property
+    def caveat(self) -> str:
+        """One sentence on what else limits the numbers of this model; "" by default."""
+        return ""
 
     @property
     def latent_shape(self) -> tuple[int, int, int] | None:
@@ -116,6 +127,9 @@ class Denoiser(ABC):
         :meth:`encode_conditions` calls this itself. After a change :meth:`eps_hat` refuses conditions that were encoded
         before it.
         """
+
+    def examine(self, x: Tensor, conditions: Conditions) -> None:  # noqa: B027, most models need not
+        """Measure on latents ``x`` [B,C,H,W], before they are explained, what :attr:`caveat` has to say of them."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]:

@@ -36,6 +36,7 @@ class Accumulator:
     edges : of L bins of log-SNR, [L+1] float64 ascending
     gap_profile, residual_profile : g and h of the image in every bin, [A,L,P,B] and [A,L,K,B]; A is
         :func:`profile_groups`
+    product_profile : ½ ε̂·(ε - ε̂) in place of h, [A,L,K,B]; docs/theory.md, eq. (64)
     evaluations : number of evaluations of the denoiser so far
     """
 
@@ -45,6 +46,7 @@ class Accumulator:
     edges: Tensor
     gap_profile: Tensor
     residual_profile: Tensor
+    product_profile: Tensor
     evaluations: int = 0
 
     @classmethod
@@ -61,17 +63,17 @@ class Accumulator:
         return cls(
             zeros(replicates, len(pairs), b, h, w), zeros(replicates, conditions, b, h, w), pairs.to(x.device),
             x.new_zeros(1, dtype=torch.float64) if edges is None else edges.to(x.device),
-            zeros(groups, bins, len(pairs), b), zeros(groups, bins, conditions, b),
+            zeros(groups, bins, len(pairs), b), zeros(groups, bins, conditions, b), zeros(groups, bins, conditions, b),
         )  # fmt: skip
 
     def zeros(self) -> Accumulator:
         """An accumulator of zeros for the same latents, replicates, pairs and bins."""
-        gaps, residuals, gap_profile, residual_profile = map(torch.zeros_like, self.sums())
-        return Accumulator(gaps, residuals, self.pairs, self.edges, gap_profile, residual_profile)
+        gaps, residuals, gap_profile, residual_profile, product_profile = map(torch.zeros_like, self.sums())
+        return Accumulator(gaps, residuals, self.pairs, self.edges, gap_profile, residual_profile, product_profile)
 
-    def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four tensors of sums."""
-        return self.gaps, self.residuals, self.gap_profile, self.residual_profile
+    def sums(self) -> tuple[Tensor, ...]:
+        """The five tensors of sums."""
+        return self.gaps, self.residuals, self.gap_profile, self.residual_profile, self.product_profile
 
     def add(self, other: Accumulator, scale: float = 1.0) -> None:
         """Add the sums of ``other``, times ``scale``, and its evaluations."""
@@ -92,11 +94,15 @@ class Accumulator:
         to_group = functional.one_hot(samples.replicate % groups, groups)
         return torch.einsum("na,nl->aln", to_group.double(), spread).flatten(0, 1).float()
 
-    def add_profile(self, weights: Tensor, gap_squares: Tensor, residual_squares: Tensor) -> None:
-        """Add squares [N,P,B] and [N,K,B] to the profiles, weighted by ``weights`` [A·L,N]; allocates nothing."""
+    def add_profile(self, weights: Tensor, gap_squares: Tensor, residual_squares: Tensor, products: Tensor) -> None:
+        """Add sums of every sample to the profiles, weighted by ``weights`` [A·L,N]; allocates nothing.
+
+        ``gap_squares`` are [N,P,B], ``residual_squares`` and ``products`` [N,K,B].
+        """
+        profiles = (self.gap_profile, self.residual_profile, self.product_profile)
         with exact_float32():
-            for profile, squares in ((self.gap_profile, gap_squares), (self.residual_profile, residual_squares)):
-                rows = squares.flatten(1)
+            for profile, sums in zip(profiles, (gap_squares, residual_squares, products), strict=True):
+                rows = sums.flatten(1)
                 profile.view(len(weights), rows.shape[1]).addmm_(weights, rows)
 
     def is_finite(self) -> bool:
@@ -219,19 +225,29 @@ class _Run:
         else:
             chunks = [self.conditions[k : k + conditions] for k in range(0, names, conditions)]
             eps_hat = torch.cat([self.denoiser.eps_hat(z, part.logsnr, chunk) for chunk in chunks], 1)
+        products = half_products(eps_hat, part.sample_id, self.seed) if len(self.weights) else None
         squares = ops.accumulate(
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )
         # From here on nothing is allocated: a batch that ran out of memory above has added nothing to the sums.
         for kept, new in zip(self.squares, squares, strict=True):
             kept[batch] = new
-        if len(self.weights):
-            into.add_profile(self.weights[:, batch], *squares)
+        if products is not None:
+            into.add_profile(self.weights[:, batch], *squares, products)
         if self.watch and not squares[1].isfinite().all():
             _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
         into.evaluations += eps_hat.shape[0] * eps_hat.shape[1] * eps_hat.shape[2]
         if self.on_batch:
             self.on_batch()
+
+
+def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:
+    """½ ε̂·(ε - ε̂) over C, H and W, fp32 [N,K,B], of ``eps_hat`` [N,K,B,C,H,W] and the noise of ``sample_id`` [N]."""
+    _, _, b, c, h, w = eps_hat.shape
+    eps = ops.normal(seed, sample_id, (b, c, h, w))
+    # One condition at a time, so that a call for many needs no more memory than their ε̂.
+    found = [(e * (eps - e)).sum((-3, -2, -1)) for e in (e.float() for e in eps_hat.unbind(1))]
+    return torch.stack(found, 1) / 2
 
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:

@@ -87,6 +87,17 @@ def integrands(squares: tuple[Tensor, Tensor], pairs: Tensor, plan: Plan) -> dic
     return _estimators(squares[0].double(), squares[1].double(), pairs, plan)
 
 
+def orthogonality(sums: Accumulator, plan: Plan, rounds: int = 1) -> Tensor:
+    """½ E ε̂·(ε - ε̂) and ½ E ‖ε - ε̂‖² under F, integrated over every bin of log-SNR: float64 [A,2,B,L].
+
+    Their ratio is zero for a posterior mean; docs/theory.md, eq. (64). A and ``rounds`` are those of
+    :func:`set_profile`.
+    """
+    rounds *= len(sums.gaps) // len(sums.gap_profile)
+    parts = (sums.product_profile, sums.residual_profile)
+    return torch.stack([part[:, :, plan.full].double() for part in parts], 1).transpose(2, 3) / rounds
+
+
 def _estimators(gaps: Tensor, residuals: Tensor, pairs: Tensor, plan: Plan) -> dict[str, Tensor]:
     """{estimator: f(S) [G,S,*]} from ``gaps`` [G,P,*] of ``pairs`` [P,2] and ``residuals`` [G,K,*]."""
     at = {tuple(pair): p for p, pair in enumerate(pairs.tolist())}

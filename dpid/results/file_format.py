@@ -16,7 +16,7 @@ from dpid.estimation.estimators import ESTIMATORS, MEASURED
 from dpid.options import LEVELS
 from dpid.pid.decomposition import image_priors, picture_measures
 from dpid.prompts.plan import subsets_of
-from dpid.results.metadata import Metadata
+from dpid.results.metadata import UNITS, Metadata
 
 FORMAT = "2"
 
@@ -55,8 +55,18 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     _check_tensors(metadata, replicates, profiles, tensors["edges"], tensors.get("picture"))
     return {
         "metadata": metadata, "replicates": replicates, "profiles": profiles, "edges": tensors["edges"],
-        "picture": tensors.get("picture"),
+        "picture": tensors.get("picture"), "products": _products(tensors.get("products"), profiles, tensors["edges"]),
     }  # fmt: skip
+
+
+def _products(found: Tensor | None, profiles: Mapping[str, Tensor], edges: Tensor) -> Tensor | None:
+    """The tensor "products" of a file, which older versions did not write; ``ValueError`` if it does not fit."""
+    expected = (len(profiles[MEASURED[0]]), 2, len(edges) - 1)
+    if found is not None and (found.shape != expected or found.dtype != torch.float32 or not found.isfinite().all()):
+        raise ValueError(
+            f"products: found {found.dtype} {list(found.shape)}, expected finite torch.float32 {list(expected)}"
+        )
+    return found
 
 
 def _parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
@@ -75,8 +85,8 @@ def _metadata(stored: Any) -> Metadata:
     """The metadata from parsed JSON; ``ValueError`` for a missing or unknown field, or one of another type."""
     if not isinstance(stored, dict):
         raise ValueError(f"facts: found {type(stored).__name__}, expected an object of JSON")
-    if stored.pop("unit", None) != Metadata.unit:
-        raise ValueError(f"facts: unit is not {Metadata.unit!r}")
+    if stored.pop("unit", None) not in UNITS:  # it follows from the other fields
+        raise ValueError(f"facts: unit is neither {' nor '.join(map(repr, UNITS))}")
     known = {f.name: f for f in fields(Metadata) if f.init}
     stored.pop("rounding_bias", None)  # of results that were not corrected for it
     if unknown := [name for name in stored if name not in known]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from dpid.equality import Comparable
 
+UNITS = ("nats", "arbitrary units of steering")  # of posterior means, and of a model distilled to few steps
+
 
 @dataclass(frozen=True, eq=False)
 class Metadata(Comparable):
@@ -19,7 +21,8 @@ class Metadata(Comparable):
     samples : evaluations of every condition, in all replicates together
     unet_evaluations : evaluations of the denoiser under all conditions
     precision : the type that the network computed in
-    distilled : why the model's predictions are no posterior means (a distilled model); "" if they are
+    distilled : why the model's predictions are no posterior means (it was distilled to few steps); "" if they are
+    caveat : what else limits the numbers of this model, or ""
     converged : whether the tolerance was met; None without a tolerance
     broken : the error that ended a run before its tolerance was met, or ""
     paired : evaluations of every condition, of ``samples``, that were made in float32 too
@@ -28,6 +31,7 @@ class Metadata(Comparable):
         possible
     density : a checksum of the density over log-SNR of the first round, for rules "adaptive" and "learning"; "" if even
     peak_memory : most bytes in use, on the GPU or else by the process
+    unit : of all numbers; those of a model distilled to few steps are no information
     """
 
     prompt: str
@@ -51,10 +55,14 @@ class Metadata(Comparable):
     precision: str
     version: str
     distilled: str = ""
+    caveat: str = ""
     converged: bool | None = None
     broken: str = ""
     paired: int = 0
     correction: dict[str, dict[str, tuple[float, float]]] | None = None
     density: str = ""
     peak_memory: int | None = field(default=None, compare=False)  # differs between runs that give equal numbers
-    unit: str = field(default="nats", init=False)
+    unit: str = field(default=UNITS[0], init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit", UNITS[bool(self.distilled)])

@@ -38,7 +38,9 @@ def plot_maps(result: PIDResult) -> Figure:
     drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
     for ax, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
         ax.set_title(f"{name}\nimage {estimate}, map sum {float(value.sum()):.1f}", fontsize=9)
-    figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, label="nats per latent pixel", extend="both")
+    figure.colorbar(
+        drawn, ax=axes, shrink=0.7, pad=0.01, label=f"{result.metadata.unit} per latent pixel", extend="both"
+    )
     _frame(figure, result)
     return figure
 
@@ -87,7 +89,7 @@ def plot_profile(result: PIDResult) -> Figure:
         ax.set_xlabel("log-SNR (noise on the left)")
         ax.legend(fontsize=8, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("nats per unit of log-SNR")
+    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
     _frame(figure, result)
     return figure
 

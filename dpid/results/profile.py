@@ -51,12 +51,12 @@ class Profile(Comparable):
         share = width * tail_share(self.edges)
         return float(f[0]) * share, float(f[-1]) * share
 
-    def to_dict(self) -> dict[str, Any]:
-        """i(x; y_S) over log-SNR with standard errors and tails, for JSON."""
+    def to_dict(self, unit: str) -> dict[str, Any]:
+        """i(x; y_S) over log-SNR with standard errors and tails in ``unit``, for JSON."""
         assert self.stderr is not None
         return {
             "logsnr": self.logsnr.tolist(),
-            "unit": "nats per unit of log-SNR",
+            "unit": f"{unit} per unit of log-SNR",
             "information": {
                 "+".join(s): {"value": f.tolist(), "stderr": self.stderr.information[s].tolist()}
                 for s, f in self.information.items()

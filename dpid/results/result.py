@@ -17,6 +17,7 @@ from dpid.pid import Atoms, mean_stderr
 from dpid.prompts.phrases import remarks_on
 from dpid.prompts.plan import Subset, subsets_of
 from dpid.results.decomposition import Decomposition, Method, atoms_of, decomposition
+from dpid.results.diagnostics import Diagnostics, diagnose
 from dpid.results.intervals import Estimate, has_outlier
 from dpid.results.maps import Maps, displayed
 from dpid.results.metadata import Metadata
@@ -51,6 +52,7 @@ class PIDResult(Comparable):
         else G
     edges : of the bins, float64 [L+1]
     picture : uint8 [H, W, 3], or None when latents were explained
+    products : float32 [A,2,L], what :attr:`diagnostics` are computed from; None in files of older versions
     """
 
     metadata: Metadata
@@ -58,6 +60,7 @@ class PIDResult(Comparable):
     profiles: Mapping[str, Tensor]
     edges: Tensor
     picture: Tensor | None = None
+    products: Tensor | None = None
 
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
@@ -151,6 +154,12 @@ class PIDResult(Comparable):
         """The decomposition over log-SNR, in nats per unit of log-SNR."""
         return self.decomposition.profile
 
+    @cached_property
+    def diagnostics(self) -> Diagnostics:
+        """Whether the model's predictions are posterior means, without which nats are no information."""
+        noisy, whole = (self.replicates[name][:, -1].sum((-2, -1)) for name in ("standard", "orthogonal"))
+        return diagnose(whole, noisy, self.products)
+
     @property
     def cross_term(self) -> dict[Subset, Estimate]:
         """The cross term iˢ - i° of every subset, nats; docs/theory.md, eq. (8).
@@ -221,11 +230,42 @@ class PIDResult(Comparable):
 
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
-        lines = []
-        if self.metadata.distilled:
+        about = self._about_model(level)
+        lines = about if self.metadata.distilled else about + self._about_information(level)
+        if rare := self._decided_by_rare_noise():
             lines.append(
-                f"the model's predictions are no means: {self.metadata.distilled}; its nats are no information"
+                f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "
+                f"{self.metadata.replicates} replicates makes most of the spread, and its error is rough; add samples"
             )
+        if any(map(remarks_on, (*self.metadata.conditions.values(), self.metadata.reference))):
+            lines += remarks_on(self.metadata.prompt)
+        lines += self._rounding()
+        if self.metadata.broken:
+            lines.append(self.metadata.broken)
+        elif self.metadata.converged is False:
+            lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
+        return lines
+
+    def _about_model(self, level: float) -> list[str]:
+        """What is known of the model, and whether its predictions were measured to be no means."""
+        metadata, found = self.metadata, self.diagnostics
+        lines = [metadata.caveat] if metadata.caveat else []
+        if metadata.distilled:
+            lines.append(
+                "the maps show where words steer the model, in arbitrary units and not in nats, since "
+                f"{metadata.distilled}"
+            )
+        elif found.no_means(level):
+            lines.append(
+                f"the predictions are no means: E ε̂·(ε - ε̂) / E ‖ε - ε̂‖² is {found.orthogonality}, where a mean has 0 "
+                "and a draw -½; either the model was distilled, and these nats are no information, or under "
+                f"{metadata.reference!r} it would not make this picture"
+            )
+        return lines
+
+    def _about_information(self, level: float) -> list[str]:
+        """Where words mislead, where estimators disagree, and what exceeds its prior."""
+        lines = []
         for subset in _below_zero(self.information, level):
             lines.append(
                 f"{' + '.join(subset)!r} misleads about this picture: {self.information[subset]} nats, below zero "
@@ -252,11 +292,6 @@ class PIDResult(Comparable):
                 f"{noisy:.2f} nats, and noise explains {1 - self.shrinkage:.0%} of the square of such differences; the "
                 "rest is of this picture, or what the network has not learned, and more samples will not tell which"
             )
-        if rare := self._decided_by_rare_noise():
-            lines.append(
-                f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "
-                f"{self.metadata.replicates} replicates makes most of the spread, and its error is rough; add samples"
-            )
         above = [
             "+".join(s) for s, e in self.information.items()
             if e.interval(level)[0] > (self.metadata.priors or {}).get("+".join(s), math.inf)
@@ -266,13 +301,6 @@ class PIDResult(Comparable):
                 f"i(x; y) exceeds the prior h(y) of {', '.join(above)}: words cannot tell that much, and the atoms of "
                 f"{self.metadata.measure} mean less there"
             )
-        if any(map(remarks_on, (*self.metadata.conditions.values(), self.metadata.reference))):
-            lines += remarks_on(self.metadata.prompt)
-        lines += self._rounding()
-        if self.metadata.broken:
-            lines.append(self.metadata.broken)
-        elif self.metadata.converged is False:
-            lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -281,9 +309,10 @@ class PIDResult(Comparable):
         return (
             {k: metadata.pop(k) for k in ("prompt", "concepts", "context", "unit", "estimator", "measure")}
             | self.decomposition.to_dict()
-            | {"profile": self.profile.to_dict()}
+            | {"profile": self.profile.to_dict(self.metadata.unit)}
             | {"cross_term": {"+".join(s): e.to_dict() for s, e in self.cross_term.items()}}
             | {"estimators": {name: d.to_dict() for name, d in self.estimates.items()}}
+            | {"diagnostics": self.diagnostics.to_dict()}
             | metadata
             | {"remarks": self.remarks()}
         )
@@ -293,8 +322,8 @@ class PIDResult(Comparable):
         tensors = {f"replicates/{name}": f.float() for name, f in self.replicates.items()}
         tensors |= {f"profiles/{name}": f.float() for name, f in self.profiles.items()}
         tensors["edges"] = self.edges
-        if self.picture is not None:
-            tensors["picture"] = self.picture
+        optional = {"picture": self.picture, "products": self.products}
+        tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         for prefix, maps in (("maps", self.maps), ("maps/stderr", self.maps.stderr)):
             if maps is None:
                 continue

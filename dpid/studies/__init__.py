@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("daam", "ovam"):
+    if name in ("concept_attention", "daam", "ovam"):
         return import_module(f"dpid.studies.{name}")
     if name in ("STUDIES", "run", "write"):
         from dpid.studies import runner

@@ -61,7 +61,7 @@ class Workbench:
 
     Parameters
     ----------
-    model : "emoji", a pipeline folder or a hub id
+    model : "emoji", "emoji-flow", a pipeline folder or a hub id
     samples : network evaluations of every condition
     replicates : independent repeats that give the standard errors, see :class:`dpid.options.Options`
     pictures : number of pictures of every kind that a study distinguishes; None: the study's default

@@ -20,37 +20,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from dpid import ops
-from dpid.denoisers.modes import evaluating, undisturbed
-from dpid.denoisers.network import NetworkDenoiser, from_pipeline
-from dpid.equality import Comparable
-from dpid.estimation.engine import fitting
-from dpid.estimation.sampling import draw
-from dpid.images import ImageLike, encode, to_pixels
-from dpid.options import Options
+from dpid.denoisers.network import NetworkDenoiser
+from dpid.images import ImageLike
 from dpid.prompts.phrases import span_of
-from dpid.zoo import GUIDANCE, generate
+from dpid.studies.attention import AttentionMaps, Watch, check_network, trace
+from dpid.zoo import GUIDANCE
 
+NAME = "DAAM"
+NETWORKS = ("UNet2DConditionModel",)
 MIDDLE = "mid_block."  # what the names of the UNet's layers there begin with
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionMaps(Comparable):
-    """What :func:`attention_maps` returns.
-
-    Attributes
-    ----------
-    picture : uint8 [H,W,3], the one made, or the one given as the model sees it
-    maps : {word: float32 [h,w]}, probability of attending to the word, on the CPU
-    unet_evaluations : of the UNet, one for each picture, noise level and condition
-    """
-
-    picture: Tensor
-    maps: dict[str, Tensor]
-    unet_evaluations: int
 
 
 def token_positions(
@@ -95,7 +76,7 @@ def attend(attention: Any, hidden: Tensor, text: Tensor, mask: Tensor | None) ->
 
 
 @dataclass
-class Recorder:
+class Recorder(Watch):
     """Adds up attention to ``tokens`` {concept: positions}, per layer and head, in the batch entries ``rows``.
 
     ``size``: height and width of the latents. ``without``: what the names of layers that do not count begin with.
@@ -143,6 +124,26 @@ class Recorder:
         parts = (total / heads).split([len(positions) for positions in self.tokens.values()])
         return {concept: part.sum(0) for concept, part in zip(self.tokens, parts, strict=True)}
 
+    def seen(self) -> int:
+        """The number of evaluations, which is that of every layer."""
+        return next(iter(self.evaluations.values()))
+
+    @contextmanager
+    def on(self, net: Any) -> Iterator[None]:
+        """A context in which the cross-attentions that count are recorded; the processors of ``net`` are put back."""
+        own = dict(net.attn_processors)
+        cross = {
+            name: _Recording(p, name, self) for name, p in own.items()
+            if name.endswith("attn2.processor") and not name.startswith(self.without)
+        }  # fmt: skip
+        if not cross:
+            raise ValueError(f"pipe: its UNet has no cross-attention but in {', '.join(self.without) or 'no block'}")
+        try:
+            net.set_attn_processor({**own, **cross})
+            yield
+        finally:
+            net.set_attn_processor(dict(own))  # a copy, since diffusers empties what it is given
+
 
 class _Recording:
     """An attention processor that records and then does what the one in its place does."""
@@ -157,48 +158,6 @@ class _Recording:
         """As diffusers calls a processor."""
         self._recorder.add(self._layer, attn, hidden_states, encoder_hidden_states, attention_mask)
         return self._inner(attn, hidden_states, encoder_hidden_states, attention_mask, **others)
-
-
-@contextmanager
-def _recording(unet: Any, recorder: Recorder) -> Iterator[None]:
-    """The cross-attentions of ``unet`` that count tell ``recorder``; its own processors are put back."""
-    own = dict(unet.attn_processors)
-    cross = {
-        name: _Recording(p, name, recorder) for name, p in own.items()
-        if name.endswith("attn2.processor") and not name.startswith(recorder.without)
-    }  # fmt: skip
-    if not cross:
-        raise ValueError(f"pipe: its UNet has no cross-attention but in {', '.join(recorder.without) or 'no block'}")
-    try:
-        unet.set_attn_processor({**own, **cross})
-        yield
-    finally:
-        unet.set_attn_processor(dict(own))  # a copy, since diffusers empties what it is given
-
-
-def _generate(pipe: Any, prompt: str, recorder: Recorder, samples: int, seed: int, guidance: float) -> Tensor:
-    """The picture that ``pipe`` makes, uint8 [H,W,3]."""
-    parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    with evaluating(*parts), _recording(pipe.unet, recorder):
-        (made,) = generate(pipe, [prompt], seed=seed, steps=samples, guidance=guidance)
-    return to_pixels(made, made.size)
-
-
-def _look(
-    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, recorder: Recorder, samples: int, seed: int
-) -> Tensor:
-    """Noise ``image`` at many levels and run the UNet on them; the picture as the model sees it, uint8 [H,W,3]."""
-    picture, x = encode(image, denoiser)
-    recorder.size = (x.shape[-2], x.shape[-1])
-    points = draw("shifted-grid", denoiser.logsnr_grid, 2 * -(-samples // 2), 1, torch.Generator().manual_seed(seed))
-    points, size = points.to(x.device), fitting(denoiser, x, 1)
-    condition = denoiser.encode_conditions((prompt,))
-    with _recording(denoiser.family.net, recorder):
-        for start in range(0, len(points.logsnr), size):
-            part = points[start : start + size]
-            z = ops.noisy_channel(x, part.logsnr, part.sample_id, seed)
-            denoiser.eps_hat(z, part.logsnr, condition)
-    return picture
 
 
 def attention_maps(
@@ -227,6 +186,8 @@ def attention_maps(
         An attention is NaN or infinite.
     """
 
+    check_network(pipe, NETWORKS, NAME)
+
     def recorder(denoiser: NetworkDenoiser) -> Recorder:
         tokens = {concept: positions_in(denoiser, prompt, concept) for concept in concepts}
         # Guidance puts the unconditional half first.
@@ -234,26 +195,3 @@ def attention_maps(
         return Recorder(tokens, rows, denoiser.latent_shape[1:], () if middle else (MIDDLE,))
 
     return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance)
-
-
-def trace(
-    pipe: Any, prompt: str, concepts: Sequence[str], made: Callable[[NetworkDenoiser], Recorder],
-    image: ImageLike | None, samples: int, seed: int, guidance: float,
-) -> AttentionMaps:  # fmt: skip
-    """What the recorder ``made`` for a pipeline's denoiser saw; see :func:`attention_maps` for the rest."""
-    if isinstance(concepts, str) or not concepts:
-        raise TypeError(f"concepts: found {concepts!r}, expected a sequence of phrases of the prompt")
-    chosen = Options(samples=samples, seed=seed)
-    with undisturbed():
-        denoiser = from_pipeline(pipe, fused=False)
-        with denoiser.lock:
-            denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
-            recorder = made(denoiser)
-            if image is None:
-                picture = _generate(denoiser.family.pipe, prompt, recorder, chosen.samples, chosen.seed, guidance)
-            else:
-                picture = _look(denoiser, prompt, image, recorder, chosen.samples, chosen.seed)
-            maps = recorder.maps()
-            if not all(values.isfinite().all() for values in maps.values()):
-                raise FloatingPointError("pipe: an attention is NaN or infinite; try float32")
-            return AttentionMaps(picture, maps, next(iter(recorder.evaluations.values())))

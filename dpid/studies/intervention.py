@@ -21,13 +21,13 @@ from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
+from dpid.studies.baselines import BASELINES, baselines
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.daam import attention_maps
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion
 from dpid.zoo.emoji import scenes
 
 _EACH = 12  # prompts of every kind, for the embedded model
-PREDICTORS = ("unique", "cmi", "mi", "redundancy", "daam")
+PREDICTORS = ("unique", "cmi", "mi", "redundancy")
 
 
 def _embedded(bench: Workbench) -> Iterator[tuple[str, str, str, str]]:
@@ -77,13 +77,15 @@ def intervention(bench: Workbench) -> Study:
     The picture is generated again from the same noise. ``intervention.csv`` has a row for every prompt and estimator:
     ``change_pixel``, the root mean square change of the pixels in [0, 1]; ``change_latent``, that of the latents; the
     predictors of the image, ``unique``, ``redundancy``, ``mi`` = i(x; word), ``cmi`` = i(x; word | rest of the prompt),
-    all in nats, and ``daam``, the mean attention; and for each of them ``pixel_…``, Pearson's correlation between its
-    map and the map of the latents' squared change.
+    all in nats, and ``daam``, the mean attention, or ``concept_attention`` in its place where the network has joint
+    attention; and for each of them ``pixel_…``, Pearson's correlation between its map and the map of the latents'
+    squared change. ``ValueError`` for a network without maps of attention.
 
     Of the user's data the prompts and concepts are used; the second concept is deleted, and redundancy is that with the
     first. The pictures are generated, since their noise must be known.
     """
     cases = _cases(bench)
+    peer, usual = next(iter(baselines(bench.pipe).items()))
 
     def measure(case: Case) -> list[Row]:
         before = case.open()
@@ -97,10 +99,10 @@ def intervention(bench: Workbench) -> Study:
             "change_latent": float(change.square().mean().sqrt()),
         }
         pid, cpid = bench.explain(case), _given_the_rest(bench, case, shorter)
-        attention = attention_maps(
+        attention = usual.attention_maps(
             bench.pipe, case.prompt, (word,), image=before, samples=bench.samples, seed=bench.seed_of(case.picture)
         )
-        maps = attention.maps[word], change.square().sum(0)
+        maps = {peer: attention.maps[word]}, change.square().sum(0)
         return [
             {"estimator": name, "without": shorter} | changed | _predictors(pid, cpid, word, name, *maps)
             for name in ESTIMATORS
@@ -127,8 +129,13 @@ def _given_the_rest(bench: Workbench, case: Case, rest: str) -> PIDResult:
     return bench.explain(Case(case.picture, case.image, case.prompt, (), texts))
 
 
-def _predictors(pid: PIDResult, cpid: PIDResult, word: str, estimator: str, attention: Tensor, change: Tensor) -> Row:
-    """The predictors of the image, and the correlations of their maps with ``change`` [h,w]."""
+def _predictors(
+    pid: PIDResult, cpid: PIDResult, word: str, estimator: str, attention: dict[str, Tensor], change: Tensor
+) -> Row:
+    """The predictors of the image, and the correlations of their maps with ``change`` [h,w].
+
+    ``attention`` is {name: map [h,w]}.
+    """
     d = pid.estimates[estimator]
     mi = d.information[(word,)]
     # The orthogonal CMI, g(rest, both) of docs/theory.md, eq. (6), is the Rao–Blackwell f(both) - f(rest).
@@ -137,13 +144,14 @@ def _predictors(pid: PIDResult, cpid: PIDResult, word: str, estimator: str, atte
     f = cpid.replicates_by(source).mean(0).float()
     maps = {
         "unique": d.maps.unique[word], "redundancy": d.maps.redundancy, "mi": d.maps.information[(word,)],
-        "cmi": f[2] - f[1], "daam": functional.interpolate(attention[None, None], change.shape, mode="bilinear")[0, 0],
+        "cmi": f[2] - f[1],
+        **{k: functional.interpolate(m[None, None], change.shape, mode="bilinear")[0, 0] for k, m in attention.items()},
     }  # fmt: skip
     row: Row = {
         "unique": d.unique[word].value, "unique_stderr": d.unique[word].stderr,
         "redundancy": d.redundancy.value, "redundancy_stderr": d.redundancy.stderr,
         "mi": mi.value, "mi_stderr": mi.stderr, "cmi": cmi.value, "cmi_stderr": cmi.stderr,
-        "daam": float(attention.mean()),
+        **{k: float(m.mean()) for k, m in attention.items()},
     }  # fmt: skip
     flat = change.flatten().double().numpy()
     for name, values in maps.items():
@@ -152,16 +160,22 @@ def _predictors(pid: PIDResult, cpid: PIDResult, word: str, estimator: str, atte
     return row
 
 
+def _peer(rows: list[Row]) -> str:
+    """The name of the attention maps among the predictors."""
+    return next(name for name in BASELINES if name in rows[0])
+
+
 def _summary(rows: list[Row]) -> dict[str, Row]:
     """Correlations of all predictors with the change, for the image and its pixels."""
     summary = {}
+    peer = _peer(rows)
     for (name,), same in grouped(rows, "estimator").items():
-        asked = "|r| ≥ DAAM's" if name == ESTIMATORS[0] else None
-        for predictor in PREDICTORS:
-            if predictor == "daam" and name != ESTIMATORS[0]:
+        asked = f"|r| ≥ {BASELINES[peer].NAME}'s" if name == ESTIMATORS[0] else None
+        for predictor in (*PREDICTORS, peer):
+            if predictor == peer and name != ESTIMATORS[0]:
                 continue  # it has no estimator
             values = column(same, predictor)
-            of = predictor if predictor == "daam" else f"{predictor}, {name}"
+            of = predictor if predictor == peer else f"{predictor}, {name}"
             wanted = asked if predictor in ("unique", "cmi") else None
             for change in ("change_latent", "change_pixel"):
                 summary[f"Pearson, {change}, image, {of}"] = bootstrap(
@@ -181,12 +195,13 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 @standard()
 def _scatter(rows: list[Row]) -> Figure:
     """The change of the latents against every predictor, a dot for each picture."""
-    figure = Figure(figsize=(2.6 * len(PREDICTORS), 3), dpi=120, layout="constrained")
-    axes = figure.subplots(1, len(PREDICTORS), sharey=True)
-    for ax, predictor in zip(axes, PREDICTORS, strict=True):
+    predictors = (*PREDICTORS, peer := _peer(rows))
+    figure = Figure(figsize=(2.6 * len(predictors), 3), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(predictors), sharey=True)
+    for ax, predictor in zip(axes, predictors, strict=True):
         for (kind,), of in grouped(rows, "kind").items():
             ax.plot(column(of, predictor), column(of, "change_latent"), ".", label=kind)
-        ax.set_xlabel("daam, mean attention" if predictor == "daam" else f"{predictor}, nats")
+        ax.set_xlabel(f"{peer}, mean attention" if predictor == peer else f"{predictor}, nats")
     axes[0].set_ylabel("change of the latents")
     axes[0].legend(fontsize=7)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -14,7 +13,8 @@ from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.maps import smoothed
 from dpid.results.result import PIDResult
-from dpid.studies import daam, ovam, world
+from dpid.studies import world
+from dpid.studies.baselines import BASELINES, baselines
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
@@ -22,7 +22,6 @@ from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, m
 
 _SCENES = 60  # pictures, for the embedded model
 _BUDGETS = (8, 16, 32)  # evaluations of every condition, at most the workbench's
-_ATTENTION: dict[str, Callable[..., daam.AttentionMaps]] = {"daam": daam.attention_maps, "ovam": ovam.attention_maps}
 
 
 def _cases(bench: Workbench) -> list[Case]:
@@ -68,12 +67,15 @@ def bench_concepts(case: Case) -> tuple[str, ...]:
 
 
 def localisation(bench: Workbench) -> Study:
-    """The agreement with masks of information, uniqueness and redundancy maps, and of DAAM's and OVAM's maps.
+    """The agreement with masks of information, uniqueness and redundancy maps, and of attention maps.
+
+    Of a UNet these are DAAM's and OVAM's, of joint attention ConceptAttention's; ``ValueError`` for another network.
 
     ``localisation.csv`` has a row for every picture, concept, map, estimator and number of evaluations of a condition:
     ``auc`` over all latent pixels; ``auc_own_other`` over those of the two objects; ``iou`` of the map, scaled to
     [0, 1], above the threshold at which its mean over all pictures is highest.
     """
+    peers = baselines(bench.pipe)
     budgets = sorted({min(b, bench.samples) for b in _BUDGETS} | {bench.samples})
 
     def measure(case: Case) -> list[Row]:
@@ -86,8 +88,8 @@ def localisation(bench: Workbench) -> Study:
                     rows += [columns | {"map": kind} | _scores(m, masks, concept)
                              for kind, m in _maps(result, concept, name).items()]  # fmt: skip
         concepts = [c for c in bench_concepts(case) if c in masks]
-        for kind, attention_maps in _ATTENTION.items():
-            found = attention_maps(
+        for kind, peer in peers.items():
+            found = peer.attention_maps(
                 bench.pipe, case.prompt, concepts, image=case.open(), samples=bench.samples,
                 seed=bench.seed_of(case.picture),
             )  # fmt: skip
@@ -118,11 +120,11 @@ def _scores(values: Tensor, masks: dict[str, np.ndarray], concept: str) -> Row:
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
     """Mean AUC and IoU of every map at the most evaluations, and how far its IoU exceeds those of attention maps."""
-    most = max(r["evaluations"] for r in rows if r["map"] not in _ATTENTION)
-    targets = {"auc": "≥ 0.95", "auc_own_other": "≥ 0.985", "iou": "> DAAM's"}
+    most = max(r["evaluations"] for r in rows if r["map"] not in BASELINES)
+    targets = {"auc": "≥ 0.95", "auc_own_other": "≥ 0.985", "iou": "> attention maps'"}
     names = {"auc": "AUC, all pixels", "auc_own_other": "AUC, own against other", "iou": "mIoU"}
     summary = {}
-    shown = [r for r in rows if r["map"] in _ATTENTION or r["evaluations"] == most]
+    shown = [r for r in rows if r["map"] in BASELINES or r["evaluations"] == most]
     for (kind, estimator), same in grouped(shown, "map", "estimator").items():
         for value, name in names.items():
             target = targets[value] if kind in ("cmi", "unique") and estimator == ESTIMATORS[0] else None
@@ -130,12 +132,15 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
             # The bootstrap resamples pictures, not concepts: two concepts of one picture are not independent.
             means = [mean(np.array(v)) for r in grouped(same, "picture").values() if (v := column(r, value))]
             summary[of] = bootstrap(mean, means, asked=target) if means else figure(None, n=0, asked=target)
-    for kind, peer in product(("unique", "cmi"), _ATTENTION):
+    peers = dict.fromkeys(r["map"] for r in shown if r["map"] in BASELINES)
+    for kind, peer in product(("unique", "cmi"), peers):
         theirs = {(r["picture"], r["concept"]): r["iou"] for r in shown if r["map"] == peer}
         ours = [r for r in shown if r["map"] == kind and r["estimator"] == ESTIMATORS[0]]
         gaps = [{"picture": r["picture"], "gap": r["iou"] - theirs[r["picture"], r["concept"]]} for r in ours]
         by_picture = [mean(np.array(column(r, "gap"))) for r in grouped(gaps, "picture").values()]
-        summary[f"mIoU above {peer.upper()}'s by, {kind}, {ESTIMATORS[0]}"] = bootstrap(mean, by_picture, asked="> 0")
+        summary[f"mIoU above {BASELINES[peer].NAME}'s by, {kind}, {ESTIMATORS[0]}"] = bootstrap(
+            mean, by_picture, asked="> 0"
+        )
     return summary
 
 
@@ -150,7 +155,7 @@ def _curves(rows: list[Row]) -> Figure:
         ).items():
             points = {n: column(of, value) for (n,), of in grouped(same, "evaluations").items()}
             ends = sorted(n for n, v in points.items() if v)
-            style = {"unique": "-", "cmi": "--", "mi": ":", "daam": "-", "ovam": "--"}[kind]
+            style = {"unique": "-", "cmi": "--", "mi": ":", "daam": "-", "ovam": "--", "concept_attention": "-"}[kind]
             colour = f"C{ESTIMATORS.index(estimator)}" if estimator else "k"
             ax.plot(ends, [float(np.mean(points[n])) for n in ends], style, marker=".", color=colour,
                     label=f"{kind} {estimator}".strip())  # fmt: skip

@@ -23,8 +23,11 @@ from torch import Tensor
 
 from dpid.denoisers.network import NetworkDenoiser
 from dpid.images import ImageLike
-from dpid.studies.daam import MIDDLE, AttentionMaps, Recorder, attend, positions_in, trace
+from dpid.studies.attention import AttentionMaps, check_network, trace
+from dpid.studies.daam import MIDDLE, NETWORKS, Recorder, attend, positions_in
 from dpid.zoo import GUIDANCE
+
+NAME = "OVAM"
 
 
 @dataclass
@@ -58,6 +61,7 @@ def attention_maps(
     ValueError, TypeError, FloatingPointError
         As :func:`dpid.studies.daam.attention_maps`.
     """
+    check_network(pipe, NETWORKS, NAME)
     said = prompt if attribution is None else attribution
 
     def recorder(denoiser: NetworkDenoiser) -> Recorder:

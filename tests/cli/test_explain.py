@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+from diffusers import DDIMScheduler
+from tiny_pipelines import build
 
 PROMPT = "a cow and a giraffe"
 
@@ -89,7 +91,10 @@ def test_brackets_and_dollars_are_text(dpid, bad, tmp_path):
         ),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--device", "meta"), "device: 'meta' cannot be used"),
         ("good.png", "a cow and \udcff giraffe", ("cow", "giraffe"), (), "prompt: found 'a cow and \\udcff giraffe'"),
-        ("good.png", PROMPT, ("cow", "giraffe"), ("--model", "good.png"), "is a single file, expected a folder"),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--model", "good.png"), "good.png is no .safetensors file"),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--size", "7"), "size: found 7, expected a multiple of "),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--variant", "fp16"), "variant: found 'fp16', "),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--subfolder", "x"), "model: emoji/x is not a folder"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--model", "./custom"), "is a MyPipeline; supported are"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--samples", "many"), "Invalid value for '--samples'"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--precision", "int8"), "precision: found 'int8'"),
@@ -118,3 +123,65 @@ def test_home(dpid, bad, tmp_path):
     done = dpid(*asked, cwd=bad, **home)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "made/result.json").is_file()
+
+
+@pytest.mark.parametrize(("option", "expected"), [((), True), (("--no-check",), False)])
+def test_the_comparison_with_the_pipeline_can_be_left_out(command, bad, monkeypatch, option, expected):
+    asked = {}
+
+    def from_pretrained(model, **given):
+        asked.update(given)
+        raise ValueError("model: none here")
+
+    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", from_pretrained)
+    code, _, errors = command("explain", bad / "noisy.png", PROMPT, "-c", "cow", "-c", "giraffe", *option)
+    assert (code, asked["check"]) == (2, expected), errors
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    """A folder of a pipeline with three text encoders and a transformer."""
+    folder = tmp_path_factory.mktemp("flow") / "model"
+    build("sd3").save_pretrained(folder)
+    return folder
+
+
+def without(name):
+    return lambda folder: shutil.rmtree(folder / name)
+
+
+def another_scheduler(folder):
+    DDIMScheduler().save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "DDIMScheduler"]}))
+
+
+def pickled(folder):
+    for path in (folder / "transformer").glob("*.safetensors"):
+        path.rename(path.with_suffix(".bin"))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (without("tokenizer_2"), (), "model: {} has no folder tokenizer_2, expected all of a StableDiffusion3Pipeline"),
+        (without("text_encoder_3"), (), "model: {} has no folder text_encoder_3, expected all of"),
+        (without("transformer"), (), "model: {} has no folder transformer, expected all of"),
+        (pickled, (), "model: the weights of {}/transformer are pickle files"),
+        (another_scheduler, (), "pipe: the network of StableDiffusion3Pipeline predicts the velocity of a flow, but"),
+        (None, ("--size", "40"), "size: found 40, expected a multiple of 16 up to the model's 64"),
+        (None, ("--precision", "int8"), "precision: found 'int8'"),
+        (None, ("--variant", "bf16"), "variant: found 'bf16', {} has none"),
+        (None, ("--reference", "x" * 80), "prompt: 82 tokens, but text_encoder takes 77"),
+    ],
+)
+def test_bad_input_of_a_transformer(command, flow, bad, tmp_path, change, options, message):
+    folder = flow
+    if change:
+        folder = shutil.copytree(flow, tmp_path / "model")
+        change(folder)
+    asked = ("explain", bad / "good.png", PROMPT, "-c", "cow", "-c", "giraffe", "--model", folder, "--device", "cpu")
+    code, out, errors = command(*asked, *options)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"dpid: {message.format(folder)}")
+    assert not (tmp_path / "explained").exists()

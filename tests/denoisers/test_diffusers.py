@@ -247,6 +247,12 @@ def test_a_type_that_was_asked_for_is_kept(tiny, monkeypatch):
     assert coarse.denoiser.precision == "bfloat16"
 
 
+def test_types_share_what_is_derived_from_the_pipeline(tiny):
+    denoiser = from_pipeline(tiny())
+    assert denoiser.at("bfloat16").network is denoiser.at("bfloat16").network
+    assert denoiser.at("float32").network is denoiser.network is not denoiser.at("bfloat16").network
+
+
 def test_nan_is_named_with_its_condition_and_sample(tiny):
     explainer = dpid.Explainer(tiny(), precision="float32")
     whole = explainer.denoiser.eps_hat

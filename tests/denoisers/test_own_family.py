@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, DiffusionPipeline, ModelMixin
+from diffusers import AutoencoderKL, ConfigMixin, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
 import dpid
@@ -37,12 +37,22 @@ class DotsPipeline(DiffusionPipeline):
     def encode_prompt(self, texts):
         return torch.tensor([MEANS[text] for text in texts], dtype=torch.float32).view(-1, 1, 1, 1)
 
+    @torch.no_grad()
+    def __call__(self, prompt, height, width, num_inference_steps, generator):
+        x = torch.randn(1, 4, height // 2, width // 2, generator=generator)
+        self.scheduler.set_timesteps(num_inference_steps)
+        for t in self.scheduler.timesteps:
+            velocity = self.transformer(x, t[None], self.encode_prompt([prompt]))[0]
+            x = self.scheduler.step(velocity, t, x)[0]
+        return self.vae.decode(x / 2 + 0.5)[0]
+
 
 @pytest.fixture
 def pipe():
     class Dots(Family):
         pipelines = ("DotsPipeline",)
         tokenizers = {}  # noqa: RUF012
+        example = "cow"
 
         def levels(self):
             return Flow(-9.0, 9.0)
@@ -56,7 +66,7 @@ def pipe():
     vae = AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
                         up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, shift_factor=0.5,
                         scaling_factor=2.0)  # fmt: skip
-    yield DotsPipeline(Velocity(), vae, DDPMScheduler())
+    yield DotsPipeline(Velocity(), vae, FlowMatchEulerDiscreteScheduler())
     del FAMILIES["DotsPipeline"]
 
 
@@ -101,4 +111,4 @@ def test_a_part_that_is_missing_is_named(pipe):
 
 def test_unknown_again_without_the_family():
     with pytest.raises(ValueError, match="pipe: found DotsPipeline; supported are "):
-        dpid.Explainer(DotsPipeline(Velocity(), None, DDPMScheduler()))
+        dpid.Explainer(DotsPipeline(Velocity(), None, FlowMatchEulerDiscreteScheduler()))

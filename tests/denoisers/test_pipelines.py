@@ -278,7 +278,6 @@ def test_a_pipeline_class_of_ones_own(tiny):
 
 
 NEEDS = {
-    "time_cond_proj_dim": (16, "the guidance as an input, as consistency models"),
     "class_embed_type": ("timestep", "class labels"),
     "encoder_hid_dim_type": ("ip_image_proj", "a picture as a second prompt"),
 }
@@ -296,13 +295,13 @@ def test_networks_that_need_more_than_texts_are_refused(tiny, field):
 
 
 def test_pipelines_of_other_kinds_are_named(tiny):
-    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+    from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline
 
     made = tiny()
-    pipe = StableDiffusionControlNetPipeline(
+    pipe = StableDiffusionControlNetImg2ImgPipeline(
         **made.components, controlnet=ControlNetModel.from_unet(made.unet), requires_safety_checker=False
     )  # fmt: skip
-    with pytest.raises(ValueError, match="found StableDiffusionControlNetPipeline, which is not supported; its UNet2D"):
+    with pytest.raises(ValueError, match="found StableDiffusionControlNetImg2ImgPipeline, which is not supported; its"):
         dpid.Explainer(pipe)
 
 

@@ -43,7 +43,8 @@ def unknown(pipeline: str, parts: Iterable[str]) -> str:
     known = set(parts)
     takers = {family for family in FAMILIES.values() if known & set(family.networks)}
     if not takers:
-        return f"{pipeline}; supported are {', '.join(sorted(FAMILIES))}; {_HOW}"
+        supported = ", ".join(sorted({family.pipelines[0] for family in FAMILIES.values()}))
+        return f"{pipeline}; supported are {supported}; {_HOW}"
     network = (known & set().union(*(family.networks for family in takers))).pop()
     named = sorted(f"{family.__name__} ({', '.join(family.pipelines)})" for family in takers)
     return f"{pipeline}, which is not supported; its {network} is, in the family {' or '.join(named)}; {_HOW}"

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dpid.denoisers.blocks import in_float32
+from dpid.denoisers.distilled import check_parametrisation
+from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept
@@ -26,6 +29,11 @@ FAMILIES: dict[str, type[Family]] = {}
 _LOCKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 # Packages whose modules compute in the type of their parameters; quantised layers, for example, do not.
 _KNOWN = ("torch.nn.modules.", "diffusers.", "peft.")
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether accelerate brings the weights of ``module``, or of its parts, to the device that computes."""
+    return any(hasattr(part, "_hf_hook") for part in module.modules())
 
 
 class Family(Pictures, ABC):
@@ -47,7 +55,10 @@ class Family(Pictures, ABC):
         ``encode_prompt`` returns}; a null place of None: no text is encoded as "" is
     mask : the places of the mask of the first argument in ``text``, where the network attends no padding: texts are
         then cut to their own length. None where padding is attended
+    example : a text that its pipelines take, to check the family with
     only_fused : whether the network exists only in its fused form, without a module
+    texts : encodes the texts of an explanation
+    dtype : the type in which a pipeline is loaded by its name; None: that of the network's stored weights
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
@@ -59,13 +70,15 @@ class Family(Pictures, ABC):
     may_cut: ClassVar[tuple[str, ...]] = ()
     text: ClassVar[Mapping[str, tuple[int, int | None]]] = {}
     mask: ClassVar[tuple[int, int | None] | None] = None
+    example: ClassVar[str] = "a cow"
     only_fused: ClassVar[bool] = False
+    dtype: ClassVar[torch.dtype | None] = None
 
     def __init_subclass__(cls) -> None:
         FAMILIES.update(dict.fromkeys(cls.pipelines, cls))
 
     def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
+        self.pipe, self.texts = pipe, Texts(self)
         self.check()
 
     @classmethod
@@ -110,12 +123,17 @@ class Family(Pictures, ABC):
         """The type of the network's weights, a key of ``PRECISIONS``."""
         return next((k for k, v in PRECISIONS.items() if v == self.net.dtype), "float32")
 
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether guidance is an input of the network, given to :meth:`inputs` among the ``encoded`` texts."""
+        return False
+
     def fixed_precision(self) -> str | None:
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
+        if _is_hooked(self.net):
+            return "it is offloaded"
         for name, module in self.net.named_modules():
             kind = type(module)
-            if hasattr(module, "_hf_hook"):
-                return "it is offloaded"
             if not kind.__module__.startswith(_KNOWN):
                 return f"{name or 'it'} is a {kind.__module__.split('.')[0]} {kind.__name__}"
         for name, p in self.net.named_parameters():
@@ -132,6 +150,10 @@ class Family(Pictures, ABC):
             if tokenizer is not None and encoder is not None
         }
 
+    def text_encoders(self) -> list[nn.Module]:
+        """The text encoders that the pipeline has."""
+        return [encoder for _, encoder in self._parts_of_text().values()]
+
     # -- to be implemented by a family
 
     @abstractmethod
@@ -141,7 +163,7 @@ class Family(Pictures, ABC):
     # -- defaults that a family may override
 
     def check(self) -> None:
-        """Raise ``ValueError`` if the pipeline lacks a component, or needs more input than texts.
+        """Raise ``ValueError`` if the pipeline lacks a component, needs more input than texts, or predicts no noise.
 
         Optional tokenizers and text encoders may be missing together.
         """
@@ -156,6 +178,20 @@ class Family(Pictures, ABC):
             raise ValueError(
                 f"pipe: {type(self.pipe).__name__} has no {', '.join(missing)}; expected a {self.pipelines[0]}"
             )
+        taken, made = self.channels, self.vae_config.get("latent_channels", self.channels)
+        if taken != made:
+            raise ValueError(
+                f"pipe: the {self.network} of {type(self.pipe).__name__} takes {taken} channels, its VAE makes {made}; "
+                "networks of inpainting, depth or editing that take a picture beside the latents are not supported"
+            )
+        check_parametrisation(self.pipe, self.net)
+
+    def check_weights(self) -> None:
+        """Raise ``ValueError`` if a part that computes is on the meta device, and nothing brings its weights."""
+        for name in dict.fromkeys((self.network, "vae", *self.tokenizers.values())):
+            part = getattr(self.pipe, name)
+            if isinstance(part, nn.Module) and any(p.is_meta for p in part.parameters()) and not _is_hooked(part):
+                raise ValueError(f"pipe: its {name} is on the meta device, without weights; load them before")
 
     def asks(self) -> dict[str, Any]:
         """Further arguments of the pipeline's ``encode_prompt``, where its defaults are not those of its call."""
@@ -204,6 +240,19 @@ class Family(Pictures, ABC):
         with evaluating(*encoders), hooks_kept(*encoders), padding_kept(tokenizer for tokenizer, _ in pairs):
             found: tuple[Any, ...] = self.pipe.encode_prompt(**{name: given[name] for name in given if name in takes})
         return found
+
+    def set_control(self, control: Any, scale: float) -> None:
+        """Take the PIL picture of a ControlNet and its weight; ``ValueError`` for a picture that nothing takes."""
+        if control is not None:
+            raise ValueError(f"control: found a picture, but {type(self.pipe).__name__} has no ControlNet")
+
+    def call_arguments(self) -> dict[str, Any]:
+        """Arguments of the pipeline's own call, beside the prompt, that it needs to compute what is explained."""
+        return {}
+
+    def computing(self) -> list[nn.Module]:
+        """The modules that a prediction is made by."""
+        return [self.net]
 
     def time(self, t: Tensor) -> Tensor:
         """The network's own time [M] at ``t`` [M], a timestep or, of a flow, σ."""
@@ -261,26 +310,26 @@ class Family(Pictures, ABC):
         ``encoded`` [K,…] texts; it computes in ``precision``.
         """
         own, wanted = PRECISIONS[self.precision], PRECISIONS[precision]
-        weights = {n: w.float() for n, w in self.weights.items()} if wanted == torch.float32 != own else {}
+        work = torch.float32 if wanted == torch.float32 else own
         rows: dict[int, Tensor] = {}
+        modules = self.computing()
         with (
-            evaluating(self.net),
+            evaluating(*modules),
             torch.autocast(self.device.type, wanted, enabled=wanted not in (torch.float32, own)),
+            in_float32(*modules if work != own else ()),
         ):
             for picked, group in by_length(encoded, next(iter(self.text), "")):
-                rows.update(zip(picked, self._batch(x, t, group, weights), strict=True))
+                rows.update(zip(picked, self._batch(x, t, group, work), strict=True))
         return torch.stack([rows[k] for k in range(len(rows))])
 
-    def _batch(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
-        """The prediction [K,M,C,h,w] in one call of the network, with other ``weights`` if there are any."""
-        net, m, work = self.net, len(x), torch.float32 if weights else PRECISIONS[self.precision]
-        k = len(next(iter(encoded.values())))
+    def _batch(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor], work: torch.dtype) -> Tensor:
+        """The prediction [K,M,C,h,w] in one call of the network, whose input is of type ``work``."""
+        m, k = len(x), len(next(iter(encoded.values())))
         repeated = {
             name: (value.to(work) if value.is_floating_point() else value).repeat_interleave(m, 0)
             for name, value in encoded.items()
         }
         latents = x.to(work).repeat(k, 1, 1, 1)
         arguments = self.inputs(latents, t.repeat(k), repeated) | {"return_dict": False}
-        out = torch.func.functional_call(net, dict(weights), (), arguments) if weights else net(**arguments)
-        prediction = self.output(out[0], latents)
+        prediction = self.output(self.net(**arguments)[0], latents)
         return prediction.view(k, m, *prediction.shape[1:])

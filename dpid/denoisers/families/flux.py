@@ -18,7 +18,7 @@ class Flux(PatchFamily):
     text may be cut.
     """
 
-    pipelines = ("FluxPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
     networks = ("FluxTransformer2DModel",)
     tokenizers = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
     limits = {"tokenizer_2": 512}
@@ -31,4 +31,4 @@ class Flux(PatchFamily):
         rows, columns, zero = (torch.arange(n, device=x.device) for n in (height, width, 1))
         picture = torch.cartesian_prod(zero, rows, columns)
         words = picture.new_zeros(encoded["encoder_hidden_states"].shape[1], 3)
-        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": words, **self.guidance(x)}
+        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": words}

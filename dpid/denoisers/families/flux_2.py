@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Flux2Klein(PatchFamily):
     latent pixels, which are kept apart here.
     """
 
-    pipelines = ("Flux2KleinPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = ("Flux2KleinPipeline", "Flux2KleinInpaintPipeline")
     networks = ("Flux2Transformer2DModel",)
     limits = {"tokenizer": 512}
     text = {"encoder_hidden_states": (0, None)}
@@ -46,7 +46,7 @@ class Flux2Klein(PatchFamily):
             torch.cartesian_prod(*axes).expand(len(x), -1, -1)
             for axes in ((zero, rows, columns, zero), (zero, zero, zero, words))
         )
-        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": text, **self.guidance(x)}
+        return {**super().inputs(x, t, encoded), "img_ids": picture, "txt_ids": text}
 
     def normalise(self, mode: Tensor) -> Tensor:
         """The network's latents [B,C,h,w]: patches of the VAE's latents ``mode``, standardised by their statistics."""

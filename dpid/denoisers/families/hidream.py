@@ -19,6 +19,7 @@ class HiDream(FlowFamily):
         "tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2", "tokenizer_3": "text_encoder_3",
         "tokenizer_4": "text_encoder_4",
     }  # fmt: skip
+    one_area = True
     limits = dict.fromkeys(tokenizers, 128)
     text = {"encoder_hidden_states_t5": (0, 1), "encoder_hidden_states_llama3": (2, 3), "pooled_embeds": (4, 5)}
 

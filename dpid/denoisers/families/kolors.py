@@ -14,7 +14,7 @@ from dpid.denoisers.fused import sizes_of
 class Kolors(UNetFamily):
     """A Kolors pipeline. The UNet attends padding, so every text keeps 256 tokens."""
 
-    pipelines = ("KolorsPipeline",)
+    pipelines = ("KolorsPipeline", "KolorsImg2ImgPipeline")
     limits = {"tokenizer": 256}
     text = {"encoder_hidden_states": (0, 1), "text_embeds": (2, 3)}
 

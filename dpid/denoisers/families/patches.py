@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from dpid.denoisers.families.flow import FlowFamily
+from dpid.denoisers.guidance import GUIDANCE
 
 
 class PatchFamily(FlowFamily):
@@ -29,9 +33,15 @@ class PatchFamily(FlowFamily):
         """The network's own time: σ."""
         return t
 
-    def guidance(self, x: Tensor) -> dict[str, Tensor]:
-        """The guidance of 1 for M latents, if the network was distilled at guidance."""
-        return {"guidance": torch.ones(len(x), device=x.device)} if self.net_config.get("guidance_embeds") else {}
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether the network was distilled at guidance."""
+        return bool(self.net_config.get("guidance_embeds"))
+
+    def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The network's keyword arguments; a guidance that is not among the ``encoded`` is 1."""
+        none = {GUIDANCE: torch.ones(len(x), device=x.device)} if self.takes_guidance else {}
+        return {**none, **super().inputs(x, t, encoded)}
 
     def pack(self, x: Tensor) -> Tensor:
         """The tokens [M,h·w/4,4C] of latents [M,C,h,w]: patches row by row."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ class Pictures(ABC):
     """How the pipeline ``pipe`` encodes pictures."""
 
     pipe: Any
+    one_area: ClassVar[bool] = False  # whether the network is used at its native area alone
 
     @property
     @abstractmethod
@@ -69,15 +70,26 @@ class Pictures(ABC):
         """The largest height and width of latents that the network takes."""
         return math.inf
 
-    def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Pixels (width, height) of about the native area, at the aspect ratio of the picture.
+    def check_size(self, size: int | None) -> None:
+        """``ValueError`` unless the network takes pictures of the area of a square of ``size`` pixels a side."""
+        step, (_, h, w) = self.factor * self.step, self.latent_shape
+        native = int((h * w) ** 0.5) * self.factor
+        if size is None or size == native:
+            return
+        if self.one_area:
+            raise ValueError(f"size: found {size}, {type(self.pipe).__name__} makes pictures of {native}² pixels alone")
+        if not 0 < size < native or size % step:
+            raise ValueError(f"size: found {size}, expected a multiple of {step} up to the model's {native}")
+
+    def size_for(self, width: int, height: int, size: int | None = None) -> tuple[int, int]:
+        """Pixels (width, height) of about the native area, or ``size``², at the aspect ratio of the picture.
 
         They are multiples of :attr:`factor` times :attr:`step`, and no longer than :attr:`longest`.
         """
         step = self.factor * self.step
         _, h, w = self.latent_shape
-        native, longest = (h * w) ** 0.5 * self.factor, self.longest * self.factor
-        scale = min(native / (width * height) ** 0.5, longest / max(width, height))
+        side, longest = size or (h * w) ** 0.5 * self.factor, self.longest * self.factor
+        scale = min(side / (width * height) ** 0.5, longest / max(width, height))
         return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
 
     def encode_image(self, image: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from dpid.denoisers.families.patches import PatchFamily
 class QwenImage(PatchFamily):
     """A Qwen-Image pipeline. A text keeps up to 512 tokens after those of its template's head; padding is masked."""
 
-    pipelines = ("QwenImagePipeline",)
+    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
     networks = ("QwenImageTransformer2DModel",)
     text = {"encoder_hidden_states": (0, None)}
     mask = (1, None)
@@ -38,7 +38,7 @@ class QwenImage(PatchFamily):
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The network's keyword arguments, with the picture's numbers of frames, rows and columns of patches."""
         shapes = [[(1, x.shape[-2] // 2, x.shape[-1] // 2)]] * len(x)
-        return {**super().inputs(x, t, encoded), "img_shapes": shapes, **self.guidance(x)}
+        return {**super().inputs(x, t, encoded), "img_shapes": shapes}
 
     @property
     def factor(self) -> int:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dpid.denoisers.families.unet import UNetFamily
 from dpid.denoisers.fused import FusedNetwork, not_plain
+from dpid.denoisers.guidance import GUIDANCE
 from dpid.denoisers.modes import evaluating
 
 # Fields of the UNet's configuration that, where set, make it need more input than a text and a time: which input.
 _MORE_INPUT = {
-    "time_cond_proj_dim": "the guidance as an input, as consistency models (LCM) do",
     "class_embed_type": "class labels",
     "num_class_embeds": "class labels",
     "encoder_hid_dim_type": "a picture as a second prompt (IP-Adapter); call unload_ip_adapter() to explain without it",
@@ -23,7 +24,10 @@ _MORE_INPUT = {
 class StableDiffusion(UNetFamily):
     """A Stable Diffusion 1.x or 2.x pipeline."""
 
-    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+    )  # fmt: skip
+    dtype = torch.float32  # of which the fused UNet makes copies in other types
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
 
     def check(self) -> None:
@@ -36,6 +40,11 @@ class StableDiffusion(UNetFamily):
                 raise ValueError(f"pipe: the UNet of {kind} needs {needs} ({name} = {found!r})")
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) != self.added:
             raise ValueError(f"pipe: the UNet of {kind} is not that of Stable Diffusion 1.x, 2.x or XL")
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether the UNet takes guidance as an input, as consistency models (LCM) do."""
+        return self.net_config.get("time_cond_proj_dim") is not None
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """{"encoder_hidden_states": [K,L,E]} of K texts."""
@@ -51,7 +60,13 @@ class StableDiffusion(UNetFamily):
 
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The UNet's keyword arguments."""
-        return {"sample": x, "timestep": t, "encoder_hidden_states": encoded["encoder_hidden_states"]}
+        given = {"sample": x, "timestep": t, "encoder_hidden_states": encoded["encoder_hidden_states"]}
+        if self.takes_guidance:
+            guidance = encoded.get(GUIDANCE, torch.ones(len(x), device=x.device))
+            wide = int(self.net_config["time_cond_proj_dim"])
+            embedded = self.pipe.get_guidance_scale_embedding(guidance.float().cpu() - 1, wide)
+            given["timestep_cond"] = embedded.to(x)
+        return given
 
     def not_fused(self) -> str | None:
         """What makes the UNet differ from a plain Stable Diffusion UNet (LoRA, hooks, …), or None."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from dpid.denoisers.families.flow import FlowFamily
 
@@ -13,8 +13,10 @@ class StableDiffusion3(FlowFamily):
     The network attends padding, so every text keeps all of CLIP's tokens and as many of T5.
     """
 
-    pipelines = ("StableDiffusion3Pipeline",)
-    networks = ("SD3Transformer2DModel",)
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline",
+    )  # fmt: skip
+    networks: ClassVar[tuple[str, ...]] = ("SD3Transformer2DModel",)
     tokenizers = {
         "tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2", "tokenizer_3": "text_encoder_3",
     }  # fmt: skip

@@ -16,7 +16,9 @@ from dpid.denoisers.modes import evaluating
 class StableDiffusionXL(StableDiffusion):
     """A Stable Diffusion XL pipeline."""
 
-    pipelines = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
+    )  # fmt: skip
     tokenizers: ClassVar[Mapping[str, str]] = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
     added = "text_time"
 

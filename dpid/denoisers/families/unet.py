@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dpid.denoisers.families.discrete import DiscreteFamily
 
 
 class UNetFamily(DiscreteFamily):
     """A pipeline with a UNet that is conditioned by cross-attention."""
 
-    networks = ("UNet2DConditionModel",)
+    networks: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
     network = "unet"
 
     @property

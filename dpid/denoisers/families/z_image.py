@@ -15,7 +15,7 @@ from dpid.denoisers.texts import LENGTHS, stacked
 class ZImage(FlowFamily):
     """A Z-Image pipeline: its network runs from noise to picture and takes lists, and texts without their padding."""
 
-    pipelines = ("ZImagePipeline",)
+    pipelines = ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline")
     networks = ("ZImageTransformer2DModel",)
     limits = {"tokenizer": 512}
     text = {"cap_feats": (0, None)}

@@ -1,6 +1,7 @@
 """What all families have in common: batches, lengths of texts, refusals; and a pipeline stays as it was."""
 
 import functools
+import pickle
 
 import diffusers
 import pytest
@@ -10,6 +11,7 @@ from tiny_pipelines import TINY, build
 import dpid
 from dpid.denoisers import from_pipeline
 from dpid.denoisers.families import FAMILIES
+from dpid.denoisers.families.control_net import Controlled
 from dpid.denoisers.texts import LENGTHS
 
 TEXTS = ("", "a cow", "a cow and a giraffe")
@@ -176,17 +178,43 @@ def test_latents_that_cannot_be_cut_into_patches_are_refused():
 
 
 def test_known_networks_in_other_pipelines_name_the_family():
-    other = diffusers.StableDiffusion3Img2ImgPipeline(**shared("sd3").components)
-    with pytest.raises(
-        ValueError, match=r"found StableDiffusion3Img2ImgPipeline, .* SD3Transformer2DModel is, in the fam"
-    ):
-        from_pipeline(other)
+    class OtherPipeline:
+        components = shared("sd3").components
+
+    with pytest.raises(ValueError, match=r"found OtherPipeline, .* SD3Transformer2DModel is, in the family StableDiff"):
+        from_pipeline(OtherPipeline())
 
 
 def test_every_family_of_a_pipeline_has_a_tiny_one():
     unets = {"StableDiffusionPipeline", "StableDiffusionXLPipeline"}  # tests/denoisers/test_diffusers.py has these
     made = {pipeline for pipeline, _ in TINY.values()} | unets
-    assert {family for family in FAMILIES.values() if not made & set(family.pipelines)} == set()
+    without = {family for family in FAMILIES.values() if not made & set(family.pipelines)}
+    assert all(issubclass(family, Controlled) for family in without)  # tests/denoisers/test_extras.py has these
+
+
+def test_a_smaller_picture():
+    pipe = shared("sd3")
+    explainer = dpid.Explainer(pipe, size=32)
+    assert explainer.denoiser.size_for(64, 64) == (32, 32)
+    assert explainer.denoiser.size_for(200, 50) == (64, 16)  # of the same area
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    ask = {"prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe"), "samples": 8}
+    small = explainer.explain(image, **ask)
+    whole = dpid.Explainer(pipe, size=64).explain(image, **ask)
+    assert [tuple(r.maps.redundancy.shape) for r in (small, whole)] == [(4, 4), (8, 8)]
+    embedded = dpid.Explainer.from_pretrained("emoji", device="cpu", size=32)
+    assert pickle.loads(pickle.dumps(embedded.denoiser)).size_for(64, 64) == (32, 32)
+
+
+@pytest.mark.parametrize(("name", "size"), [("sd3", 40), ("sd3", 0), ("sd3", -16), ("sd3", 80), ("sd3", 72)])
+def test_a_size_that_the_network_does_not_take(name, size):
+    with pytest.raises(ValueError, match=rf"^size: found {size}, expected a multiple of 16 up to the model's 64$"):
+        dpid.Explainer(shared(name), size=size)
+
+
+def test_a_size_that_the_pipeline_does_not_make():
+    with pytest.raises(ValueError, match=r"^size: found 16, HiDreamImagePipeline makes pictures of \d+² pixels alone"):
+        dpid.Explainer(shared("hidream"), size=16)
 
 
 def test_a_network_that_changes_between_results_is_an_error():

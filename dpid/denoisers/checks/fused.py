@@ -16,8 +16,10 @@ from dpid.denoisers.levels import Discrete, Flow
 # in float16 and bfloat16 a few roundings (2⁻¹¹, 2⁻⁸) add up over a network of a hundred layers.
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 
+Inputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 
-def small_input(family: Family, levels: Discrete | Flow) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+
+def small_input(family: Family, levels: Discrete | Flow) -> Inputs:
     """Random latents [2,C,h,w] of the smallest size, times [2] and encoded conditions {argument: [2,…]}.
 
     The first condition is the empty text, the second has random numbers in its place.
@@ -27,19 +29,14 @@ def small_input(family: Family, levels: Discrete | Flow) -> tuple[Tensor, Tensor
     x = torch.randn(2, family.latent_shape[0], side, side, generator=generator, dtype=torch.float32)
     t = levels.time(levels.grid[[count // 2, max(0, count - 11)]])
     encoded = {}
-    for name, empty in family.encode_texts([""]).items():
+    for name, empty in family.texts.encode([""]).items():
         noise = torch.randn(empty.shape, generator=generator, dtype=torch.float32)
         encoded[name] = torch.cat((empty, noise.to(empty) if empty.is_floating_point() else empty))
     return x.to(family.device), t.to(family.device), encoded
 
 
-def own_output(family: Family, levels: Discrete | Flow) -> Tensor:
-    """The output of the pipeline's own network for :func:`small_input`, [K=2,2,C,h,w] in the dtype of its weights."""
-    return family.plain(*small_input(family, levels), family.precision)
-
-
-def difference(family: Family, levels: Discrete | Flow, network: FusedNetwork, expected: Tensor) -> float:
-    """‖network's output - expected‖ / ‖expected‖ for :func:`small_input`; ``expected`` is :func:`own_output`."""
-    x, t, encoded = small_input(family, levels)
+def difference(network: FusedNetwork, inputs: Inputs, expected: Tensor) -> float:
+    """‖network's output - expected‖ / ‖expected‖ for ``inputs``; ``expected`` is that of the pipeline's own network."""
+    x, t, encoded = inputs
     ours = network(x, t, network.encode(encoded)).float()
     return float((ours - expected.float()).norm() / expected.float().norm())

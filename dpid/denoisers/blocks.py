@@ -1,0 +1,94 @@
+"""What is done to a network block by block while it computes; afterwards the network is as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def blocks_of(net: nn.Module) -> list[nn.Module]:
+    """The blocks of a network, in which nearly all of its weights lie: what is in lists among its parts."""
+    return [block for part in net.children() if isinstance(part, nn.ModuleList) for block in part]
+
+
+@contextmanager
+def in_float32(*nets: nn.Module) -> Iterator[None]:
+    """A context in which ``nets`` compute in float32 with weights of half as many bits, which float32 holds exactly.
+
+    Their blocks are converted one by one, each while it runs, so that a network of 24 GB needs a few hundred MB more.
+    The user's tensors themselves are put back. Not thread-safe.
+    """
+    modules, blocks = ([part for net in nets for part in parts(net)] for parts in (nn.Module.modules, blocks_of))
+    inside = {module for block in blocks for module in block.modules()}
+    with ExitStack() as stack:
+        # A compiled block would not notice that something is to be done before it runs.
+        stack.enter_context(calling({m: None for m in modules if m._compiled_call_impl is not None}))
+        stack.enter_context(_converted([module for module in modules if module not in inside]))
+        for block in blocks:
+            stack.enter_context(_converted_while_running(block))
+        yield
+
+
+def compiled(net: nn.Module) -> dict[nn.Module, Any]:
+    """{block: its call, compiled by torch at first use} of a network's blocks, but for those that are compiled already.
+
+    Blocks of one class share what is compiled, so that it takes seconds; for :func:`calling`.
+    """
+    return {block: torch.compile(block._call_impl) for block in blocks_of(net) if block._compiled_call_impl is None}
+
+
+@contextmanager
+def calling(what: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """A context in which a module is called by ``what``, {module: compiled function}, None for its Python code."""
+    before = {module: module._compiled_call_impl for module in what}
+    try:
+        for module, function in what.items():
+            module._compiled_call_impl = function
+        yield
+    finally:
+        for module, function in before.items():
+            module._compiled_call_impl = function
+
+
+@contextmanager
+def _converted(modules: list[nn.Module]) -> Iterator[None]:
+    """A context in which the parameters and buffers of ``modules`` themselves, not of their parts, are in float32."""
+    before: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in modules:
+            tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for held in tensors:
+                for name, tensor in held.items():
+                    if tensor is not None and tensor.dtype in _HALF:
+                        before.append((held, name, tensor))
+                        held[name] = tensor.detach().float()
+        yield
+    finally:
+        for held, name, tensor in before:
+            held[name] = tensor
+
+
+@contextmanager
+def _converted_while_running(block: nn.Module) -> Iterator[None]:
+    """A context in which ``block`` is in float32 whenever it runs."""
+    running = ExitStack()
+
+    def start(*_: Any) -> None:
+        running.enter_context(_converted(list(block.modules())))
+
+    def stop(*_: Any) -> None:
+        running.close()
+
+    hooks = (block.register_forward_pre_hook(start), block.register_forward_hook(stop, always_call=True))
+    try:
+        yield
+    finally:
+        running.close()
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,80 @@
+"""The texts of an explanation: each is encoded once, and encoders that fill a GPU leave it meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dpid.device import free_memory, is_gpu
+
+if TYPE_CHECKING:
+    from dpid.denoisers.families import Family
+
+
+class Texts:
+    """Encodes texts for one explanation after the other.
+
+    Within :meth:`kept` the same texts are encoded once: rounding is measured, and a run may start again, on the
+    conditions of before. And where the text encoders hold more of a GPU than is free, :meth:`leave` moves them to the
+    CPU until its end, or until other texts are encoded: T5-XXL has 9.5 GB.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self._depth = 0
+        self._known: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._away: list[tuple[nn.Module, torch.device]] = []
+        self._settled = False  # whether it was decided which encoders are away
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """A context, at whose end the encodings are forgotten and the encoders are back; it may be entered again."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._known.clear()
+                self.back()
+
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The family's encodings {argument: [K,…]} of K texts."""
+        if not self._depth:
+            return self.family.encode_texts(texts)
+        key = tuple(texts)
+        if key not in self._known:
+            self.back()
+            self._known[key] = self.family.encode_texts(texts)
+        return self._known[key]
+
+    def back(self) -> None:
+        """Move the encoders back to where they were."""
+        while self._away:
+            encoder, device = self._away.pop()
+            encoder.to(device)
+        self._settled = False
+
+    def leave(self) -> None:
+        """Move the encoders to the CPU where they hold more than is free; to be called before what needs the memory."""
+        device = self.family.device
+        if not self._depth or self._settled or not is_gpu(device):
+            return
+        self._settled = True
+        movable = [encoder for encoder in self.family.text_encoders() if _movable(encoder, device)]
+        held = sum(p.nbytes for encoder in movable for p in encoder.parameters())
+        if held > free_memory(device):
+            self._away = [(encoder, device) for encoder in movable]
+            for encoder in movable:
+                encoder.to("cpu")
+
+
+def _movable(encoder: nn.Module, device: torch.device) -> bool:
+    """Whether all of ``encoder`` lies on ``device`` as plain tensors that nothing else moves."""
+    hooked = any(hasattr(module, "_hf_hook") for module in encoder.modules())
+    plain = all(p.device == device and type(p.data) is Tensor and p.is_floating_point() for p in encoder.parameters())
+    return plain and not hooked

@@ -1,0 +1,78 @@
+"""Whether the predictions behind a result are posterior means, by docs/theory.md, eqs. (64) and (65)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpid.equality import Comparable
+from dpid.results.intervals import Estimate
+
+DRAW = -0.5  # the orthogonality of draws from the posterior
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnostics(Comparable):
+    """What tells a guided or a distilled model from one whose predictions are posterior means.
+
+    Attributes
+    ----------
+    guidance : the guidance that the predictions contain, w = 2 i° / (i° + iˢ) of all concepts: near 1 if they are means
+        and the concepts true of the picture. The values of single pictures vary about it: average i° and iˢ over many.
+        None if i° + iˢ is not positive beyond its error
+    orthogonality : E ε̂·(ε - ε̂) / E ‖ε - ε̂‖² under the reference, both integrated over log-SNR: 0 for a mean, -½ for a
+        draw from the posterior. None in results of versions that did not measure it
+    profile : the same ratio in every bin of log-SNR, and its standard errors, float32 [2,L]; None likewise
+    """
+
+    guidance: Estimate | None
+    orthogonality: Estimate | None
+    profile: Tensor | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, for JSON; null where there is none."""
+        bins = None if self.profile is None else dict(zip(("value", "stderr"), self.profile.tolist(), strict=True))
+        return {
+            "guidance": self.guidance and self.guidance.to_dict(),
+            "orthogonality": self.orthogonality and self.orthogonality.to_dict(),
+            "orthogonality_profile": bins,
+        }
+
+    def no_means(self, level: float) -> bool:
+        """Whether the predictions are more like draws than like means, beyond the error of the measurement."""
+        return self.orthogonality is not None and self.orthogonality.interval(level)[1] < DRAW / 2
+
+
+def diagnose(orthogonal: Tensor, standard: Tensor, products: Tensor | None) -> Diagnostics:
+    """The diagnostics of replicates of i° [G] and iˢ [G] of all concepts, and ``products`` [A,2,L].
+
+    ``products`` are those of :func:`dpid.estimation.estimators.orthogonality`.
+    """
+    whole = (orthogonal + standard).double()
+    positive = float(whole.mean()) > 2 * float(whole.std()) / len(whole) ** 0.5
+    guidance = _estimate(2 * orthogonal.double(), whole) if positive else None
+    if products is None:
+        return Diagnostics(guidance, None, None)
+    above, below = products.double().unbind(1)
+    profile = torch.stack(_ratio(above, below)).float()
+    return Diagnostics(guidance, _estimate(above.sum(1), below.sum(1)), profile)
+
+
+def _estimate(above: Tensor, below: Tensor) -> Estimate:
+    """The ratio of the means of ``above`` [G] and ``below`` [G]."""
+    value, error = _ratio(above, below)
+    return Estimate(float(value), float(error), len(above) - 1)
+
+
+def _ratio(above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """The ratio [*] of the means of ``above`` [G,*] and ``below`` [G,*], and its standard error to first order.
+
+    Both are 0 where no sample was drawn.
+    """
+    g, mean = len(above), below.mean(0)
+    scale = torch.where(mean == 0, torch.inf, mean)
+    ratio = above.mean(0) / scale
+    return ratio, (above - ratio * below).std(0) / g**0.5 / scale

@@ -1,0 +1,30 @@
+"""Attention maps that our own are compared with, chosen by the kind of the model's network."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from dpid.denoisers.families import family_of
+from dpid.studies import concept_attention, daam, ovam
+
+BASELINES: dict[str, ModuleType] = {"daam": daam, "ovam": ovam, "concept_attention": concept_attention}
+
+
+def baselines(pipe: Any) -> dict[str, ModuleType]:
+    """The modules {name: module} whose ``attention_maps`` take ``pipe``; the usual one for its network is first.
+
+    Raises
+    ------
+    ValueError
+        There is none for its network.
+    """
+    own = family_of(pipe).networks
+    found = {name: module for name, module in BASELINES.items() if set(own) & set(module.NETWORKS)}
+    if not found:
+        known = ", ".join(sorted({network for module in BASELINES.values() for network in module.NETWORKS}))
+        raise ValueError(
+            f"model: its network is a {' or '.join(own)}; this study compares with maps of attention, of which it has "
+            f"those of {known}"
+        )
+    return found

@@ -1,0 +1,176 @@
+"""ConceptAttention (Helbling et al., 2025), maps of words for networks with joint attention, of Stable Diffusion 3.
+
+Words are put beside the picture and the prompt as further tokens. In every block they attend to the picture and to one
+another, and are changed as the prompt's tokens are, while the picture and the prompt do not attend to them: the network
+computes what it computes without them. The map of a word is the scalar product of its attention's output and the
+picture's, softmax over words, averaged over layers (docs/theory.md, eq. (63)).
+
+As in the authors' code for Stable Diffusion 3, the words are read as one text, of which CLIP's tokens are taken, with
+that of the beginning; outputs are those before their projection, of all layers, averaged over noise levels, and those
+of words are brought to length one. The picture's are those that it has where the words take the place of the prompt. A
+word of several tokens is the mean of their outputs, where that code takes one token a word.
+
+>>> from dpid.studies.concept_attention import attention_maps
+>>> found = attention_maps(pipe, "a cow and a giraffe", ("cow", "giraffe"))
+>>> found.picture, found.maps["cow"]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dpid.denoisers.network import NetworkDenoiser
+from dpid.images import ImageLike
+from dpid.prompts.phrases import without
+from dpid.prompts.plan import spans_of
+from dpid.studies.attention import AttentionMaps, Watch, check_network, trace
+from dpid.zoo import GUIDANCE
+
+NAME = "ConceptAttention"
+NETWORKS = ("SD3Transformer2DModel",)
+
+
+@dataclass
+class _Beside(Watch):
+    """Takes words along through the blocks of a network, and adds up their attention's outputs and the picture's.
+
+    Parameters
+    ----------
+    words : {concept or other word: number of its tokens}; the first ``count`` are the concepts
+    text : their tokens after the one of the beginning, [1,L,E], as the network takes texts
+    rows : the batch entries that count
+    """
+
+    words: dict[str, int]
+    count: int
+    text: Tensor
+    rows: slice
+    size: tuple[int, int]
+    _tokens: Tensor | None = field(init=False, default=None)  # the words [rows,L,C] before the next block
+    _inside: bool = field(init=False, default=False)  # whether a block is called for the words
+    _evaluations: int = field(init=False, default=0)
+    _rows: int = field(init=False, default=0)  # of the evaluations, those that count
+    # {of what: {layer: sum [L,C] of outputs}}
+    _sums: dict[str, dict[int, Tensor]] = field(init=False, default_factory=lambda: {"words": {}, "picture": {}})
+
+    def seen(self) -> int:
+        """The number of evaluations, with those that do not count."""
+        return self._evaluations
+
+    def _begin(self, net: Any, _: Any, inputs: dict[str, Any]) -> None:
+        """Before the network: the words as its first block takes texts."""
+        m = len(inputs["hidden_states"])
+        self._evaluations += m
+        rows = len(range(m)[self.rows])
+        self._rows += rows
+        self._tokens = net.context_embedder(self.text.to(inputs["hidden_states"])).expand(rows, -1, -1)
+
+    def _follow(self, block: Any, _: Any, inputs: dict[str, Any]) -> None:
+        """Before a block: the words, by a call of the same block with them in place of the prompt."""
+        if self._inside:
+            return
+        self._inside = True
+        try:
+            counted = {name: inputs[name][self.rows] for name in ("hidden_states", "temb")}
+            self._tokens = block(**inputs | counted | {"encoder_hidden_states": self._tokens})[0]
+        finally:
+            self._inside = False
+
+    def _add(self, of: str, layer: int, outputs: Tensor) -> None:
+        """Adds ``outputs`` [rows,L,C] of the words' call of a block."""
+        if self._inside:
+            self._sums[of][layer] = self._sums[of].get(layer, 0) + outputs.float().sum(0)
+
+    def _attended(self, layer: int, attention: Any, _: Any, outputs: tuple[Tensor, Tensor]) -> None:
+        """After an attention: the words' outputs of the last block, which has no projection for them."""
+        if attention.context_pre_only:
+            self._add("words", layer, outputs[1])
+
+    def _projected(self, of: str, layer: int, _: Any, inputs: tuple[Tensor]) -> None:
+        """Before a projection of outputs."""
+        self._add(of, layer, inputs[0])
+
+    @contextmanager
+    def on(self, net: Any) -> Iterator[None]:
+        """A context in which ``net`` takes the words along; its hooks are removed."""
+        with ExitStack() as hooks:
+            hooks.callback(net.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            for layer, block in enumerate(net.transformer_blocks):
+                attention = block.attn
+                hooks.callback(block.register_forward_pre_hook(self._follow, with_kwargs=True).remove)
+                hooks.callback(attention.register_forward_hook(partial(self._attended, layer)).remove)
+                projections = {"picture": attention.to_out[0]}
+                if not attention.context_pre_only:
+                    projections["words"] = attention.to_add_out
+                for of, projection in projections.items():
+                    hook = partial(self._projected, of, layer)
+                    hooks.callback(projection.register_forward_pre_hook(hook).remove)
+            yield
+
+    def maps(self) -> dict[str, Tensor]:
+        """The share [h,w] of every concept among all words, constant within a patch."""
+        tokens, picture = (torch.stack(list(sums.values())).cpu() / self._rows for sums in self._sums.values())
+        lengths = [1, *self.words.values()]
+        words = torch.stack([part.mean(1) for part in tokens.split(lengths, 1)[1:]], 1)  # [layers, words, C]
+        shares = (functional.normalize(words, dim=-1) @ picture.mT).softmax(1).mean(0)
+        h, w = self.size
+        patch = round((h * w / shares.shape[1]) ** 0.5)
+        maps = shares.unflatten(1, (h // patch, w // patch))
+        maps = maps.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+        return dict(zip(self.words, maps[: self.count], strict=False))
+
+
+def _others(prompt: str, concepts: Sequence[str]) -> tuple[str, ...]:
+    """The words of ``prompt`` that belong to no concept."""
+    spans = spans_of(prompt, concepts)
+    return tuple(dict.fromkeys(re.findall(r"\w+", without(prompt, list(spans.values()), ()))))
+
+
+def attention_maps(
+    pipe: Any, prompt: str, concepts: Sequence[str], *, beside: Sequence[str] | None = None,
+    image: ImageLike | None = None, samples: int = 32, seed: int = 0, guidance: float = GUIDANCE,
+) -> AttentionMaps:  # fmt: skip
+    """Which of ``concepts`` and of the words ``beside`` them each place of the picture of ``prompt`` shows.
+
+    Parameters
+    ----------
+    pipe : a StableDiffusion3Pipeline; nothing of it changes
+    beside : further words to divide the picture among, such as those for the background; None for the prompt's others
+    prompt, concepts, image, samples, seed, guidance : as for :func:`dpid.studies.daam.attention_maps`
+
+    Raises
+    ------
+    ValueError, TypeError, FloatingPointError
+        As :func:`dpid.studies.daam.attention_maps`; also if there is no other word than one concept.
+    """
+    check_network(pipe, NETWORKS, NAME)
+    spans = spans_of(prompt, concepts)
+    more = _others(prompt, concepts) if beside is None else tuple(beside)
+    said = [*(prompt[slice(*span)] for span in spans.values()), *more]
+    if len(said) < 2:
+        raise ValueError(f"beside: {said[0]!r} alone has all of the picture; name other words, such as 'background'")
+
+    def watch(denoiser: NetworkDenoiser) -> _Beside:
+        family = denoiser.family
+        ends = [0]  # of every word, in tokens
+        for n in range(1, len(said) + 1):
+            ids = family.pipe.tokenizer(family.written("tokenizer", " ".join(said[:n])), verbose=False).input_ids
+            ends.append(len(ids) - 2)  # without the beginning and the end of the text
+        lengths = [end - start for start, end in pairwise(ends)]
+        text = denoiser.encode_conditions((" ".join(said),)).encoded["encoder_hidden_states"][:, : ends[-1] + 1]
+        rows = slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
+        names = [*spans, *(f"{n} {word}" for n, word in enumerate(more))]  # a word may be given twice
+        words = dict(zip(names, lengths, strict=True))
+        return _Beside(words, len(spans), text, rows, denoiser.latent_shape[1:])
+
+    return trace(pipe, prompt, concepts, watch, image, samples, seed, guidance)

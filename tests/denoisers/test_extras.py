@@ -1,0 +1,281 @@
+"""What people add to pipelines (adapters, words, ControlNets, VAEs, schedules), against the pipeline itself."""
+
+import diffusers
+import pytest
+import torch
+from PIL import Image
+from tiny_pipelines import build, drawn
+
+import dpid
+from dpid.denoisers import from_pipeline
+
+TEXT = "cow giraffe"
+
+
+def first_call(pipe, text, guidance=2.0, **call):
+    """(x [1,C,h,w], time [1], output [2,C,h,w] for no text and ``text``) of the network in the pipeline's own run."""
+    net, seen = getattr(pipe, "unet", None) or pipe.transformer, []
+
+    def record(module, args, kwargs, out):
+        x, t = args[:2] if args else (kwargs["hidden_states"], kwargs["timestep"])
+        seen.append((x[:1].clone(), t.reshape(-1)[:1].clone(), out[0].clone()))
+
+    hook = net.register_forward_hook(record, with_kwargs=True)
+    generator = torch.Generator().manual_seed(0)
+    pipe(prompt=text, num_inference_steps=2, guidance_scale=guidance, output_type="latent", generator=generator, **call)
+    hook.remove()
+    return seen[0]
+
+
+def differs(pipe, text=TEXT, call=None, **options):
+    """The relative difference of the denoiser's network output from that of :func:`first_call`."""
+    x, t, expected = first_call(pipe, text, **(call or {}))
+    family = from_pipeline(pipe, **options).family
+    t = t / 1000 if hasattr(pipe, "transformer") else t
+    found = family.plain(x, t, family.encode_texts(["", text]), family.precision)[:, 0]
+    return float((found - expected).norm() / expected.norm())
+
+
+# The same float32 operations; in another order where a batch has another shape.
+EXACT = 1e-5
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "sana"])
+def test_adapters_of_transformers(name):
+    peft = pytest.importorskip("peft")
+    pipe = build(name)
+    denoiser = from_pipeline(pipe)
+    z = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+
+    def eps_hat():
+        return denoiser.eps_hat(z, denoiser.logsnr_grid[300:301], denoiser.encode_conditions(["", "a cow"]))
+
+    before = eps_hat()
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    pipe.transformer.add_adapter(config, "style")
+    adapted = eps_hat()
+    assert not torch.allclose(adapted, before, rtol=1e-3)
+    assert denoiser.precisions == ("float32", "bfloat16", "float16")
+    if name == "sd3":
+        assert differs(pipe, "a cow") < EXACT
+    merged = from_pipeline(pipe)
+    pipe.transformer.fuse_lora()
+    torch.testing.assert_close(
+        merged.eps_hat(z, denoiser.logsnr_grid[300:301], merged.encode_conditions(["", "a cow"])), adapted,
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip # float32: the adapter is added to the weights instead of the outputs
+    pipe.transformer.unfuse_lora()
+    pipe.transformer.disable_adapters()
+    torch.testing.assert_close(eps_hat(), before, rtol=1e-4, atol=1e-4)  # as above, added and subtracted
+
+
+def test_an_adapter_upcast_block_by_block():
+    peft = pytest.importorskip("peft")
+    pipe = build("sd3")
+    pipe.transformer.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "style")
+    pipe.transformer.to(torch.bfloat16)
+    denoiser = from_pipeline(pipe, precision="float32")
+    z, grid = torch.ones(1, 1, 16, 8, 8), denoiser.logsnr_grid
+    conditions = denoiser.encode_conditions(["a cow"])
+    found = denoiser.eps_hat(z, grid[300:301], conditions)
+    pipe.transformer.float()
+    denoiser = from_pipeline(pipe, precision="float32")
+    expected = denoiser.eps_hat(z, grid[300:301], denoiser.encode_conditions(["a cow"]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_new_words_of_stable_diffusion_3():
+    """A textual inversion of three vectors, in the first encoder."""
+    pipe = build("sd3")
+    pipe.load_textual_inversion = diffusers.loaders.TextualInversionLoaderMixin.load_textual_inversion.__get__(pipe)
+    for i, token in enumerate(("<style>", "<style>_1", "<style>_2")):
+        pipe.tokenizer.add_tokens([token])
+        pipe.text_encoder.get_input_embeddings().weight.data[len(pipe.tokenizer) - 1] = 3.0 + i
+    assert differs(pipe, "a <style> cow") < EXACT
+    family = from_pipeline(pipe).family
+    named, plain = (family.encode_texts([text])["pooled_projections"] for text in ("a <style> cow", "a cow"))
+    assert not torch.allclose(named, plain, rtol=1e-2)
+
+
+PICTURE = Image.effect_noise((40, 24), 90).convert("RGB")
+
+
+def controlled(tiny, family, **call):
+    made = tiny(family=family)
+    kind = diffusers.StableDiffusionXLControlNetPipeline if family == "xl" else None
+    kind = kind or diffusers.StableDiffusionControlNetPipeline
+    net = diffusers.ControlNetModel.from_unet(made.unet, conditioning_embedding_out_channels=(8, 8))
+    parts = {name: part for name, part in made.components.items() if name not in ("safety_checker", "image_encoder")}
+    pipe = kind(**parts, controlnet=drawn(net, 5), **({} if family == "xl" else {"safety_checker": None}))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_control_nets(tiny, family):
+    pipe = controlled(tiny, family)
+    call = {"image": PICTURE, "height": 16, "width": 16, "controlnet_conditioning_scale": 0.7}
+    options = {"control": PICTURE, "control_scale": 0.7}
+    assert differs(pipe, call=call, **options) < EXACT
+    assert differs(pipe, call=call, control=PICTURE, control_scale=0.1) > 1e-3
+    assert differs(pipe, call=call, control=Image.new("RGB", (16, 16)), control_scale=0.7) > 1e-4
+    explainer = dpid.Explainer(pipe, **options)
+    assert not explainer.denoiser.fused
+    image = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(1))  # another size than above
+    result = explainer.explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8)
+    assert result.information[("cow",)].value != 0
+
+
+@pytest.mark.parametrize("config", [{}, {"force_zeros_for_pooled_projection": False}, {"joint_attention_dim": None}])
+def test_control_nets_of_stable_diffusion_3(config, monkeypatch):
+    made = build("sd3")
+    settings = {**made.transformer.config, "num_layers": 2, **config}
+    net = diffusers.SD3ControlNetModel.from_config(settings)
+    parts = {name: part for name, part in made.components.items() if name not in ("image_encoder", "feature_extractor")}
+    pipe = diffusers.StableDiffusion3ControlNetPipeline(**parts, controlnet=drawn(net, 5))
+    pipe.set_progress_bar_config(disable=True)
+    # The pipeline draws from the VAE's posterior, here its mode is taken.
+    kind = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
+    monkeypatch.setattr(kind, "sample", lambda self, generator=None: self.mode())
+    call = {"control_image": PICTURE, "height": 64, "width": 64, "controlnet_conditioning_scale": 0.7}
+    assert differs(pipe, "a cow", call=call, control=PICTURE, control_scale=0.7) < EXACT
+    assert differs(pipe, "a cow", call=call, control=PICTURE, control_scale=0.1) > 1e-3
+
+
+def test_refusals_of_control(tiny):
+    pipe = controlled(tiny, "sd1")
+    with pytest.raises(ValueError, match=r"^control: StableDiffusionControlNetPipeline has a ControlNet; give the pic"):
+        dpid.Explainer(pipe)
+    with pytest.raises(ValueError, match=r"^control: found a picture, but StableDiffusionPipeline has no ControlNet"):
+        dpid.Explainer(tiny(), control=PICTURE)
+    with pytest.raises(ValueError, match=r"^control: nowhere\.png does not exist"):
+        dpid.Explainer(pipe, control="nowhere.png")
+    with pytest.raises(TypeError, match=r"^control: found int, expected a path"):
+        dpid.Explainer(pipe, control=3)
+    pipe.controlnet = diffusers.models.controlnets.MultiControlNetModel([pipe.controlnet])
+    with pytest.raises(ValueError, match=r"^pipe: its controlnet is a MultiControlNetModel, supported is one Control"):
+        dpid.Explainer(pipe, control=PICTURE)
+
+
+SAME = {
+    "sd3": ("StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
+    "flux": ("FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+    "qwen_image": ("QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"),
+    "z_image": ("ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
+    "flux2_klein": ("Flux2KleinInpaintPipeline",),
+    "kolors": ("KolorsImg2ImgPipeline",),
+    "sd1": ("StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+    "xl": ("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_pipelines_that_start_from_a_picture(tiny, name):
+    """The network and the texts are those of the pipeline that starts from noise, so that numbers are the same."""
+    pipe = tiny(family=name) if name in ("sd1", "xl") else build(name)
+    denoiser = from_pipeline(pipe)
+    z = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+    grid = denoiser.logsnr_grid
+    expected = denoiser.eps_hat(z, grid[300:301], denoiser.encode_conditions(["", "cow"]))
+    for kind in SAME[name]:
+        if not hasattr(diffusers, kind):
+            continue
+        made = getattr(diffusers, kind)
+        takes = {*made._get_signature_keys(made)[0]} | ({"requires_safety_checker"} if name == "sd1" else set())
+        parts = {**pipe.components, "requires_safety_checker": False}
+        other = from_pipeline(made(**{part: parts[part] for part in takes if part in parts}))
+        assert torch.equal(other.eps_hat(z, grid[300:301], other.encode_conditions(["", "cow"])), expected)
+
+
+@pytest.mark.parametrize("channels", [9, 5])
+def test_networks_that_take_a_picture_beside_the_latents(tiny, channels):
+    """9 channels of inpainting, 5 of depth."""
+    pipe = tiny()
+    pipe.unet.register_to_config(in_channels=channels)
+    with pytest.raises(ValueError, match=rf"^pipe: the unet of StableDiffusionPipeline takes {channels} channels, its"):
+        dpid.Explainer(pipe)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder_2"])
+def test_parts_without_weights(part):
+    pipe = build("sd3")
+    getattr(pipe, part).to("meta")
+    with pytest.raises(ValueError, match=f"^pipe: its {part} is on the meta device, without weights"):
+        dpid.Explainer(pipe)
+
+
+def test_a_tiny_autoencoder_of_a_flow():
+    pipe = build("sd3")
+    pipe.vae = drawn(
+        diffusers.AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4, num_encoder_blocks=(1,) * 4,
+            num_decoder_blocks=(1,) * 4, latent_channels=16, scaling_factor=1.5, shift_factor=0.1,
+        ),
+        7,
+    )  # fmt: skip
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = from_pipeline(pipe).encode_image(image)
+    seen = []
+    pipe.vae.decode = lambda z, **_: seen.append(z) or (torch.zeros(1, 3, 64, 64),)
+    pipe(
+        prompt="a cow", num_inference_steps=1, output_type="pt", height=64, width=64,
+        callback_on_step_end=lambda *_: {"latents": found}, callback_on_step_end_tensor_inputs=["latents"],
+    )  # fmt: skip
+    with torch.no_grad():
+        theirs = pipe.vae.encode(image).latents
+    torch.testing.assert_close(seen[0], theirs, rtol=1e-5, atol=1e-5)  # float32, scaled and back
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+def test_schedules_that_end_in_noise_alone(tiny, prediction):
+    """Rescaled to no signal at the last timestep, which has no finite log-SNR; the others are the pipeline's."""
+    schedule = diffusers.DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1,
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type=prediction,
+    )  # fmt: skip
+    pipe = tiny(scheduler=schedule)
+    denoiser = from_pipeline(pipe)
+    assert len(denoiser.logsnr_grid) == 999
+    z, t = torch.randn(1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), 500
+    logsnr = torch.logit(schedule.alphas_cumprod[[t]].double())
+    found = denoiser.eps_hat(z, logsnr, denoiser.encode_conditions(["cow"]))[0, 0]
+    schedule.set_timesteps(1000)
+    with torch.no_grad():
+        hidden = pipe.encode_prompt(["cow"], "cpu", 1, False)[0]
+        out = pipe.unet(z[0], t, hidden).sample
+    clean = schedule.step(out, t, z[0]).pred_original_sample
+    alpha = schedule.alphas_cumprod[t]
+    torch.testing.assert_close(found, (z[0] - alpha.sqrt() * clean) / (1 - alpha).sqrt(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_offloaded_transformers(sequential):
+    """With the CPU as the executing device; texts are encoded, and the weights are away again afterwards."""
+    accelerate = pytest.importorskip("accelerate")
+    pipe, plain = build("sd3"), build("sd3")
+    names = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+    for part in (getattr(pipe, name) for name in names):
+        if sequential:
+            accelerate.cpu_offload(part, execution_device=torch.device("cpu"), offload_buffers=True)
+        else:
+            accelerate.cpu_offload_with_hook(part, execution_device=torch.device("cpu"))
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        dpid.Explainer(p).explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8) for p in (pipe, plain)
+    )
+    assert all(torch.equal(f, expected.replicates[name]) for name, f in found.replicates.items())
+    assert all(hasattr(getattr(pipe, name), "_hf_hook") for name in names)
+    assert (pipe.transformer.pos_embed.proj.weight.device.type == "meta") == sequential
+    assert from_pipeline(pipe).precisions == ("float32",)
+
+
+def test_a_transformer_quantised_by_torchao():
+    quantization = pytest.importorskip("torchao.quantization")
+    pipe = build("sd3")
+    quantization.quantize_(pipe.transformer, quantization.Int8WeightOnlyConfig())
+    assert differs(pipe, "a cow") < EXACT
+    assert from_pipeline(pipe).precisions == ("float32",)
+    with pytest.raises(
+        ValueError, match=r"^precision: found 'bfloat16'; this network computes in float32 alone, since "
+    ):
+        dpid.Explainer(pipe, precision="bfloat16")

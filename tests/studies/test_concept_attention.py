@@ -1,0 +1,203 @@
+"""ConceptAttention's maps against the formula in float64; the network computes what it does without; the choice."""
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+import torch
+from tiny_pipelines import build
+
+import dpid
+from dpid.studies import Workbench, concept_attention, daam, ovam, run
+from dpid.studies.baselines import baselines
+from dpid.zoo import generate
+
+# diffusers' DPM-Solver makes an array of a tensor, which NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+PROMPT = "a cow and a giraffe"
+CONCEPTS = ("giraffe", "cow")
+TEXT = "giraffe cow a and"  # with the prompt's other words
+TOKENS = {"giraffe": slice(1, 8), "cow": slice(8, 11), "a": slice(11, 12), "and": slice(12, 15)}  # a letter is a token
+shared = functools.cache(build)
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+
+
+def watched(pipe, run):
+    """The inputs and outputs of all calls of the network while ``run()`` runs."""
+    calls = []
+    handle = pipe.transformer.register_forward_hook(
+        lambda _m, _a, inputs, outputs: calls.append((dict(inputs), outputs[0].clone())), with_kwargs=True
+    )
+    run()
+    handle.remove()
+    return calls
+
+
+def heads(x, attention, norm=None):
+    """[M,L,C] as [M,heads,L,C/heads], normalised."""
+    x = x.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+    return x if norm is None else norm(x)
+
+
+def outputs(net, inputs, words):
+    """Attention's outputs of words [layers,M,L,C] and picture [layers,M,Q,C] of a float64 network."""
+    x, text = net.pos_embed(inputs["hidden_states"]), net.context_embedder(inputs["encoder_hidden_states"])
+    temb = net.time_text_embed(inputs["timestep"], inputs["pooled_projections"])
+    words, found = net.context_embedder(words).expand(len(x), -1, -1), ([], [])
+    for block in net.transformer_blocks:
+        a, seen = block.attn, block.norm1(x, emb=temb)[0]
+        if block.context_pre_only:
+            said, gates = block.norm1_context(words, temb), ()
+        else:
+            said, *gates = block.norm1_context(words, emb=temb)
+        q = torch.cat([heads(a.to_q(seen), a, a.norm_q), heads(a.add_q_proj(said), a, a.norm_added_q)], 2)
+        k = torch.cat([heads(a.to_k(seen), a, a.norm_k), heads(a.add_k_proj(said), a, a.norm_added_k)], 2)
+        v = torch.cat([heads(a.to_v(seen), a), heads(a.add_v_proj(said), a)], 2)
+        out = ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        found[0].append(out[:, x.shape[1] :])
+        found[1].append(out[:, : x.shape[1]])
+        if gates:
+            gate, shift, scale, gate_ff = (g[:, None] for g in gates)
+            words = words + gate * a.to_add_out(out[:, x.shape[1] :])
+            words = words + gate_ff * block.ff_context(block.norm2_context(words) * (1 + scale) + shift)
+        text, x = block(hidden_states=x, encoder_hidden_states=text, temb=temb)
+    return torch.stack(found[0]), torch.stack(found[1])
+
+
+def by_hand(pipe, calls, rows):
+    """{word: [Q]} float64: shares of the words at every place of the picture."""
+    net = copy.deepcopy(pipe.transformer).double()
+    encoded = pipe.encode_prompt(TEXT, None, None, do_classifier_free_guidance=False)[0][:, :15].double()
+    words, seen = [], []
+    for inputs, _ in calls:
+        tensors = {name: x[rows].double() for name, x in inputs.items() if isinstance(x, torch.Tensor)}
+        for of, found in zip((words, seen), outputs(net, tensors, encoded), strict=True):
+            of.append(found)
+    words, seen = torch.cat(words, 1).mean(1), torch.cat(seen, 1).mean(1)
+    words = torch.stack([words[:, tokens].mean(1) for tokens in TOKENS.values()], 1)
+    shares = (words / words.norm(dim=-1, keepdim=True) @ seen.mT).softmax(1).mean(0)
+    return dict(zip(TOKENS, shares, strict=True))
+
+
+def assert_maps(maps, want, height):
+    assert list(maps) == list(CONCEPTS)
+    for word, values in maps.items():
+        patches = want[word].float().view(height // 2, -1).repeat_interleave(2, 0).repeat_interleave(2, 1)
+        # fp32 against fp64: 2⁻²⁴ times a softmax's logits, and sums of hundreds of values in three blocks.
+        torch.testing.assert_close(values, patches, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_given_picture_equals_the_formula(picture):
+    """Of a picture that is not square; the first block has a second attention, in the last words end."""
+    pipe, found = shared("sd3"), []
+
+    def run():
+        found.append(concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=picture, samples=3))
+
+    calls = watched(pipe, run)
+    assert found[0].unet_evaluations == sum(len(inputs["hidden_states"]) for inputs, _ in calls) == 4
+    assert found[0].maps["cow"].shape == (6, 10)
+    assert found[0].maps["cow"].std() > 1e-3  # hundreds of times the tolerance
+    assert_maps(found[0].maps, by_hand(pipe, calls, slice(None)), 6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [3.0, 1.0])
+def test_generation_equals_the_formula(guidance):
+    """The words go beside the conditional half alone."""
+    pipe, found = shared("sd3"), []
+
+    def run():
+        found.append(concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, samples=2, seed=5, guidance=guidance))
+
+    calls = watched(pipe, run)
+    assert found[0].unet_evaluations == (4 if guidance > 1 else 2)
+    assert_maps(found[0].maps, by_hand(pipe, calls, slice(-1, None)), 8)
+    (made,) = generate(pipe, [PROMPT], seed=5, steps=2, guidance=guidance)
+    assert np.array_equal(found[0].picture.numpy(), np.asarray(made))
+
+
+@torch.no_grad()
+def test_the_network_computes_what_it_does_without_the_words(picture):
+    pipe = shared("sd3")
+    calls = watched(pipe, lambda: concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=picture, samples=4))
+    assert calls
+    for inputs, output in calls:
+        assert torch.equal(pipe.transformer(**inputs)[0], output)
+
+
+def test_other_words_share_the_picture(picture):
+    look = functools.partial(concept_attention.attention_maps, shared("sd3"), PROMPT, image=picture, samples=2)
+    alone, own = look(CONCEPTS, beside=()).maps, look(CONCEPTS).maps
+    torch.testing.assert_close(sum(alone.values()), torch.ones(6, 10), rtol=0, atol=1e-6)  # a few fp32 roundings
+    assert sum(own.values()).max() < 1
+    assert torch.equal(look(CONCEPTS, beside=("a", "and")).maps["cow"], own["cow"])
+    assert not torch.equal(look(CONCEPTS, beside=("sky", "sky")).maps["cow"], own["cow"])
+
+
+def test_the_pipeline_stays_as_it_was(picture, monkeypatch):
+    pipe = build("sd3")
+    pipe.transformer.train()
+
+    def state():
+        return [
+            (id(m), m.training, *(len(hooks) for name, hooks in sorted(vars(m).items()) if "hooks" in name and hooks))
+            for m in pipe.transformer.modules()
+        ], torch.get_rng_state().tolist()
+
+    before = state()
+    concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=picture, samples=2)
+    assert state() == before
+
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(pipe.transformer.transformer_blocks[1].ff_context, "forward", fail)  # in the words' call
+    with pytest.raises(RuntimeError, match="out of luck"):
+        concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=picture, samples=2)
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"concepts": ("cow", "dog")}, ValueError, "'dog' is not in the prompt"),
+        ({"concepts": "cow"}, TypeError, "expected a sequence"),
+        ({"concepts": ("cow",), "beside": ()}, ValueError, "beside: 'cow' alone has all of the picture"),
+        ({"beside": ("a" * 70,)}, ValueError, "tokens, but text_encoder takes 77"),
+        ({"samples": 0}, ValueError, "samples: found 0"),
+    ],
+)
+def test_refusals(arguments, error, message):
+    with pytest.raises(error, match=message):
+        concept_attention.attention_maps(shared("sd3"), **{"prompt": PROMPT, "concepts": CONCEPTS, **arguments})
+
+
+def test_baselines_are_chosen_by_the_network(tiny):
+    assert list(baselines(tiny())) == ["daam", "ovam"]
+    assert list(baselines(shared("sd3"))) == ["concept_attention"]
+    with pytest.raises(ValueError, match=r"^model: its network is a PixArtTransformer2DModel; this study compares"):
+        baselines(shared("pixart_sigma"))
+    for module, pipe in ((daam, shared("sd3")), (ovam, shared("sd3")), (concept_attention, tiny())):
+        with pytest.raises(ValueError, match=f"^pipe: {module.NAME} makes maps of the attention of .*; found"):
+            module.attention_maps(pipe, PROMPT, CONCEPTS)
+
+
+@pytest.mark.parametrize("study", ["localisation", "intervention"])
+def test_studies_of_joint_attention(own, study):
+    pipe = shared("sd3")
+    bench = Workbench("sd3", pipe=pipe, explainer=dpid.Explainer(pipe), scenes=own[:1], samples=4)
+    found = run(study, bench)
+    rows = found.tables[study]
+    if study == "localisation":
+        assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant", "concept_attention"}
+        assert "mIoU above ConceptAttention's by, unique, shrinkage" in found.summary
+    else:
+        assert all(0 < row["concept_attention"] < 1 for row in rows)
+        assert found.summary["Pearson, change_latent, image, cmi, shrinkage"]["asked"] == "|r| ≥ ConceptAttention's"

@@ -1,0 +1,99 @@
+"""The second embedded model: what its files hold, that its ε̂ is its pipeline's, and that it knows the world."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from bench_model import nearest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+import dpid
+from dpid.denoisers.loading import embedded_path, load_pipeline
+from dpid.quiet import quiet
+from dpid.zoo import generate
+from dpid.zoo.emoji import scenes
+
+LENGTH = 16  # tokens of every text
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    with quiet():
+        from diffusers import DiffusionPipeline
+
+        pipe = DiffusionPipeline.from_pretrained(embedded_path("emoji-flow"), local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return dpid.Explainer.from_pretrained("emoji-flow", device="cpu", precision="float32")
+
+
+def test_it_is_small_and_knows_exactly_the_words_of_the_world(pipe):
+    files = [f for f in embedded_path("emoji-flow").rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= 14e6
+    assert not [f for f in files if f.suffix in (".bin", ".pt", ".ckpt", ".pth")]
+    for tokenizer in (pipe.tokenizer, pipe.tokenizer_2, pipe.tokenizer_3):
+        assert {w for w in tokenizer.get_vocab() if w.isalpha()} == set(scenes.vocabulary())
+        assert tokenizer("An elephant, and a Cow.").input_ids == tokenizer("a elephant and a cow").input_ids
+
+
+def test_eps_hat_is_what_the_pipelines_last_step_makes_of_it(pipe, flow):
+    step, seen = pipe.scheduler.step, []
+
+    def recorded(out, t, x, *args, **kwargs):
+        result = step(out, t, x, *args, **kwargs)
+        seen.append((x, result[0]))
+        return result
+
+    recorded.__signature__ = inspect.signature(step)
+    pipe.scheduler.step = recorded
+    try:
+        pipe(
+            "a cow and a giraffe", sigmas=[1.0, 0.6], num_inference_steps=2, guidance_scale=1.0, output_type="latent",
+            max_sequence_length=LENGTH, generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+    finally:
+        del pipe.scheduler.step
+    x, clean = (part.double() for part in seen[-1])
+    sigma = torch.tensor([0.6], dtype=torch.float64)  # 0.6 in float32, to 2e-8
+    logsnr = 2 * (torch.log1p(-sigma) - sigma.log())
+    z = (x / (0.4**2 + 0.6**2) ** 0.5).float()
+    denoiser = flow.denoiser
+    found = denoiser.eps_hat(z[None], logsnr, denoiser.encode_conditions(["a cow and a giraffe"]))[0, 0]
+    expected = (x - 0.4 * clean) / 0.6
+    assert float((found - expected).norm() / expected.norm()) < 1e-5  # rounding of fp32
+
+
+@pytest.mark.parametrize("text", ["a unicorn and a cow", "cow " * LENGTH])
+def test_refuses_what_it_would_not_read(flow, text):
+    with pytest.raises(ValueError, match=r"does not know 'unicorn'; it knows a, and, apple|18 tokens, but"):
+        flow.denoiser.encode_conditions([text])
+
+
+def test_draws_a_thing_and_changes_nothing():
+    pipe = load_pipeline("emoji-flow", "cpu")
+    before = pipe.scheduler, dict(pipe.scheduler.config)
+    (image,) = generate(pipe, ["a apple"], steps=10)
+    assert nearest([image]) == ["apple"]  # of 148 drawings
+    assert (pipe.scheduler, dict(pipe.scheduler.config)) == before
+
+
+def test_uniqueness_maps_find_their_things(flow, heldout, request):
+    folder = request.path.parents[1] / "data" / "heldout"
+    scores = []
+    for scene in [s for s in heldout if len(s["pictures"]) == 2 and not s["novel"]][:3]:
+        result = flow.explain(folder / scene["file"], scene["prompt"], scene["concepts"], samples=16)
+        with Image.open(folder / scene["masks"]) as masks:
+            labels = torch.from_numpy(np.array(masks))
+        own = [torch.nn.functional.avg_pool2d((labels == n).float()[None], 4)[0] > 0.5 for n in (1, 2)]
+        either = own[0] | own[1]
+        for concept, mine in zip(scene["concepts"], own, strict=True):
+            scores.append(roc_auc_score(mine[either].numpy(), result.maps.unique[concept][either].numpy()))
+    # A thing has some 5 independent values of a smoothed map. One that knew nothing of which thing is meant scores 0.5
+    # with a standard deviation of √(11 / (12·5·5)) = 0.19, and so 0.08 for the mean of 6.
+    assert np.mean(scores) > 0.85
