@@ -20,11 +20,12 @@ def models() -> None:
     """Models that can be explained: their pipelines, size, cost of an evaluation, and distillation."""
     figures = json.loads(_FIGURES.read_text(encoding="utf-8"))
     # The names of its classes are strings there; importing it takes seconds.
-    known = Path(str(find_spec("diffusers").origin)).read_text(encoding="utf-8")
+    found = find_spec("diffusers")
+    known = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
     missing = f"not in diffusers {version('diffusers')}"
     table = Table(title="One evaluation at the native size", title_justify="left")
     for column in ("model", "pipeline"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a name is to be copied whole
     for column in ("bf16\nGB", "fp32\nGB", "activations\nGB", "TFLOP"):
         table.add_column(column, justify="right")
     table.add_column("distilled")
@@ -43,6 +44,6 @@ def models() -> None:
     console.print(
         "bf16, fp32: the network's weights; activations, in bf16, are those of one evaluation. Text encoders and the "
         f"VAE come on top.\nTested with {newest}; Stable Diffusion 1, 2 and XL with {oldest} too. Installed: "
-        f'{installed}.\nThe embedded model, "emoji", needs none of them: see dpid info.',
+        f"{installed}.\nFor the embedded models see dpid info.",
         highlight=False,
     )
