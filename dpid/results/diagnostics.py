@@ -11,8 +11,6 @@ from torch import Tensor
 from dpid.equality import Comparable
 from dpid.results.intervals import Estimate
 
-DRAW = -0.5  # the orthogonality of draws from the posterior
-
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics(Comparable):
@@ -24,7 +22,8 @@ class Diagnostics(Comparable):
         and the concepts true of the picture. The values of single pictures vary about it: average i° and iˢ over many.
         None if i° + iˢ is not positive beyond its error
     orthogonality : E ε̂·(ε - ε̂) / E ‖ε - ε̂‖² under the reference, both integrated over log-SNR: 0 for a mean, -½ for a
-        draw from the posterior. None in results of versions that did not measure it
+        draw from the posterior. It is below 0, too, where the picture is not one that the model would make, such as one
+        that was drawn with guidance. None in results of versions that did not measure it
     profile : the same ratio in every bin of log-SNR, and its standard errors, float32 [2,L]; None likewise
     """
 
@@ -40,10 +39,6 @@ class Diagnostics(Comparable):
             "orthogonality": self.orthogonality and self.orthogonality.to_dict(),
             "orthogonality_profile": bins,
         }
-
-    def no_means(self, level: float) -> bool:
-        """Whether the predictions are more like draws than like means, beyond the error of the measurement."""
-        return self.orthogonality is not None and self.orthogonality.interval(level)[1] < DRAW / 2
 
 
 def diagnose(orthogonal: Tensor, standard: Tensor, products: Tensor | None) -> Diagnostics:

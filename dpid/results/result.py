@@ -230,7 +230,7 @@ class PIDResult(Comparable):
 
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
-        about = self._about_model(level)
+        about = self._about_model()
         lines = about if self.metadata.distilled else about + self._about_information(level)
         if rare := self._decided_by_rare_noise():
             lines.append(
@@ -246,20 +246,14 @@ class PIDResult(Comparable):
             lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
         return lines
 
-    def _about_model(self, level: float) -> list[str]:
-        """What is known of the model, and whether its predictions were measured to be no means."""
-        metadata, found = self.metadata, self.diagnostics
+    def _about_model(self) -> list[str]:
+        """What is known of how the model was distilled."""
+        metadata = self.metadata
         lines = [metadata.caveat] if metadata.caveat else []
         if metadata.distilled:
             lines.append(
                 "the maps show where words steer the model, in arbitrary units and not in nats, since "
                 f"{metadata.distilled}"
-            )
-        elif found.no_means(level):
-            lines.append(
-                f"the predictions are no means: E ε̂·(ε - ε̂) / E ‖ε - ε̂‖² is {found.orthogonality}, where a mean has 0 "
-                "and a draw -½; either the model was distilled, and these nats are no information, or under "
-                f"{metadata.reference!r} it would not make this picture"
             )
         return lines
 

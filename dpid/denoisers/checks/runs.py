@@ -144,7 +144,8 @@ def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
         given |= {"image": torch.zeros(1, 3, height, width), "strength": 1.0}
     if "timesteps" not in takes and "sigmas" in inspect.signature(found.scheduler.set_timesteps).parameters:
         given["sigmas"] = [1.0, _SIGMA]
-    return {name: value for name, value in (given | family.call_arguments()).items() if name in takes}
+    given |= family.asks() | family.call_arguments()
+    return {name: value for name, value in given.items() if name in takes}
 
 
 @contextmanager
