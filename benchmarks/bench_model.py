@@ -152,8 +152,9 @@ def published(explainer: dpid.Explainer, model: str, samples: int, rows: list[di
     """
     pipe = from_pipeline(load_pipeline(model), fused=False, precision="float32")
     scores: dict[str, list[float]] = {}
-    told = json.loads((DATA / "index.json").read_text())
-    for i, scene in [(i, s) for i, s in enumerate(told) if len(s["pictures"]) == 2 and None not in s["labels"]][:RIVALS]:
+    numbered = enumerate(json.loads((DATA / "index.json").read_text()))
+    two = [(i, s) for i, s in numbered if len(s["pictures"]) == 2 and None not in s["labels"]]
+    for i, scene in two[:RIVALS]:
         concepts = tuple(scene["concepts"])
         labels = torch.from_numpy(np.array(Image.open(DATA / scene["masks"]).convert("P")))
         own = [functional.avg_pool2d((labels == n).float()[None], 4)[0] > 0.5 for n in scene["labels"]]
