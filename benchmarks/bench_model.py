@@ -176,10 +176,11 @@ def published(explainer: dpid.Explainer, model: str, samples: int, rows: list[di
             scores.setdefault("ITD: AUC, own against other", []).append(auc(m[either], mine[either]))
     for metric, values in scores.items():
         v = np.array(values)
-        seconds = "seconds" in metric
-        rows.append({"case": f"two things, {samples} evaluations and {ITD} of ITD", "metric": metric, "n": len(v),
-                     "value": float(np.median(v) if seconds else v.mean()), "unit": "s" if seconds else "",
-                     "stderr": "" if seconds else float(v.std(ddof=1) / len(v) ** 0.5)})  # fmt: skip
+        row = {"case": f"two things, {samples} evaluations and {ITD} of ITD", "metric": metric, "n": len(v)}
+        if "seconds" in metric:
+            rows.append(row | {"value": float(np.median(v)), "unit": "s"})
+        else:
+            rows.append(row | {"value": float(v.mean()), "stderr": float(v.std(ddof=1) / len(v) ** 0.5)})
 
 
 def main(
