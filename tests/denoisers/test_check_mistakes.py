@@ -71,7 +71,8 @@ MISTAKES = {
         "sd3", {"normalise": lambda self, mode: mode * self.vae_config["scaling_factor"]}, f"{DECODED}shift, scale",
     ),
     "a guidance of 3.5": (
-        "flux", {"guidance": lambda self, x: {"guidance": torch.full((len(x),), 3.5)}},
+        "flux",
+        {"inputs": changed("inputs", lambda found: {**found, "guidance": torch.full_like(found["guidance"], 3.5)})},
         rf"{ARGUMENTS}guidance \(values\)$",
     ),
     "the order of tokens": (
@@ -137,7 +138,6 @@ def test_mistakes_of_stable_diffusion(tiny):
 
 
 UNUSABLE = {
-    "its latents (1, 8, 4, 8) cannot be those of the pipeline, (1, 8, 64)": {"channels": 8},
     "the network fails with its arguments (": {"inputs": changed("inputs", lambda found: {**found, "unknown": 1})},
     "the pipeline tells its network the time as timestep, it does not": {
         "inputs": changed("inputs", lambda found: {n: v for n, v in found.items() if n != "timestep"}),
