@@ -75,7 +75,7 @@ def localisation(bench: Workbench) -> Study:
     ``auc`` over all latent pixels; ``auc_own_other`` over those of the two objects; ``iou`` of the map, scaled to
     [0, 1], above the threshold at which its mean over all pictures is highest.
     """
-    peers = baselines(bench.pipe)
+    cases, peers = _cases(bench), baselines(bench.pipe)
     budgets = sorted({min(b, bench.samples) for b in _BUDGETS} | {bench.samples})
 
     def measure(case: Case) -> list[Row]:
@@ -97,7 +97,7 @@ def localisation(bench: Workbench) -> Study:
             rows += [columns | {"concept": c} | _scores(found.maps[c], masks, c) for c in concepts]
         return rows
 
-    rows = bench.measure(_cases(bench), measure)
+    rows = bench.measure(cases, measure)
     for same in grouped(rows, "map", "estimator", "evaluations").values():
         best = int(np.mean([r["ious"] for r in same], 0).argmax())
         for row in same:

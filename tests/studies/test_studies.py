@@ -46,8 +46,8 @@ FINDINGS = {
         {"samples": 16, "pictures": 3},
         {
             "AUC, all pixels, cmi, rao-blackwell": 0.9,
-            "mIoU above DAAM's by, unique, rao-blackwell": 0,
-            "mIoU above OVAM's by, unique, rao-blackwell": 0,
+            "mIoU above DAAM's by, unique, shrinkage": 0,
+            "mIoU above OVAM's by, unique, shrinkage": 0,
         },
     ),
     "retrieval": ({"samples": 16, "pictures": 3}, {"accuracy, standard": 0.99}),
