@@ -4,11 +4,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy import ndimage
-from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerFast
+from uniqueness import own_against_other
 
 from dpid.denoisers.loading import embedded_path
 from dpid.prompts.plan import plan
@@ -122,15 +121,6 @@ def test_an_reads_as_a_and_case_does_not_matter(tokenizer):
 
 def test_uniqueness_maps_tell_the_two_things_apart(emoji, heldout, request):
     """Ten held-out scenes; the whole set is measured by benchmarks/bench_model.py."""
-    folder = request.path.parents[1] / "data" / "heldout"
-    scores = []
-    for scene in [s for s in heldout if len(s["pictures"]) == 2 and not s["novel"]][:10]:
-        result = emoji.explain(folder / scene["file"], scene["prompt"], scene["concepts"], samples=16)
-        with Image.open(folder / scene["masks"]) as masks:
-            labels = torch.from_numpy(np.array(masks))
-        own = [torch.nn.functional.avg_pool2d((labels == n).float()[None], 4)[0] > 0.5 for n in (1, 2)]
-        for concept, mine in zip(scene["concepts"], own, strict=True):
-            either = own[0] | own[1]
-            scores.append(roc_auc_score(mine[either].numpy(), result.maps.unique[concept][either].numpy()))
+    scores = own_against_other(emoji, heldout, request.path.parents[1] / "data" / "heldout", 10)
     # A map that knew nothing scores 0.5 with a standard deviation of about 0.03 for the mean of 20.
     assert np.mean(scores) > 0.8

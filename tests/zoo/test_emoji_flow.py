@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bench_model import nearest
-from PIL import Image
-from sklearn.metrics import roc_auc_score
+from uniqueness import own_against_other
 
 import dpid
 from dpid.denoisers.loading import embedded_path, load_pipeline
@@ -84,16 +83,7 @@ def test_draws_a_thing_and_changes_nothing():
 
 
 def test_uniqueness_maps_find_their_things(flow, heldout, request):
-    folder = request.path.parents[1] / "data" / "heldout"
-    scores = []
-    for scene in [s for s in heldout if len(s["pictures"]) == 2 and not s["novel"]][:3]:
-        result = flow.explain(folder / scene["file"], scene["prompt"], scene["concepts"], samples=16)
-        with Image.open(folder / scene["masks"]) as masks:
-            labels = torch.from_numpy(np.array(masks))
-        own = [torch.nn.functional.avg_pool2d((labels == n).float()[None], 4)[0] > 0.5 for n in (1, 2)]
-        either = own[0] | own[1]
-        for concept, mine in zip(scene["concepts"], own, strict=True):
-            scores.append(roc_auc_score(mine[either].numpy(), result.maps.unique[concept][either].numpy()))
+    scores = own_against_other(flow, heldout, request.path.parents[1] / "data" / "heldout", 3)
     # A thing has some 5 independent values of a smoothed map. One that knew nothing of which thing is meant scores 0.5
     # with a standard deviation of √(11 / (12·5·5)) = 0.19, and so 0.08 for the mean of 6.
     assert np.mean(scores) > 0.85
