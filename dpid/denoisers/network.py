@@ -315,7 +315,7 @@ class _Model:
         self.fixed: str | None = None
         self._seen: tuple[Any, ...] | None = None
         self.fusable = False
-        self._networks: dict[str, FusedNetwork | None] = {}
+        self._networks: dict[str, FusedNetwork] = {}
         self._compiled: dict[nn.Module, Any] | None = None
 
     @exact_float32()
