@@ -1,7 +1,7 @@
 """The numbers and the wall time of every study on an embedded model, as ``dpid study all`` runs them.
 
-``python benchmarks/bench_studies.py [NAME …] [--pictures N] [--model emoji-flow]``. Studies that are finished in build/studies are neither
-run again nor timed.
+``python benchmarks/bench_studies.py [NAME …] [--pictures N] [--model emoji-flow]``. Studies that are finished in
+build/studies are neither run again nor timed.
 """
 
 import json
