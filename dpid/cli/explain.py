@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpid.cli.outputs import draw, folders, write
+from dpid.cli.outputs import draw, draw_graph, folders, write
 from dpid.cli.parameters import PANEL, at_home, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
@@ -36,7 +36,10 @@ def explain(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     subfolder: Annotated[str | None, typer.Option(help="The pipeline's folder within the model.")] = None,
     pairs: Annotated[
-        bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
+        bool,
+        typer.Option(
+            help="The PID of every pair of concepts, from one run; a folder each, cow+giraffe, and a graph of all."
+        ),
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, float32, or bfloat16 or float16, corrected to it.")] = "auto",
     size: Annotated[
@@ -105,7 +108,7 @@ def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ..
 def explain_pairs(
     explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
 ) -> None:
-    """A folder a pair, and a table of all, the most redundant first."""
+    """A folder a pair, a graph of all, and a table, the most redundant first."""
     from dpid.explainer import ConvergenceWarning
 
     paths = [out / name for name in folders(list(combinations(concepts, 2)))]
@@ -119,5 +122,6 @@ def explain_pairs(
         for path, result in zip(paths, results.values(), strict=True):
             write(result, path)
     draw(dict(zip(paths, results.values(), strict=True)))
+    draw_graph(results, out)
     with printing(str(out)):
         show_pairs(results, prompt, out)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dpid.cli.process import warn
 from dpid.files import atomic_write
 
 if TYPE_CHECKING:
+    from dpid.results.figure_style import Figure
     from dpid.results.result import PIDResult
 
 # In a name, to one file system or another; the last are of bytes that are no text.
@@ -30,16 +32,36 @@ def write(result: PIDResult, out: Path) -> None:
 
 def draw(results: Mapping[Path, PIDResult]) -> None:
     """maps.png and profile.png of every result, in its folder; what cannot be drawn is told."""
+    _draw({
+        folder / name: partial(result.plot, kind)
+        for folder, result in results.items()
+        for name, kind in (("maps.png", "overlay"), ("profile.png", "profile"))
+    })  # fmt: skip
+
+
+def draw_graph(results: Mapping[tuple[str, str], PIDResult], out: Path) -> None:
+    """graph.png of all pairs; what cannot be drawn is told."""
+
+    def graph() -> Figure:
+        from dpid.results.graph import plot_graph
+
+        figure: Figure = plot_graph(results)
+        return figure
+
+    _draw({out / "graph.png": graph})
+
+
+def _draw(figures: Mapping[Path, Callable[[], Figure]]) -> None:
+    """Write the figure that each function makes to its PNG file; what cannot be drawn is told."""
     failed: dict[Path, str] = {}
-    for folder, result in results.items():
-        for name, draw in (("maps.png", result.plot), ("profile.png", result.plot_profile)):
-            try:
-                with atomic_write(folder / name) as path:
-                    draw().savefig(path, format="png")
-            except Exception as error:  # of a font, a setting, a full disk: the numbers are there
-                failed[folder / name] = str(error) or type(error).__name__
-                with suppress(OSError):
-                    (folder / name).unlink()  # of an earlier run, with other numbers
+    for target, figure in figures.items():
+        try:
+            with atomic_write(target) as path:
+                figure().savefig(path, format="png")
+        except Exception as error:  # of a font, a setting, a full disk: the numbers are there
+            failed[target] = str(error) or type(error).__name__
+            with suppress(OSError):
+                target.unlink()  # of an earlier run, with other numbers
     if failed:
         shown = (
             ", ".join(map(str, failed)) if len(failed) < 3 else f"{len(failed)} pictures, {next(iter(failed))} first,"

@@ -76,4 +76,6 @@ def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: P
         for line in result.remarks():
             console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
-    console.print(f"most synergy: {synergy}; {first.metadata.unet_evaluations} UNet evaluations; folders: {out}/")
+    console.print(
+        f"most synergy: {synergy}; {first.metadata.unet_evaluations} UNet evaluations; folders and graph.png: {out}/"
+    )

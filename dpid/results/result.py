@@ -360,17 +360,28 @@ class PIDResult(Comparable):
         except ValueError as error:
             raise ValueError(f"path: {source}: {error}") from error
 
-    def plot(self) -> Figure:
-        """A figure of the picture and the maps of redundancy, uniqueness and synergy on one colour scale."""
-        from dpid.results.plot import plot_maps
+    def plot(self, kind: str = "overlay", ax: Any = None) -> Figure:
+        """A figure of the maps over the picture, or of another kind; ``savefig`` writes PNG, SVG, PDF.
 
-        return plot_maps(self)
+        Parameters
+        ----------
+        kind : "overlay": uniqueness, redundancy and synergy over the picture; "strip": the maps beside the picture;
+            "profile": i(x; y_S) and its decomposition over log-SNR; "graph": the concepts, what every two of them
+            share, and what they tell only together
+        ax : axes of matplotlib to draw into, whose figure is returned: "overlay" draws uniqueness alone, the panels of
+            "strip" and "profile" share their place
 
-    def plot_profile(self) -> Figure:
-        """A figure of i(x; y_S) and its decomposition over log-SNR, with bands of one standard error."""
-        from dpid.results.plot import plot_profile
+        Raises
+        ------
+        ValueError
+            There is no such kind.
+        TypeError
+            ``ax`` is no axes of matplotlib.
+        """
+        from dpid.results.plot import plot
 
-        return plot_profile(self)
+        figure: Figure = plot(self, kind, ax)
+        return figure
 
     def __repr__(self) -> str:
         unique = ", ".join(f"unique[{c!r}] {e}" for c, e in self.unique.items())
