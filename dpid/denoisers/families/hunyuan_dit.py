@@ -55,7 +55,7 @@ class HunyuanDiT(DiscreteFamily):
 
         Beside what every transformer holds, the first half of the blocks leave their outputs to the second half.
         """
-        kept = self.net_config["num_layers"] // 2
+        kept = int(self.net_config["num_layers"]) // 2
         return super().evaluation_bytes(height, width, itemsize) * (24 + kept) // 24
 
     def output(self, out: Tensor, x: Tensor) -> Tensor:
