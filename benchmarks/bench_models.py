@@ -73,10 +73,11 @@ def family_at_true_size(model: Model) -> Family:
         torch.set_default_dtype(torch.float32)
     kind = FAMILIES[model.pipeline]
     family = object.__new__(kind)  # what it would check in a pipeline is not there
-    family.pipe = SimpleNamespace(
+    called = {"__call__": getattr(diffusers, model.pipeline).__call__}  # whose defaults are the native size of a video
+    family.pipe = type("Pipeline", (SimpleNamespace,), called)(
         _execution_device=torch.device("cpu"), scheduler=SimpleNamespace(config=model.scheduler),
         vae=SimpleNamespace(config={"block_out_channels": (0,) * 4, "encoder_block_out_channels": (0,) * 6,
-                                    "temperal_downsample": (0,) * 3}),
+                                    "temperal_downsample": (False, True, True)}),
         **{kind.network: network},
     )  # fmt: skip
     return family
@@ -84,7 +85,8 @@ def family_at_true_size(model: Model) -> Family:
 
 def flops_of(model: Model, family: Family, side: int, tokens: int) -> int:
     """The FLOPs of one evaluation on ``side``² pixels and a text of ``tokens``."""
-    latent = torch.zeros(1, family.channels, side // model.factor, side // model.factor)
+    rows = side // model.factor * (family.latent_frames or 1)
+    latent = torch.zeros(1, family.channels, rows, side // model.factor)
     texts: Mapping[str, Tensor] = {
         name: torch.zeros(1, *(tokens if n == TEXT else n for n in shape)) for name, shape in model.texts.items()
     }
@@ -112,7 +114,8 @@ def measured(model: Model) -> list[dict[str, object]]:
         where, latent = f"{side}x{side}", side // model.factor
         flops = flops_of(model, family, side, model.tokens)
         row(f"FLOPs, {where}", flops / 1e12, "TFLOP", f", {model.tokens} tokens of text")
-        row(f"activations, {where}, estimated", family.evaluation_bytes(latent, latent, 2) / 1e9, "GB")
+        needed = family.evaluation_bytes(latent * (family.latent_frames or 1), latent, 2)
+        row(f"activations, {where}, estimated", needed / 1e9, "GB")
     if model.cut:
         flops = flops_of(model, family, model.side, SHORT)
         row(f"FLOPs, {where}, short text", flops / 1e12, "TFLOP", f", {SHORT} tokens of text")

@@ -1,8 +1,9 @@
 """The models that people use at their true size: configurations of networks, and shapes of encoded texts.
 
 Configurations were written by hand, as what differs from the defaults of the class in diffusers, which are those of the
-model for Flux.1 and Flux.2 dev, Chroma, Sana 1.6B, Z-Image and Qwen-Image; the others are those of the authors' papers
-and code. No weights were read: ``tests/test_model_costs.py`` compares the numbers of parameters with what authors say.
+model for Flux.1 and Flux.2 dev, Chroma, Sana 1.6B, Z-Image, Qwen-Image and Wan 2.1 14B; the others are those of the
+authors' papers and code. No weights were read: ``tests/test_model_costs.py`` compares the numbers of parameters with
+what authors say.
 """
 
 from __future__ import annotations
@@ -95,6 +96,13 @@ def _sana(name: str, **config: Any) -> Model:
     return Model(name, "SanaPipeline", "SanaTransformer2DModel", config, texts, 300, True, "Sprint: refused", factor=32)
 
 
+def _wan(name: str, **config: Any) -> Model:
+    """A model of videos; a square of 624² has about the area of its 480 × 832 pixels."""
+    distilled = "LoRA and names with a number of steps: to a few steps"
+    texts = {"encoder_hidden_states": (TEXT, 4096)}
+    return Model(name, "WanPipeline", "WanTransformer3DModel", config, texts, 512, distilled=distilled, side=624)
+
+
 MODELS = (
     _unet("Stable Diffusion 1.5", "sd1.5", 768, 512),
     _unet("Stable Diffusion 2.1", "sd2.1", 1024, 768),
@@ -182,4 +190,6 @@ MODELS = (
         {"encoder_hidden_states": (TEXT, 4096)}, 1024,
         scheduler={"use_dynamic_shifting": True, "base_shift": 0.25, "max_shift": 0.75, "time_shift_type": "linear"},
     ),
+    _wan("Wan 2.1 1.3B, 81 frames", num_attention_heads=12, ffn_dim=8960, num_layers=30),
+    _wan("Wan 2.1 14B, 81 frames"),
 )  # fmt: skip

@@ -26,11 +26,13 @@ from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations, make_job
+from dpid.videos import VideoLike, encode_video
 
 _OF_PIPELINES = (
     "fused",
     "check",
     "size",
+    "frames",
     "compile",
     "guidance",
     "control",
@@ -56,8 +58,8 @@ class Explainer:
         does not overflow. Results are corrected to float32 by a few samples that are evaluated in that too,
         docs/theory.md, eq. (57); their metadata has the type and the correction. A denoiser made with a type keeps it
         under "auto"
-    options : of a pipeline: ``check``, ``size``, ``compile``, ``guidance``, ``control`` (a picture of any kind that
-        :meth:`explain` takes) and others of :class:`dpid.denoisers.NetworkDenoiser`
+    options : of a pipeline: ``check``, ``size``, ``frames``, ``compile``, ``guidance``, ``control`` (a picture of any
+        kind that :meth:`explain` takes) and others of :class:`dpid.denoisers.NetworkDenoiser`
 
     Attributes
     ----------
@@ -152,7 +154,7 @@ class Explainer:
 
     def explain(
         self,
-        image: ImageLike | None = None,
+        image: ImageLike | VideoLike | None = None,
         prompt: str | None = None,
         concepts: Sequence[str] | None = None,
         *,
@@ -165,7 +167,8 @@ class Explainer:
 
         Parameters
         ----------
-        image : path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; or ``latents`` [C,h,w] instead
+        image : path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; or ``latents`` [C,h,w] instead. Of a model of
+            videos, what :func:`dpid.videos.open_video` takes, or ``latents`` [C,T,h,w]
         prompt, concepts : a text and two to eight phrases of it ("bowl#2": the second "bowl"); all 2ⁿ subsets are
             evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}
         progress : called with (evaluations done, evaluations planned)
@@ -184,7 +187,7 @@ class Explainer:
 
     def stream(
         self,
-        image: ImageLike | None = None,
+        image: ImageLike | VideoLike | None = None,
         prompt: str | None = None,
         concepts: Sequence[str] | None = None,
         *,
@@ -206,7 +209,7 @@ class Explainer:
 
     def explain_pairs(
         self,
-        image: ImageLike | None = None,
+        image: ImageLike | VideoLike | None = None,
         prompt: str | None = None,
         concepts: Sequence[str] | None = None,
         *,
@@ -230,7 +233,7 @@ class Explainer:
 
     def log_likelihood(
         self,
-        image: ImageLike | None = None,
+        image: ImageLike | VideoLike | None = None,
         condition: Any = "",
         *,
         latents: Tensor | None = None,
@@ -282,7 +285,7 @@ class Explainer:
             yield found[0]
 
     def _last(
-        self, image: ImageLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
+        self, image: ImageLike | VideoLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
         prompt: str | None, progress: Progress | None,
     ) -> list[PIDResult]:  # fmt: skip
         """The results of all questions after one round, or after as many as the tolerance takes."""
@@ -306,11 +309,11 @@ class Explainer:
         return results
 
     def _job(
-        self, image: ImageLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
+        self, image: ImageLike | VideoLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
         prompt: str | None, progress: Progress | None,
     ) -> Job:  # fmt: skip
         picture, x = self._latents(image, latents)
-        options.check_maps(*x.shape[-2:])
+        options.check_maps(x.shape[-2] // (self.denoiser.latent_frames or 1), x.shape[-1])
         job = make_job(picture, x, questions, options, prompt, self.density, progress)
         return replace(job, learnt=self.learnt, keep=self._keep)
 
@@ -319,17 +322,21 @@ class Explainer:
         # depend on noise that is drawn again.
         self.learnt = learnt
 
-    def _latents(self, image: ImageLike | None, latents: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """The picture at the model's size, uint8 [H,W,3], None if latents are given; and the latents fp32 [1,C,h,w]."""
+    def _latents(self, image: Any, latents: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """The picture at the model's size, uint8 [H,W,3], None if latents are given; and the latents fp32 [1,C,h,w].
+
+        Of a video, a picture [T,H,W,3] of every frame of latents, and these [1,C,T·h,w].
+        """
         if (image is None) == (latents is None):
             raise ValueError("image: give either image or latents")
         picture = None
         if latents is not None:
             _check_latents(latents, self.denoiser)
             x = latents[None].to(self.denoiser.device, torch.float32)
+            x = x.flatten(2, -2)  # frames of a video one below the other
         else:
             assert image is not None
-            picture, x = encode(image, self.denoiser)
+            picture, x = (encode if self.denoiser.frames is None else encode_video)(image, self.denoiser)
         if not x.isfinite().all():
             raise ValueError("latents: found NaN or infinity")
         return picture, x.detach()
@@ -354,18 +361,25 @@ def _check_latents(latents: Any, denoiser: Denoiser) -> None:
     """Raise ``ValueError`` unless ``latents`` have a shape that ``denoiser`` accepts."""
     if not isinstance(latents, Tensor):
         raise ValueError(f"latents: found {type(latents).__name__}, expected a torch.Tensor [C,h,w]")
-    if latents.ndim != 3 or not latents.numel():
-        raise ValueError(f"latents: found {tuple(latents.shape)}, expected [C,h,w], none of them zero")
-    expected = denoiser.latent_shape
-    if expected is None:
-        return
-    if len(latents) != expected[0]:
-        raise ValueError(f"latents: found {len(latents)} channels, the model has {expected[0]}")
-    if not denoiser.any_size and latents.shape != expected:
-        raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(expected)}")
-    if any(side % denoiser.patch for side in latents.shape[1:]):
+    frames = denoiser.latent_frames
+    if latents.ndim != (3 if frames is None else 4) or not latents.numel():
+        expected = "[C,h,w]" if frames is None else "[C,T,h,w]"
+        raise ValueError(f"latents: found {tuple(latents.shape)}, expected {expected}, none of them zero")
+    if frames is not None and latents.shape[1] != frames:
         raise ValueError(
-            f"latents: found {latents.shape[1]}×{latents.shape[2]} pixels, expected multiples of {denoiser.patch}"
+            f"latents: found {latents.shape[1]} frames, the model is asked for {frames}; make the explainer with "
+            "another number, frames=…"
+        )
+    native = denoiser.latent_shape
+    if native is None:
+        return
+    if len(latents) != native[0]:
+        raise ValueError(f"latents: found {len(latents)} channels, the model has {native[0]}")
+    if not denoiser.any_size and latents.shape != native:
+        raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(native)}")
+    if any(side % denoiser.patch for side in latents.shape[-2:]):
+        raise ValueError(
+            f"latents: found {latents.shape[-2]}×{latents.shape[-1]} pixels, expected multiples of {denoiser.patch}"
         )
 
 

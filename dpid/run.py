@@ -42,8 +42,8 @@ class Job:
 
     Attributes
     ----------
-    picture : at the size at which it was encoded, uint8 [H,W,3]; None if latents were given
-    x : its latents, fp32 [1,C,h,w]
+    picture : at the size at which it was encoded, uint8 [H,W,3], of a video [T,H,W,3]; None if latents were given
+    x : its latents, fp32 [1,C,h,w], of a video [1,C,T·h,w]
     questions : the plan of every decomposition to compute; all share one list of texts
     options : the settings, with a rule other than "auto"
     prompt : of the picture, or None
@@ -211,7 +211,7 @@ class _Run:
             precision=denoiser.precision, version=__version__, distilled=denoiser.distilled, caveat=denoiser.caveat,
             paired=fast.pairs if fast else 0,
             correction=None if denoiser.precision == "float32" else fast.of(question, rounds) if fast else {},
-            density=self.density, peak_memory=peak_memory(self.job.x.device),
+            density=self.density, frames=denoiser.latent_frames, peak_memory=peak_memory(self.job.x.device),
         )  # fmt: skip
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}

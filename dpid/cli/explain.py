@@ -21,7 +21,12 @@ from dpid.options import Options
 
 @with_options
 def explain(
-    image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size.", callback=at_home)],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            help="PNG, JPEG or WebP of any size; of a video a GIF, or a folder of its frames.", callback=at_home
+        ),
+    ],
     prompt: Annotated[
         str,
         typer.Argument(
@@ -44,6 +49,9 @@ def explain(
     precision: Annotated[str, typer.Option(help="auto, float32, or bfloat16 or float16, corrected to it.")] = "auto",
     size: Annotated[
         int | None, typer.Option(help="Pixels a side of a square of the picture's area; the model's own if left out.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Of a video, from the first on; as many as the model makes if left out.")
     ] = None,
     guidance: Annotated[
         float, typer.Option(help="Of models distilled at guidance (Flux dev); any but 1, which is none, is undone.")
@@ -82,14 +90,15 @@ def explain(
         options |= {"samples": min(samples, Options.samples), "max_samples": samples}
     Options(**options)
     plan_concepts(prompt, concept, context=options["context"])
-    picture = open_image(image)
+    if not image.is_dir():  # of the frames of a video
+        open_image(image)
     with writable(out):
-        asked = {"variant": variant, "revision": revision, "subfolder": subfolder, "size": size}
+        asked = {"variant": variant, "revision": revision, "subfolder": subfolder, "size": size, "frames": frames}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         explainer = Explainer.from_pretrained(
             model, device=device, precision=precision, check=check, guidance=guidance, **given
         )
-        (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
+        (explain_pairs if pairs else explain_one)(explainer, image, prompt, tuple(concept), out, **options)
 
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:

@@ -57,7 +57,8 @@ def hooks_kept(*modules: nn.Module) -> Iterator[None]:
     """A context after which ``modules`` have no other forward hooks than before.
 
     The first call of a text encoder that asks for all hidden states installs hooks on its layers, which stay, and which
-    cannot be pickled; a flag says that they are there.
+    cannot be pickled; a flag says that they are there. The first run of a pipeline that can cache what its network
+    computes leaves a registry of diffusers' own hooks.
     """
     parts = [m for module in modules for m in module.modules()]
     before = [(m, set(m._forward_hooks), set(vars(m))) for m in parts]
@@ -67,8 +68,8 @@ def hooks_kept(*modules: nn.Module) -> Iterator[None]:
         for m, hooks, attributes in before:
             for hook in set(m._forward_hooks) - hooks:
                 del m._forward_hooks[hook]
-            if "_output_capturing_hooks_installed" not in attributes:
-                vars(m).pop("_output_capturing_hooks_installed", None)
+            for name in {"_output_capturing_hooks_installed", "_diffusers_hook"} - attributes:
+                vars(m).pop(name, None)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ class NetworkDenoiser(Denoiser):
         default; a smaller picture takes less time
     compile : whether the network's blocks are compiled by ``torch.compile`` in the type of its weights. It is for
         transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
+    frames : of the videos that are explained, at most as many as the pipeline makes by default, which is the default
     control, control_scale : PIL picture of the pipeline's ControlNet, which takes it with every condition, and the
         weight of what it adds
     guidance : what a network is told that was distilled at guidance. Any but 1, which is none, is undone in ε̂, as far
@@ -68,11 +69,12 @@ class NetworkDenoiser(Denoiser):
 
     def __init__(
         self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True,
-        size: int | None = None, compile: bool = False, guidance: float = 1.0, control: Any = None,
-        control_scale: float = 1.0,
+        size: int | None = None, frames: int | None = None, compile: bool = False, guidance: float = 1.0,
+        control: Any = None, control_scale: float = 1.0,
     ) -> None:  # fmt: skip
         check_precision(precision)
         family.check_size(size)
+        family.set_frames(frames)
         family.set_control(control, control_scale)
         check_guidance(guidance, family.takes_guidance, family.name)
         self.size, self._control = size, (control, control_scale)
@@ -96,7 +98,7 @@ class NetworkDenoiser(Denoiser):
         precision = self.precision if self.precision_is_chosen else "auto"
         model = self._model
         options = {"fused": model.wanted, "precision": precision, "check": model.checked, "size": self.size}
-        options |= {"compile": model.compile, "guidance": self.guidance}
+        options |= {"compile": model.compile, "guidance": self.guidance, "frames": self.frames}
         options |= dict(zip(("control", "control_scale"), self._control, strict=True))
         return _restored, (self._model.family, self.name, options)
 
@@ -162,6 +164,16 @@ class NetworkDenoiser(Denoiser):
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the latents of a picture of the native size."""
         return self.family.latent_shape
+
+    @property
+    def frames(self) -> int | None:
+        """The number of frames of a video; None of a model of pictures."""
+        return self.family.frames
+
+    @property
+    def latent_frames(self) -> int | None:
+        """The number of frames of a video's latents; None of pictures."""
+        return self.family.latent_frames
 
     @property
     def patch(self) -> int:

@@ -74,6 +74,19 @@ class Denoiser(ABC):
         return None
 
     @property
+    def frames(self) -> int | None:
+        """The number of frames of a video; None of a model of pictures."""
+        return None
+
+    @property
+    def latent_frames(self) -> int | None:
+        """The number T of frames of a video's latents, which come one below the other: [C,T·h,w]; None of pictures.
+
+        :attr:`latent_shape` and :attr:`patch` are then those of one frame.
+        """
+        return None
+
+    @property
     def any_size(self) -> bool:
         """Whether latents may have another height and width than :attr:`latent_shape`."""
         return True
@@ -97,7 +110,10 @@ class Denoiser(ABC):
         """Predicted noise ε̂ [N,K,B,C,H,W] in z [N,B,C,H,W] at log-SNR [N] under K conditions."""
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]; ``ValueError`` if the model has no image encoder."""
+        """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]; ``ValueError`` if the model has no image encoder.
+
+        Of a video: [B,C,T·h,w] of frames [B,3,F,H,W].
+        """
         raise ValueError(f"image: the model {self.name!r} has no image encoder; pass latents= instead")
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:

@@ -58,7 +58,8 @@ def antichain_name(antichain: Antichain) -> str:
 class Method:
     """The concepts and the settings of their decomposition; see :class:`dpid.options.Options`.
 
-    ``priors``: {subset S: h(y_S)}, nats, where the measure needs them.
+    ``priors``: {subset S: h(y_S)}, nats, where the measure needs them; ``frames``: of a video, whose replicates have
+    them one below the other.
     """
 
     concepts: tuple[str, ...]
@@ -66,6 +67,7 @@ class Method:
     level: str
     smooth: int
     priors: Mapping[Subset, float] | None
+    frames: int | None = None
 
 
 def atoms_of(
@@ -97,7 +99,7 @@ def decomposition(
     the values of two concepts differ by less than their noise: there the correction adds more variance than it removes
     bias, and with it uniqueness maps separate the two things of a held-out scene less well.
     """
-    smooth = displayed(f, method.smooth, towards)
+    smooth = displayed(f, method.smooth, towards, method.frames)
     pixels, bins = f.shape[-2] * f.shape[-1], profile.shape[-1]
     pixel, pixel_error = atoms_of(smooth, method, pixels, corrected=False)
     binned, binned_error = atoms_of(profile, method, bins, corrected=False)

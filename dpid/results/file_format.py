@@ -161,7 +161,12 @@ def _check_tensors(
     rising = edges.ndim == 1 and len(edges) > 1 and edges.is_floating_point() and bool((edges.diff() > 0).all())
     if not rising or not edges.isfinite().all():
         raise ValueError(f"edges: found {edges.dtype} {list(edges.shape)}, expected rising log-SNRs")
+    frames = () if metadata.frames is None else (metadata.frames,)
+    if frames and (not metadata.frames or first.shape[2] % metadata.frames):
+        raise ValueError(f"replicates: found {first.shape[2]} rows, which are no {metadata.frames} frames")
     if picture is not None and (
-        picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.numel()
-    ):
-        raise ValueError(f"picture: found {picture.dtype} {list(picture.shape)}, expected torch.uint8 [H, W, 3]")
+        picture.dtype != torch.uint8 or picture.ndim != 3 + len(frames) or picture.shape[-1] != 3 or not picture.numel()
+        or picture.shape[: len(frames)] != frames
+    ):  # fmt: skip
+        expected = ", ".join(map(str, (*frames, "H", "W", 3)))
+        raise ValueError(f"picture: found {picture.dtype} {list(picture.shape)}, expected torch.uint8 [{expected}]")

@@ -15,7 +15,7 @@ from dpid.results.shrinkage import shrunk_layout
 
 @dataclass(frozen=True, eq=False)
 class Maps(Comparable):
-    """Maps of i(x; y_S) and of its decomposition, float32 [h,w] each, in nats per latent pixel.
+    """Maps of i(x; y_S) and of its decomposition, float32 [h,w] each, of a video [T,h,w], in nats per latent pixel.
 
     Attributes
     ----------
@@ -47,11 +47,15 @@ def smoothed(f: Tensor, size: int) -> Tensor:
     return summed(maps / summed(torch.ones_like(maps[:1]))).reshape(f.shape)
 
 
-def displayed(f: Tensor, smooth: int, towards: Tensor | None = None) -> Tensor:
+def displayed(f: Tensor, smooth: int, towards: Tensor | None = None, frames: int | None = None) -> Tensor:
     """The maps of replicates ``f`` [G,S,h,w] as a result shows them: smoothed, and laid out like ``towards``, if given.
 
     ``smooth``: side of the smoothing window in latent pixels, odd; 1 leaves ``f`` unchanged. For ``towards`` see
-    :func:`dpid.results.shrinkage.shrunk_layout`.
+    :func:`dpid.results.shrinkage.shrunk_layout`. Of a video ``f`` has ``frames`` one below the other, [G,S,T·h,w], and
+    the maps are [G,S,T,h,w], each frame smoothed by itself.
     """
+    if frames is not None:
+        f = f.unflatten(-2, (frames, -1))
+        towards = towards if towards is None else towards.unflatten(-2, (frames, -1))
     maps = smoothed(f, smooth)
     return maps if towards is None or smooth == 1 else shrunk_layout(maps, smoothed(towards, smooth))

@@ -30,6 +30,7 @@ class Metadata(Comparable):
         than in ``precision``, docs/theory.md, eq. (57); all numbers contain it. None in float32, {} if float32 was not
         possible
     density : a checksum of the density over log-SNR of the first round, for rules "adaptive" and "learning"; "" if even
+    frames : T of a video's latents; None of a picture
     peak_memory : most bytes in use, on the GPU or else by the process
     unit : of all numbers; those of a model distilled to few steps are no information
     """
@@ -61,6 +62,7 @@ class Metadata(Comparable):
     paired: int = 0
     correction: dict[str, dict[str, tuple[float, float]]] | None = None
     density: str = ""
+    frames: int | None = None
     peak_memory: int | None = field(default=None, compare=False)  # differs between runs that give equal numbers
     unit: str = field(default=UNITS[0], init=False)
 

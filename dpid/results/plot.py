@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dpid.results.figure_style import Figure, literal, shortened, standard
@@ -20,6 +21,7 @@ _COLUMNS = 5
 _CONCEPT, _WORD, _MODEL = 26, 16, 60  # letters that fit above a panel, below it beside a number, and below the figure
 _WIDE = 1.6  # width of a picture by its height from which on only two panels are in a row
 _PANEL, _TALLEST = 2.9, 4.2  # inches
+_FRAMES = 8  # most of a video that are shown
 
 
 def plot(result: PIDResult, kind: str, ax: Any) -> Any:
@@ -31,6 +33,8 @@ def plot(result: PIDResult, kind: str, ax: Any) -> Any:
         raise ValueError(f"kind: found {kind!r}, allowed are {', '.join(kinds)}")
     if ax is not None and not hasattr(ax, "inset_axes"):
         raise TypeError(f"ax: found {type(ax).__name__}, expected axes of matplotlib")
+    if kind == "overlay" and result.metadata.frames is not None:
+        kind = "strip"
     return kinds[kind](result, ax)
 
 
@@ -115,19 +119,25 @@ def _entitle(ax: Any, name: str, meaning: str) -> None:
 
 @standard()
 def _plot_strip(result: PIDResult, ax: Any) -> Any:
-    """The picture and the maps of redundancy, uniqueness and synergy on one colour scale, white at zero."""
+    """The picture and the maps of redundancy, uniqueness and synergy on one colour scale, white at zero.
+
+    Of a video, a row each, with up to eight frames side by side.
+    """
     maps = result.maps
     panels = [("redundancy", result.redundancy, maps.redundancy)]
     panels += [(f"unique: {literal(c, _CONCEPT)}", result.unique[c], maps.unique[c]) for c in result.metadata.concepts]
     panels += [("synergy", result.synergy, maps.synergy)]
     count = len(panels) + (result.picture is not None)
-    columns = min(count, _COLUMNS)
+    columns, width, height = min(count, _COLUMNS), 2.5, 2.6  # inches of a panel
+    if result.metadata.frames is not None:
+        columns, width = 1, max(5.0, 1.8 * min(result.metadata.frames, _FRAMES))
+        height = 0.6 + 1.8 * maps.redundancy.shape[1] / maps.redundancy.shape[2]
     rows = -(-count // columns)
-    figure, axes = _axes(ax, rows, columns, (2.5 * columns + 0.6, 2.6 * rows + 0.7), 150)
+    figure, axes = _axes(ax, rows, columns, (width * columns + 0.6, height * rows + 0.7), 150)
     for spare in axes[count:]:
         spare.set_visible(False)
     if result.picture is not None:
-        axes[0].set_title("picture", fontsize=10)
+        axes[0].set_title("picture" if result.metadata.frames is None else "video", fontsize=10)
     drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
     for panel, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
         panel.set_title(f"{name}\nimage {estimate}, map sum {float(value.sum()):.1f}", fontsize=9)
@@ -143,17 +153,34 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
 def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor]) -> Any:
     """Draw a picture on the first of ``axes`` and maps [h,w] on the last ones; returns an image for a colour bar.
 
-    All maps have one diverging colour scale, white at zero.
+    All maps have one diverging colour scale, white at zero. Frames of a video are side by side.
     """
     values = [m.cpu().numpy() for m in maps]
+    if values[0].ndim == 3:
+        if picture is not None:
+            picture = torch.from_numpy(_strip(picture.numpy(), picture.shape[2] // values[0].shape[2], 204))
+        values = [_strip(value, 1, np.nan) for value in values]
     # A few extreme pixels must not wash out the rest; they are drawn in the end colour.
-    limit = max(float(np.quantile(np.abs(np.stack(values)), 0.995)), 1e-9)
+    limit = max(float(np.nanquantile(np.abs(np.stack(values)), 0.995)), 1e-9)
     if picture is not None:
         draw_picture(axes[0], picture)
     for ax, value in zip(axes[len(axes) - len(values) :], values, strict=True):
+        ax.set_facecolor("0.8")  # between frames
         drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         _bare(ax)
     return drawn
+
+
+def _strip(video: Any, factor: int, empty: float) -> Any:
+    """Up to eight frames of ``video`` [T,h,w,*] side by side, [h,W,*], ``empty`` between them.
+
+    ``factor``: the side of a latent pixel, in which the gaps are measured.
+    """
+    shown = np.linspace(0, len(video) - 1, min(len(video), _FRAMES)).round().astype(int)
+    gap = max(1, video.shape[2] // factor // 32) * factor
+    around = [(0, 0), (0, 0), (0, gap), *[(0, 0)] * (video.ndim - 3)]
+    spaced = np.pad(video[shown], around, constant_values=empty)
+    return np.concatenate(list(spaced), 1)[:, :-gap]
 
 
 @standard()

@@ -47,11 +47,12 @@ class PIDResult(Comparable):
     ----------
     metadata : prompt, concepts, conditions, seed, model, UNet evaluations, …
     replicates : {estimator: float32 [G,S,h,w]}, f(S) of the non-empty subsets, smallest first, in nats per latent
-        pixel; all numbers and maps are computed from these
+        pixel; all numbers and maps are computed from these. Of a video [G,S,T·h,w], its frames one below the other
     profiles : {estimator: float32 [A,S,L]}, f(S) of the image in L bins of log-SNR, nats; A is 4 if that divides G,
         else G
     edges : of the bins, float64 [L+1]
-    picture : uint8 [H, W, 3], or None when latents were explained
+    picture : uint8 [H, W, 3], or None when latents were explained. Of a video [T, H, W, 3], for every frame of its
+        latents the last one of those that it stands for
     products : float32 [A,2,L], what :attr:`diagnostics` are computed from; None in files of older versions
     """
 
@@ -102,7 +103,7 @@ class PIDResult(Comparable):
         metadata = self.metadata
         known = metadata.priors or {}
         priors = {s: known["+".join(s)] for s in subsets_of(metadata.concepts)[1:] if "+".join(s) in known} or None
-        return Method(metadata.concepts, metadata.measure, metadata.level, metadata.smooth, priors)
+        return Method(metadata.concepts, metadata.measure, metadata.level, metadata.smooth, priors, metadata.frames)
 
     def _towards(self, estimator: str) -> Tensor | None:
         """The replicates towards which the maps of ``estimator`` are shrunk, or None; docs/theory.md, eq. (25)."""
@@ -116,7 +117,7 @@ class PIDResult(Comparable):
         the memory.
         """
         name = self.metadata.estimator
-        f = displayed(self.replicates_by(name), self.metadata.smooth, self._towards(name))
+        f = displayed(self.replicates_by(name), self.metadata.smooth, self._towards(name), self.metadata.frames)
         return atoms_of(f, self._method, f[0, 0].numel(), corrected=False, coarse=False)
 
     @property
@@ -146,7 +147,7 @@ class PIDResult(Comparable):
 
     @property
     def maps(self) -> Maps:
-        """Maps of the decomposition, in nats per latent pixel."""
+        """Maps of the decomposition, [h,w] or, of a video, [T,h,w], in nats per latent pixel."""
         return self.decomposition.maps
 
     @property
@@ -365,9 +366,9 @@ class PIDResult(Comparable):
 
         Parameters
         ----------
-        kind : "overlay": uniqueness, redundancy and synergy over the picture; "strip": the maps beside the picture;
-            "profile": i(x; y_S) and its decomposition over log-SNR; "graph": the concepts, what every two of them
-            share, and what they tell only together
+        kind : "overlay": uniqueness, redundancy and synergy over the picture; "strip": the maps beside the picture, also
+            in place of "overlay" for a video; "profile": i(x; y_S) and its decomposition over log-SNR; "graph": the
+            concepts, what every two of them share, and what they tell only together
         ax : axes of matplotlib to draw into, whose figure is returned: "overlay" draws uniqueness alone, the panels of
             "strip" and "profile" share their place
 

@@ -55,5 +55,5 @@ def layout_weight(quiet: Tensor, noisy: Tensor) -> float:
 
 
 def _centred(maps: Tensor) -> Tensor:
-    """``maps`` [*,h,w] minus their means over the picture."""
-    return maps - maps.mean((-2, -1), keepdim=True)
+    """``maps`` [G,S,h,w], or [G,S,T,h,w] of a video, minus their means over all of it."""
+    return maps - maps.mean(tuple(range(2, maps.ndim)), keepdim=True)

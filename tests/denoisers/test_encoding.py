@@ -29,7 +29,7 @@ def pipe():
 
 
 def test_texts_are_encoded_once_in_an_explanation(pipe):
-    pipe.transformer.to(torch.bfloat16)
+    pipe.to(torch.bfloat16)
     explainer = dpid.Explainer(pipe)
     fast, fine = explainer.denoiser.at("bfloat16"), explainer.denoiser.at("float32")
     pipe.encoded.clear()
@@ -49,7 +49,7 @@ def test_texts_are_encoded_once_in_an_explanation(pipe):
 
 
 def test_an_explanation_in_two_types_encodes_once(pipe):
-    pipe.transformer.to(torch.bfloat16)
+    pipe.to(torch.bfloat16)
     explainer = dpid.Explainer(pipe, precision="bfloat16")
     explainer._finer = ("float32",)  # as "auto" has it where the device computes bfloat16
     pipe.encoded.clear()

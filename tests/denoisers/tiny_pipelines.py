@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
 
 import diffusers
@@ -295,4 +297,33 @@ def kolors():
     return diffusers.KolorsPipeline(
         unet=drawn(unet, 0), scheduler=scheduler, vae=vae(4, scaling_factor=0.13025), text_encoder=chatglm(),
         tokenizer=chatglm_tokenizer(),
+    )  # fmt: skip
+
+
+@functools.cache
+def small_wan():
+    class SmallPipeline(diffusers.WanPipeline):
+        """One that makes videos of five small frames by default, which have two frames of latents."""
+
+        def __call__(self, prompt=None, height=64, width=64, num_frames=5, **more):
+            return super().__call__(prompt, height=height, width=width, num_frames=num_frames, **more)
+
+    given = inspect.signature(diffusers.WanPipeline.__call__).parameters
+    own = inspect.signature(SmallPipeline.__call__).parameters
+    SmallPipeline.__call__.__signature__ = inspect.Signature([own.get(name, given[name]) for name in given])
+    return SmallPipeline
+
+
+@tiny("WanPipeline")
+def wan():
+    transformer = diffusers.WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=16, out_channels=16, text_dim=32, freq_dim=16,
+        ffn_dim=32, num_layers=2, rope_max_seq_len=64,
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderKLWan(
+        base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    return small_wan()(
+        transformer=drawn(transformer, 0), scheduler=flow(shift=3.0), vae=drawn(autoencoder, 3),
+        text_encoder=t5_multilingual(), tokenizer=t5_tokenizer(),
     )  # fmt: skip

@@ -26,7 +26,8 @@ def small_input(family: Family, levels: Discrete | Flow) -> Inputs:
     """
     generator = torch.Generator().manual_seed(0)
     side, count = 2 * family.step, len(levels.grid)
-    x = torch.randn(2, family.latent_shape[0], side, side, generator=generator, dtype=torch.float32)
+    shape = (2, family.latent_shape[0], side * (family.latent_frames or 1), side)
+    x = torch.randn(shape, generator=generator, dtype=torch.float32)
     t = levels.time(levels.grid[[count // 2, max(0, count - 11)]])
     encoded = {}
     for name, empty in family.texts.encode([""]).items():

@@ -18,7 +18,7 @@ from torch.utils import _pytree
 
 from dpid.denoisers.families import Family
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import evaluating, undisturbed
+from dpid.denoisers.modes import evaluating, hooks_kept, undisturbed
 from dpid.denoisers.texts import padding_kept
 from dpid.device import out_of_memory
 from dpid.quiet import quiet
@@ -212,7 +212,9 @@ def unchanged(family: Family) -> Iterator[None]:
         held.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         held.enter_context(padding_kept(parts))
-        held.enter_context(evaluating(*(part for part in parts if isinstance(part, nn.Module))))
+        modules = [part for part in parts if isinstance(part, nn.Module)]
+        held.enter_context(hooks_kept(*modules))
+        held.enter_context(evaluating(*modules))
         held.enter_context(undisturbed())  # inside evaluating, whose inference mode would mark tensors that are kept
         # Some pipelines (HiDream) make every picture of the default size.
         small = {"safety_checker": None, "default_sample_size": (height * width) ** 0.5}

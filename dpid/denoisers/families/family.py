@@ -244,7 +244,12 @@ class Family(Pictures, ABC):
     def set_control(self, control: Any, scale: float) -> None:
         """Take the PIL picture of a ControlNet and its weight; ``ValueError`` for a picture that nothing takes."""
         if control is not None:
-            raise ValueError(f"control: found a picture, but {type(self.pipe).__name__} has no ControlNet")
+            raise ValueError(f"control: found a picture, but {self.name} has no ControlNet")
+
+    def set_frames(self, frames: int | None) -> None:
+        """Take videos of so many frames, None for the native number; ``ValueError`` for one that is not taken."""
+        if frames is not None:
+            raise ValueError(f"frames: found {frames}, but {self.name} makes no videos")
 
     def call_arguments(self) -> dict[str, Any]:
         """Arguments of the pipeline's own call, beside the prompt, that it needs to compute what is explained."""

@@ -56,6 +56,16 @@ class Pictures(ABC):
         return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
 
     @property
+    def frames(self) -> int | None:
+        """The number of frames of a video; None of a pipeline that makes pictures."""
+        return None
+
+    @property
+    def latent_frames(self) -> int | None:
+        """The number of frames of a video's latents, which come one below the other; None of pictures."""
+        return None
+
+    @property
     def step(self) -> int:
         """The number of which heights and widths of latents of resized pictures are multiples: the side of a token."""
         return int(self.net_config.get("patch_size", 1))
@@ -121,6 +131,13 @@ class Pictures(ABC):
         """The network's latents [B,C,h,w]: the VAE's latents ``mode``, shifted and scaled."""
         shifted = mode - (self.vae_config.get("shift_factor") or 0.0)
         return shifted * float(self.vae_config["scaling_factor"])
+
+    def standardised(self, latents: Tensor) -> Tensor:
+        """``latents`` [B,C,h,w] less the means of channels that the VAE's configuration has, by their deviations."""
+        mean, std = (
+            latents.new_tensor(self.vae_config[f"latents_{name}"]).view(1, -1, 1, 1) for name in ("mean", "std")
+        )
+        return (latents - mean) / std
 
 
 class _Mode(nn.Module):

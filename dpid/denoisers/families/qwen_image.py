@@ -51,6 +51,4 @@ class QwenImage(PatchFamily):
 
     def normalise(self, mode: Tensor) -> Tensor:
         """The network's latents [B,C,h,w]: the VAE's latents ``mode``, standardised by channel."""
-        config = self.vae_config
-        mean, std = (mode.new_tensor(config[k]).view(1, -1, 1, 1) for k in ("latents_mean", "latents_std"))
-        return (mode - mean) / std
+        return self.standardised(mode)

@@ -43,8 +43,7 @@ class StableDiffusionXL(StableDiffusion):
         """
         config = self.pipe.vae.config
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean, std = (mode.new_tensor(config[k]).view(1, -1, 1, 1) for k in ("latents_mean", "latents_std"))
-            mode = (mode - mean) / std
+            mode = self.standardised(mode)
         return super().normalise(mode)
 
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:

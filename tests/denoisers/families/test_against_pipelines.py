@@ -41,6 +41,8 @@ def unpacked(pipe, latents, height, width):
     """Latents [1,C,h,w] of what the scheduler works on, by the pipeline's own functions."""
     if latents.ndim == 4:
         return latents
+    if latents.ndim == 5:  # frames one below the other
+        return latents.flatten(2, 3)
     if hasattr(pipe, "_unpack_latents"):
         found = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
         return found if found.ndim == 4 else found[:, :, 0]
@@ -125,10 +127,11 @@ def test_eps_hat_and_latents_are_the_pipelines(name):
         assert relative(found[0], truth.none) < 1e-5
         assert relative(found[0], truth.eps) > 2e-5  # the texts can be told apart
         assert relative(found[2], truth.eps) > 2e-5
-        mode = truth.decoded[:, :, 0] if truth.decoded.ndim == 5 else truth.decoded  # of a video's VAE
+        mode = truth.decoded.flatten(2, 3) if truth.decoded.ndim == 5 else truth.decoded  # of a video's VAE
         assert relative(denoiser.family.normalise(mode), truth.clean) < 1e-6  # float32 of one scale and shift
         height, width = (side * denoiser.family.factor for side in truth.z.shape[2:])
-        assert denoiser.encode_image(torch.zeros(1, 3, height, width)).shape == truth.z.shape
+        shape = (height, width) if denoiser.frames is None else (denoiser.frames, height // 2, width)
+        assert denoiser.encode_image(torch.zeros(1, 3, *shape)).shape == truth.z.shape
 
 
 # bfloat16 rounds by 2⁻⁹ at most, weights and activations; it adds up over the encoder's and the network's few layers.
