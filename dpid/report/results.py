@@ -117,11 +117,13 @@ def _section(key: str, name: str, result: PIDResult) -> dict[str, Any]:
     rows = [(n, str(e), "{:.2f} to {:.2f}".format(*e.interval()), m) for n, e, m in (*numbers, *_parts(result))]
     return {
         "key": key, "name": name, "prompt": result.metadata.prompt, "concepts": concepts,
-        "finding": finding(result), "panels": _panels(result), "rows": rows,
+        "finding": finding(result), "rows": rows,
+        # Of a video, whose frames are many, the strip takes the place of the overlays.
+        "panels": _panels(result) if result.metadata.frames is None else [],
         "unit": result.metadata.unit, "remarks": result.remarks(),
         "graph": drawn(result.plot("graph")) if len(concepts) >= _GRAPH else None,
-        "figures": [(drawn(result.plot("profile")), "Over noise levels: i(x; y) and its parts, ± one standard error"),
-                    (drawn(result.plot("strip")), "The maps in latent pixels, on one scale that is white at zero")],
+        "strip": (drawn(result.plot("strip")), "The maps in latent pixels, on one scale that is white at zero"),
+        "profile": (drawn(result.plot("profile")), "Over noise levels: i(x; y) and its parts, ± one standard error"),
         "estimators": _estimators(result), "command": command(result), "settings": _settings(result),
     }  # fmt: skip
 

@@ -28,7 +28,7 @@ from dpid.prompts.plan import Subset
 from dpid.results.figure_style import Figure, literal, standard
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman
+from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman, told
 from dpid.zoo.emoji.scenes import OCCUPATIONS
 
 ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # for models other than the embedded one
@@ -180,7 +180,8 @@ def bias(bench: Workbench) -> Study:
         for row in same:
             row["redundancy_normalised"] = (row["redundancy"] - low) / (high - low) if high > low else 0.0
     cells = _cells(rows)
-    return Study("bias", {"bias": rows, "bias_cells": cells}, _figures(cells), _summary(cells))
+    summary = _summary(cells)
+    return Study("bias", {"bias": rows, "bias_cells": cells}, _figures(cells), summary, _finding(summary, highest))
 
 
 def _cells(rows: list[Row]) -> list[Row]:
@@ -221,6 +222,29 @@ def _summary(cells: list[Row]) -> dict[str, Row]:
         summary[f"absolute error in nats, {of}"] = bootstrap(mean, [abs(e) for e in errors])
         summary[f"mean error in nats, {of}"] = bootstrap(mean, errors)
     return summary
+
+
+def _finding(summary: dict[str, Row], highest: float) -> str:
+    """How co-information and the redundancy of DiffusionPID rank occupations, by their correlation with the truth."""
+    through, whole = (f"{ESTIMATORS[0]}, log-SNR to {round(end, 2)}" for end in (SEEN_THROUGH, highest))
+    known = summary.get(f"Spearman, co-information and log P(a|o)/P(a), {through}")
+    if known is None:
+        found = summary[f"co-information in nats, mean, {whole}"]
+        return f"An occupation and an attribute share {told(found)} nats about a picture that shows both, in the mean."
+    theirs = summary[f"Spearman, redundancy and log P(a|o)/P(a), orthogonal, log-SNR to {round(highest, 2)}"]
+    return (
+        f"Co-information ranks occupations {_as_the_world(known)}, with a rank correlation of {told(known)} with the "
+        f"exact log P(attribute | occupation) / P(attribute); the normalised redundancy of DiffusionPID ranks them "
+        f"{_as_the_world(theirs)}: {told(theirs)}."
+    )
+
+
+def _as_the_world(correlation: Row) -> str:
+    """What a rank correlation with the truth says."""
+    low, high = correlation["interval"] or (0, 0)
+    if low > 0.5:
+        return "as the world does"
+    return "somewhat as the world does" if low > 0 else "against the world" if high < 0 else "not as the world does"
 
 
 @standard()

@@ -4,9 +4,11 @@ import base64
 import io
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from made_up import made
 from PIL import Image
 
@@ -79,6 +81,14 @@ def test_a_page_needs_nothing_else_and_is_for_phones_and_paper():
     ids = {a["id"] for _, a in found.elements if "id" in a}
     assert {a["href"].removeprefix("#") for a in found.all("a")} <= ids
     assert len(found.all("img")) == 6 + 7  # and the graph of three concepts
+
+
+def test_a_video_is_shown_frame_by_frame():
+    result = made()
+    video = replace(
+        result, metadata=replace(result.metadata, frames=2), picture=torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    )
+    assert len(Page(page({"a": video})).all("img")) == 2  # the strip of frames, and the profile
 
 
 def test_markup_in_prompts_is_text():
