@@ -366,9 +366,9 @@ class PIDResult(Comparable):
 
         Parameters
         ----------
-        kind : "overlay": uniqueness, redundancy and synergy over the picture; "strip": the maps beside the picture, also
-            in place of "overlay" for a video; "profile": i(x; y_S) and its decomposition over log-SNR; "graph": the
-            concepts, what every two of them share, and what they tell only together
+        kind : "overlay": uniqueness, redundancy and synergy over the picture; "strip": the maps beside the picture,
+            also in place of "overlay" for a video; "profile": i(x; y_S) and its decomposition over log-SNR; "graph":
+            the concepts, what every two of them share, and what they tell only together
         ax : axes of matplotlib to draw into, whose figure is returned: "overlay" draws uniqueness alone, the panels of
             "strip" and "profile" share their place
 
