@@ -297,8 +297,11 @@ class Explainer:
         """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
 
         ``options`` as for :meth:`explain`, except ``tolerance``. With ``precision="auto"`` the most precise type is
-        used: rounding is corrected for differences between conditions only.
+        used: rounding is corrected for differences between conditions only. ``ValueError`` also for a model distilled
+        to a few steps, which has no density.
         """
+        if why := self.denoiser.distilled:
+            raise ValueError(f"model: has no log-density, whose noise predictions are posterior means: {why}")
         chosen = Options.from_keywords(options)
         if chosen.tolerance is not None:
             raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
