@@ -25,6 +25,7 @@ from dpid.likelihood import Likelihood, log_likelihood
 from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.results.result import PIDResult
+from dpid.results.words import WordsResult
 from dpid.run import Job, Progress, explanations, make_job
 from dpid.videos import VideoLike, encode_video
 
@@ -231,6 +232,60 @@ class Explainer:
         results = self._last(image, latents, questions, chosen, prompt, progress)
         return dict(zip(pairs, results, strict=True))
 
+    def words(
+        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None,
+        **options: Any,
+    ) -> WordsResult:  # fmt: skip
+        """What every content word and phrase of ``prompt`` tells about the picture: used, redundant, misleading, …
+
+        It ends when the verdict of every word is settled, or with ``samples`` or ``seconds``. Arguments and errors as
+        of :meth:`stream_words`.
+        """
+        return list(self.stream_words(image, prompt, concepts, **options))[-1]
+
+    def stream_words(
+        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
+        latents: Tensor | None = None, samples: int = 256, seconds: float | None = None, margin: float = 0.05,
+        progress: Progress | None = None, **options: Any,
+    ) -> Iterator[WordsResult]:  # fmt: skip
+        """An iterator of what every word of ``prompt`` tells, after every round of samples for words not yet settled.
+
+        Parameters
+        ----------
+        image, latents, progress : as of :meth:`explain`
+        concepts : the phrases of the prompt to judge; None: those of
+            :func:`dpid.prompts.words.content_words`
+        samples : most evaluations of a condition, in rounds of 32
+        seconds : time after which no further round begins; None: no limit
+        margin : what counts as nothing, as a share of i(x; prompt)
+        options : of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic, seed and
+            max_batch_size
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument is not allowed, or the prompt has no content word; the message names it.
+        FloatingPointError
+            The model returned NaN or infinity.
+        """
+        from dpid import words
+
+        budget = words.Budget(samples, seconds, margin)
+        chosen = self._options(words.allowed(options) | {"samples": min(budget.samples, Options.samples)})
+        asked = words.concepts_of(prompt, concepts)
+        with self._working():
+            picture, x = self._latents(image, latents)
+        chosen.check_maps(*x.shape[-2:])
+
+        def evaluate(questions: Sequence[Plan], turn: int) -> list[PIDResult]:
+            with self._working():
+                now = replace(chosen, seed=words.seed_of(chosen.seed, turn))
+                job = make_job(picture, x, questions, now, prompt, self.density, progress)
+                job = replace(job, learnt=self.learnt, keep=self._keep)
+                return next(explanations(job, self._denoisers(samples)))
+
+        return words.judged(str(prompt), asked, evaluate, budget, -(-budget.samples // chosen.per_round))
+
     def log_likelihood(
         self,
         image: ImageLike | VideoLike | None = None,
@@ -242,8 +297,11 @@ class Explainer:
         """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
 
         ``options`` as for :meth:`explain`, except ``tolerance``. With ``precision="auto"`` the most precise type is
-        used: rounding is corrected for differences between conditions only.
+        used: rounding is corrected for differences between conditions only. ``ValueError`` also for a model distilled
+        to a few steps, which has no density.
         """
+        if why := self.denoiser.distilled:
+            raise ValueError(f"model: has no log-density, whose noise predictions are posterior means: {why}")
         chosen = Options.from_keywords(options)
         if chosen.tolerance is not None:
             raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")

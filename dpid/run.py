@@ -121,12 +121,12 @@ def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[PIDResult]]:
         if job.keep and run.learning:
             job.keep(run.learnt)
         yield results
-        if met and _may_stop(turn + 1):
+        if met and may_stop(turn + 1):
             return
 
 
-def _may_stop(rounds: int) -> bool:
-    """Whether a met tolerance may end the run: after 1, 2, 3, 4, 6, 8, 12, … rounds.
+def may_stop(rounds: int) -> bool:
+    """Whether a met tolerance may end a run: after 1, 2, 3, 4, 6, 8, 12, … rounds.
 
     Stopping after any round would select rounds whose error happens to look small.
     """

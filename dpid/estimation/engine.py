@@ -243,8 +243,7 @@ class _Run:
 
 def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:
     """½ ε̂·(ε - ε̂) over C, H and W, fp32 [N,K,B], of ``eps_hat`` [N,K,B,C,H,W] and the noise of ``sample_id`` [N]."""
-    _, _, b, c, h, w = eps_hat.shape
-    eps = ops.normal(seed, sample_id, (b, c, h, w))
+    eps = ops.normal(seed, sample_id, (1, *eps_hat.shape[3:]))
     # One condition at a time, so that a call for many needs no more memory than their ε̂.
     found = [(e * (eps - e)).sum((-3, -2, -1)) for e in (e.float() for e in eps_hat.unbind(1))]
     return torch.stack(found, 1) / 2

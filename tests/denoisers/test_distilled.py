@@ -84,6 +84,8 @@ def test_adapters_count_while_they_are_active():
     assert explainer.denoiser.distilled.startswith("'lcm' in the adapter 'lcm_lora': consistency")
     with pytest.raises(ValueError, match=r"tolerance: found 0.1, but there are no nats .* 'lcm_lora'"):
         explainer.explain(latents=torch.zeros(16, 8, 8), prompt=TEXTS[2], concepts=("cow", "giraffe"), tolerance=0.1)
+    with pytest.raises(ValueError, match=r"^model: has no log-density, whose noise predictions .* 'lcm_lora'"):
+        explainer.log_likelihood(latents=torch.zeros(16, 8, 8), condition=TEXTS[1])
     pipe.transformer.set_adapter("style")
     assert explainer.denoiser.distilled == ""
     pipe.transformer.set_adapter("lcm_lora")

@@ -101,7 +101,7 @@ def test_profile_is_that_of_the_formula(problem):
     got = profiled(problem)
     gaps, residuals = torch.zeros_like(got.gap_profile.double()), torch.zeros_like(got.residual_profile.double())
     spread = shares(samples.logsnr, model.logsnr_grid, got.edges)
-    eps = reference.normal(1, samples.sample_id, 2, 32).view(-1, 2, 2, 4, 4)
+    eps = reference.normal(1, samples.sample_id, 32).view(-1, 1, 2, 4, 4)
     z = ops.noisy_channel(x, samples.logsnr, samples.sample_id, 1)
     eps_hat = model.eps_hat(z, samples.logsnr, conditions).double()
     for n, group in enumerate(samples.replicate):  # of two replicates each is a group

@@ -198,7 +198,7 @@ def test_files_of_older_versions_have_no_products(results, tmp_path):
     assert again.to_dict()["diagnostics"]["orthogonality"] is None
     bad = replace(result, products=torch.zeros(4, 2, 3))
     with pytest.raises(ValueError, match=r"products: found torch.float32 \[4, 2, 3\], expected finite"):
-        file_format.from_bytes(file_format.to_bytes(bad.metadata, bad._tensors(), {}))
+        file_format.from_bytes(file_format.to_bytes(bad.metadata, bad.tensors(), {}))
 
 
 def test_guidance_is_not_told_where_words_are_wrong(results):

@@ -25,7 +25,7 @@ from dpid.results.result import PIDResult
 
 
 def to_bytes(result):
-    return file_format.to_bytes(result.metadata, result._tensors(), result.to_dict())
+    return file_format.to_bytes(result.metadata, result.tensors(), result.to_dict())
 
 
 def from_bytes(data):
