@@ -21,6 +21,7 @@ from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
 REST = "the rest"  # the second source of a word's PID
+_SURELY = 1.5  # margins: so far the interval of a number that counts as zero may reach
 VERDICTS = ("used", "redundant", "works only with others", "ignored", "misleading", "undecided")
 
 
@@ -90,7 +91,7 @@ class Word(Comparable):
 
     @property
     def nothing(self) -> float:
-        """The margin in nats: numbers that are surely smaller count as zero."""
+        """The margin in nats: numbers that are surely no larger count as zero."""
         return self.margin * max(0.0, *(e.value for e in self.pid.information.values()))
 
     @property
@@ -111,23 +112,22 @@ class Word(Comparable):
             return "misleading"
         if given == "zero":
             return "redundant" if alone == "above" else "ignored"
-        return "used" if self.unique.value > abs(self.redundancy.value) else "works only with others"
+        own = alone not in ("zero", "below") and self.unique.value > abs(self.redundancy.value)
+        return "used" if own else "works only with others"
 
     def _sign(self, number: Estimate) -> str:
         """ "zero" within the margin, "above" or "below" beyond it and beyond the error, "open" otherwise."""
-        low, high = number.interval()
-        if -self.nothing <= low and high <= self.nothing:
-            return "zero"
-        if abs(number.value) > self.nothing and (low > 0 or high < 0):
-            return "above" if low > 0 else "below"
-        return "open"
+        (low, high), most = number.interval(), self.nothing
+        if abs(number.value) > most:
+            return "above" if low > 0 else "below" if high < 0 else "open"
+        return "zero" if -_SURELY * most <= low and high <= _SURELY * most else "open"
 
     @property
     def settled(self) -> bool:
         """Whether more samples would hardly change the verdict."""
         if self.verdict not in ("used", "works only with others"):
             return self.verdict != "undecided"
-        if self.beside_wrong:
+        if self.beside_wrong or self._sign(self.alone) in ("zero", "below"):
             return True
         gap = self.unique.value - abs(self.redundancy.value)
         error = math.hypot(self.unique.stderr, self.redundancy.stderr)
