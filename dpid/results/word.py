@@ -106,13 +106,15 @@ class Word(Comparable):
         if self.beside_wrong:
             return {"above": "used", "zero": "ignored", "below": "misleading", "open": "undecided"}[alone]
         given = self._sign(self.given_rest)
+        if given == "open" and alone == "above" and self.given_rest > self.nothing and self._lead[0] > 0:
+            return "used"
         if given == "open" or (given == "zero" and alone == "open"):
             return "undecided"
         if given == "below" or (given == "zero" and alone == "below"):
             return "misleading"
         if given == "zero":
             return "redundant" if alone == "above" else "ignored"
-        own = alone not in ("zero", "below") and self.unique.value > abs(self.redundancy.value)
+        own = alone not in ("zero", "below") and sum(self._lead) > 0
         return "used" if own else "works only with others"
 
     def _sign(self, number: Estimate) -> str:
@@ -122,17 +124,21 @@ class Word(Comparable):
             return "above" if low > 0 else "below" if high < 0 else "open"
         return "zero" if -_SURELY * most <= low and high <= _SURELY * most else "open"
 
+    @cached_property
+    def _lead(self) -> tuple[float, float]:
+        """The 95 % interval of uniqueness less the size of redundancy, as if their errors were independent."""
+        unique, shared = self.unique, self.redundancy
+        lead, error = unique.value - abs(shared.value), math.hypot(unique.stderr, shared.stderr)
+        half = -Estimate(0.0, error, unique.dof).interval()[0]  # even: of a difference
+        return lead - half, lead + half
+
     @property
     def settled(self) -> bool:
         """Whether more samples would hardly change the verdict."""
         if self.verdict not in ("used", "works only with others"):
             return self.verdict != "undecided"
-        if self.beside_wrong or self._sign(self.alone) in ("zero", "below"):
-            return True
-        gap = self.unique.value - abs(self.redundancy.value)
-        error = math.hypot(self.unique.stderr, self.redundancy.stderr)
-        low, high = Estimate(gap, error, self.unique.dof).interval()
-        return low > 0 or high < 0
+        low, high = self._lead
+        return self.beside_wrong or self._sign(self.alone) in ("zero", "below") or low > 0 or high < 0
 
     @property
     def told(self) -> str:

@@ -37,7 +37,7 @@ def made(alone, rest, both, noise=0.01, text="cow", seed=0, **facts):
     f = torch.stack((alone, rest, both))  # [3,h,w]
     rng = torch.Generator().manual_seed(seed)
     spread = torch.randn(8, *f.shape, generator=rng)
-    replicates = f + noise * (spread - spread.mean(0))
+    replicates = f + torch.as_tensor(noise).expand(3)[:, None, None] * (spread - spread.mean(0))
     conditions = {"": "", text: text, REST: "a and a dog", f"{text}+{REST}": f"a {text} and a dog"}
     known = {
         "prompt": f"a {text} and a dog", "concepts": (text, REST), "context": False, "conditions": conditions,
@@ -79,6 +79,13 @@ def test_noise_leaves_a_verdict_open(kind):
     word = Word(made(*VERDICTS[kind][:3], noise=6.0), 0.05)
     assert word.verdict == "undecided"
     assert not word.settled
+
+
+def test_noise_of_the_whole_prompt_does_not_hide_what_is_unique():
+    word = Word(made(*VERDICTS["another thing of the picture"][:3], noise=torch.tensor([0.01, 0.01, 4.0])), 0.05)
+    low, high = word.given_rest.interval()
+    assert low < 0 < high
+    assert word.verdict == "used"
 
 
 def test_the_map_is_what_is_lost_without_the_word():
