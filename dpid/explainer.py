@@ -245,7 +245,7 @@ class Explainer:
 
     def stream_words(
         self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
-        latents: Tensor | None = None, samples: int = 256, seconds: float | None = None, margin: float = 0.05,
+        latents: Tensor | None = None, samples: int = 256, seconds: float | None = None, margin: float = 0.15,
         progress: Progress | None = None, **options: Any,
     ) -> Iterator[WordsResult]:  # fmt: skip
         """An iterator of what every word of ``prompt`` tells, after every round of samples for words not yet settled.
@@ -257,7 +257,7 @@ class Explainer:
             :func:`dpid.prompts.words.content_words`
         samples : most evaluations of a condition, in rounds of 32
         seconds : time after which no further round begins; None: no limit
-        margin : what counts as nothing, as a share of i(x; prompt)
+        margin : what counts as nothing, as a share of i(x; prompt) / the number of words
         options : of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic, seed and
             max_batch_size
 
