@@ -11,15 +11,21 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 __version__ = _version("dpid")
-__all__ = ["Estimate", "Explainer", "PIDResult", "__version__"]
+__all__ = ["Estimate", "Explainer", "ImageCondition", "PIDResult", "__version__"]
 
 if TYPE_CHECKING:
     from dpid.explainer import Explainer
+    from dpid.images import ImageCondition
     from dpid.results.intervals import Estimate
     from dpid.results.result import PIDResult
 
 
-_HOMES = {"Estimate": "results.intervals", "Explainer": "explainer", "PIDResult": "results.result"}
+_HOMES = {
+    "Estimate": "results.intervals",
+    "Explainer": "explainer",
+    "ImageCondition": "images",
+    "PIDResult": "results.result",
+}
 _MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
 
 
