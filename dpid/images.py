@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -129,3 +131,35 @@ def encode(image: ImageLike, denoiser: Any) -> tuple[Tensor, Tensor]:
     opened = open_image(image)
     picture = to_pixels(opened, denoiser.size_for(*opened.size))
     return picture, denoiser.encode_image(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+
+
+@dataclass(frozen=True)
+class ImageCondition:
+    """A picture as a condition, by itself or beside a text, for a model with an IP-Adapter.
+
+    Two are equal if all pixels and the texts are. Errors as of :func:`open_image`.
+
+    Parameters
+    ----------
+    image : anything that :func:`open_image` takes
+    text : the text beside it
+
+    Attributes
+    ----------
+    picture : the RGB picture
+    digest : of its pixels
+    """
+
+    image: InitVar[ImageLike]
+    text: str = ""
+    picture: Image.Image = field(init=False, repr=False, compare=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self, image: ImageLike) -> None:
+        picture = open_image(image)
+        object.__setattr__(self, "picture", picture)
+        object.__setattr__(self, "digest", sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest())
+
+    def __str__(self) -> str:
+        picture = f"picture {self.digest[:12]}"
+        return f"{self.text} + {picture}" if self.text.strip() else picture

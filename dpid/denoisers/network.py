@@ -26,7 +26,7 @@ from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, un
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
-from dpid.denoisers.texts import check_kind
+from dpid.denoisers.texts import check_kind, text_of
 from dpid.device import exact_float32
 
 _LOG = logging.getLogger("dpid")
@@ -228,13 +228,13 @@ class NetworkDenoiser(Denoiser):
         The empty text is encoded as the pipeline's guidance encodes the unconditional prompt. ``ValueError`` for a text
         that is too long or has unknown words, ``TypeError`` for a condition that is no text.
         """
-        check_kind(conditions)
+        check_kind(conditions, self.family.takes_pictures)
         self.refresh()
-        self.family.check_texts(conditions)
+        self.family.check_texts(map(text_of, conditions))
         texts = self.family.texts
         if self.guidance != 1:
             self._null = self._guided(self.conditions_of(("",), texts.encode([""])), self.guidance)
-        return self._guided(self.conditions_of(tuple(conditions), texts.encode(conditions)), self.guidance)
+        return self._guided(self.conditions_of(tuple(map(str, conditions)), texts.encode(conditions)), self.guidance)
 
     def _guided(self, conditions: Conditions, guidance: float) -> Conditions:
         """``conditions`` under which the network is told ``guidance``; as they are if it takes none."""
