@@ -121,11 +121,42 @@ def to_pixels(image: Image.Image, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(image))
 
 
+def pixels_of(image: ImageLike, denoiser: Any) -> Tensor:
+    """The pixels uint8 [H,W,3] of ``image`` at the size of ``denoiser``; errors as of :func:`open_image`."""
+    opened = open_image(image)
+    return to_pixels(opened, denoiser.size_for(*opened.size))
+
+
+def encode_pixels(pixels: Tensor, denoiser: Any) -> Tensor:
+    """Latents [B,C,h,w] of ``pixels`` uint8 [B,H,W,3]; ``ValueError`` if the denoiser has no image encoder."""
+    latents: Tensor = denoiser.encode_image(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    return latents
+
+
 def encode(image: ImageLike, denoiser: Any) -> tuple[Tensor, Tensor]:
     """The pixels uint8 [H,W,3] of ``image`` at the size of ``denoiser``, and its latents [1,C,h,w].
 
     Errors as of :func:`open_image`; also ``ValueError`` if the denoiser has no image encoder.
     """
-    opened = open_image(image)
-    picture = to_pixels(opened, denoiser.size_for(*opened.size))
-    return picture, denoiser.encode_image(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+    picture = pixels_of(image, denoiser)
+    return picture, encode_pixels(picture[None], denoiser)
+
+
+def check_latents(latents: Any, denoiser: Any) -> Tensor:
+    """``latents``; ``ValueError`` unless they are a tensor of a shape that ``denoiser`` accepts."""
+    if not isinstance(latents, Tensor):
+        raise ValueError(f"latents: found {type(latents).__name__}, expected a torch.Tensor [C,h,w]")
+    if latents.ndim != 3 or not latents.numel():
+        raise ValueError(f"latents: found {tuple(latents.shape)}, expected [C,h,w], none of them zero")
+    expected = denoiser.latent_shape
+    if expected is None:
+        return latents
+    if len(latents) != expected[0]:
+        raise ValueError(f"latents: found {len(latents)} channels, the model has {expected[0]}")
+    if not denoiser.any_size and latents.shape != expected:
+        raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(expected)}")
+    if any(side % denoiser.patch for side in latents.shape[1:]):
+        raise ValueError(
+            f"latents: found {latents.shape[1]}×{latents.shape[2]} pixels, expected multiples of {denoiser.patch}"
+        )
+    return latents
