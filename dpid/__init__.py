@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
-    "Estimate": "results.intervals", "Explainer": "explainer", "ImageCondition": "images", "PIDResult": "results.result",
-    "WordsResult": "results.words",
+    "Estimate": "results.intervals", "Explainer": "explainer", "ImageCondition": "images",
+    "PIDResult": "results.result", "WordsResult": "results.words",
 }  # fmt: skip
 _MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
 
