@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import dpid
 from dpid.results import words_file
@@ -170,10 +171,42 @@ def test_remarks_name_what_misleads_and_what_is_open():
     assert not WordsResult(words, 1).settled
 
 
-def test_plot_shows_every_word_and_its_verdict():
-    figure = several().plot()
-    texts = {
-        t.get_text() for f in figure.subfigs for ax in f.axes for t in (*ax.texts, *ax.get_yticklabels(), ax.title)
-    }
-    assert {"used", "redundant with sofa", "misleading", "cow", "couch", "pizza"} <= texts
-    assert figure.subfigs[1].axes[1].images[0].get_array().shape == (1, 2)  # a map of a latent pixel each
+def texts_of(figure):
+    return {t.get_text() for ax in figure.axes for t in (*ax.texts, *ax.get_yticklabels(), ax.title)}
+
+
+@pytest.mark.parametrize("kind", ["overlay", "words"])
+def test_plot_shows_every_word_and_its_verdict(kind):
+    told = {"used", "redundant with sofa", "misleading", "cow", "couch", "pizza"}
+    assert told <= texts_of(several().plot(kind))
+
+
+def test_strip_shows_every_map():
+    figure = several().plot("strip")
+    assert figure.axes[1].images[0].get_array().shape == (1, 2)  # a map of a latent pixel each
+
+
+def test_words_are_drawn_into_axes_that_are_given():
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    for ax, kind in zip(axes, ("overlay", "words"), strict=True):
+        assert several().plot(kind, ax) is figure
+    assert "cow" in {t.get_text() for t in axes[0].texts}
+    assert "misleading" in {t.get_text() for t in axes[1].texts}
+
+
+@pytest.mark.parametrize(
+    ("kind", "ax", "told"),
+    [("bars", None, "^kind: found 'bars'"), ("words", 3, "^ax: found int"), ("strip", "own", "^ax: kind 'strip'")],
+)
+def test_plots_refuse_what_they_cannot_draw(kind, ax, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        several().plot(kind, Figure().subplots() if ax == "own" else ax)
+
+
+def test_an_uncertain_word_does_not_squeeze_the_others():
+    words = dict(several().words) | {"dog": Word(made(HERE, THERE, HERE + THERE, noise=100.0, text="dog"), 0.05)}
+    values = [float(n) for word in words.values() for n in (word.alone, word.given_rest)]
+    figure = WordsResult(words, 1).plot("words")
+    low, high = figure.axes[0].get_xlim()
+    assert high - low <= 1.1 * (2 * max(map(abs, values)) + max(values) - min(values))
