@@ -1,7 +1,8 @@
 """Estimates compared with exact values: one Gaussian condition, the chain rule at an AND gate, wrong words."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
+from typing import Any
 
 import known
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 
 from dpid.denoisers import MixtureDenoiser
 from dpid.denoisers.protocol import Conditions
+from dpid.estimation.engine import Accumulator
 from dpid.estimation.estimators import evaluate, set_function
-from dpid.estimation.sampling import draw
+from dpid.estimation.sampling import Samples, draw
 from dpid.pid import mean_stderr
-from dpid.prompts.plan import from_mapping, subsets_of
+from dpid.prompts.plan import Plan, from_mapping, subsets_of
 
 # For y ~ N(0,1), x | y ~ N(y,1): y, x, log p(x | y) / p(x), and i° (docs/theory.md, eq. (9)), in nats.
 TOY = (
@@ -21,6 +23,7 @@ TOY = (
     (2.0, 1.0, 0.096574, 1.482868), (2.0, 2.0, 1.346574, 1.039721),
 )  # fmt: skip
 AND_CHAIN = {(0, 1): -0.523, (1, 1): 0.523}  # {(y1, y2): E of i°(12) - i°(2) - i°(1 | 2)}, nats
+_BLOCKS = 32  # of pictures: from the spread of so many means their error is known to an eighth
 PARAMETERISATIONS = ("eps", "v", "x0", "edm", "flow")
 
 
@@ -115,6 +118,23 @@ def toy(parameterisation: str, each: int = 2**15, replicates: int = 32) -> list[
     return found
 
 
+def in_blocks(denoiser: Any, x: Tensor, plan: Plan, samples: Samples) -> Accumulator:
+    """The sums of pictures ``x`` [B,C,H,W], in blocks of equal size with noise of their own.
+
+    Pictures of one call have the same noise; the mean of all would be less certain than their spread tells.
+    """
+    blocks = enumerate(x.chunk(_BLOCKS))
+    parts = [evaluate(denoiser, part, (plan,), samples, seed=i, max_batch_size=2**16) for i, part in blocks]
+    gaps, residuals = torch.cat([p.gaps for p in parts], 2), torch.cat([p.residuals for p in parts], 2)
+    return replace(parts[0], gaps=gaps, residuals=residuals)
+
+
+def mean_of_blocks(values: Tensor) -> tuple[float, float]:
+    """The mean of ``values`` [B] of pictures from :func:`in_blocks`, and its error."""
+    mean, error = mean_stderr(values.view(_BLOCKS, -1).mean(1))
+    return float(mean), float(error)
+
+
 def elsewhere(pictures: int = 4096, each: int = 64) -> list[Answer]:
     """Means of iˢ and i° over x ~ p(x), which y = 1 does not describe: -KL(p(x) ‖ p(x | y)) and its opposite.
 
@@ -123,11 +143,11 @@ def elsewhere(pictures: int = 4096, each: int = 64) -> list[Answer]:
     denoiser, plan, exact = Toy("eps", 1.0), from_mapping({(): "", ("y",): "y"}), 0.5 * log(2) - 1
     x = 2**0.5 * torch.randn(pictures, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(1))
-    f = set_function(evaluate(denoiser, x, (plan,), samples, seed=1, max_batch_size=2**16), plan)
+    f = set_function(in_blocks(denoiser, x, plan, samples), plan)
     found = []
     for estimator, expected in (("standard", exact), ("orthogonal", -exact)):
-        mean, error = mean_stderr(f[estimator].mean(0).flatten())
-        found.append(Answer("toy, x not of y", f"E of {estimator}", float(mean), float(error), expected))
+        mean, error = mean_of_blocks(f[estimator].mean(0).flatten())
+        found.append(Answer("toy, x not of y", f"E of {estimator}", mean, error, expected))
     return found
 
 
@@ -142,7 +162,7 @@ def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
         denoiser = MixtureDenoiser(means, 0.1, {k: torch.tensor(w) for k, w in weights.items()})
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(0))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 8, torch.Generator().manual_seed(1))
-        sums = evaluate(denoiser, x, (plan,), samples, seed=1, max_batch_size=2**16)
+        sums = in_blocks(denoiser, x, plan, samples)
         f = {name: v.mean(0)[:, :, 0, 0] for name, v in set_function(sums, plan).items()}  # [3,B]
         at = sums.pairs.tolist().index([2, 3])
         given = {
@@ -150,9 +170,8 @@ def and_gate(pictures: int = 256, each: int = 64) -> list[Answer]:
             "orthogonal": sums.gaps[:, at].double().mean(0).flatten(),
         }
         for estimator, exact in (("standard", 0.0), ("orthogonal", expected)):
-            mean, error = mean_stderr(f[estimator][2] - f[estimator][1] - given[estimator])
-            found.append(Answer(f"AND, y = {y1}{y2}", f"{estimator}: f(12) - f(2) - f(1 | 2)",
-                                float(mean), float(error), exact))  # fmt: skip
+            mean, error = mean_of_blocks(f[estimator][2] - f[estimator][1] - given[estimator])
+            found.append(Answer(f"AND, y = {y1}{y2}", f"{estimator}: f(12) - f(2) - f(1 | 2)", mean, error, exact))
     return found
 
 
@@ -164,14 +183,12 @@ def words(pictures: int = 512, each: int = 64) -> list[Answer]:
         denoiser = case.denoiser
         x = denoiser.sample("both", pictures, torch.Generator().manual_seed(3))
         samples = draw("shifted-grid", denoiser.logsnr_grid, each, 4, torch.Generator().manual_seed(4))
-        sums = evaluate(denoiser, x, (case.plan,), samples, seed=4, max_batch_size=2**13)
+        sums = in_blocks(denoiser, x, case.plan, samples)
         f = set_function(sums, case.plan)["rao-blackwell"].mean(0).sum((-2, -1))  # [3,B]
         for i, condition in enumerate(("one", "two", "both")):
             difference = f[i] - denoiser.log_ratio(x, condition, "")
-            mean, error = mean_stderr(difference)
-            found.append(
-                Answer(case.name, f"E of rao-blackwell - log-ratio, {condition}", float(mean), float(error), 0.0)
-            )
+            mean, error = mean_of_blocks(difference)
+            found.append(Answer(case.name, f"E of rao-blackwell - log-ratio, {condition}", mean, error, 0.0))
     return found
 
 

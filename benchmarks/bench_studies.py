@@ -1,7 +1,7 @@
-"""The numbers and the wall time of every study on the embedded model, as ``dpid study all`` runs them.
+"""The numbers and the wall time of every study on an embedded model, as ``dpid study all`` runs them.
 
-``python benchmarks/bench_studies.py [NAME …] [--pictures N]``. Studies that are finished in build/studies are neither
-run again nor timed.
+``python benchmarks/bench_studies.py [NAME …] [--pictures N] [--model emoji-flow]``. Studies that are finished in
+build/studies are neither run again nor timed.
 """
 
 import json
@@ -33,10 +33,11 @@ def rows_of(name: str, folder: Path, case: str) -> list[dict[str, object]]:
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(STUDIES)}; default: all.")] = None,
     pictures: Annotated[int | None, typer.Option(help="Of every kind; default: the study's own number.")] = None,
+    model: Annotated[str, typer.Option(help="An embedded model.")] = "emoji",
 ) -> None:
     """Run, print and record in the ledger."""
-    out = OUT / str(pictures or "default")
-    bench, total, chosen = Workbench("emoji", pictures=pictures), 0.0, names or list(STUDIES)
+    out = OUT / model / str(pictures or "default")
+    bench, total, chosen = Workbench(model, pictures=pictures), 0.0, names or list(STUDIES)
     for name in chosen:
         began = time.perf_counter()
         done = write(name, bench, out)
@@ -46,7 +47,7 @@ def main(
         rows = rows_of(name, out, case)
         if done:
             rows.append({"case": case, "metric": "wall time", "value": took, "stderr": None, "n": 1, "unit": "s"})
-        ledger.record("studies", rows, "emoji")
+        ledger.record(ledger.of_model("studies", model), rows, model)
     print(f"{len(chosen)} studies: {total:.0f} s; {out}/report.html")
 
 

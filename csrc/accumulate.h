@@ -1,7 +1,7 @@
 // accumulate adds to running sums the squared differences of predictions of the noise; docs/theory.md, eq. (6). For
 // every sample n of replicate g = replicate[n] and every pixel h of H*W
 //   gaps     [g,p,b,h] += 1/2 weight[n] sum_c (eps_hat[n,i,b,c,h] - eps_hat[n,j,b,c,h])^2, (i, j) = pairs[p]
-//   residuals[g,k,b,h] += 1/2 weight[n] sum_c (eps[n,b,c,h] - eps_hat[n,k,b,c,h])^2
+//   residuals[g,k,b,h] += 1/2 weight[n] sum_c (eps[n,c,h] - eps_hat[n,k,b,c,h])^2
 // with eps regenerated from (seed, sample_id[n]). It also sets squares to the same without weights, summed over pixels.
 // The order of additions does not depend on the number of threads, so results are bit-reproducible.
 #pragma once

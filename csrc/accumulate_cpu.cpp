@@ -71,13 +71,13 @@ struct Scratch {
 
 // Sets eps to the noise of one sample, all channels. If the sample before is its antithetic partner, eps is negated.
 template <typename T>
-void set_noise(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, std::vector<float>& eps) {
+void set_noise(const AccumulateArgs<T>& a, int64_t n, int64_t h, int64_t count, std::vector<float>& eps) {
   if (n > 0 && a.sample_id[n] == ~a.sample_id[n - 1]) {
     for (float& value : eps) value = -value;
     return;
   }
   for (int64_t c = 0; c < a.C; ++c) {
-    fill_normal(a.seed, a.sample_id[n], static_cast<uint32_t>(b), c * a.HW + h, count, eps.data() + c * kTile);
+    fill_normal(a.seed, a.sample_id[n], c * a.HW + h, count, eps.data() + c * kTile);
   }
 }
 
@@ -89,7 +89,7 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
   const int64_t g = a.replicate[n];
   const auto rows = [&](int64_t k) { return scratch.rows.data() + k * kChannels; };
   for (int64_t row = 0; row < a.K + a.P; ++row) squares[row * a.B] = 0.0f;
-  set_noise(a, n, b, h, count, scratch.eps);
+  set_noise(a, n, h, count, scratch.eps);
   for (int64_t first = 0; first < a.C; first += kChannels) {
     const int64_t channels = std::min(kChannels, a.C - first);
     for (int64_t c = 0; c < channels; ++c) {

@@ -62,13 +62,12 @@ __device__ void fetch(const AccumulateArgs<T>& a, T* to, int64_t n, int64_t b, i
 // Sets noise to that of the channels from c on at this thread's pixel h. Each of four neighbouring threads computes one
 // channel of all four pixels, which are one Philox block.
 template <typename T, bool kAligned>
-__device__ void set_noise(const AccumulateArgs<T>& a, float* shared, int64_t id, int64_t b, int64_t c, int64_t h,
+__device__ void set_noise(const AccumulateArgs<T>& a, float* shared, int64_t id, int64_t c, int64_t h,
                           float (&noise)[kChannels]) {
-  const auto image = static_cast<uint32_t>(b);
   if constexpr (kAligned) {
     const int lane = threadIdx.x % 4;
     const int64_t e = (c + lane) * a.HW + h - lane;
-    const Normals eps = normals4(a.seed, id, image, static_cast<uint32_t>(e / 4));
+    const Normals eps = normals4(a.seed, id, static_cast<uint32_t>(e / 4));
     *reinterpret_cast<Four<float>*>(shared + lane * blockDim.x + threadIdx.x - lane) =
         Four<float>{eps.v[0], eps.v[1], eps.v[2], eps.v[3]};
     __syncwarp();
@@ -78,7 +77,7 @@ __device__ void set_noise(const AccumulateArgs<T>& a, float* shared, int64_t id,
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
       const int64_t e = (c + i) * a.HW + h;
-      const Normals eps = normals4(a.seed, id, image, static_cast<uint32_t>(e / 4));
+      const Normals eps = normals4(a.seed, id, static_cast<uint32_t>(e / 4));
       const int lane = static_cast<int>(e % 4);
       noise[i] = lane < 2 ? (lane ? eps.v[1] : eps.v[0]) : (lane == 2 ? eps.v[2] : eps.v[3]);
     }
@@ -184,7 +183,7 @@ __global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
       if (id == ~noise_id && noise_channel == c) {  // the antithetic partner of the last sample; same channels
         for (float& value : noise) value = -value;
       } else {
-        set_noise<T, kAligned>(a, shared.noise, id, b, c, h, noise);
+        set_noise<T, kAligned>(a, shared.noise, id, c, h, noise);
       }
       noise_id = id, noise_channel = c;
     }

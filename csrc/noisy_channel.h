@@ -1,5 +1,5 @@
 // noisy_channel adds noise to latents at log-SNRs l; docs/theory.md, eq. (1). With e over C*H*W
-//   z[n,b,e] = sqrt(sigmoid(l_n)) x[b,e] + sqrt(sigmoid(-l_n)) eps(seed, sample_id[n], b, e)
+//   z[n,b,e] = sqrt(sigmoid(l_n)) x[b,e] + sqrt(sigmoid(-l_n)) eps(seed, sample_id[n], e)
 #pragma once
 
 #include "philox.h"
@@ -33,7 +33,7 @@ void noisy_channel_cpu(const NoisyChannelArgs<T>& args, int threads);
 template <typename T>
 int noisy_channel_cuda(const NoisyChannelArgs<T>& args, void* stream);  // a cudaError_t
 
-// Sets out to the noise of elements [first, first + count) of one image under one sample.
-void fill_normal(uint64_t seed, int64_t sample_id, uint32_t image, int64_t first, int64_t count, float* out);
+// Sets out to the noise of elements [first, first + count) of an image under one sample.
+void fill_normal(uint64_t seed, int64_t sample_id, int64_t first, int64_t count, float* out);
 
 }  // namespace dpid

@@ -31,7 +31,7 @@ __global__ void noisy_channel_kernel(NoisyChannelArgs<T> a, int64_t blocks) {
     if (i == 1 && id == ~a.sample_id[first]) {
       for (float& value : eps.v) value = -value;
     } else {
-      eps = normals4(a.seed, id, static_cast<uint32_t>(b), static_cast<uint32_t>(block));
+      eps = normals4(a.seed, id, static_cast<uint32_t>(block));
     }
     Four<T> out;
     for (int lane = 0; lane < 4; ++lane) store(&out.v[lane], mix(to_float(in.v[lane]), eps.v[lane], coefficients[i]));

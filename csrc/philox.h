@@ -75,11 +75,12 @@ DPID_INLINE void box_muller(uint32_t radius_bits, uint32_t angle_bits, float* fi
   *second = (quadrant & 2u) != 0 ? -radius * sine : radius * sine;
 }
 
-// The noise of elements 4 * block … 4 * block + 3 of one image under one sample.
-DPID_INLINE Normals normals4(uint64_t seed, int64_t sample_id, uint32_t image, uint32_t block) {
+// The noise of elements 4 * block … 4 * block + 3 of an image under one sample. All images have the same noise, so that
+// one of a batch gets the numbers that it gets alone.
+DPID_INLINE Normals normals4(uint64_t seed, int64_t sample_id, uint32_t block) {
   const bool antithetic = sample_id < 0;
   const uint64_t id = static_cast<uint64_t>(antithetic ? ~sample_id : sample_id);
-  const Philox words = philox4x32(Philox{{block, image, static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32)}},
+  const Philox words = philox4x32(Philox{{block, 0, static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32)}},
                                   static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
   Normals n;
   box_muller(words.v[0], words.v[1], &n.v[0], &n.v[1]);

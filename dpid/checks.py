@@ -58,6 +58,16 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def positive(name: str, value: Any) -> float:
+    """A positive finite number; ``TypeError`` for what is no number, ``ValueError`` for another."""
+    value = _item(name, value)
+    if type(value) is bool or not issubclass(type(value), Real):
+        raise TypeError(f"{name}: found {found(value)}, expected a number such as 10")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}: found {found(value)}, expected a positive number")
+    return float(value)
+
+
 def count(least: int, most: int) -> Check:
     """The check for a whole number from ``least`` to ``most``, which raises ``ValueError``."""
 

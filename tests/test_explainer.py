@@ -169,7 +169,7 @@ def test_json_has_what_the_design_promises(result):
 
 
 def test_plot_has_a_panel_for_everything(result):
-    figure = result.plot()
+    figure = result.plot("strip")
     titles = " ".join(ax.get_title() for ax in figure.axes)
     for word in ("picture", "redundancy", "synergy", *result.metadata.concepts):
         assert word in titles

@@ -28,7 +28,7 @@ def _accumulate_kernel(
             total = tl.zeros([BLOCK], tl.float32)
             for c in range(C):
                 at = (((n * K + k) * B + b) * C + c) * HW + h
-                difference = normal(seed, sample, b, c * HW + h) - tl.load(eps_hat + at, mask=mask, other=0.0).to(
+                difference = normal(seed, sample, c * HW + h) - tl.load(eps_hat + at, mask=mask, other=0.0).to(
                     tl.float32
                 )
                 total += difference * difference

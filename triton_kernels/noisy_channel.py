@@ -1,4 +1,4 @@
-"""Triton kernel of ``dpid.ops.noisy_channel``: z[n,b,e] = √σ(λ_n) x[b,e] + √σ(-λ_n) ε(seed, sample_id[n], b, e)."""
+"""Triton kernel of ``dpid.ops.noisy_channel``: z[n,b,e] = √σ(λ_n) x[b,e] + √σ(-λ_n) ε(seed, sample_id[n], e)."""
 
 import torch
 import triton
@@ -13,7 +13,7 @@ def _noisy_channel_kernel(x, signal, noise, sample_id, z, seed, B, E, BLOCK: tl.
     row = tl.program_id(0).to(tl.int64)  # n * B + b
     e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     n, b = row // B, row % B
-    eps = normal(seed, tl.load(sample_id + n), b, e)
+    eps = normal(seed, tl.load(sample_id + n), e)
     value = tl.load(x + b * E + e, mask=e < E, other=0.0).to(tl.float32)
     mixed = tl.load(signal + n) * value + tl.load(noise + n) * eps
     tl.store(z + row * E + e, mixed.to(z.dtype.element_ty), mask=e < E)

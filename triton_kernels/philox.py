@@ -26,15 +26,15 @@ def box_muller(radius_bits, angle_bits):
 
 
 @triton.jit
-def normal(seed, sample_id, image, element):
-    """The noise ε of ``element`` (a block of indices) of one image; ``sample_id`` < 0 is the antithetic partner."""
+def normal(seed, sample_id, element):
+    """The noise ε of ``element`` (a block of indices) of an image; ``sample_id`` < 0 is the antithetic partner."""
     antithetic = sample_id < 0
     magnitude = tl.where(antithetic, -1 - sample_id, sample_id)
     zero = element * 0
     block = (element // 4).to(tl.uint32)
     low = (zero + (magnitude & 0xFFFFFFFF)).to(tl.uint32)
     high = (zero + (magnitude >> 32)).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(seed, block, (zero + image).to(tl.uint32), low, high)
+    w0, w1, w2, w3 = tl.philox(seed, block, zero.to(tl.uint32), low, high)
     lane = element % 4
     first, second = box_muller(tl.where(lane < 2, w0, w2), tl.where(lane < 2, w1, w3))
     eps = tl.where(lane % 2 == 0, first, second)

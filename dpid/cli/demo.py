@@ -1,4 +1,4 @@
-"""``dpid demo``: a picture made with the embedded model, and its explanation."""
+"""``dpid demo``: a picture made with the embedded model, what every word of its prompt does, and how two share it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from dpid.cli.explain import explain_one
 from dpid.cli.parameters import at_home
+from dpid.cli.words import explain_words
 from dpid.files import writable
 from dpid.options import Options
 
@@ -29,4 +30,5 @@ def demo(
         explainer = Explainer.from_pretrained("emoji")
         picture = generate(load_pipeline("emoji"), [PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
+        explain_words(explainer, picture, PROMPT, out, seed=seed, samples=128)
         explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64)

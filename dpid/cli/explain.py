@@ -1,4 +1,4 @@
-"""``dpid explain IMAGE PROMPT -c CONCEPT -c CONCEPT``: one explanation, or one of every pair of concepts."""
+"""``dpid explain IMAGE PROMPT``: every word, one explanation of chosen concepts, or one of every pair of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from dpid.cli.outputs import draw, folders, write
+from dpid.cli.outputs import draw, figures, folders, graph, write
 from dpid.cli.parameters import PANEL, at_home, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
+from dpid.cli.words import SAMPLES as WORDS_SAMPLES
+from dpid.cli.words import check_words, explain_words
 from dpid.files import writable
 from dpid.options import Options
 
@@ -33,7 +35,10 @@ def explain(
             help="What the picture shows. The model is given its concepts alone, but for --context and --reference."
         ),
     ],
-    concept: Annotated[list[str], typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight.")],
+    concept: Annotated[
+        list[str] | None,
+        typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight, or none to judge every word."),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
     ] = "emoji",
@@ -41,7 +46,10 @@ def explain(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     subfolder: Annotated[str | None, typer.Option(help="The pipeline's folder within the model.")] = None,
     pairs: Annotated[
-        bool, typer.Option(help="The PID of every pair of concepts, ranked, from one run; a folder each, cow+giraffe.")
+        bool,
+        typer.Option(
+            help="The PID of every pair of concepts, from one run; a folder each, cow+giraffe, and a graph of all."
+        ),
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, float32, or bfloat16 or float16, corrected to it.")] = "auto",
     size: Annotated[
@@ -63,30 +71,36 @@ def explain(
         typer.Option(
             help="Evaluations of every condition, rounded up to a multiple of 16 (of 8 below): "
             f"{Options.samples}; with --tolerance at most so many, in steps of {Options.samples}: "
-            f"{Options.max_samples}.",
+            f"{Options.max_samples}; without -c at most so many, too: {WORDS_SAMPLES}.",
             rich_help_panel=PANEL,
         ),
     ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Without -c: no more rounds after 10s, 2m, …", rich_help_panel=PANEL)
+    ] = None,
     **options: Any,
 ) -> None:
-    """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
+    """Explain a picture: what every word of its prompt does, or what concepts given by -c tell, alone and together."""
     from dpid.explainer import Explainer
     from dpid.images import open_image
-    from dpid.prompts.plan import plan_concepts
 
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
-    named = (("prompt", prompt), ("concepts", " ".join(concept)), ("model", model), ("reference", options["reference"]))
+    concepts = tuple(concept or ())
+    named = (
+        ("prompt", prompt),
+        ("concepts", " ".join(concepts)),
+        ("model", model),
+        ("reference", options["reference"]),
+    )
     for name, text in named:
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
             raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
-    if samples is None:
-        samples = Options.samples if options["tolerance"] is None else Options.max_samples
-    Options(samples=samples)  # by the name that it has here
-    options["samples"] = samples
-    if options["tolerance"] is not None:  # --samples is the limit, and the steps towards it are of the default size
-        options |= {"samples": min(samples, Options.samples), "max_samples": samples}
-    Options(**options)
-    plan_concepts(prompt, concept, context=options["context"])
+    if not concepts:
+        options = check_words(prompt, samples, time, pairs, options)
+    elif time is not None:
+        raise ValueError("time: is for every word, without -c; with -c, --tolerance and --samples end a run")
+    else:
+        options = _check_concepts(prompt, concepts, samples, options)
     if not image.is_dir():  # of the frames of a video
         open_image(image)
     with writable(out):
@@ -95,7 +109,27 @@ def explain(
         explainer = Explainer.from_pretrained(
             model, device=device, precision=precision, check=check, guidance=guidance, **given
         )
-        (explain_pairs if pairs else explain_one)(explainer, image, prompt, tuple(concept), out, **options)
+        if concepts:
+            (explain_pairs if pairs else explain_one)(explainer, image, prompt, concepts, out, **options)
+        else:
+            explain_words(explainer, image, prompt, out, **options)
+
+
+def _check_concepts(
+    prompt: str, concepts: tuple[str, ...], samples: int | None, options: dict[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    """The options of an explanation of ``concepts``; errors name what is not allowed."""
+    from dpid.prompts.plan import plan_concepts
+
+    if samples is None:
+        samples = Options.samples if options["tolerance"] is None else Options.max_samples
+    Options(samples=samples)  # by the name that it has here
+    options = options | {"samples": samples}
+    if options["tolerance"] is not None:  # --samples is the limit, and the steps towards it are of the default size
+        options |= {"samples": min(samples, Options.samples), "max_samples": samples}
+    Options(**options)
+    plan_concepts(prompt, concepts, context=options["context"])
+    return options
 
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
@@ -106,7 +140,7 @@ def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ..
         warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
         result = explainer.explain(image, prompt, concepts, progress=progress, **options)
     write(result, out)
-    draw({out: result})
+    draw(figures(result, out))
     with printing(str(out)):
         show_result(result, out)
 
@@ -114,7 +148,7 @@ def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ..
 def explain_pairs(
     explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
 ) -> None:
-    """A folder a pair, and a table of all, the most redundant first."""
+    """A folder a pair, a graph of all, and a table, the most redundant first."""
     from dpid.explainer import ConvergenceWarning
 
     paths = [out / name for name in folders(list(combinations(concepts, 2)))]
@@ -127,6 +161,7 @@ def explain_pairs(
         results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
         for path, result in zip(paths, results.values(), strict=True):
             write(result, path)
-    draw(dict(zip(paths, results.values(), strict=True)))
+    pictures = [figures(result, path) for path, result in zip(paths, results.values(), strict=True)]
+    draw({target: made for one in (*pictures, graph(results, out)) for target, made in one.items()})
     with printing(str(out)):
         show_pairs(results, prompt, out)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,37 +15,56 @@ from dpid.cli.process import warn
 from dpid.files import atomic_write
 
 if TYPE_CHECKING:
+    from dpid.results.figure_style import Figure
     from dpid.results.result import PIDResult
+    from dpid.results.words import WordsResult
 
 # In a name, to one file system or another; the last are of bytes that are no text.
 _UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
 _LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
 
 
-def write(result: PIDResult, out: Path) -> None:
-    """result.safetensors and result.json, each moved into place when it is whole."""
-    result.save(out / "result.safetensors")
-    with atomic_write(out / "result.json") as path:
+def write(result: PIDResult | WordsResult, out: Path, name: str = "result") -> None:
+    """``name``.safetensors and ``name``.json, each moved into place when it is whole."""
+    result.save(out / f"{name}.safetensors")
+    with atomic_write(out / f"{name}.json") as path:
         path.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def draw(results: Mapping[Path, PIDResult]) -> None:
-    """maps.png and profile.png of every result, in its folder; what cannot be drawn is told."""
+def figures(result: PIDResult, folder: Path) -> dict[Path, Callable[[], Figure]]:
+    """What :func:`draw` draws of a result: maps.png and profile.png in its folder."""
+    kinds = {"maps.png": "overlay", "profile.png": "profile"}
+    return {folder / name: partial(result.plot, kind) for name, kind in kinds.items()}
+
+
+def graph(results: Mapping[tuple[str, str], PIDResult], out: Path) -> dict[Path, Callable[[], Figure]]:
+    """What :func:`draw` draws of all pairs: graph.png."""
+
+    def made() -> Figure:
+        from dpid.results.graph import plot_graph
+
+        figure: Figure = plot_graph(results)
+        return figure
+
+    return {out / "graph.png": made}
+
+
+def draw(pictures: Mapping[Path, Callable[[], Figure]]) -> None:
+    """A PNG file of every figure; what cannot be drawn is told."""
     failed: dict[Path, str] = {}
-    for folder, result in results.items():
-        for name, draw in (("maps.png", result.plot), ("profile.png", result.plot_profile)):
-            try:
-                with atomic_write(folder / name) as path:
-                    draw().savefig(path, format="png")
-            except Exception as error:  # of a font, a setting, a full disk: the numbers are there
-                failed[folder / name] = str(error) or type(error).__name__
-                with suppress(OSError):
-                    (folder / name).unlink()  # of an earlier run, with other numbers
+    for target, make in pictures.items():
+        try:
+            with atomic_write(target) as path:
+                make().savefig(path, format="png")
+        except Exception as error:  # of a font, a setting, a full disk: the numbers are there
+            failed[target] = str(error) or type(error).__name__
+            with suppress(OSError):
+                target.unlink()  # of an earlier run, with other numbers
     if failed:
         shown = (
             ", ".join(map(str, failed)) if len(failed) < 3 else f"{len(failed)} pictures, {next(iter(failed))} first,"
         )
-        warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in result.json beside it")
+        warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in the .json beside it")
 
 
 def folders(pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The tables that are printed: one explanation, and every pair of concepts."""
+"""The tables that are printed: one explanation, every pair of concepts, and every word."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult
+    from dpid.results.words import WordsResult
 
 SYMBOLS = {"shrinkage": "i", "rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
 _ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
+COLOURS = {"used": "green", "works only with others": "cyan", "redundant": "yellow", "misleading": "red"}  # of verdicts
 _NARROWEST = 60  # columns of a table whose numbers can be read
 
 
@@ -76,4 +79,22 @@ def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: P
         for line in result.remarks():
             console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
-    console.print(f"most synergy: {synergy}; {first.metadata.unet_evaluations} UNet evaluations; folders: {out}/")
+    console.print(
+        f"most synergy: {synergy}; {first.metadata.unet_evaluations} UNet evaluations; folders and graph.png: {out}/"
+    )
+
+
+def show_words(result: WordsResult, out: Path) -> None:
+    """Print a table of all words with their verdicts, and what to know of them."""
+    table = Table(title=f"“{result.metadata.prompt}”, {result.metadata.unit} ± standard error", title_justify="left")
+    for column in ("word", "verdict", "alone", "given the rest", "unique"):
+        table.add_column(column, justify="left" if column in ("word", "verdict") else "right")
+    for name, word in result.words.items():
+        verdict = Text(word.told, style=COLOURS.get(word.verdict, "dim"))
+        table.add_row(name, verdict, *map(str, (word.alone, word.given_rest, word.unique)))
+    console = table_console()
+    console.print(table)
+    for line in result.remarks():
+        console.print(f"note: {line}", style="yellow", highlight=False)
+    names = [n for n in ("words.png", "words.json", "words.safetensors") if (out / n).is_file()]
+    console.print(f"{result.unet_evaluations} UNet evaluations; written: {out}/{', '.join(names)}")

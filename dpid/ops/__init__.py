@@ -206,7 +206,10 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
 
 
 def normal(seed: int, sample_id: Tensor, shape: tuple[int, int, int, int], *, backend: str | None = None) -> Tensor:
-    """The noise ε fp32 [N,B,C,H,W] of ``sample_id`` int64 [N] in :func:`noisy_channel`; ``shape`` = (B, C, H, W)."""
+    """The noise ε fp32 [N,B,C,H,W] of ``sample_id`` int64 [N] in :func:`noisy_channel`, the same for every image.
+
+    ``shape`` is (B, C, H, W).
+    """
     # At log-SNR -∞ the channel passes noise only.
     pure_noise = torch.full((len(sample_id),), -torch.inf, dtype=torch.float32, device=sample_id.device)
     x = torch.zeros(shape, dtype=torch.float32, device=sample_id.device)

@@ -31,32 +31,32 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     return torch.stack((c0, c1, c2, c3), -1)
 
 
-def normal(seed: int, sample_id: Tensor, images: int, elements: int) -> Tensor:
-    """The noise ε [N, images, elements] float64 of ``sample_id`` int64 [N]; docs/theory.md, eq. (4).
+def normal(seed: int, sample_id: Tensor, elements: int) -> Tensor:
+    """The noise ε [N, elements] float64 of every image under ``sample_id`` int64 [N]; docs/theory.md, eq. (4).
 
-    counter = (element // 4, image, id low, id high), key = (seed low, seed high), lane = element % 4; the words
+    counter = (element // 4, 0, id low, id high), key = (seed low, seed high), lane = element % 4; the words
     (0, 1) and (2, 3) of a block make a pair each. A negative id is the antithetic partner: ε(~id) = -ε(id).
     """
     device = sample_id.device
-    magnitude = torch.where(sample_id < 0, ~sample_id, sample_id).view(-1, 1, 1)
-    block = torch.arange((elements + 3) // 4, device=device).view(1, 1, -1)
-    image = torch.arange(images, device=device).view(1, -1, 1)
-    counter = torch.stack(torch.broadcast_tensors(block, image, magnitude & _MASK, magnitude >> 32), -1)
+    magnitude = torch.where(sample_id < 0, ~sample_id, sample_id).view(-1, 1)
+    block = torch.arange((elements + 3) // 4, device=device).view(1, -1)
+    parts = (block, torch.zeros_like(block), magnitude & _MASK, magnitude >> 32)
+    counter = torch.stack(torch.broadcast_tensors(*parts), -1)
     key = torch.tensor([seed & _MASK, (seed >> 32) & _MASK], device=device).expand(*counter.shape[:-1], 2)
     words = philox4x32(counter, key).unflatten(-1, (2, 2))
     # u in (0, 1] is rounded to fp32 as in the kernels: below 2⁻⁸ this changes ε by more than its last digit.
     u = (words[..., 0].to(torch.float32) * 2.0**-32 + 2.0**-33).to(torch.float64)
     angle = words[..., 1].to(torch.float64) * (2 * torch.pi / 2**32)
     radius = (-2 * u.log()).sqrt()
-    eps = torch.stack((radius * angle.cos(), radius * angle.sin()), -1).flatten(2)[..., :elements]
-    sign = torch.where(sample_id < 0, -1.0, 1.0).to(torch.float64).view(-1, 1, 1)
+    eps = torch.stack((radius * angle.cos(), radius * angle.sin()), -1).flatten(1)[:, :elements]
+    sign = torch.where(sample_id < 0, -1.0, 1.0).to(torch.float64).view(-1, 1)
     return sign * eps
 
 
 def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int) -> Tensor:
     """z [N,B,C,H,W] = √σ(λ) x + √σ(-λ) ε in the dtype of ``x`` [B,C,H,W]; docs/theory.md, eq. (1)."""
     precise = logsnr.to(torch.float64).view(-1, *[1] * x.ndim)
-    eps = normal(seed, sample_id, x.shape[0], prod(x.shape[1:])).view(-1, *x.shape)
+    eps = normal(seed, sample_id, prod(x.shape[1:])).view(-1, 1, *x.shape[1:])
     return (precise.sigmoid().sqrt() * x.to(torch.float64) + (-precise).sigmoid().sqrt() * eps).to(x.dtype)
 
 
@@ -69,12 +69,12 @@ def accumulate(
     Also adds them, weighted and summed over C only, to ``residuals`` [G,K,B,H,W] and ``gaps`` [G,P,B,H,W].
     ``ValueError`` for indices out of range.
     """
-    n, k, b, *shape = eps_hat.shape
+    n, k, _, *shape = eps_hat.shape
     for name, value, stop in (("pairs", pairs, k), ("replicate", replicate, len(gaps))):
         if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < stop:
             raise ValueError(f"{name}: found values {int(value.min())}…{int(value.max())}, allowed are 0…{stop - 1}")
     e = eps_hat.to(torch.float64)
-    eps = normal(seed, sample_id, b, prod(shape)).view(n, 1, b, *shape)
+    eps = normal(seed, sample_id, prod(shape)).view(n, 1, 1, *shape)
     rows = 0.5 * torch.cat((eps - e, e[:, pairs[:, 0]] - e[:, pairs[:, 1]]), 1).square().sum(3)  # [N,K+P,B,H,W]
     squares = rows.sum((-2, -1)).to(gaps.dtype)
     rows *= weight.to(torch.float64).view(-1, 1, 1, 1, 1)

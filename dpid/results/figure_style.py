@@ -43,7 +43,8 @@ def _settings() -> dict[str, Any]:
     """matplotlib's default settings, with installed fallback fonts, and without a backend: the user's stays."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     fonts = ["DejaVu Sans", *(name for name in _FONTS if name in installed)]
-    return {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"} | {"font.family": fonts}
+    ours = {"font.family": fonts, "svg.fonttype": "none"}  # text of an SVG stays text
+    return {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"} | ours
 
 
 @contextmanager

@@ -4,21 +4,53 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
 from dpid.estimation.estimators import ESTIMATORS, MEASURED
+from dpid.files import PathLike, as_path, atomic_write
 from dpid.options import LEVELS
 from dpid.pid.decomposition import image_priors, picture_measures
 from dpid.prompts.plan import subsets_of
 from dpid.results.metadata import UNITS, Metadata
 
 FORMAT = "2"
+Content = TypeVar("Content")
+
+
+def write(path: PathLike, content: Callable[[], bytes]) -> None:
+    """Write ``content()`` to the file ``path``, which is never incomplete.
+
+    ``ValueError`` if ``path`` is a folder, or its folder does not exist.
+    """
+    target = as_path(path)
+    if not target.parent.is_dir():
+        raise ValueError(f"path: found {target}, but there is no folder {target.parent}")
+    if target.is_dir():
+        raise ValueError(f"path: {target} is a folder; give the name of a file")
+    with atomic_write(target) as unfinished:
+        unfinished.write_bytes(content())
+
+
+def read(path: PathLike, parse: Callable[[bytes], Content]) -> Content:
+    """What ``parse`` makes of the file ``path``; its ``ValueError`` and those of reading name the path."""
+    source = as_path(path)
+    if not source.is_file():
+        raise ValueError(f"path: {source} {'is no file' if source.exists() else 'does not exist'}")
+    try:
+        # Read at once: safetensors would open the file twice, and a writer may replace it in between.
+        data = source.read_bytes()
+    except OSError as error:
+        raise ValueError(f"path: {source} cannot be read ({error.strerror})") from error
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise ValueError(f"path: {source}: {error}") from error
 
 
 def to_bytes(metadata: Metadata, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> bytes:
@@ -35,13 +67,23 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 
     The maps and the numbers in the header are not read, since they follow from the replicates.
     """
-    tensors, header = _parse(data)
+    tensors, header = parse(data)
     if header.get("format") != FORMAT or "facts" not in header:
         raise ValueError(f"is not a dpid result of format {FORMAT}")
+    return fields_of(tensors, from_json("facts", header))
+
+
+def from_json(name: str, header: Mapping[str, str]) -> Any:
+    """The entry ``name`` of a file's header, parsed; ``ValueError`` if it is not JSON."""
     try:
-        metadata = _metadata(json.loads(header["facts"]))
+        return json.loads(header[name])
     except RecursionError:
-        raise ValueError("facts: are nested too deeply") from None
+        raise ValueError(f"{name}: are nested too deeply") from None
+
+
+def fields_of(tensors: Mapping[str, Tensor], facts: Any) -> dict[str, Any]:
+    """The fields of a result from the tensors of its file and the parsed JSON of its metadata."""
+    metadata = _metadata(facts)
 
     def by_estimator(kind: str) -> dict[str, Tensor]:
         if missing := [f"{kind}/{name}" for name in MEASURED if f"{kind}/{name}" not in tensors]:
@@ -69,7 +111,7 @@ def _products(found: Tensor | None, profiles: Mapping[str, Tensor], edges: Tenso
     return found
 
 
-def _parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+def parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     """The tensors and the header's metadata of a safetensors file; ``ValueError`` if it is none."""
     from safetensors.torch import load
 

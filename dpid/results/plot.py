@@ -1,8 +1,9 @@
-"""Plots of results: the maps side by side, and the profile over log-SNR."""
+"""Plots of a result: maps over the picture, maps side by side, the profile over log-SNR, and the graph of its words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,18 +11,115 @@ import torch
 from torch import Tensor
 
 from dpid.results.figure_style import Figure, literal, shortened, standard
+from dpid.results.graph import plot_graph
+from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overlay, paint, scale_of
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult
 
 _COLUMNS = 5
+_CONCEPT, _WORD, _MODEL = 26, 16, 60  # letters that fit above a panel, below it beside a number, and below the figure
+_WIDE = 1.6  # width of a picture by its height from which on only two panels are in a row
+_PANEL, _TALLEST = 2.9, 4.2  # inches
 _FRAMES = 8  # most of a video that are shown
-_CONCEPT, _MODEL = 26, 60  # letters that fit above a panel and below the figure
+
+
+def plot(result: PIDResult, kind: str, ax: Any) -> Any:
+    """The figure of :meth:`dpid.PIDResult.plot`."""
+    kinds: dict[str, Callable[..., Any]] = {
+        "overlay": _plot_overlay, "strip": _plot_strip, "profile": _plot_profile, "graph": plot_graph,
+    }  # fmt: skip
+    if kind not in kinds:
+        raise ValueError(f"kind: found {kind!r}, allowed are {', '.join(kinds)}")
+    if ax is not None and not hasattr(ax, "inset_axes"):
+        raise TypeError(f"ax: found {type(ax).__name__}, expected axes of matplotlib")
+    if kind == "overlay" and result.metadata.frames is not None:
+        kind = "strip"
+    return kinds[kind](result, ax)
 
 
 @standard()
-def plot_maps(result: PIDResult) -> Figure:
-    """A figure of the picture and the maps of redundancy, uniqueness and synergy on one colour scale, white at zero.
+def _plot_overlay(result: PIDResult, ax: Any) -> Any:
+    """Uniqueness over the picture; without ``ax`` beside the picture, redundancy and synergy, all on one scale."""
+    maps = result.maps
+    if ax is not None:
+        draw_unique(ax, result, scale_of(maps.unique.values()))
+        return ax.figure
+    limit = scale_of([*maps.unique.values(), maps.redundancy, maps.synergy])
+    figure, axes = _overlay_axes(result)
+    if result.picture is not None:
+        draw_picture(axes[0], result.picture)
+        _entitle(axes[0], "picture", "")
+    several = len(result.metadata.concepts) > 2
+    draw_unique(axes[-3], result, limit)
+    _entitle(axes[-3], "unique", "what only this word tells")
+    draw_atom(axes[-2], result, "redundancy", limit)
+    _entitle(axes[-2], "redundancy", "what two or more words tell" if several else "what either word tells")
+    draw_atom(axes[-1], result, "synergy", limit)
+    _entitle(axes[-1], "synergy", "what words tell only together" if several else "what only both together tell")
+    _frame(
+        figure, result,
+        f"numbers: {result.metadata.unit}; full colour: {limit:.2g} per latent pixel; faint: within the noise; "
+        "stripes: below zero; line: around four fifths of what only the word tells",
+    )  # fmt: skip
+    return figure
+
+
+def draw_picture(ax: Any, picture: Tensor) -> None:
+    """Draw a picture uint8 [H,W,3]."""
+    ax.imshow(picture.numpy(), interpolation="lanczos")
+    _bare(ax)
+
+
+def draw_unique(ax: Any, result: PIDResult, limit: float) -> None:
+    """Draw the uniqueness map of every concept over the picture, with the numbers of the image below."""
+    colours = colours_of(result.metadata.concepts)
+    errors = result.maps.stderr
+    assert errors is not None
+    overlay(ax, result.picture, result.maps.unique, errors.unique, colours, limit)
+    legend(ax, {
+        f"{literal(c, _WORD)}: {e}, map sum {float(result.maps.unique[c].sum()):.1f}": colours[c]
+        for c, e in result.unique.items()
+    })  # fmt: skip
+
+
+def draw_atom(ax: Any, result: PIDResult, atom: str, limit: float) -> None:
+    """Draw the map of an ``atom``, "redundancy" or "synergy", over the picture, with its number below."""
+    colour = {"redundancy": REDUNDANCY, "synergy": SYNERGY}[atom]
+    values, errors = (getattr(m, atom) for m in (result.maps, result.maps.stderr))
+    paint(ax, result.picture, {atom: values}, {atom: errors}, {atom: colour}, limit)
+    legend(ax, {f"{getattr(result, atom)}, map sum {float(values.sum()):.1f}": colour})
+
+
+def _overlay_axes(result: PIDResult) -> tuple[Figure, list[Any]]:
+    """A figure with axes for the picture, if there is one, and three maps, of the shape of the picture."""
+    height, width = (result.maps.redundancy if result.picture is None else result.picture).shape[:2]
+    tall = min(_PANEL * height / width, _TALLEST)
+    count = 3 + (result.picture is not None)
+    columns = 2 if width > _WIDE * height else count
+    rows = -(-count // columns)
+    wide = columns * (max(tall * width / height, 2.5) + 0.1) + 0.1
+    lines = len(_heading(result, wide).splitlines()) + len(result.metadata.concepts)
+    figure = Figure(figsize=(wide, rows * (tall + 0.7) + 0.19 * lines + 0.4), dpi=150, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    axes = list(grid.T.flat)  # of two columns the left one has the words, whose legend is long, at its end
+    for ax in axes[: rows * columns - count]:
+        ax.set_visible(False)
+    return figure, axes[rows * columns - count :]
+
+
+def _entitle(ax: Any, name: str, meaning: str) -> None:
+    """Write the name of a part in bold above the axes, and what it means below the name."""
+    ax.set_title(meaning, fontsize=9, color="0.3")
+    ax.annotate(
+        name, (0.5, 1), (0, 19), xycoords="axes fraction", textcoords="offset points", ha="center", fontsize=11,
+        fontweight="bold",
+    )  # fmt: skip
+
+
+@standard()
+def _plot_strip(result: PIDResult, ax: Any) -> Any:
+    """The picture and the maps of redundancy, uniqueness and synergy on one colour scale, white at zero.
 
     Of a video, a row each, with up to eight frames side by side.
     """
@@ -35,21 +133,20 @@ def plot_maps(result: PIDResult) -> Figure:
         columns, width = 1, max(5.0, 1.8 * min(result.metadata.frames, _FRAMES))
         height = 0.6 + 1.8 * maps.redundancy.shape[1] / maps.redundancy.shape[2]
     rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.7), dpi=150, layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax in axes:
-        ax.spines[:].set_color("0.8")
-    for ax in axes[count:]:
-        ax.set_visible(False)
+    figure, axes = _axes(ax, rows, columns, (width * columns + 0.6, height * rows + 0.7), 150)
+    for spare in axes[count:]:
+        spare.set_visible(False)
     if result.picture is not None:
         axes[0].set_title("picture" if result.metadata.frames is None else "video", fontsize=10)
     drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
-    for ax, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
-        ax.set_title(f"{name}\nimage {estimate}, map sum {float(value.sum()):.1f}", fontsize=9)
+    for panel, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
+        panel.set_title(f"{name}\nimage {estimate}, map sum {float(value.sum()):.1f}", fontsize=9)
     figure.colorbar(
-        drawn, ax=axes, shrink=0.7, pad=0.01, label=f"{result.metadata.unit} per latent pixel", extend="both"
-    )
-    _frame(figure, result)
+        drawn, ax=axes if ax is None else ax, shrink=0.7, pad=0.01, label=f"{result.metadata.unit} per latent pixel",
+        extend="both",
+    )  # fmt: skip
+    if ax is None:
+        _frame(figure, result)
     return figure
 
 
@@ -65,14 +162,12 @@ def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor
         values = [_strip(value, 1, np.nan) for value in values]
     # A few extreme pixels must not wash out the rest; they are drawn in the end colour.
     limit = max(float(np.nanquantile(np.abs(np.stack(values)), 0.995)), 1e-9)
-    for ax in axes:
-        ax.set_xticks([])
-        ax.set_yticks([])
     if picture is not None:
-        axes[0].imshow(picture.numpy(), interpolation="lanczos")
+        draw_picture(axes[0], picture)
     for ax, value in zip(axes[len(axes) - len(values) :], values, strict=True):
         ax.set_facecolor("0.8")  # between frames
         drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        _bare(ax)
     return drawn
 
 
@@ -89,44 +184,77 @@ def _strip(video: Any, factor: int, empty: float) -> Any:
 
 
 @standard()
-def plot_profile(result: PIDResult) -> Figure:
-    """A figure of i(x; y_S), left, and of its decomposition, right, over log-SNR, with bands of one standard error."""
+def _plot_profile(result: PIDResult, ax: Any) -> Any:
+    """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
     profile = result.profile
     errors = profile.stderr
     assert errors is not None
+    concepts = result.metadata.concepts
     shown = {", ".join(s): (f, errors.information[s]) for s, f in profile.information.items()}
-    if len(result.metadata.concepts) > 3:  # 2ⁿ lines would be unreadable
-        shown = {k: v for k, v in shown.items() if k in result.metadata.concepts} | {"all": list(shown.values())[-1]}
+    if len(concepts) > 3:  # 2ⁿ lines would be unreadable
+        shown = {k: v for k, v in shown.items() if k in concepts} | {"all": list(shown.values())[-1]}
     atoms = {"redundancy": (profile.redundancy, errors.redundancy)}
     atoms |= {f"unique: {c}": (f, errors.unique[c]) for c, f in profile.unique.items()}
     atoms |= {"synergy": (profile.synergy, errors.synergy)}
-    figure = Figure(figsize=(10, 4.0), dpi=100, layout="tight")
-    axes = figure.subplots(1, 2, sharey=True)
+    colours = colours_of(concepts)
+    colours |= {f"unique: {c}": colour for c, colour in colours.items()}
+    colours |= {"redundancy": REDUNDANCY, "synergy": SYNERGY}
+    figure, axes = _axes(ax, 1, 2, (10, 4.0), 100)
     x = profile.logsnr.numpy()
-    for ax, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
+    for panel, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
         for name, (value, error) in lines.items():
             v, e = value.numpy(), error.numpy()
+            colour = colours.get(name)
             # matplotlib leaves out labels that begin with "_".
-            ax.plot(x, v, label=f" {literal(name)}", marker="o", markersize=3)
-            ax.fill_between(x, v - e, v + e, alpha=0.2)
-        ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-        ax.set_title(title, fontsize=10)
-        ax.set_xlabel("log-SNR (noise on the left)")
-        ax.legend(fontsize=8, frameon=False)
-        ax.spines[["top", "right"]].set_visible(False)
+            panel.plot(x, v, label=f" {literal(name)}", marker="o", markersize=3, color=colour)
+            panel.fill_between(x, v - e, v + e, alpha=0.2, color=colour)
+        panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("log-SNR (noise on the left)")
+        panel.legend(fontsize=8, frameon=False)
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[1].sharey(axes[0])
     axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
-    _frame(figure, result)
+    if ax is None:
+        _frame(figure, result)
     return figure
 
 
-def _frame(figure: Figure, result: PIDResult) -> None:
-    """Add the prompt as a title and the settings below the panels."""
+def _axes(ax: Any, rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Any, list[Any]]:
+    """A figure and rows × columns axes: a new one of ``size`` inches, or that of ``ax``, whose place the axes take."""
+    if ax is None:
+        figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+        return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    ax.set_axis_off()
+    wide, high = 1 / columns, 1 / rows
+    return ax.figure, [
+        ax.inset_axes((column * wide, 1 - (row + 1) * high, 0.85 * wide, 0.8 * high))
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def _bare(ax: Any) -> None:
+    """Leave of the axes a thin frame."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_color("0.8")
+
+
+def _frame(figure: Figure, result: PIDResult, key: str = "") -> None:
+    """Add the prompt as a title, and below the panels a ``key`` and the settings."""
     metadata = result.metadata
-    given = " | rest of the prompt" if metadata.context else ""
-    columns = int(10 * figure.get_figwidth())  # of bold letters of 11 points
-    prompt = literal(f"“{shortened(metadata.prompt, 3 * columns)}”{given}", columns, lines=4)
-    figure.suptitle(prompt, fontsize=11, fontweight="bold")
-    figure.supxlabel(
+    figure.suptitle(_heading(result, figure.get_figwidth()), fontsize=11, fontweight="bold")
+    settings = (
         f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} UNet evaluations; "
-        f"{literal(metadata.model, _MODEL)}", fontsize=7, color="0.4",
-    )  # fmt: skip
+        f"{literal(metadata.model, _MODEL)}"
+    )
+    below = [*textwrap.wrap(key, int(16 * figure.get_figwidth())), settings]
+    figure.supxlabel("\n".join(below), fontsize=7.5, color="0.4")
+
+
+def _heading(result: PIDResult, width: float) -> str:
+    """The prompt, in lines of ``width`` inches."""
+    given = " | rest of the prompt" if result.metadata.context else ""
+    columns = int(10 * width)  # of bold letters of 11 points
+    return literal(f"“{shortened(result.metadata.prompt, 3 * columns)}”{given}", columns, lines=4)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpid.equality import Comparable
 from dpid.estimation.estimators import ESTIMATORS, SIGNED, are_squares
-from dpid.files import PathLike, as_path, atomic_write
+from dpid.files import PathLike
 from dpid.pid import Atoms, mean_stderr
 from dpid.prompts.phrases import remarks_on
 from dpid.prompts.plan import Subset, subsets_of
@@ -66,13 +66,14 @@ class PIDResult(Comparable):
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
         """The decomposition by every estimator: "shrinkage", "rao-blackwell", "standard", "orthogonal"."""
-        return {
-            name: decomposition(
-                self.replicates_by(name), self._profiles_by(name), self.edges, self._method, self._squares(name),
-                self._towards(name),
-            )
-            for name in ESTIMATORS
-        }  # fmt: skip
+        chosen = self.metadata.estimator
+        return {name: self.decomposition if name == chosen else self._decomposition(name) for name in ESTIMATORS}
+
+    def _decomposition(self, estimator: str) -> Decomposition:
+        return decomposition(
+            self.replicates_by(estimator), self._profiles_by(estimator), self.edges, self._method,
+            self._squares(estimator), self._towards(estimator),
+        )  # fmt: skip
 
     def replicates_by(self, estimator: str) -> Tensor:
         """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed."""
@@ -120,10 +121,10 @@ class PIDResult(Comparable):
         f = displayed(self.replicates_by(name), self.metadata.smooth, self._towards(name), self.metadata.frames)
         return atoms_of(f, self._method, f[0, 0].numel(), corrected=False, coarse=False)
 
-    @property
+    @cached_property
     def decomposition(self) -> Decomposition:
         """The decomposition by ``metadata.estimator``; the properties below are its fields."""
-        return self.estimates[self.metadata.estimator]
+        return self._decomposition(self.metadata.estimator)
 
     @property
     def redundancy(self) -> Estimate:
@@ -312,7 +313,7 @@ class PIDResult(Comparable):
             | {"remarks": self.remarks()}
         )
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """The tensors of a file: replicates and profiles, which :meth:`load` reads, and the maps for other programs."""
         tensors = {f"replicates/{name}": f.float() for name, f in self.replicates.items()}
         tensors |= {f"profiles/{name}": f.float() for name, f in self.profiles.items()}
@@ -333,45 +334,39 @@ class PIDResult(Comparable):
         The file is never incomplete; of several writers at once the last one wins. ``ValueError`` if ``path`` is a
         folder, or its folder does not exist.
         """
-        from dpid.results.file_format import to_bytes
+        from dpid.results.file_format import to_bytes, write
 
-        target = as_path(path)
-        if not target.parent.is_dir():
-            raise ValueError(f"path: found {target}, but there is no folder {target.parent}")
-        if target.is_dir():
-            raise ValueError(f"path: {target} is a folder; give the name of a file")
-        with atomic_write(target) as unfinished:
-            unfinished.write_bytes(to_bytes(self.metadata, self._tensors(), self.to_dict()))
+        write(path, lambda: to_bytes(self.metadata, self.tensors(), self.to_dict()))
 
     @classmethod
     def load(cls, path: PathLike) -> PIDResult:
         """The result that :meth:`save` wrote to ``path``; ``ValueError`` says what is wrong with any other file."""
-        from dpid.results.file_format import from_bytes
+        from dpid.results.file_format import from_bytes, read
 
-        source = as_path(path)
-        if not source.is_file():
-            raise ValueError(f"path: {source} {'is no file' if source.exists() else 'does not exist'}")
-        try:
-            # Read at once: safetensors would open the file twice, and a writer may replace it in between.
-            data = source.read_bytes()
-        except OSError as error:
-            raise ValueError(f"path: {source} cannot be read ({error.strerror})") from error
-        try:
-            return cls(**from_bytes(data))
-        except ValueError as error:
-            raise ValueError(f"path: {source}: {error}") from error
+        return read(path, lambda data: cls(**from_bytes(data)))
 
-    def plot(self) -> Figure:
-        """A figure of the picture and the maps of redundancy, uniqueness and synergy on one colour scale."""
-        from dpid.results.plot import plot_maps
+    def plot(self, kind: str = "overlay", ax: Any = None) -> Figure:
+        """A figure of the maps over the picture, or of another kind; ``savefig`` writes PNG, SVG, PDF.
 
-        return plot_maps(self)
+        Parameters
+        ----------
+        kind : "overlay": uniqueness, redundancy and synergy over the picture; "strip": the maps beside the picture,
+            also in place of "overlay" for a video; "profile": i(x; y_S) and its decomposition over log-SNR; "graph":
+            the concepts, what every two of them share, and what they tell only together
+        ax : axes of matplotlib to draw into, whose figure is returned: "overlay" draws uniqueness alone, the panels of
+            "strip" and "profile" share their place
 
-    def plot_profile(self) -> Figure:
-        """A figure of i(x; y_S) and its decomposition over log-SNR, with bands of one standard error."""
-        from dpid.results.plot import plot_profile
+        Raises
+        ------
+        ValueError
+            There is no such kind.
+        TypeError
+            ``ax`` is no axes of matplotlib.
+        """
+        from dpid.results.plot import plot
 
-        return plot_profile(self)
+        figure: Figure = plot(self, kind, ax)
+        return figure
 
     def __repr__(self) -> str:
         unique = ", ".join(f"unique[{c!r}] {e}" for c, e in self.unique.items())

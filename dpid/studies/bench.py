@@ -105,14 +105,15 @@ class Workbench:
         """A text of all that the rows depend on: rows of two runs with the same text are interchangeable."""
         return (
             f"dpid {__version__}, model {self.model} {fingerprint(self.model)}, samples {self.samples}, "
-            f"replicates {self.replicates}, pictures {self.pictures or 'default'}, seed {self.seed}, data {self._data}"
+            f"replicates {self.replicates}, pictures a case {self.pictures or 'as the study sets'}, "
+            f"seed {self.seed}, data {self._data}"
         )
 
     @cached_property
     def _data(self) -> str:
-        """A checksum of the user's pictures, masks and texts; "own" where the study makes its pictures."""
+        """A checksum of the user's pictures, masks and texts; "made by the study" where it makes them."""
         if not self.scenes and not self.pairs:
-            return "own"
+            return "made by the study"
         texts = json.dumps([[str(s.image), s.prompt, s.concepts] for s in self.scenes]
                            + [[str(p.image), p.true, p.false, p.box] for p in self.pairs])  # fmt: skip
         crc = zlib.crc32(texts.encode())

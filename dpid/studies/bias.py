@@ -28,7 +28,7 @@ from dpid.prompts.plan import Subset
 from dpid.results.figure_style import Figure, literal, standard
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, estimate, grouped, mean, spearman
+from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, spearman, told
 from dpid.zoo.emoji.scenes import OCCUPATIONS
 
 ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # for models other than the embedded one
@@ -36,6 +36,7 @@ _EACH = 2  # pictures of every occupation and attribute, for the embedded model
 # Upper end of a second range of log-SNR. At this noise the person shown is recognisable already, so that an optimal
 # model has little information above it; most of what the embedded model has there is error.
 SEEN_THROUGH = -1.0
+_AGAINST = "Every occupation and attribute: what is found against what is true; the line is the truth itself"
 
 
 class Noisy(Denoiser):
@@ -180,7 +181,12 @@ def bias(bench: Workbench) -> Study:
         for row in same:
             row["redundancy_normalised"] = (row["redundancy"] - low) / (high - low) if high > low else 0.0
     cells = _cells(rows)
-    return Study("bias", {"bias": rows, "bias_cells": cells}, _figures(cells), _summary(cells))
+    summary = _summary(cells)
+    made = _figures(cells)
+    if known:
+        ours = _chosen(cells, ESTIMATORS[0], SEEN_THROUGH)
+        made = {_AGAINST: _against_truth(ours, _chosen(cells, "orthogonal", round(highest, 2)))} | made
+    return Study("bias", {"bias": rows, "bias_cells": cells}, made, summary, _finding(summary, highest))
 
 
 def _cells(rows: list[Row]) -> list[Row]:
@@ -223,11 +229,56 @@ def _summary(cells: list[Row]) -> dict[str, Row]:
     return summary
 
 
+def _finding(summary: dict[str, Row], highest: float) -> str:
+    """How co-information and the redundancy of DiffusionPID rank occupations, by their correlation with the truth."""
+    through, whole = (f"{ESTIMATORS[0]}, log-SNR to {round(end, 2)}" for end in (SEEN_THROUGH, highest))
+    known = summary.get(f"Spearman, co-information and log P(a|o)/P(a), {through}")
+    if known is None:
+        found = summary[f"co-information in nats, mean, {whole}"]
+        return f"An occupation and an attribute share {told(found)} nats about a picture that shows both, in the mean."
+    theirs = summary[f"Spearman, redundancy and log P(a|o)/P(a), orthogonal, log-SNR to {round(highest, 2)}"]
+    return (
+        f"Co-information ranks occupations {_as_the_world(known)}, with a rank correlation of {told(known)} with the "
+        f"exact log P(attribute | occupation) / P(attribute); the normalised redundancy of DiffusionPID ranks them "
+        f"{_as_the_world(theirs)}: {told(theirs)}."
+    )
+
+
+def _as_the_world(correlation: Row) -> str:
+    """What a rank correlation with the truth says."""
+    low, high = correlation["interval"] or (0, 0)
+    if low > 0.5:
+        return "as the world does"
+    return "somewhat as the world does" if low > 0 else "against the world" if high < 0 else "not as the world does"
+
+
+def _chosen(cells: list[Row], estimator: str, end: float) -> list[Row]:
+    """The cells of an estimator and of a range of log-SNR, by its end."""
+    return [c for c in cells if c["estimator"] == estimator and c["logsnr_to"] == end]
+
+
+@standard()
+def _against_truth(ours: list[Row], theirs: list[Row]) -> Figure:
+    """Co-information, and the normalised redundancy of DiffusionPID, against the truth; a dot for every cell."""
+    made = Figure(figsize=(7, 3.4), dpi=120, layout="constrained")
+    panels = (
+        (ours, "co_information", "co-information, nats"),
+        (theirs, "redundancy_normalised", "DiffusionPID's redundancy, 0 to 1"),
+    )
+    for ax, (cells, value, label) in zip(made.subplots(1, 2), panels, strict=True):
+        true, found = (column(cells, name) for name in ("log_ratio_true", value))
+        ax.plot(true, found, "o", color="C0", alpha=0.6, markersize=5)
+        if value == "co_information":
+            ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
+        ax.set_xlabel("exact log P(a | o) / P(a), nats")
+        ax.set_ylabel(label)
+    return made
+
+
 @standard()
 def _figures(cells: list[Row]) -> dict[str, Figure]:
     """Bars of the default estimator for pictures seen through noise: a panel for each attribute, occupations sorted."""
-    chosen = [c for c in cells if c["estimator"] == ESTIMATORS[0] and c["logsnr_to"] == SEEN_THROUGH]
-    shown = grouped(chosen, "attribute")
+    shown = grouped(_chosen(cells, ESTIMATORS[0], SEEN_THROUGH), "attribute")
     made = {}
     for value, caption in (
         ("co_information", "Co-information of occupation and attribute, nats; error bars are standard errors, "

@@ -14,7 +14,7 @@ from dpid.estimation.estimators import ESTIMATORS
 from dpid.results.figure_style import Figure, standard
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, spearman
+from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, spearman, told
 from dpid.zoo.emoji import scenes
 
 _EACH = 8  # pictures, for the embedded model; each has a prompt of its own
@@ -88,7 +88,8 @@ def complex_prompts(bench: Workbench) -> Study:
         "Redundancy and synergy of all pairs of the first prompt, nats": _ranked(rows),
         f"“{first.prompt}”": figures.maps(both),
     }
-    return Study("complex-prompts", {"complex": rows}, made, _summary(rows))
+    summary = _summary(rows)
+    return Study("complex-prompts", {"complex": rows}, made, summary, _finding(summary))
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
@@ -102,6 +103,17 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
             pid, cpid = (column(kinds[(kind,)], value) for kind in ("PID", "CPID"))
             summary[f"Spearman, {value} of PID and of CPID, {name}"] = bootstrap(spearman, pid, cpid)
     return summary
+
+
+def _finding(summary: dict[str, Row]) -> str:
+    """Whether the rest of the prompt changes which words belong together."""
+    redundancy, synergy = (
+        summary[f"Spearman, {value} of PID and of CPID, {ESTIMATORS[0]}"] for value in ("redundancy", "synergy")
+    )
+    return (
+        "Pairs of words rank alike with and without the rest of the prompt to a correlation of "
+        f"{told(redundancy)} by redundancy, and of {told(synergy)} by synergy."
+    )
 
 
 @standard()

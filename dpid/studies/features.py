@@ -13,7 +13,7 @@ from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.data import Masks
 from dpid.studies.masks import cover
-from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean
+from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, told
 
 _EACH = 6  # pictures of every pair
 _PAIRS = (("zebra", "horse"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon"), ("car", "bus"), ("bear", "cow"))
@@ -92,4 +92,13 @@ def features(bench: Workbench) -> Study:
             {case.prompt: bench.explain(case) for case in list(reversed(shown.values()))[:6]}
         )
     }
-    return Study("features", {"features": rows}, figure, summary)
+    return Study("features", {"features": rows}, figure, summary, _finding(summary))
+
+
+def _finding(summary: dict[str, Row]) -> str:
+    """Where unique information lies if that is known, or how much there is."""
+    inside = summary.get(f"share of the unique information on the concept's own thing, {ESTIMATORS[0]}")
+    if inside is not None:
+        return f"Of what only one of two like words tells, {told(inside, '.0%')} lies on its own thing."
+    unique = summary[f"unique information in nats, mean, {ESTIMATORS[0]}"]
+    return f"Only one of two like words tells {told(unique)} nats of a picture of both, in the mean."

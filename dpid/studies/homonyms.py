@@ -16,7 +16,7 @@ from dpid.results.figure_style import Figure
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, column, grouped, median, proportion
+from dpid.studies.study import Row, Study, bootstrap, column, grouped, median, proportion, told
 from dpid.zoo.emoji import scenes
 
 _EACH = 6  # pictures of every sense
@@ -95,7 +95,9 @@ def homonyms(bench: Workbench) -> Study:
         ]  # fmt: skip
 
     rows = bench.measure(cases, measure)
-    return Study("homonyms", {"homonyms": rows}, _figures(bench, bench.usable(cases), rows), _summary(rows))
+    summary = _summary(rows)
+    made = _figures(bench, bench.usable(cases), rows)
+    return Study("homonyms", {"homonyms": rows}, made, summary, _finding(summary))
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
@@ -112,6 +114,17 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
         for (role,), of in grouped(same, "role").items():
             summary[f"synergy in nats, median, {role} modifier, {name}"] = bootstrap(median, column(of, "synergy"))
     return summary
+
+
+def _finding(summary: dict[str, Row]) -> str:
+    """How often synergy tells the modifier of the sense that the picture shows."""
+    neutral = summary[f"synergy of the right modifier above a neutral word's, {ESTIMATORS[0]}"]
+    wrong = summary.get(f"synergy of the right modifier above the wrong one's, {ESTIMATORS[0]}")
+    other = f", and more than with that of another sense in {told(wrong, '.0%')}" if wrong else ""
+    return (
+        "A homonym has more synergy with the modifier of the sense shown than with a neutral word in "
+        f"{told(neutral, '.0%')} of the pictures{other}."
+    )
 
 
 def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, Figure]:

@@ -23,7 +23,7 @@ from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.baselines import BASELINES, baselines
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion
+from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion, told
 from dpid.zoo.emoji import scenes
 
 _EACH = 12  # prompts of every kind, for the embedded model
@@ -111,10 +111,11 @@ def intervention(bench: Workbench) -> Study:
     rows = bench.measure(cases, measure)
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     kinds = {kind: column(of, "change_latent") for (kind,), of in grouped(default, "kind").items()}
+    summary = _summary(rows)
     return Study("intervention", {"intervention": rows}, {
         "Change of the latents (root mean square) against the information of the deleted word": _scatter(default),
         "Change of the latents by the kind of the deleted word": figures.strips(kinds, "change"),
-    }, _summary(rows))  # fmt: skip
+    }, summary, _finding(summary, BASELINES[peer].NAME, peer))  # fmt: skip
 
 
 def _latents(bench: Workbench, image: Image.Image) -> Tensor:
@@ -190,6 +191,15 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
         hits = [a < b for a, b in zip(kinds["synonym"], kinds["unique"], strict=True)]
         summary["a synonym's deletion changes the latents less than a unique word's"] = proportion(hits, "≥ 0.9")
     return summary
+
+
+def _finding(summary: dict[str, Row], name: str, peer: str) -> str:
+    """How well information and attention, of the ``name`` and key ``peer``, predict what a deletion changes."""
+    ours, theirs = (summary[f"Pearson, change_latent, image, {of}"] for of in (f"cmi, {ESTIMATORS[0]}", peer))
+    return (
+        "How much a picture changes when a word is deleted goes with what the word tells given the rest, with a "
+        f"correlation of {told(ours)}, and with its attention ({name}) with one of {told(theirs)}."
+    )
 
 
 @standard()

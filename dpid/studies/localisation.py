@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -18,7 +19,7 @@ from dpid.studies.baselines import BASELINES, baselines
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
-from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, mean
+from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, mean, told
 
 _SCENES = 60  # pictures, for the embedded model
 _BUDGETS = (8, 16, 32)  # evaluations of every condition, at most the workbench's
@@ -102,9 +103,10 @@ def localisation(bench: Workbench) -> Study:
         best = int(np.mean([r["ious"] for r in same], 0).argmax())
         for row in same:
             row["iou"], row["threshold"] = row.pop("ious")[best], float(THRESHOLDS[best])
+    summary = _summary(rows)
     return Study("localisation", {"localisation": rows}, {
         "AUC over all pixels, and of the own against the other thing, by evaluations of a condition": _curves(rows),
-    }, _summary(rows))  # fmt: skip
+    }, summary, _finding(summary, list(peers)))  # fmt: skip
 
 
 def _scores(values: Tensor, masks: dict[str, np.ndarray], concept: str) -> Row:
@@ -142,6 +144,16 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
             mean, by_picture, asked="> 0"
         )
     return summary
+
+
+def _finding(summary: dict[str, Row], peers: Sequence[str]) -> str:
+    """How well maps tell the pixels of a word's thing from all others, beside attention maps."""
+    theirs = ", ".join(f"{BASELINES[p].NAME} {told(summary[f'AUC, all pixels, {p}'], '.3f')}" for p in peers)
+    ours = summary[f"AUC, all pixels, unique, {ESTIMATORS[0]}"]
+    return (
+        "A word's uniqueness map tells the pixels of its thing from all others with an AUC (0.5 is chance, 1 is "
+        f"perfect) of {told(ours, '.3f')}; attention maps: {theirs}."
+    )
 
 
 @standard()

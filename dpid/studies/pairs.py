@@ -17,7 +17,7 @@ from dpid.prompts.plan import Subset
 from dpid.results.figure_style import Figure
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, median, proportion
+from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, median, proportion, told
 
 _PAIRS = 36  # pairs of words of every relation, for the embedded model
 _REAL = {"synonym": words.SYNONYMS, "co-hyponym": words.CO_HYPONYMS, "unrelated": words.UNRELATED}
@@ -100,7 +100,8 @@ def pairs(bench: Workbench, name: str, relation: str) -> Study:
     if control:
         rows += bench.measure(control, measure)
     cases = bench.usable(cases + control)
-    return Study(name, {"pairs": rows}, _figures(bench, cases, rows), _summary(rows))
+    summary = _summary(rows)
+    return Study(name, {"pairs": rows}, _figures(bench, cases, rows), summary, _finding(summary, relation))
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
@@ -115,6 +116,19 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
         summary[f"pictures with a share, {of}"] = proportion(known)
         summary[f"synergy in nats, median, {of}"] = bootstrap(median, column(same, "synergy"))
     return summary
+
+
+def _finding(summary: dict[str, Row], relation: str) -> str:
+    """How much of what two words tell is redundant, beside unrelated words."""
+    ours, unrelated = (
+        summary.get(f"redundancy share, median, {kind} pairs, {ESTIMATORS[0]}") for kind in (relation, "unrelated")
+    )
+    assert ours is not None
+    beside = f"; of unrelated words {told(unrelated)}" if unrelated else ""
+    return (
+        f"The share of what the lesser of two {relation}s tells that the other tells too is {told(ours)} in the "
+        f"median{beside}."
+    )
 
 
 def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, Figure]:

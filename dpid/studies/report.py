@@ -7,18 +7,17 @@ standard error is {"value": …, "stderr": …} or a :class:`dpid.Estimate` in a
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpid.files import atomic_write
+from dpid.report.page import number, png, render
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,26 +28,6 @@ _LOG = logging.getLogger("dpid")
 ROWS = 100  # most rows of a table that the page shows
 _ERROR = "_stderr"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-def number(value: Any, stderr: float | None = None) -> str:
-    """A value as the page shows it: "0.93 ± 0.02", rounded to the first digit of the error, or the second after a 1.
-
-    Without an error four digits are shown.
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str) or (isinstance(value, int) and stderr is None):
-        return str(value)
-    if not isinstance(value, (int, float)):
-        return json.dumps(value, ensure_ascii=False)
-    if not stderr:
-        return f"{value:.4g}" + ("" if stderr is None else " ± 0")
-    exponent = math.floor(math.log10(stderr))
-    digits = max(0, int(stderr / 10**exponent < 2) - exponent)
-    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -91,17 +70,28 @@ def _cells(table: pyarrow.Table) -> tuple[list[tuple[str, bool]], list[list[str]
     return header, [[number(row[c], row.get(c + _ERROR)) for c in shown] for row in rows]
 
 
-def _lines(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """(name, formatted value) of every number in the nested ``summary``."""
-    lines: list[tuple[str, str]] = []
+def _numbers(summary: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
+    """A row of texts (name, value ± error, 95 % interval, measurements, target) of every number in a nested summary."""
+    rows: list[list[str]] = []
     for key, value in summary.items():
-        if isinstance(value, dict) and not {"value", "stderr"} <= value.keys():
-            lines += _lines(value, f"{prefix}{key} · ")
+        if isinstance(value, dict) and {"value", "stderr"} <= value.keys():
+            interval = " to ".join(f"{end:.3g}" for end in value.get("interval") or ())
+            shown = [number(value["value"], value["stderr"]), interval, value.get("n"), value.get("asked")]
+            rows.append([prefix + key, *("" if text is None else str(text) for text in shown)])
         elif isinstance(value, dict):
-            lines.append((prefix + key, number(value["value"], value["stderr"])))
-        else:
-            lines.append((prefix + key, number(value)))
-    return lines
+            rows += _numbers(value, f"{prefix}{key} · ")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            rows.append([prefix + key, number(value), "", "", ""])
+    return rows
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, text) of whatever else the summary says."""
+    return [
+        (key, ", ".join(map(number, value)) if isinstance(value, list) else number(value))
+        for key, value in summary.items()
+        if not isinstance(value, (dict, int, float)) or isinstance(value, bool)
+    ]
 
 
 def _section(folder: Path) -> dict[str, Any]:
@@ -114,38 +104,30 @@ def _section(folder: Path) -> dict[str, Any]:
         table = pyarrow.parquet.read_table(folder / f"{name}.parquet")
         header, rows = _cells(table)
         tables.append({"name": name, "header": header, "rows": rows, "count": table.num_rows})
-    figures = [
-        {"caption": f["caption"], "data": base64.b64encode((folder / f["file"]).read_bytes()).decode()}
-        for f in content["figures"]
-    ]
-    return {**content, "tables": tables, "figures": figures, "lines": _lines(content["summary"])}
+    figures = [{"caption": f["caption"], "data": png((folder / f["file"]).read_bytes())} for f in content["figures"]]
+    summary = content["summary"]
+    shown = {"tables": tables, "figures": figures, "numbers": _numbers(summary), "facts": _facts(summary)}
+    return {"finding": "", **content, **shown}
 
 
 def write_page(out: Path) -> None:
     """Write ``report.html`` with all studies in ``out``, in the order in which they were first written."""
-    import jinja2
-
     sections = sorted((_section(out / name) for name in _orders(out)), key=lambda s: (s["order"], s["study"]))
-    source = files("dpid.studies").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(source).render(sections=sections, shown=ROWS)
+    page = render("studies/report.html.jinja", sections=sections, shown=ROWS)
     with atomic_write(out / "report.html") as path:
         path.write_text(page, encoding="utf-8")
 
 
 def check_installed() -> None:
-    """Raise ``RuntimeError`` if pyarrow or jinja2 is missing, before a study is computed."""
+    """Raise ``RuntimeError`` if pyarrow is missing, before a study is computed."""
     try:
-        import jinja2  # noqa: F401
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise RuntimeError(
-            f'studies: a report needs pyarrow and jinja2 ({error}); pip install "dpid[studies]"'
-        ) from error
+        raise RuntimeError(f'studies: a report needs pyarrow ({error}); pip install "dpid[studies]"') from error
 
 
 def write_study(
-    out: str | Path, study: str, *, title: str, about: str, summary: Mapping[str, Any],
+    out: str | Path, study: str, *, title: str, about: str, finding: str, summary: Mapping[str, Any],
     tables: Mapping[str, pyarrow.Table | Sequence[Mapping[str, Any]]], figures: Mapping[str, Figure],
 ) -> Path:  # fmt: skip
     """The path of the page of all studies, after writing a study into ``out``/``study`` and that page anew.
@@ -157,6 +139,7 @@ def write_study(
     ----------
     study : name of the folder: small letters, digits, "-" and "_"
     title, about : heading, and a description in paragraphs separated by blank lines
+    finding : what was found, in a sentence, with which the page begins
     summary : the main numbers in a dictionary, which may be nested; "summary" in ``summary.json``
     tables : {name: table or rows}, written to ``name.csv`` and ``name.parquet``
     figures : {caption: figure}, written to ``figure-1.png``, …
@@ -168,7 +151,7 @@ def write_study(
     TypeError
         A value that is not a number, a text, or a list or dictionary of these.
     RuntimeError
-        pyarrow or jinja2 is not installed.
+        pyarrow is not installed.
     """
     check_installed()
     import pyarrow.csv
@@ -186,8 +169,8 @@ def write_study(
         with atomic_write(folder / f"{name}.parquet") as path:
             pyarrow.parquet.write_table(table, path)
     content = {
-        "study": study, "order": _order(Path(out), study), "title": title, "about": about, "summary": plain,
-        "tables": list(typed), "figures": _write_figures(folder, figures),
+        "study": study, "order": _order(Path(out), study), "title": title, "about": about, "finding": finding,
+        "summary": plain, "tables": list(typed), "figures": _write_figures(folder, figures),
     }  # fmt: skip
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(folder / "summary.json") as path:

@@ -19,7 +19,7 @@ from dpid.prompts.plan import Plan
 from dpid.results.figure_style import Figure
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench, fixed_rule
-from dpid.studies.study import Row, Study, column, grouped, proportion
+from dpid.studies.study import Row, Study, column, grouped, proportion, told
 from dpid.zoo.emoji import scenes
 
 _PICTURES = 80  # for the embedded model
@@ -129,9 +129,11 @@ def retrieval(bench: Workbench) -> Study:
         summary[f"accuracy, {name}"] = proportion([r["right"] for r in same], asked)
         for (kind,), of in grouped(same, "kind").items():
             summary[f"accuracy, {kind} swapped, {name}"] = proportion([r["right"] for r in of])
+    found = told(summary[f"accuracy, {ESTIMATORS[0]}"], ".0%")
+    finding = f"The true caption tells more about its picture than a false one in {found} of the pictures."
     return Study("retrieval", {"retrieval": rows}, {
         "i(x; true caption) - i(x; false caption), nats; a dot a picture": _figure(rows),
-    }, summary)  # fmt: skip
+    }, summary, finding)  # fmt: skip
 
 
 def _figure(rows: list[Row]) -> Figure:

@@ -87,8 +87,9 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
         raise
     entry = STUDIES[name]
     left_out = {"left out": [str(problem) for problem in bench.problems]} if bench.problems else {}
+    summary = {**study.summary, **left_out, "made with": made_with}
     write_study(
-        out, name, title=entry.title, about=entry.about, summary={**study.summary, **left_out, "made with": made_with},
+        out, name, title=entry.title, about=entry.about, finding=study.finding, summary=summary,
         tables=study.tables, figures=study.figures,
     )  # fmt: skip
     kept.unlink(missing_ok=True)

@@ -33,12 +33,14 @@ class Study:
     figures : {caption: Figure}
     summary : {name of the number: {"value", "stderr", "interval", "n", "asked"}}, the value, its standard error and
         95 % interval [low, high], the number of measurements, and the target that it should reach; None if absent
+    finding : what was found, in a sentence with its intervals
     """
 
     name: str
     tables: dict[str, list[Row]]
     figures: dict[str, Figure] = field(default_factory=dict)
     summary: dict[str, Row] = field(default_factory=dict)
+    finding: str = ""
 
 
 def estimate(result: PIDResult, estimator: str, of: Callable[[Tensor], Tensor]) -> Estimate:
@@ -58,6 +60,14 @@ def figure(
         return {"value": None, "stderr": None, "interval": None, "n": n, "asked": asked}
     ends = None if interval is None else [float(v) for v in interval]
     return {"value": float(value), "stderr": stderr, "interval": ends, "n": n, "asked": asked}
+
+
+def told(entry: Row, form: str = ".2f") -> str:
+    """The value of an entry of a summary with its 95 % interval, such as "0.92 [0.86, 0.95]"; ``form`` formats each."""
+    if entry["value"] is None:
+        return "not known"
+    value, *ends = (format(v, form).replace("%", " %") for v in (entry["value"], *(entry["interval"] or ())))
+    return f"{value} [{', '.join(ends)}]" if ends else value
 
 
 def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:

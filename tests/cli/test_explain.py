@@ -28,6 +28,7 @@ def test_pairs_say_what_is_to_be_known_of_each(dpid, bad, tmp_path):
     for pair in ("cow + giraffe", "cow + pizza", "giraffe + pizza"):
         assert f"note: {pair}: the tolerance was not reached" in done.stdout
         assert (tmp_path / pair.replace(" ", "") / "maps.png").is_file()
+    assert (tmp_path / "graph.png").is_file()
 
 
 def test_brackets_and_dollars_are_text(dpid, bad, tmp_path):

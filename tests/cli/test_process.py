@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpid.cli.process import told
+from dpid.errors import told
 
 QUICK = ("noisy.png", "a cow and a giraffe", "-c", "cow", "-c", "giraffe", "--samples", "8")
 FILES = {"result.json", "result.safetensors", "maps.png", "profile.png"}

@@ -25,7 +25,7 @@ void expect(bool ok, const char* what) {
 template <typename T>
 std::vector<T> filled(int64_t count, uint64_t seed) {
   std::vector<float> wide(static_cast<size_t>(count));
-  fill_normal(seed, 0, 0, 0, count, wide.data());
+  fill_normal(seed, 0, 0, count, wide.data());
   std::vector<T> out(wide.size());
   for (size_t i = 0; i < wide.size(); ++i) store(&out[i], wide[i]);
   return out;
@@ -78,9 +78,8 @@ void channel(int64_t N, int64_t B, int64_t E, int threads, double tolerance) {
   for (int64_t n = 0; n < N; ++n) {
     const double a = std::sqrt(1 / (1 + std::exp(-logsnr[static_cast<size_t>(n)]))), b = std::sqrt(1 - a * a);
     for (int64_t i = 0; i < B * E; ++i) {
-      const auto image = static_cast<uint32_t>(i / E);
       const auto block = static_cast<uint32_t>(i % E / 4);
-      const double eps = normals4(7, id[static_cast<size_t>(n)], image, block).v[i % E % 4];
+      const double eps = normals4(7, id[static_cast<size_t>(n)], block).v[i % E % 4];
       const double exact = a * to_float(x[static_cast<size_t>(i)]) + b * eps;
       const double got = to_float(z[static_cast<size_t>(n * B * E + i)]);
       expect(std::fabs(got - exact) <= tolerance * (1 + std::fabs(exact)), "noisy_channel");
@@ -131,9 +130,7 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
           for (int64_t n = g; n < N; n += G) {
             for (int64_t c = 0; c < C; ++c) {
               const int64_t e = c * HW + h;
-              const double eps =
-                  normals4(7, id[static_cast<size_t>(n)], static_cast<uint32_t>(b), static_cast<uint32_t>(e / 4))
-                      .v[e % 4];
+              const double eps = normals4(7, id[static_cast<size_t>(n)], static_cast<uint32_t>(e / 4)).v[e % 4];
               const double d = eps - at(n, k, b, c, h);
               exact += d * d;
               exact_squares[static_cast<size_t>((n * (K + P) + k) * B + b)] += d * d / 2;

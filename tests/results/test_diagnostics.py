@@ -198,7 +198,7 @@ def test_files_of_older_versions_have_no_products(results, tmp_path):
     assert again.to_dict()["diagnostics"]["orthogonality"] is None
     bad = replace(result, products=torch.zeros(4, 2, 3))
     with pytest.raises(ValueError, match=r"products: found torch.float32 \[4, 2, 3\], expected finite"):
-        file_format.from_bytes(file_format.to_bytes(bad.metadata, bad._tensors(), {}))
+        file_format.from_bytes(file_format.to_bytes(bad.metadata, bad.tensors(), {}))
 
 
 def test_guidance_is_not_told_where_words_are_wrong(results):
@@ -223,8 +223,8 @@ def test_numbers_of_a_model_distilled_to_few_steps_have_no_unit(tmp_path, capsys
     assert told["profile"]["unit"] == f"{unit} per unit of log-SNR"
     assert result.remarks()[0].endswith(f"in arbitrary units and not in nats, since {Few.distilled}")
     assert not any("misleads" in line or "disagree" in line for line in result.remarks())
-    assert f"{unit} per latent pixel" in [ax.get_ylabel() for ax in result.plot().axes]
-    assert f"{unit} per unit of log-SNR" in [ax.get_ylabel() for ax in result.plot_profile().axes]
+    assert f"{unit} per latent pixel" in [ax.get_ylabel() for ax in result.plot("strip").axes]
+    assert f"{unit} per unit of log-SNR" in [ax.get_ylabel() for ax in result.plot("profile").axes]
     show_result(result, tmp_path)
     show_pairs({("a", "b"): result}, "a b", tmp_path)
     out = " ".join(capsys.readouterr().out.split())

@@ -315,7 +315,9 @@ def test_three_concepts(emoji, two_things):
     total = sum(e.value for e in result.decomposition.atoms.values())
     assert total == pytest.approx(result.information[("a", "cow", "giraffe")].value, abs=1e-6)
     assert "{a}{cow+giraffe}" in result.to_dict()["atoms"]
-    assert len([ax for ax in result.plot().axes if ax.get_visible()]) == 7  # picture, R, 3 U, S and the colour bar
+    assert (
+        len([ax for ax in result.plot("strip").axes if ax.get_visible()]) == 7
+    )  # picture, R, 3 U, S and the colour bar
 
 
 def test_every_atom_of_three_concepts_has_a_map(emoji, two_things):

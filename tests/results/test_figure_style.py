@@ -37,6 +37,7 @@ def renamed(result, prompt, concepts):
     return replace(result, metadata=replace(result.metadata, prompt=prompt, concepts=concepts))
 
 
+KINDS = ("overlay", "strip", "profile", "graph")
 ODD = {
     "text.usetex": True, "font.family": "no such font", "savefig.dpi": 7, "savefig.bbox": "tight", "figure.dpi": 11,
     "savefig.format": "svg", "image.cmap": "gray", "axes.prop_cycle": matplotlib.cycler(color=["k"]),
@@ -46,10 +47,10 @@ ODD = {
 
 
 def test_a_users_settings_change_no_picture_and_stay(result):
-    expected = [drawn(figure) for figure in (result.plot(), result.plot_profile())]
+    expected = [drawn(figure) for figure in map(result.plot, KINDS)]
     with matplotlib.rc_context(ODD):
         before = dict(matplotlib.rcParams)
-        found = [drawn(figure) for figure in (result.plot(), result.plot_profile())]
+        found = [drawn(figure) for figure in map(result.plot, KINDS)]
         assert dict(matplotlib.rcParams) == before
     for one, other in zip(expected, found, strict=True):
         assert np.array_equal(one, other)
@@ -93,8 +94,11 @@ WORDS = {
 @pytest.mark.parametrize("text", WORDS.values(), ids=WORDS)
 def test_any_words_make_a_picture_of_the_usual_size(result, text):
     other = renamed(result, text, (text, text + "2"))
-    for figure, shape in ((other.plot(), (495, 1965, 4)), (other.plot_profile(), (400, 1000, 4))):
-        assert drawn(figure).shape == shape  # five panels of 2.5 inches and 0.6 more, 150 dots each; 10 by 4, 100 dots
+    # Five panels of 2.5 inches and 0.6 more, 150 dots each; 10 by 4, 100 dots; four panels of 3 inches and 0.1 more
+    for kind, shape in (("strip", (495, 1965)), ("profile", (400, 1000)), ("overlay", (None, 1815))):
+        figure = other.plot(kind)
+        height, width, _ = drawn(figure).shape
+        assert (shape[0] and height, width) == shape
         lines = [line for t in figure.findobj(matplotlib.text.Text) for line in t.get_text().splitlines()]
         assert max(map(len, lines)) < 200
 
@@ -123,7 +127,7 @@ def test_any_title_is_drawn(text):
 
 def test_every_line_of_a_profile_has_its_label(result):
     other = renamed(result, "_cow and _dog", ("_cow", "_dog"))
-    legend = other.plot_profile().axes[0].get_legend()
+    legend = other.plot("profile").axes[0].get_legend()
     assert [t.get_text().strip() for t in legend.get_texts()] == ["_cow", "_dog", "_cow, _dog"]
 
 

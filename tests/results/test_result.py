@@ -16,41 +16,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up import made
 
 import dpid
 from dpid.results import file_format
 from dpid.results.intervals import Estimate
-from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
 
 def to_bytes(result):
-    return file_format.to_bytes(result.metadata, result._tensors(), result.to_dict())
+    return file_format.to_bytes(result.metadata, result.tensors(), result.to_dict())
 
 
 def from_bytes(data):
     return PIDResult(**file_format.from_bytes(data))
-
-
-def made(seed=0, size=4, **facts):
-    """A result of made-up maps of two concepts."""
-    rng = torch.Generator().manual_seed(seed)
-    known = {
-        "prompt": "a cow and a pizza", "concepts": ("cow", "pizza"), "context": False,
-        "conditions": {"": "", "cow": "cow", "pizza": "pizza", "cow+pizza": "cow pizza"},
-        "reference": "cow pizza", "estimator": "rao-blackwell", "measure": "min", "level": "image", "smooth": 3,
-        "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 8, "replicates": 4,
-        "unet_evaluations": 32, "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji", "precision": "float32",
-        "version": "0", "paired": 4, "correction": {"standard": {"cow": (0.1, 0.2)}}, "peak_memory": 1,
-    }  # fmt: skip
-    names = ("rao-blackwell", "standard", "orthogonal")
-    return PIDResult(
-        Metadata(**known | facts),
-        {name: torch.randn(4, 3, size, size, generator=rng) for name in names},
-        {name: torch.randn(4, 3, 5, generator=rng) for name in names},
-        torch.linspace(-5, 7, 6, dtype=torch.float64),
-        torch.zeros(8, 8, 3, dtype=torch.uint8),
-    )
 
 
 def test_an_estimate_is_a_number():
@@ -132,8 +111,8 @@ def test_the_surroundings_change_no_number(dtype, tmp_path):
             r.save(tmp_path / "a")
             assert PIDResult.load(tmp_path / "a") == r
             assert r.information["cow", "pizza"].interval() == made_interval
-            r.plot()
-            r.plot_profile()
+            for kind in ("overlay", "strip", "profile", "graph"):
+                r.plot(kind)
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)

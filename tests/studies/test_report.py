@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from html.parser import HTMLParser
 
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dpid import Estimate
-from dpid.studies.report import ROWS, number, write_study
+from dpid.report.page import number
+from dpid.studies.report import ROWS, write_study
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -59,8 +61,8 @@ def write(tmp_path):
     """Writes a study with what a test changes of it."""
 
     def call(study="one", **changes):
-        what = {"title": study, "about": "Why.", "summary": {}, "tables": {}, "figures": {}, **changes}
-        assert write_study(tmp_path, study, **what) == tmp_path / "report.html"
+        what = {"about": "Why.", "finding": "So.", "summary": {}, "tables": {}, "figures": {}, **changes}
+        assert write_study(tmp_path, study, **{"title": study} | what) == tmp_path / "report.html"
         return tmp_path
 
     return call
@@ -96,20 +98,46 @@ def test_tables_come_back_from_both_formats(write):
 
 
 def test_summary(write):
-    summary = {"auc": {"ours": Estimate(0.9, 0.02, 3), "DAAM": {"value": np.float64(0.8), "stderr": np.float32(0.5)}},
+    more = {"interval": [0.1, 0.9], "n": 7, "asked": "≥ 0.5"}
+    daam = {"value": np.float64(0.8), "stderr": np.float32(0.5)} | more
+    summary = {"auc": {"ours": Estimate(0.9, 0.02, 3), "DAAM": daam},
                "pictures": np.int64(3), "words": ("cow", "dog"), "missing": None}  # fmt: skip
     out = write(title="Title", about="One.\n\nTwo.", summary=summary)
     content = json.loads((out / "one" / "summary.json").read_text())
     assert content["summary"] == {
-        "auc": {"ours": {"value": 0.9, "stderr": 0.02}, "DAAM": {"value": 0.8, "stderr": 0.5}},
+        "auc": {"ours": {"value": 0.9, "stderr": 0.02}, "DAAM": {"value": 0.8, "stderr": 0.5} | more},
         "pictures": 3, "words": ["cow", "dog"], "missing": None,
     }  # fmt: skip
     page = page_of(out)
-    assert dict(zip(page.texts["dt"], page.texts["dd"], strict=True)) == {
-        "auc · ours": "0.90 ± 0.02", "auc · DAAM": "0.8 ± 0.5", "pictures": "3", "words": '["cow", "dog"]',
-        "missing": "–",
-    }  # fmt: skip
-    assert page.texts["p"][:2] == ["One.", "Two."]
+    assert page.texts["th"] == ["number", "value", "95 % interval", "measurements", "target"]
+    assert page.texts["td"] == [
+        "auc · ours", "0.90 ± 0.02", "auc · DAAM", "0.8 ± 0.5", "0.1 to 0.9", "7", "≥ 0.5", "pictures", "3",
+    ]  # fmt: skip
+    assert dict(zip(page.texts["dt"], page.texts["dd"], strict=True)) == {"words": "cow, dog", "missing": "–"}
+    assert {"One.", "Two."} <= set(page.texts["p"])
+
+
+def test_a_study_begins_with_what_was_found_and_one_figure(write):
+    rows = [{"a": 1}]
+    out = write(finding="It is so: 0.9 [0.8, 1.0].", summary={"n": 1}, tables={"t": rows},
+                figures={"First": figure(), "Second": figure()})  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert page_of(out).texts["p"][:2] == ["It is so: 0.9 [0.8, 1.0]."] * 2  # in the list of studies, and in its own
+    seen = re.sub("<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert "First" in seen
+    for folded in ("Second", "Why.", "<table>"):
+        assert folded in page
+        assert folded not in seen
+
+
+def test_folders_of_an_older_version_are_shown(write):
+    out = write("old", summary={"n": 1})
+    path = out / "old" / "summary.json"
+    content = json.loads(path.read_text())
+    del content["finding"]
+    path.write_text(json.dumps(content))
+    write("new")
+    assert page_of(out).texts["h2"] == ["old", "new"]
 
 
 def test_the_page_shows_numbers_with_errors_and_the_first_rows(write):
@@ -122,7 +150,7 @@ def test_the_page_shows_numbers_with_errors_and_the_first_rows(write):
     assert len(page.texts["td"]) == 3 * ROWS
     assert page.texts["td"][:6] == ["w0", "–", "1.5", "w1", "0.50 ± 0.02", "1.5"]
     assert [a.get("class") for a in page.attributes["td"][:3]] == [None, "n", "n"]
-    assert "The first 100 of 150 rows" in page.texts["p"][1]
+    assert "The first 100 of 150 rows" in " ".join(page.texts["p"])
     links = [a["href"] for a in page.attributes["a"] if not a["href"].startswith("#")]
     assert links == ["one/scores.csv", "one/scores.parquet"]
     assert all((out / link).is_file() for link in links)

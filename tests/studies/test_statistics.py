@@ -8,10 +8,11 @@ from sklearn.metrics import jaccard_score, roc_auc_score
 
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
+from dpid.studies.bias import _as_the_world, _finding
 from dpid.studies.features import inside
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
 from dpid.studies.pairs import redundancy_share
-from dpid.studies.study import bootstrap, estimate, grouped, mean, median, pearson, proportion, spearman
+from dpid.studies.study import bootstrap, estimate, grouped, mean, median, pearson, proportion, spearman, told
 
 
 def test_auc_is_that_of_scikit_learn():
@@ -100,6 +101,39 @@ def test_correlations_are_those_of_scipy():
     a, b = rng.integers(0, 9, (2, 30)).astype(float)
     assert pearson(a, b) == pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-12)
     assert spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+
+
+def test_an_entry_is_told_with_its_interval():
+    entry = {"value": 0.925, "stderr": 0.01, "interval": [0.861, 0.951], "n": 60, "asked": None}
+    assert told(entry, ".3f") == "0.925 [0.861, 0.951]"
+    assert told(entry, ".0%") == "92 % [86 %, 95 %]"
+    assert told(entry | {"interval": None}, ".1f") == "0.9"
+    assert told(entry | {"value": None}) == "not known"
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [((0.6, 0.9), "as the world does"), ((0.1, 0.9), "somewhat as the world does"), (None, "not as the world does"),
+     ((-0.2, 0.3), "not as the world does"), ((-0.8, -0.1), "against the world")],
+)  # fmt: skip
+def test_a_rank_correlation_in_words(interval, text):
+    assert _as_the_world({"interval": interval}) == text
+
+
+def test_the_finding_of_bias_compares_with_the_papers_number():
+    def entry(value, *ends):
+        return {"value": value, "stderr": 0.1, "interval": ends, "n": 60, "asked": None}
+
+    of = "and log P(a|o)/P(a)"
+    summary = {
+        f"Spearman, co-information {of}, shrinkage, log-SNR to -1.0": entry(0.92, 0.86, 0.95),
+        f"Spearman, redundancy {of}, orthogonal, log-SNR to 7.07": entry(-0.09, -0.35, 0.18),
+    }
+    found = _finding(summary, 7.069)
+    assert "as the world does, with a rank correlation of 0.92 [0.86, 0.95]" in found
+    assert "DiffusionPID ranks them not as the world does: -0.09 [-0.35, 0.18]" in found
+    unknown = {"co-information in nats, mean, shrinkage, log-SNR to 7.07": entry(0.5, 0.4, 0.6)}
+    assert "0.50 [0.40, 0.60] nats" in _finding(unknown, 7.069)
 
 
 def test_grouped_keeps_the_order():

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +72,7 @@ def test_a_study_has_its_columns_and_figures_and_finds_what_is_true(bench, name)
     assert rows
     assert all(COLUMNS[table] <= row.keys() for row in rows)
     assert study.figures
+    assert re.fullmatch(r"[A-Z].*\d.*\.", study.finding)  # a sentence with a number
     for value in study.summary.values():
         assert {"value", "stderr", "interval", "n", "asked"} == value.keys()
     json.dumps([rows, study.summary], allow_nan=False)  # raises for what is not finite
@@ -86,6 +88,7 @@ def test_bias(bench, monkeypatch):
     for name in ESTIMATORS:
         scaled = [r["redundancy_normalised"] for r in rows if r["estimator"] == name and r["logsnr_to"] == -1.0]
         assert (min(scaled), max(scaled)) == (0, 1)
+    assert "DiffusionPID ranks them" in study.finding
     whole = [r for r in rows if r["logsnr_to"] > 0 and r["estimator"] == "standard"]
     for row in whole:  # r - s = i1 + i2 - i12 for any redundancy: the co-information; corrections of the minimum cancel
         assert row["redundancy"] - row["synergy"] == pytest.approx(row["co_information"], abs=1e-3)

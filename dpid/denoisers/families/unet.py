@@ -26,7 +26,7 @@ class UNetFamily(DiscreteFamily):
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
         """An upper estimate of the memory of the activations of one evaluation on [C, height, width], in bytes.
 
-        The finest level needs most. In feature maps of the first block's width it holds about 8 for skip connections
-        and their concatenation, and 16 for the widest feed-forward layer with its input.
+        The finest level needs most: in feature maps of the first block's width up to 26, of which 16 are the widest
+        feed-forward layer with its input, and most others skip connections and their concatenation.
         """
-        return 24 * int(self.net_config["block_out_channels"][0]) * height * width * itemsize
+        return 28 * int(self.net_config["block_out_channels"][0]) * height * width * itemsize

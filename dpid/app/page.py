@@ -1,0 +1,329 @@
+"""The page itself: what is on it, and what happens when something is pressed."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import gradio as gr
+
+from dpid.app.studio import Studio, opened, words_of
+from dpid.app.views import FILES, KINDS, Result, picture_of, profile_of, seen, table, write_files
+from dpid.errors import told
+from dpid.estimation.estimators import ESTIMATORS
+from dpid.options import LEVELS, Options
+from dpid.pid.decomposition import picture_measures
+from dpid.results.words import WordsResult
+
+_KEPT = 3600  # seconds that files of a page stay on the disk
+_WORDS = "Choose none to ask what each word does; or two to eight, to see what they tell together."
+CSS = """
+.gradio-container {max-width: 1200px !important; margin: auto}
+#picture img {width: 100%; height: 100%; object-fit: contain}
+#progress {min-height: 3em}
+.failed {color: #c81e1e; font-weight: 600}
+.dark .failed {color: #f98080}
+.numbers .wide {overflow-x: auto}
+@media (max-width: 480px) {
+  .numbers table {font-size: .85em}
+  .figure .image-container {overflow-x: auto}
+  .figure img {min-width: 640px}
+}
+.numbers table {width: 100%; border-collapse: collapse; border: 0 !important}
+.numbers tr {border: 0 !important}
+.numbers th, .numbers td {padding: .25em .5em; font-weight: 400; border: 0 !important}
+.numbers th, .numbers td {border-bottom: 1px solid var(--border-color-primary) !important}
+.numbers th {text-align: left}
+.numbers td {text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums}
+.numbers thead th {font-weight: 600; vertical-align: bottom}
+.numbers thead th + th {text-align: right}
+.numbers ul {margin: .8em 0 0 1.2em; list-style: disc; color: var(--body-text-color-subdued)}
+"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The left side of the page: what is asked."""
+
+    picture: gr.Image
+    make: gr.Button
+    prompt: gr.Textbox
+    words: gr.CheckboxGroup
+    phrases: gr.Textbox
+    context: gr.Checkbox
+    samples: gr.Slider
+    explain: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    progress: gr.HTML
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The right side of the page: the answer."""
+
+    maps: gr.Image
+    numbers: gr.HTML
+    keep: gr.Button
+    kept_maps: gr.Image
+    kind: gr.Dropdown
+    estimator: gr.Dropdown
+    measure: gr.Dropdown
+    level: gr.Dropdown
+    logsnr: gr.Slider
+    profile: gr.Image
+    reading: gr.HTML
+    files: list[gr.DownloadButton]
+
+
+def said(error: Exception) -> str:
+    """What is said of ``error`` on the page, as HTML; of one that is a fault of dpid, the terminal has more."""
+    message, code = told(error)
+    if code == 1:
+        traceback.print_exc()
+    return f'<span class="failed">{escape(message)}</span>'
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """A context whose errors pop up on the page, in words."""
+    try:
+        yield
+    except Exception as error:
+        raise gr.Error(said(error), print_exception=False) from error
+
+
+def build(studio: Studio, folder: Path, prompt: str = "") -> gr.Blocks:
+    """The page for the model of ``studio``, with ``prompt`` already written; downloads are written into ``folder``."""
+    model = studio.explainer.denoiser.name
+    with gr.Blocks(title="dpid", analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as page:
+        gr.Markdown(
+            "# Which word put what into this picture?\n"
+            "dpid measures what each word of a prompt tells about a picture, alone and together with other words. "
+            f"The model is **{escape(model)}**."
+        )
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                asked = _asked(prompt)
+            with gr.Column(scale=3, min_width=320):
+                shown = _shown(studio)
+        _connect(Handlers(studio, folder), asked, shown, page)
+    return page
+
+
+def _asked(prompt: str) -> Asked:
+    """The left side, in the order in which it is used."""
+    boxes = _choices(words_of(prompt))
+    return Asked(
+        prompt=gr.Textbox(prompt, label="Prompt", info="What the picture shows.", max_length=2000),
+        picture=_upload(),
+        make=gr.Button("Make a picture of this prompt"),
+        words=gr.CheckboxGroup(boxes, label="Words", info=_WORDS),
+        **_more(),
+        **_buttons(),
+        status=gr.HTML("Drop a picture, or let the model make one."),
+        progress=gr.HTML(" ", elem_id="progress"),
+    )
+
+
+def _upload() -> gr.Image:
+    """A field for a picture whose file is passed on as it is, for :func:`dpid.images.open_image` to check."""
+    field = gr.Image(
+        label="Picture", type="filepath", sources=["upload", "clipboard"], format="png", height=260, elem_id="picture"
+    )
+    field.preprocess = lambda payload: payload and payload.path
+    return field
+
+
+def _buttons() -> dict[str, gr.Button]:
+    with gr.Row():
+        return {
+            "explain": gr.Button("Explain", variant="primary", min_width=120),
+            "stop": gr.Button("Stop", variant="stop", interactive=False, min_width=120),
+        }
+
+
+def _more() -> dict[str, Any]:
+    """The settings of a run that most people leave as they are."""
+    with gr.Accordion("More settings", open=False):
+        return {
+            "phrases": gr.Textbox(
+                "",
+                label="Other phrases of the prompt",
+                info="To choose what is not among the words, with commas between: and, red apple.",
+            ),
+            "context": gr.Checkbox(
+                label="Given the rest of the prompt",
+                info="What chosen words tell to somebody who knows the rest of the prompt already.",
+            ),
+            "samples": gr.Slider(
+                16, 1024, 256, step=16, label="Samples", info="At most so many; more make the errors smaller."
+            ),
+        }
+
+
+def _shown(studio: Studio) -> Shown:
+    """The right side; all but the figure of the maps has its place below."""
+    grid = studio.explainer.denoiser.logsnr_grid
+    low, high = math.ceil(10 * grid[0]) / 10, math.floor(10 * grid[-1]) / 10
+    figure: dict[str, Any] = {
+        "format": "png", "interactive": False, "show_label": False, "buttons": ["fullscreen"], "elem_classes": "figure"
+    }  # fmt: skip
+    maps = gr.Image(label="Maps", **figure)
+    numbers = gr.HTML(elem_classes="numbers")
+    keep = gr.Button("Keep this one, to compare with the next", visible=False)
+    kept_maps = gr.Image(label="Kept to compare", visible=False, **figure)
+    with gr.Accordion("Look at it in another way", open=False, elem_id="views"), gr.Row():
+        kind = gr.Dropdown(list(KINDS), label="Figure")
+        estimator = gr.Dropdown(list(ESTIMATORS), value=Options.estimator, label="Estimator")
+        measure = gr.Dropdown(list(picture_measures()), value=Options.measure, label="Redundancy measure")
+        level = gr.Dropdown(list(LEVELS), value=Options.level, label="Measured on")
+    with gr.Accordion("At which noise do the words matter?", open=False):
+        logsnr = gr.Slider(low, high, round((low + high) / 2, 1), step=0.1, label="log-SNR",
+                           info="Left: nearly all noise, where layout is decided; right: details.")  # fmt: skip
+        profile = gr.Image(label="Over log-SNR", **figure)
+        reading = gr.HTML()
+    with gr.Row():
+        files = [gr.DownloadButton(f"Download the {what}", visible=False, min_width=100) for what in FILES]
+    return Shown(maps, numbers, keep, kept_maps, kind, estimator, measure, level, logsnr, profile, reading, files)
+
+
+def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
+    """What is on the buttons of ``words``, and what each stands for."""
+    return [(word.replace("#", " "), word) for word in words]
+
+
+def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) -> None:
+    """Let every control do what it says. What uses the model waits in one queue, those of all pages in turn."""
+    result, kept = gr.State(), gr.State()
+    one_model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": asked.progress}
+    local: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    asked.prompt.change(handlers.words, [asked.prompt, asked.words], asked.words, trigger_mode="always_last", **local)
+    asked.picture.upload(handlers.check, asked.picture, [asked.picture, asked.status], **local)
+    asked.make.click(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
+    question = [asked.picture, asked.prompt, asked.words, asked.phrases, asked.context, asked.samples]
+    buttons = [asked.explain, asked.stop]
+    running = asked.explain.click(handlers.start, None, [*buttons, asked.status, *shown.files], **local)
+    running = running.then(handlers.explain, question, [result, asked.status], **one_model)
+    views = [shown.estimator, shown.measure, shown.level]
+    draw = {
+        "fn": handlers.draw, "inputs": [result, kept, shown.kind, *views], "show_progress": "hidden",
+        "outputs": [shown.maps, shown.numbers, shown.kept_maps, shown.keep],
+    }  # fmt: skip
+    over = {
+        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr], "outputs": [shown.profile, shown.reading],
+        "show_progress": "hidden",
+    }  # fmt: skip
+    written = {
+        "fn": handlers.files, "inputs": [result, shown.kind, *views], "outputs": shown.files, "show_progress": "hidden"
+    }  # fmt: skip
+    running.then(handlers.finish, None, buttons, **local).then(**written)
+    asked.stop.click(handlers.stop, None, asked.status, **local)
+    page.unload(handlers.leave)
+    changed = [view.input for view in (shown.kind, *views)]
+    # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out.
+    gr.on([asked.status.change, *changed], trigger_mode="always_last", **draw)
+    gr.on([asked.status.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
+    gr.on(changed, trigger_mode="always_last", **written)
+    shown.keep.click(lambda now: now, result, kept, **local).then(**draw)
+
+
+class Handlers:
+    """What the page's controls call, with the errors in words."""
+
+    def __init__(self, studio: Studio, folder: Path) -> None:
+        self._studio, self._folder = studio, folder
+
+    def words(self, prompt: str, chosen: list[str]) -> Any:
+        """The words of ``prompt`` to choose from; those that were chosen stay so."""
+        with in_words():
+            words = words_of(prompt)
+            return gr.CheckboxGroup(_choices(words), value=[word for word in chosen if word in words])
+
+    def check(self, picture: str | None) -> tuple[Any, str]:
+        """The picture again, if it can be explained, and its size."""
+        try:
+            size = "{} × {}".format(*opened(picture).size)
+        except Exception as error:
+            return None, said(error)
+        return gr.skip(), f"A picture of {size} pixels. Choose words, and press Explain."
+
+    def make(self, prompt: str) -> tuple[Any, str]:
+        """A picture that the model makes, and how."""
+        try:
+            return self._studio.make(prompt)
+        except Exception as error:
+            return gr.skip(), said(error)
+
+    def start(self, request: gr.Request) -> tuple[Any, ...]:
+        """Let a run begin, which Stop may end from now on, also while it waits for others."""
+        alone = self._studio.start(request.session_hash)
+        status = "Starting …" if alone else "Waiting: the model explains the picture of another page first."
+        files = [gr.DownloadButton(visible=False) for _ in FILES]  # which are of another result
+        return gr.Button(interactive=False), gr.Button(interactive=True), status, *files
+
+    def finish(self) -> tuple[gr.Button, gr.Button]:
+        """The buttons after a run."""
+        return gr.Button(interactive=True), gr.Button(interactive=False)
+
+    def stop(self, request: gr.Request) -> str:
+        """End the run of this page."""
+        self._studio.stop(request.session_hash)
+        return "Stopping …"
+
+    def leave(self, request: gr.Request) -> None:
+        """End the run of a page that is gone."""
+        self._studio.stop(request.session_hash)
+        rmtree(self._folder / request.session_hash, ignore_errors=True)
+
+    def explain(
+        self, picture: str | None, prompt: str, words: list[str], phrases: str, context: bool, samples: int,
+        request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008, how gradio is asked for one
+    ) -> Iterator[tuple[Any, str]]:  # fmt: skip
+        """Results while samples come, and how far the run is."""
+        concepts = [*words, *(phrase.strip() for phrase in phrases.split(",") if phrase.strip())]
+        asked = (request.session_hash, picture, prompt, concepts, context, samples, progress)
+        try:
+            for result, state in self._studio.explain(*asked):
+                yield (gr.skip() if result is None else result), state
+        except Exception as error:  # raised, it would leave the buttons as they are while it runs
+            yield gr.skip(), said(error)
+
+    def draw(self, result: Result | None, kept: Result | None, kind: str, *view: str) -> tuple[Any, ...]:
+        """The figure and the numbers of the newest result, and of the one that is kept."""
+        if result is None:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        with in_words():
+            views = [seen(each, *view) for each in (result, kept) if each is not None]
+            figures = [picture_of(each, kind) for each in views]
+            before = gr.skip() if kept is None else gr.Image(figures[1], visible=True)
+            return figures[0], table(views), before, gr.Button(visible=True)
+
+    def profile(self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float) -> Any:
+        """The figure over log-SNR and its numbers at ``logsnr``."""
+        if result is None:
+            return gr.skip(), gr.skip()
+        with in_words():
+            view = seen(result, estimator, measure, level)
+            if isinstance(view, WordsResult):
+                return None, "Choose two to eight words to see this."
+            return profile_of(view, logsnr)
+
+    def files(
+        self, result: Result | None, kind: str, estimator: str, measure: str, level: str, request: gr.Request
+    ) -> Any:
+        """The files to download; of every page there are only its last ones."""
+        if result is None:
+            return [gr.skip() for _ in FILES]
+        folder = self._folder / request.session_hash
+        folder.mkdir(exist_ok=True)
+        with in_words():
+            paths = write_files(seen(result, estimator, measure, level), folder, kind)
+            return [gr.DownloadButton(value=paths.get(what), visible=what in paths) for what in FILES]

@@ -1,0 +1,74 @@
+"""Serves the page on this machine: nothing is sent to other machines, and nothing is fetched from them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+from threading import Event
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dpid.app.page import CSS, build
+from dpid.app.studio import Studio
+
+_LARGEST = "100mb"  # of an upload
+_POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; frame-ancestors 'self'"
+_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # of the reader's machine
+
+
+class Alone:
+    """Tells browsers to load nothing from elsewhere, whatever the page or a library asks for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, with the policy among its headers."""
+
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY)]
+            await send(message)
+
+        await self._app(scope, receive, with_policy)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise ``ValueError`` unless a server can listen at ``port`` of ``host``."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        raise ValueError(f"host, port: found {host} and {port}: {error.strerror}; give another --port") from error
+
+
+def launch(studio: Studio, folder: Path, host: str, port: int, prompt: str) -> gr.Blocks:
+    """The page, which answers from now on until it is closed; the arguments are those of :func:`serve` and of
+    :func:`dpid.app.page.build`.
+    """
+    page = build(studio, folder, prompt)
+    page.launch(
+        server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_LARGEST,
+        ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], prevent_thread_lock=True,
+        theme=gr.themes.Default(**_FONTS), css=CSS, app_kwargs={"middleware": [Middleware(Alone)]},
+    )  # fmt: skip
+    return page
+
+
+def serve(studio: Studio, host: str, port: int, prompt: str) -> None:
+    """Answer at ``port`` of ``host`` until an interrupt, with ``prompt`` already written on the page."""
+    with tempfile.TemporaryDirectory(prefix="dpid-app-") as folder:
+        page = launch(studio, Path(folder), host, port, prompt)
+        print(f"The page is at {page.local_url}; Ctrl+C ends it.", flush=True)
+        try:
+            Event().wait()
+        finally:
+            page.close(verbose=False)

@@ -1,0 +1,120 @@
+"""What the page asks of the model: to make a picture, to check one, and to explain it until somebody stops it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dpid.app.views import Result
+from dpid.explainer import Explainer
+from dpid.images import open_image
+from dpid.options import Options
+from dpid.prompts.phrases import check_text, is_blank, span_of
+from dpid.prompts.words import content_words
+from dpid.zoo import generate
+
+
+class Stopped(Exception):
+    """What ends a run in the middle: its stop button was pressed, or its page is gone."""
+
+
+class Studio:
+    """One model for all open pages, each of which has a name, its session.
+
+    Parameters
+    ----------
+    explainer : of the model
+    pipe : the pipeline that makes pictures
+    """
+
+    def __init__(self, explainer: Explainer, pipe: Any) -> None:
+        self.explainer, self._pipe = explainer, pipe
+        self._running: set[str] = set()
+
+    def start(self, session: str) -> bool:
+        """Let the next run of ``session`` begin; whether no other session has one, for which it would wait."""
+        self._running.add(session)
+        return len(self._running) == 1
+
+    def stop(self, session: str) -> None:
+        """End the run of ``session`` after the batch that it computes, or before it begins; returns nothing."""
+        self._running.discard(session)
+
+    def make(self, prompt: str) -> tuple[Image.Image, str]:
+        """A picture that the model makes of ``prompt``, and a sentence on how; ``ValueError`` without a prompt."""
+        seed = secrets.randbelow(2**31)
+        if is_blank(check_text("prompt", prompt)):
+            raise ValueError("prompt: is empty; write what the picture should show")
+        with self.explainer.denoiser.lock:
+            return generate(self._pipe, [prompt], seed=seed)[0], f"Made by the model, with seed {seed}."
+
+    def explain(
+        self, session: str, image: str | None, prompt: str, concepts: Sequence[str], context: bool, samples: int,
+        progress: Callable[[float], None],
+    ) -> Iterator[tuple[Result | None, str]]:  # fmt: skip
+        """Results, each from more samples than the one before, and a sentence on how far the run is.
+
+        Without ``concepts`` they are of every word of the prompt. ``progress`` is called with the share that is done,
+        0…1. Errors as of :meth:`dpid.Explainer.stream` and :meth:`dpid.Explainer.stream_words`; also ``ValueError``
+        without a picture, or with one concept or more than eight.
+        """
+        if len(concepts) == 1 or len(concepts) > 8:
+            raise ValueError(f"words: found {len(concepts)}, choose two to eight, or none for every word")
+        options = Options(samples=min(samples, Options.samples), max_samples=samples, context=context)
+        done, result = 0, None
+
+        def tell(evaluated: int, planned: int) -> None:
+            if session not in self._running:
+                raise Stopped
+            rounds = 0 if concepts else done / options.per_round  # every word is asked about in rounds of their own
+            progress(min(1.0, (rounds + evaluated / planned) / options.rounds))
+
+        picture = opened(image)
+        try:
+            tell(0, 1)
+            results: Iterator[Result] = (
+                self.explainer.stream(
+                    picture, prompt, in_order(prompt, concepts), context=context, samples=options.samples,
+                    max_samples=samples, progress=tell,
+                )
+                if concepts
+                else self.explainer.stream_words(picture, prompt, samples=samples, progress=tell)
+            )  # fmt: skip
+            for result in results:
+                done = result.metadata.samples
+                yield result, f"{done} of at most {samples} samples. Stop when the errors are small enough for you."
+        except Stopped:
+            yield result, f"Stopped after {done} samples."
+            return
+        finally:
+            self.stop(session)
+        assert result is not None
+        evaluations = result.metadata.unet_evaluations
+        yield result, f"Done: {done} samples of every condition, {evaluations} evaluations of the network."
+
+
+def opened(image: str | None) -> Image.Image:
+    """The picture in the file ``image``; ``ValueError``, as of :func:`dpid.images.open_image`, by its name alone."""
+    if not image:
+        raise ValueError("picture: there is none yet; drop one, or let the model make one")
+    try:
+        return open_image(image)
+    except ValueError as error:
+        raise ValueError(str(error).replace(image, Path(image).name)) from error
+
+
+def words_of(prompt: str) -> tuple[str, ...]:
+    """The content words of ``prompt`` and their phrases, as concepts; none of a prompt that has none."""
+    try:
+        return content_words(prompt)
+    except ValueError:
+        return ()
+
+
+def in_order(prompt: str, concepts: Sequence[str]) -> tuple[str, ...]:
+    """``concepts`` in the order of ``prompt``; ``ValueError`` if one is not in it."""
+    return tuple(sorted(dict.fromkeys(concepts), key=lambda concept: span_of(prompt, concept)))

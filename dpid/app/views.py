@@ -1,0 +1,146 @@
+"""What the page shows of a result: another way to look at its samples, figures, tables, and files."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from operator import itemgetter
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dpid.pid.decomposition import find, image_priors
+from dpid.report.results import write
+from dpid.results.figure_style import Figure
+from dpid.results.intervals import Estimate
+from dpid.results.profile import Profile
+from dpid.results.result import PIDResult
+from dpid.results.words import WordsResult
+
+Result = PIDResult | WordsResult
+FILES = {
+    "result": "result.safetensors", "numbers": "result.json", "figure": "figure.png", "report": "report.html"
+}  # fmt: skip
+KINDS = "overlay", "strip", "graph"  # of the figure of chosen words
+
+
+def seen(result: Result, estimator: str, measure: str, level: str) -> Result:
+    """``result`` by another estimator and measure, and at another level, from the samples that it has.
+
+    A measure that needs priors of words gets uniform ones. Verdicts on every word know one way only: they stay.
+    """
+    if isinstance(result, WordsResult):
+        return result
+    metadata = result.metadata
+    uniform = "uniform" if find(measure).priors else None
+    h = image_priors(uniform, metadata.concepts, measure, metadata.prompt)
+    priors = None if h is None else {"+".join(subset): nats for subset, nats in h.items()}
+    return replace(result, metadata=replace(metadata, estimator=estimator, measure=measure, level=level, priors=priors))
+
+
+def picture_of(result: Result, kind: str) -> Image.Image:
+    """The figure of ``result``, for chosen words one of :data:`KINDS`, as a picture."""
+    return _image(result.plot() if isinstance(result, WordsResult) else result.plot(kind))
+
+
+def _image(figure: Figure) -> Image.Image:
+    """``figure`` as a picture, sharp on a screen of two pixels a point."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return Image.open(buffer)
+
+
+def profile_of(result: PIDResult, logsnr: float) -> tuple[Image.Image, str]:
+    """The figure over log-SNR with a line at ``logsnr``, and the numbers there in a sentence of HTML."""
+    figure = result.plot("profile")
+    for axes in figure.axes:
+        axes.axvline(logsnr, color="black", linewidth=1, linestyle=":")
+    profile = result.profile
+    assert profile.stderr is not None
+    last = len(profile.logsnr) - 1
+    at = min(last, max(0, int(torch.searchsorted(profile.edges, logsnr, right=True)) - 1))
+    numbers = zip(_at(profile, at).items(), _at(profile.stderr, at).values(), strict=True)
+    told = "; ".join(f"{escape(name)} {value:.2f} ± {error:.2f}" for (name, value), error in numbers)
+    low, high = (float(edge) for edge in profile.edges[at : at + 2])
+    unit = result.metadata.unit
+    return _image(figure), f"Between log-SNR {low:.1f} and {high:.1f}: {told} ({unit} per unit of log-SNR)."
+
+
+def _at(profile: Profile, at: int) -> dict[str, float]:
+    """The parts of ``profile`` in bin ``at``, by name."""
+    unique = {f"only “{concept}”": float(values[at]) for concept, values in profile.unique.items()}
+    return {"redundancy": float(profile.redundancy[at]), **unique, "synergy": float(profile.synergy[at])}
+
+
+def numbers(result: PIDResult) -> dict[tuple[int, str], Estimate]:
+    """The numbers of ``result`` by what they are, in words; the first part of a key is the place in a table."""
+    concepts = result.metadata.concepts
+    rows = {(0, f"“{concept}” by itself"): result.information[(concept,)] for concept in concepts}
+    rows[1, "all words together"] = result.information[concepts]
+    rows[2, "redundancy: told by each"] = result.redundancy
+    rows |= {(3, f"unique: told by “{concept}” only"): estimate for concept, estimate in result.unique.items()}
+    rows[4, "synergy: told only together"] = result.synergy
+    return rows
+
+
+def table(results: Sequence[Result]) -> str:
+    """The numbers of ``results`` as tables of HTML, and what is to be known of them.
+
+    Those of chosen words stand side by side, those of every word below one another.
+    """
+    chosen = [result for result in results if isinstance(result, PIDResult)]
+    tables = [_of_words(result) for result in results if isinstance(result, WordsResult)]
+    tables[:0] = [_side_by_side(chosen)] if chosen else []
+    notes = "".join(f"<li>{escape(line)}</li>" for result in results for line in result.remarks())
+    return f"{''.join(tables)}<ul>{notes}</ul>"
+
+
+def _side_by_side(results: Sequence[PIDResult]) -> str:
+    columns = [numbers(result) for result in results]
+    rows = sorted(dict.fromkeys(row for column in columns for row in column), key=itemgetter(0))
+    unit = ", ".join(dict.fromkeys(result.metadata.unit for result in results))
+    return _table(
+        [f"{escape(unit)} ± standard error", *map(_title, results)],
+        {escape(row[1]): [column.get(row, "") for column in columns] for row in rows},
+    )
+
+
+def _of_words(result: WordsResult) -> str:
+    rows = {
+        f"{escape(name)}: <b>{escape(word.told)}</b>": [word.alone, word.given_rest]
+        for name, word in result.words.items()
+    }
+    return _table([_title(result), "by itself", "lost without it"], rows)
+
+
+def _table(heads: Sequence[str], rows: Mapping[str, Sequence[object]]) -> str:
+    """A table of HTML; ``heads`` and the names of rows are HTML already."""
+    body = "".join(f"<tr><th>{name}</th>{_cells('td', row)}</tr>" for name, row in rows.items())
+    return f'<div class="wide"><table><thead><tr>{_cells("th", heads)}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cells(tag: str, contents: Sequence[object]) -> str:
+    return "".join(f"<{tag}>{content}</{tag}>" for content in contents)
+
+
+def _title(result: Result) -> str:
+    """The prompt of ``result`` and how much was sampled, as HTML."""
+    given = ", given the rest of the prompt" if result.metadata.context else ""
+    return f"“{escape(result.metadata.prompt)}”<br><small>{result.metadata.samples} samples{given}</small>"
+
+
+def write_files(result: Result, folder: Path, kind: str) -> dict[str, Path]:
+    """{what it is: path} of what can be downloaded, written into ``folder``."""
+    paths = {what: folder / name for what, name in FILES.items()}
+    result.save(paths["result"])
+    paths["numbers"].write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    picture_of(result, kind).save(paths["figure"])
+    if isinstance(result, WordsResult):  # of which there is no report
+        del paths["report"]
+    else:
+        write({result.metadata.prompt: result}, paths["report"])
+    return paths

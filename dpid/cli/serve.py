@@ -1,0 +1,37 @@
+"""``dpid app``: a page on this machine that explains pictures."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from dpid.cli.demo import PROMPT
+
+
+def serve(
+    model: Annotated[
+        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
+    ] = "emoji",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. Any but 127.0.0.1 opens the page to others, without a password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Open a page on this machine: drop a picture, click the words of its prompt, and watch what each tells."""
+    try:
+        from dpid.app import server
+    except ImportError as error:
+        raise RuntimeError(f'app: needs gradio ({error}); pip install "dpid[app]"') from error
+    from dpid.app.studio import Studio
+    from dpid.denoisers.loading import EMBEDDED, load_pipeline
+    from dpid.explainer import Explainer
+
+    server.check_address(host, port)  # before the model is loaded
+    explainer = Explainer.from_pretrained(model, device=device)
+    # The embedded model "emoji" is explained without its pipeline, which only makes pictures here.
+    pipe = load_pipeline(model, device) if model == EMBEDDED[0] else explainer.denoiser.family.pipe  # type: ignore[attr-defined]
+    with suppress(KeyboardInterrupt):
+        server.serve(Studio(explainer, pipe), host, port, PROMPT if model in EMBEDDED else "")

@@ -1,0 +1,30 @@
+"""What a user is told of an error."""
+
+from __future__ import annotations
+
+import re
+
+# How dpid's own errors begin: with the arguments that are to be changed, "samples: …" or "prompt, concepts: …".
+_NAMED = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")
+_OWN = (ValueError, TypeError, ArithmeticError, RuntimeError, ImportError)
+_REPORT = (
+    "this is a fault of dpid; please report it with what --debug prints, see .github/ISSUE_TEMPLATE/unexpected-error.md"
+)
+
+
+def told(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, in a line, and the exit code: 2 where the input or the machine is to be changed, 1
+    where dpid is, 130 of an interrupt. Nothing is said where nobody listens any more.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, (BrokenPipeError, SystemExit)):  # rich makes the one the other
+        return "", 0
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", text, re.IGNORECASE):
+        return f"not enough memory{text and f' ({text})'}; give fewer samples or concepts, or a larger device", 2
+    if isinstance(error, Warning):
+        return f"{type(error).__name__}: {text} (a warning that -W or PYTHONWARNINGS makes an error)", 2
+    if isinstance(error, OSError) or (isinstance(error, _OWN) and _NAMED.match(text)):
+        return text or type(error).__name__, 2
+    return f"{type(error).__name__}{text and f': {text}'}; {_REPORT}", 1

@@ -1,0 +1,134 @@
+"""The graph of words: what each tells, what every two of them share, and what they tell only together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dpid.prompts.plan import subsets_of
+from dpid.results.figure_style import Figure, literal, standard
+from dpid.results.intervals import Estimate
+from dpid.results.overlay import REDUNDANCY, SYNERGY, certainty
+
+if TYPE_CHECKING:
+    from dpid.results.result import PIDResult
+
+Pair = tuple[str, str]
+_NAME = 22  # letters of a word
+_WIDEST, _LARGEST = 9.0, 0.3  # the line, in points, and the node's radius of the largest numbers
+_NUMBERED = 3  # most pairs whose numbers are written at their lines
+
+
+def pair_of(result: PIDResult, pair: Pair) -> PIDResult:
+    """The decomposition of two of the concepts of ``result``, in their order, from the same evaluations."""
+    subsets = subsets_of(result.metadata.concepts)[1:]
+    rows = [subsets.index(s) for s in subsets_of(pair)[1:]]
+    return replace(
+        result, metadata=replace(result.metadata, concepts=pair),
+        replicates={name: f[:, rows] for name, f in result.replicates.items()},
+        profiles={name: f[:, rows] for name, f in result.profiles.items()},
+    )  # fmt: skip
+
+
+@standard()
+def plot_graph(results: PIDResult | Mapping[Pair, PIDResult], ax: Any = None) -> Any:
+    """A figure of words as circles, and of lines between every two for what they share and tell only together.
+
+    A circle's area is i(x; word), a line's width the redundancy or the synergy. What is below zero is dashed, what is
+    within its noise faint.
+
+    Parameters
+    ----------
+    results : a result of two to eight concepts, or those of pairs from :meth:`dpid.Explainer.explain_pairs`
+    ax : axes of matplotlib to draw into; by default those of a new figure
+    """
+    if not isinstance(results, Mapping):
+        result = results
+        results = {pair: pair_of(result, pair) for pair in combinations(result.metadata.concepts, 2)}
+    if not results:
+        raise ValueError("results: found none, expected those of at least one pair of concepts")
+    first = next(iter(results.values()))
+    nodes = {c: r.information[(c,)] for pair, r in results.items() for c in pair}
+    figure = ax.figure if ax is not None else Figure(
+        figsize=(6.4, 6.8 if len(nodes) > 2 else 4.2), dpi=120, layout="constrained"
+    )  # fmt: skip
+    if ax is None:
+        ax = figure.subplots()
+        figure.suptitle(literal(f"“{first.metadata.prompt}”", 60, lines=3), fontsize=11, fontweight="bold")
+    angles = np.pi * (1 - 2 * np.arange(len(nodes)) / len(nodes))
+    places = {c: np.array((np.cos(a), np.sin(a))) for c, a in zip(nodes, angles, strict=True)}
+    widest = max(max(abs(r.redundancy.value), abs(r.synergy.value)) for r in results.values())
+    for pair, r in results.items():
+        ends = [places[c] for c in pair]
+        for estimate, colour, bend in ((r.redundancy, REDUNDANCY, 0.13), (r.synergy, SYNERGY, -0.13)):
+            _line(ax, ends, estimate, colour, bend, widest, numbered=len(results) <= _NUMBERED)
+    _circles(ax, nodes, places)
+    _key(ax, widest, first.metadata.unit)
+    return figure
+
+
+def _line(
+    ax: Any, ends: list[np.ndarray], estimate: Estimate, colour: str, bend: float, widest: float, *, numbered: bool
+) -> None:
+    """Draw a bent line between two places, as wide as the estimate is large."""
+    from matplotlib.patches import FancyArrowPatch
+
+    certain = float(certainty(np.array(estimate.value), np.array(estimate.stderr)))
+    ax.add_patch(FancyArrowPatch(
+        tuple(ends[0]), tuple(ends[1]), arrowstyle="-", connectionstyle=f"arc3,rad={bend}", color=colour, zorder=1,
+        linewidth=max(0.4, _WIDEST * abs(estimate.value) / max(widest, 1e-9)), alpha=0.12 + 0.75 * certain,
+        linestyle="-" if estimate.value >= 0 else (0, (1.2, 0.8)), capstyle="butt",
+    ))  # fmt: skip
+    if numbered:
+        # At the middle a bent line lies half the bend beside the straight one; the two numbers of a pair keep apart.
+        along, beside = 0.5 - np.sign(bend) * 0.1, 0.9 * bend / 2 + np.sign(bend) * 0.03
+        (x, y), (dx, dy) = ends[0] + along * (ends[1] - ends[0]), ends[1] - ends[0]
+        place = x + beside * dy, y - beside * dx
+        ax.text(
+            *place, str(estimate), ha="center", va="center", fontsize=9, color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85},
+        )  # fmt: skip
+
+
+def _circles(ax: Any, nodes: Mapping[str, Estimate], places: Mapping[str, np.ndarray]) -> None:
+    """Draw a circle for every word, its area what the word tells, and its name and number."""
+    from matplotlib.patches import Circle
+    from matplotlib.patheffects import withStroke
+
+    most = max(max(abs(e.value) for e in nodes.values()), 1e-9)
+    for name, estimate in nodes.items():
+        radius = _LARGEST * (abs(estimate.value) / most) ** 0.5
+        below = estimate.value < 0
+        ax.add_patch(Circle(
+            tuple(places[name]), max(radius, 0.02), facecolor="white" if below else "0.82", edgecolor="0.35", zorder=2,
+            linestyle="--" if below else "-",
+        ))  # fmt: skip
+        ax.text(
+            *places[name], f"{literal(name, _NAME)}\n{estimate}", ha="center", va="center", fontsize=9, zorder=3,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+    ax.set_xlim(-1.45, 1.45)
+    ax.set_ylim(*((-0.5, 0.5) if len(nodes) == 2 else (-1.45, 1.45)))
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+
+
+def _key(ax: Any, widest: float, unit: str) -> None:
+    """Explain colours, widths and areas below the axes."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    ax.legend(
+        handles=[
+            Line2D([], [], color=REDUNDANCY, linewidth=4, label="redundancy: what either of two words tells"),
+            Line2D([], [], color=SYNERGY, linewidth=4, label="synergy: what only both together tell"),
+            Patch(facecolor="0.82", edgecolor="0.35", label="i(x; word): what the word alone tells, by area"),
+            Patch(facecolor="none", label=f"widest line {widest:.2f}, numbers ± standard errors, in {unit};"),
+            Patch(facecolor="none", label="faint: within the noise; dashed: below zero"),
+        ],
+        loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False, fontsize=8.5, handlelength=1.6,
+    )  # fmt: skip

@@ -1,0 +1,199 @@
+"""What one word of a prompt tells about a picture, and the verdict on it; docs/theory.md, eqs. (67) and (68).
+
+The PID of a word w has two sources, w and the rest of the prompt. Its redundancy R, uniqueness U and synergy S are sums
+of the decomposition by pixel: words of other things in the picture tell of other pixels, so that they share little.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from dpid.equality import Comparable
+from dpid.pid import mean_stderr
+from dpid.results.intervals import Estimate
+from dpid.results.maps import displayed
+from dpid.results.metadata import Metadata
+from dpid.results.result import PIDResult
+
+REST = "the rest"  # the second source of a word's PID
+_SURELY = 1.5  # margins: so far the interval of a number that counts as zero may reach
+VERDICTS = ("used", "redundant", "works only with others", "ignored", "misleading", "undecided")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Word(Comparable):
+    """What one word or phrase of a prompt tells about a picture.
+
+    Attributes
+    ----------
+    pid : the decomposition of what the word and the rest of the prompt tell; its second concept is "the rest"
+    margin : what counts as nothing, as a share of i(x; prompt)
+    partner : the word that tells the same, or with which alone this one works; "" where no single one does
+    """
+
+    pid: PIDResult
+    margin: float
+    partner: str = ""
+
+    @property
+    def text(self) -> str:
+        """The word."""
+        return self.pid.metadata.concepts[0]
+
+    @property
+    def alone(self) -> Estimate:
+        """i(x; w), nats: what the word tells by itself."""
+        return self.pid.information[(self.text,)]
+
+    @cached_property
+    def given_rest(self) -> Estimate:
+        """i(x; w | rest) = i(x; prompt) - i(x; prompt without w), nats: what is lost without the word."""
+        f = self.pid.replicates_by(self.pid.metadata.estimator).sum((-2, -1))
+        value, error = mean_stderr(f[:, 2] - f[:, 1])
+        return Estimate(float(value), float(error), len(f) - 1)
+
+    @property
+    def unique(self) -> Estimate:
+        """What the word tells by itself and the rest of the prompt does not, nats."""
+        return self.pid.unique[self.text]
+
+    @property
+    def redundancy(self) -> Estimate:
+        """What the word tells by itself and the rest of the prompt tells, too, nats."""
+        return self.pid.redundancy
+
+    @property
+    def synergy(self) -> Estimate:
+        """What the word tells only together with the rest of the prompt, nats."""
+        return self.pid.synergy
+
+    @property
+    def map(self) -> Tensor:
+        """i(x; w | rest) of every latent pixel, float32 [h,w] in nats."""
+        return self._map[0]
+
+    @property
+    def map_stderr(self) -> Tensor:
+        """The standard error of :attr:`map`, float32 [h,w]."""
+        return self._map[1]
+
+    @cached_property
+    def _map(self) -> tuple[Tensor, Tensor]:
+        f = self.pid.replicates_by(self.pid.metadata.estimator)
+        maps = displayed(f, self.pid.metadata.smooth, self.pid.replicates["standard"].double())
+        value, error = mean_stderr(maps[:, 2] - maps[:, 1])
+        return value.float(), error.float()
+
+    @property
+    def nothing(self) -> float:
+        """The margin in nats: numbers that are surely no larger count as zero."""
+        return self.margin * max(0.0, *(e.value for e in self.pid.information.values()))
+
+    @property
+    def beside_wrong(self) -> bool:
+        """Whether the rest of the prompt misleads, so that what the word adds to it does not count."""
+        return self._sign(self.pid.information[(REST,)]) == "below"
+
+    @cached_property
+    def verdict(self) -> str:
+        """What the word does, one of ``VERDICTS``; docs/theory.md, eq. (68)."""
+        alone = self._sign(self.alone)
+        if self.beside_wrong:
+            return {"above": "used", "zero": "ignored", "below": "misleading", "open": "undecided"}[alone]
+        given = self._sign(self.given_rest)
+        if given == "open" and alone == "above" and self.given_rest > self.nothing and self._lead[0] > 0:
+            return "used"
+        if given == "open" or (given == "zero" and alone == "open"):
+            return "undecided"
+        if given == "below" or (given == "zero" and alone == "below"):
+            return "misleading"
+        if given == "zero":
+            return "redundant" if alone == "above" else "ignored"
+        own = alone not in ("zero", "below") and sum(self._lead) > 0
+        return "used" if own else "works only with others"
+
+    def _sign(self, number: Estimate) -> str:
+        """ "zero" within the margin, "above" or "below" beyond it and beyond the error, "open" otherwise."""
+        (low, high), most = number.interval(), self.nothing
+        if abs(number.value) > most:
+            return "above" if low > 0 else "below" if high < 0 else "open"
+        return "zero" if -_SURELY * most <= low and high <= _SURELY * most else "open"
+
+    @cached_property
+    def _lead(self) -> tuple[float, float]:
+        """The 95 % interval of uniqueness less the size of redundancy, as if their errors were independent."""
+        unique, shared = self.unique, self.redundancy
+        lead, error = unique.value - abs(shared.value), math.hypot(unique.stderr, shared.stderr)
+        half = -Estimate(0.0, error, unique.dof).interval()[0]  # even: of a difference
+        return lead - half, lead + half
+
+    @property
+    def settled(self) -> bool:
+        """Whether more samples would hardly change the verdict."""
+        if self.verdict not in ("used", "works only with others"):
+            return self.verdict != "undecided"
+        low, high = self._lead
+        return self.beside_wrong or self._sign(self.alone) in ("zero", "below") or low > 0 or high < 0
+
+    @property
+    def told(self) -> str:
+        """The verdict with the word that it is about: "redundant with couch"."""
+        if self.verdict == "redundant":
+            return f"redundant with {self.partner or REST}"
+        return f"works only with {self.partner or REST}" if self.verdict == "works only with others" else self.verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        names = ("alone", "given_rest", "unique", "redundancy", "synergy")
+        texts = self.pid.metadata.conditions
+        return (
+            {"verdict": self.verdict, "with": self.partner, "settled": self.settled, "margin": self.nothing}
+            | {name: getattr(self, name).to_dict() for name in names}
+            | {"conditions": {"alone": texts[self.text], REST: texts[REST], "all": texts[f"{self.text}+{REST}"]}}
+            | {"samples": self.pid.metadata.samples}
+        )
+
+    def __repr__(self) -> str:
+        return f"Word({self.text!r}: {self.told}; alone {self.alone}, given the rest {self.given_rest})"
+
+
+def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:
+    """The mean of ``rounds`` rounds of samples, which ``before`` is of, and of one more, ``new``, of equal size."""
+
+    def mean(a: Tensor, b: Tensor) -> Tensor:
+        return a + (b - a) / (rounds + 1)
+
+    old, metadata = before.metadata, new.metadata
+    assert before.products is not None
+    assert new.products is not None
+    return replace(
+        new,
+        metadata=replace(
+            metadata, samples=old.samples + metadata.samples, paired=old.paired + metadata.paired,
+            unet_evaluations=old.unet_evaluations + metadata.unet_evaluations, density=old.density,
+            correction=_pooled_changes(old, rounds, metadata),
+        ),
+        replicates={name: mean(f, new.replicates[name]) for name, f in before.replicates.items()},
+        profiles={name: mean(f, new.profiles[name]) for name, f in before.profiles.items()},
+        products=mean(before.products, new.products),
+    )  # fmt: skip
+
+
+def _pooled_changes(before: Metadata, rounds: int, new: Metadata) -> dict[str, dict[str, tuple[float, float]]] | None:
+    """What was corrected for rounding on the average of all rounds; None or {} if in a round nothing was."""
+    if not before.correction or not new.correction:
+        return new.correction and before.correction
+    n = rounds + 1
+    return {
+        name: {
+            subset: ((rounds * before.correction[name][subset][0] + change) / n,
+                     math.hypot(rounds * before.correction[name][subset][1], error) / n)
+            for subset, (change, error) in changes.items()
+        }
+        for name, changes in new.correction.items()
+    }  # fmt: skip

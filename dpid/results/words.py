@@ -1,0 +1,109 @@
+"""What every word of a prompt tells about a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from dpid.equality import Comparable
+from dpid.files import PathLike
+from dpid.results.metadata import Metadata
+from dpid.results.word import REST, Word
+
+if TYPE_CHECKING:
+    from dpid.results.figure_style import Figure
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WordsResult(Comparable):
+    """What every word and phrase of a prompt tells about a picture.
+
+    Attributes
+    ----------
+    words : {word: :class:`Word`}, in the order of the prompt, a phrase before its words
+    unet_evaluations : evaluations of the denoiser that all words took together
+    """
+
+    words: Mapping[str, Word]
+    unet_evaluations: int
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """{word: verdict}, such as "used" or "redundant with couch"."""
+        return {name: word.told for name, word in self.words.items()}
+
+    @property
+    def picture(self) -> Tensor | None:
+        """The picture, uint8 [H, W, 3], or None when latents were explained."""
+        return next(iter(self.words.values())).pid.picture
+
+    @property
+    def settled(self) -> bool:
+        """Whether no verdict would change with more samples."""
+        return all(word.settled for word in self.words.values())
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """Prompt, settings and cost; ``conditions`` has every word, and what is left of the prompt without it."""
+        first = next(iter(self.words.values())).pid.metadata
+        texts = {"": first.conditions[""]}
+        for name, word in self.words.items():
+            texts |= {name: word.pid.metadata.conditions[name], f"without {name}": word.pid.metadata.conditions[REST]}
+        return replace(
+            first, concepts=tuple(self.words), conditions=texts, reference=first.prompt, correction=None,
+            samples=max(word.pid.metadata.samples for word in self.words.values()),
+            paired=max(word.pid.metadata.paired for word in self.words.values()),
+            unet_evaluations=self.unet_evaluations,
+        )  # fmt: skip
+
+    def remarks(self) -> list[str]:
+        """What to know of the numbers: words that mislead, what is not settled, and what limits the model."""
+        words, metadata = self.words.values(), self.metadata
+        lines = [metadata.caveat] if metadata.caveat else []
+        if metadata.distilled:
+            lines.append(f"numbers are arbitrary units of steering and not nats, since {metadata.distilled}")
+        if misled := [repr(word.text) for word in words if word.verdict == "misleading"]:
+            lines.append(
+                f"{', '.join(misled)} {'speaks' if len(misled) == 1 else 'speak'} against this picture, and "
+                f"{'is' if len(misled) == 1 else 'are'} left out of what the other words are given as the rest"
+            )
+        if unsettled := [repr(word.text) for word in words if not word.settled]:
+            lines.append(f"{', '.join(unsettled)}: not settled; give more samples or more time")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers and metadata, for JSON."""
+        metadata = asdict(self.metadata)
+        for name in ("concepts", "context", "priors", "correction", "converged", "conditions"):
+            del metadata[name]
+        words = {name: word.to_dict() for name, word in self.words.items()}
+        return metadata | {"words": words, "remarks": self.remarks()}
+
+    def save(self, path: PathLike) -> None:
+        """Write the result to a safetensors file; errors as of :meth:`dpid.PIDResult.save`."""
+        from dpid.results.file_format import write
+        from dpid.results.words_file import to_bytes
+
+        write(path, lambda: to_bytes(self.words, self.unet_evaluations, self.to_dict()))
+
+    @classmethod
+    def load(cls, path: PathLike) -> WordsResult:
+        """The result that :meth:`save` wrote to ``path``; ``ValueError`` says what is wrong with any other file."""
+        from dpid.results.file_format import read
+        from dpid.results.words_file import from_bytes
+
+        return read(path, lambda data: cls(**from_bytes(data)))
+
+    def plot(self) -> Figure:
+        """A figure of the words' numbers with 95 % intervals and verdicts, of the picture and of every word's map."""
+        from dpid.results.words_plot import plot_words
+
+        return plot_words(self)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name!r} {verdict}" for name, verdict in self.verdicts.items())
+        return f"WordsResult({self.metadata.prompt!r}: {told}; {self.unet_evaluations} UNet evaluations)"

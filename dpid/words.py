@@ -1,0 +1,218 @@
+"""Asks of every word of a prompt what it does: rounds of samples, each for the words that are not yet settled.
+
+Every round has noise of its own, and a word's numbers are means over the rounds that evaluated it. All words of a round
+share their noise, the empty prompt and the whole one, so that n words take 2n + 2 conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from random import Random
+from time import monotonic
+from typing import Any
+
+from dpid.checks import count, fraction, positive
+from dpid.options import Options
+from dpid.prompts.phrases import Span, without
+from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, spans_of, with_reference
+from dpid.prompts.words import content_words
+from dpid.results.result import PIDResult
+from dpid.results.word import REST, Word, pooled
+from dpid.results.words import WordsResult
+from dpid.run import may_stop
+
+Evaluate = Callable[[Sequence[Plan], int], list[PIDResult]]
+"""(questions, number of the round) -> one result a question, from one round of samples."""
+
+
+_ALLOWED = ("estimator", "smooth", "rule", "replicates", "antithetic", "seed", "max_batch_size")
+_MOST = 64  # concepts
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends, and what counts as nothing; ``ValueError`` or ``TypeError`` names what is not allowed.
+
+    Attributes
+    ----------
+    samples : most evaluations of a condition
+    seconds : time after which no further round begins, or None
+    margin : what counts as nothing, as a share of what a word tells on average, i(x; prompt) / the number of words
+    """
+
+    samples: int
+    seconds: float | None
+    margin: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", count(1, 2**20)("samples", self.samples))
+        object.__setattr__(self, "margin", fraction("margin", self.margin))
+        if self.seconds is not None:
+            object.__setattr__(self, "seconds", positive("seconds", self.seconds))
+
+
+def allowed(options: dict[str, Any]) -> dict[str, Any]:
+    """The ``options`` of an explanation by which words are judged; ``TypeError`` for one that is fixed here."""
+    known = {field.name for field in fields(Options)}
+    for name in options:
+        if name in known and name not in _ALLOWED:
+            raise TypeError(f"{name}: is fixed where words are judged; allowed are {', '.join(_ALLOWED)}")
+    return options | {"level": "pixel"}
+
+
+def concepts_of(prompt: str | None, concepts: Sequence[str] | None) -> tuple[str, ...]:
+    """The concepts to judge: those given, or else the content words of ``prompt``.
+
+    ``ValueError`` or ``TypeError`` if there are none, or too many, or if one is not in the prompt.
+    """
+    if prompt is None:
+        raise ValueError("prompt: is needed to find words in")
+    if concepts is None:
+        return content_words(prompt)
+    names = check_concepts(concepts)
+    if not 0 < len(names) <= _MOST or len(set(names)) < len(names):
+        raise ValueError(f"concepts: found {len(names)}, expected 1 to {_MOST}, each given once")
+    for name in names:
+        spans_of(prompt, (name,))
+    return names
+
+
+def seed_of(seed: int, turn: int) -> int:
+    """The seed of round ``turn``, of which no two rounds of any search share one."""
+    return seed if not turn else Random(f"{seed} {turn}").getrandbits(62)
+
+
+def judged(
+    prompt: str, concepts: Sequence[str], evaluate: Evaluate, budget: Budget, rounds: int
+) -> Iterator[WordsResult]:
+    """What ``concepts`` do, after every one of at most ``rounds``.
+
+    The last result also names the words that others are redundant or work with.
+    """
+    started, seconds = monotonic(), budget.seconds
+    search = _Search(prompt, {concept: spans_of(prompt, (concept,))[concept] for concept in concepts}, budget.margin)
+    for turn in range(rounds):
+        begun = monotonic()
+        search.add(evaluate, turn)
+        now = monotonic()
+        late = seconds is not None and now - started + (now - begun) > seconds
+        if late or not search.open() or turn == rounds - 1:
+            break
+        yield search.result()
+    search.name_partners(evaluate, turn + 1)
+    yield search.result()
+
+
+@dataclass
+class _Known:
+    """What is known of a word, after how many rounds, and whether it is asked no more."""
+
+    word: Word
+    rounds: int
+    settled: bool
+
+
+class _Search:
+    """The words of a prompt, at ``spans``, and what is known of them so far."""
+
+    def __init__(self, prompt: str, spans: dict[str, Span], margin: float) -> None:
+        self.prompt, self.spans = prompt, spans
+        self.margin = margin / sum(not self._holds_another(w) for w in spans)
+        self.known: dict[str, _Known] = {}
+        self.misleading: list[str] = []
+        self.evaluations = 0
+
+    def open(self) -> list[str]:
+        """The words whose verdicts are not settled."""
+        return [w for w in self.spans if w not in self.known or not self.known[w].settled]
+
+    def result(self) -> WordsResult:
+        return WordsResult({w: self.known[w].word for w in self.spans}, self.evaluations)
+
+    def add(self, evaluate: Evaluate, turn: int) -> None:
+        """Evaluate the open words once more; those beside a word that turns out to mislead are judged anew."""
+        asked = self.open()
+        for w, found in zip(asked, self._evaluated(evaluate, [self._question(w) for w in asked], turn), strict=True):
+            before = self.known.get(w)
+            rounds = before.rounds if before else 0
+            word = Word(pooled(before.word.pid, rounds, found) if before and rounds else found, self.margin)
+            self.known[w] = _Known(word, rounds + 1, may_stop(rounds + 1) and word.settled)
+        # A word that is true by itself may only seem to mislead beside one that is not.
+        wrong = [
+            w for w, known in self.known.items()
+            if known.settled and known.word.verdict == "misleading" and known.word.alone < 0
+        ]  # fmt: skip
+        new = [self.spans[w] for w in wrong if w not in self.misleading]
+        self.misleading = wrong
+        for w, known in self.known.items():
+            if w not in wrong and any(_apart(self.spans[w], span) for span in new):  # its question has changed
+                self.known[w] = replace(known, rounds=0, settled=False)
+
+    def _evaluated(self, evaluate: Evaluate, questions: Sequence[Plan], turn: int) -> list[PIDResult]:
+        results = evaluate(merge(questions), turn)
+        self.evaluations += results[0].metadata.unet_evaluations
+        return results
+
+    def _context(self, w: str) -> list[Span]:
+        """The words that mislead, which ``w`` is not asked beside."""
+        return [self.spans[m] for m in self.misleading if _apart(self.spans[m], self.spans[w])]
+
+    def _question(self, w: str) -> Plan:
+        """The plan of ``w`` and the rest of the prompt, with all that does not mislead as the reference."""
+        span, context = self.spans[w], self._context(w)
+        whole, rest = (without(self.prompt, _outer(gone), []) for gone in (context, [*context, span]))
+        texts = {(): "", (w,): self.prompt[slice(*span)], (REST,): rest, (w, REST): whole}
+        return with_reference(from_mapping(texts), whole)
+
+    def name_partners(self, evaluate: Evaluate, turn: int) -> None:
+        """Find the words that others are redundant or work with, from pairs where there is a choice."""
+        pairs: list[tuple[str, str]] = []
+        for w, known in self.known.items():
+            if known.word.verdict in ("redundant", "works only with others"):
+                others = self._others(w)
+                if len(others) == 1:
+                    self.known[w] = replace(known, word=replace(known.word, partner=others[0]))
+                else:
+                    pairs += [(w, v) for v in others]
+        if not pairs:
+            return
+        questions = [
+            with_reference(plan(self.prompt, (w, v)), without(self.prompt, _outer(self._context(w)), []))
+            for w, v in pairs
+        ]
+        best: dict[str, tuple[float, str]] = {}
+        for (w, v), found in zip(pairs, self._evaluated(evaluate, questions, turn), strict=True):
+            word = self.known[w].word
+            # A word that tells nothing by itself shares nothing with others.
+            atoms = (found.redundancy, word.redundancy) if word.alone > 0 else (found.synergy, word.synergy)
+            best[w] = max(best.get(w, (0.5, "")), (atoms[0].value / max(atoms[1].value, 1e-9), v))
+        for w, (_, v) in best.items():
+            known = self.known[w]
+            self.known[w] = replace(known, word=replace(known.word, partner=v))
+
+    def _others(self, w: str) -> list[str]:
+        """The words beside ``w`` that do something, without phrases of several of them."""
+        return [
+            v for v, known in self.known.items()
+            if _apart(self.spans[v], self.spans[w]) and not self._holds_another(v)
+            and known.word.verdict not in ("misleading", "ignored")
+        ]  # fmt: skip
+
+    def _holds_another(self, w: str) -> bool:
+        """Whether ``w`` is a phrase of several of the words."""
+        start, end = self.spans[w]
+        return any(u != w and start <= low and high <= end for u, (low, high) in self.spans.items())
+
+
+def _apart(first: Span, second: Span) -> bool:
+    return first[1] <= second[0] or second[1] <= first[0]
+
+
+def _outer(spans: Sequence[Span]) -> list[Span]:
+    """``spans`` without those inside another one."""
+    kept: list[Span] = []
+    for span in sorted(set(spans), key=lambda s: (s[0], -s[1])):
+        if not kept or _apart(kept[-1], span):
+            kept.append(span)
+    return kept

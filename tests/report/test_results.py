@@ -1,0 +1,183 @@
+"""The page of results, and the command that makes it."""
+
+import base64
+import io
+import re
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from made_up import made
+from PIL import Image
+
+from dpid import cli
+from dpid.report.results import command, finding, page, read
+from dpid.results.overlay import WORDS
+from dpid.results.result import PIDResult
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """The elements of a page and its text; a tag that is not closed, or closed twice, is an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def scaled(value, error=0.01):
+    """A result whose i(x; y_S) are all near ``value`` nats."""
+    result = made()
+    base = {k: value / f[0, 0].numel() + error * f / f[0, 0].numel() for k, f in result.replicates.items()}
+    return PIDResult(result.metadata, base, result.profiles, result.edges, result.picture)
+
+
+def test_a_page_contains_all_numbers_and_its_pictures():
+    result = made()
+    found = Page(page({"a.safetensors": result}))
+    for estimate in (*result.information.values(), result.redundancy, *result.unique.values(), result.synergy):
+        assert str(estimate) in found.text
+        assert "{:.2f} to {:.2f}".format(*estimate.interval()) in found.text
+    for line in result.remarks():
+        assert line in found.text
+    for image in found.all("img"):
+        kind, data = image["src"].split(",")
+        assert kind == "data:image/png;base64"
+        Image.open(io.BytesIO(base64.b64decode(data))).verify()
+    assert len(found.all("img")) == 4 + 2  # picture, uniqueness, redundancy, synergy; the profile and the strip
+    assert all(i["alt"] for i in found.all("img"))
+    swatches = [re.search("#[0-9A-F]{6}", a["style"])[0] for a in found.all("span") if a.get("class") == "swatch"]
+    assert swatches[:2] == list(WORDS[:2])
+
+
+def test_a_page_needs_nothing_else_and_is_for_phones_and_paper():
+    text = page({"a": made(), "b": made(concepts=("cow", "pizza", "tree"))})
+    found = Page(text)
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all("meta")
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in found.elements}
+    assert "http" not in text
+    assert "@media print" in text
+    ids = {a["id"] for _, a in found.elements if "id" in a}
+    assert {a["href"].removeprefix("#") for a in found.all("a")} <= ids
+    assert len(found.all("img")) == 6 + 7  # and the graph of three concepts
+
+
+def test_a_video_is_shown_frame_by_frame():
+    result = made()
+    video = replace(
+        result, metadata=replace(result.metadata, frames=2), picture=torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    )
+    assert len(Page(page({"a": video})).all("img")) == 2  # the strip of frames, and the profile
+
+
+def test_markup_in_prompts_is_text():
+    evil = '<script>alert("1")</script>'
+    result = made(concepts=(evil, "' onload='alert(1)"), model=evil)
+    found = Page(page({evil + '"': result}))
+    assert "script" not in {tag for tag, _ in found.elements}
+    assert not any("onload" in a for _, a in found.elements)
+    assert evil in found.text
+
+
+def test_the_finding_says_what_the_numbers_do():
+    assert "tell nothing about this picture that stands out of the noise" in finding(scaled(0.0, 5.0))
+    assert "mislead about this picture" in finding(scaled(-3.0))
+    told = finding(scaled(3.0))
+    assert told.startswith("“cow” and “pizza” together tell 3.0")
+    assert re.search(r"the model finds it (19|20|21) times as likely", told)  # e³ = 20.1, and a hundredth of noise
+    assert "is redundancy" in told  # both words tell the same three nats
+    assert "10^22 times" in finding(scaled(50.0))  # 50 / ln 10 = 21.7
+    assert finding(made(concepts=("a", "b", "c", "d"))).startswith("The 4 words together")
+
+
+def test_the_command_is_one_that_the_command_line_reads():
+    result = made(prompt="a cow's $5 and a pizza", model="./my model", measure="ppid", context=False)
+    words = shlex.split(command(result))
+    assert words[:4] == ["dpid", "explain", "PICTURE", "a cow's $5 and a pizza"]
+    assert words[words.index("--measure") + 1] == "ppid"
+    assert words[words.index("--estimator") + 1] == "rao-blackwell"
+    assert "--level" not in words
+    assert command(made(prompt="another prompt")) is None
+    own = {"": "", "cow": "a cow", "pizza": "a pizza", "cow+pizza": "both"}
+    assert command(made(conditions=own)) is None
+
+
+def test_files_and_folders_are_read_and_what_is_none_is_named(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    made().save(tmp_path / "deep" / "b.safetensors")
+    made(1).save(tmp_path / "deep" / "er" / "a.safetensors")
+    (tmp_path / "text.txt").write_text("no result")
+    paths = [tmp_path / n for n in ("deep", "text.txt", "empty", "missing.safetensors")]
+    results, problems = read(paths)
+    assert list(results.values()) == [made(), made(1)]
+    assert [p.split(" ")[0] for p in problems] == [f"{paths[1]}:", f"{paths[2]}", f"{paths[3]}"]
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch, capsys):
+    """Runs ``dpid report`` in a folder with a result: (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    made().save(tmp_path / "cow.safetensors")
+    (tmp_path / "text.txt").write_text("no result")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["dpid", "report", *arguments])
+        code = cli.run()
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_command(report, tmp_path):
+    assert report("cow.safetensors", "--out", "new/page.html") == (0, "new/page.html: 1 result\n", "")
+    assert "a cow and a pizza" in Page((tmp_path / "new/page.html").read_text()).text
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_command_leaves_out_what_is_no_result(report, tmp_path):
+    code, out, err = report("cow.safetensors", "text.txt")
+    assert (code, out) == (1, "report.html: 1 result\n")
+    assert err.startswith("dpid: warning: left out: text.txt: ")
+    assert err.count("\n") == 1
+    assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("text.txt",), "results: text.txt: "),
+        (("none.safetensors", "text.txt"), "results: none.safetensors does not exist; text.txt: "),
+        (("cow.safetensors", "--out", "."), "out: . is a folder; give the name of a file, such as report.html"),
+        (("cow.safetensors", "--out", "text.txt/a.html"), "out: text.txt cannot be written"),
+        ((), "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(report, tmp_path, arguments, message):
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, out, err = report(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"dpid: {message}")
+    assert err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

@@ -1,0 +1,212 @@
+"""Maps over their picture, the graph of words, and every kind of plot in axes of the user."""
+
+import io
+from dataclasses import replace
+from itertools import combinations
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from made_up import made
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from dpid.results import overlay
+from dpid.results.figure_style import Figure
+from dpid.results.graph import pair_of, plot_graph
+
+KINDS = ("overlay", "strip", "profile", "graph")
+
+
+@pytest.fixture(scope="module")
+def three():
+    return made(concepts=("cow", "pizza", "tree"))
+
+
+def axes():
+    return Figure(figsize=(4, 4), dpi=50).subplots()
+
+
+def shown(ax, x, y):
+    """The colour drawn at a pixel (x, y) of the picture."""
+    image = ax.images[-1]
+    left, right, bottom, top = image.get_extent()
+    pixels = np.asarray(image.get_array())
+    height, width = pixels.shape[:2]
+    return pixels[int((y - top) / (bottom - top) * height), int((x - left) / (right - left) * width)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 8), (64, 64), (1024, 2048)])
+def test_a_map_colours_its_place_in_a_picture_of_any_size(height, width):
+    picture = torch.full((height, width, 3), 255, dtype=torch.uint8)
+    value = torch.zeros(4, 4)
+    value[3, 0] = 2.0  # lower left
+    ax = axes()
+    overlay.paint(ax, picture, {"cow": value}, limit=2.0)
+    assert ax.images[0].get_extent() == [-0.5, width - 0.5, height - 0.5, -0.5]
+    place = ((0.5 / 4) * width - 0.5, (3.5 / 4) * height - 0.5)  # the middle of that pixel of the map
+    # At full colour 15 % of the picture, white, show through; the pixel drawn lies up to half a pixel of 512 beside the
+    # middle of the map's, where the map is up to 1/128 of its value lower.
+    expected = 0.15 + 0.85 * np.array(to_rgb(overlay.WORDS[0]))
+    assert np.abs(shown(ax, *place) - expected).max() < 0.02
+    assert np.array_equal(shown(ax, (3.5 / 4) * width - 0.5, 0.1 * height - 0.5), (1, 1, 1))
+
+
+def test_what_is_within_its_noise_fades():
+    # 1 - (error / value)²: nothing at one standard error, three quarters at two, all without an error
+    certain = overlay.certainty(np.array([1.0, 2.0, -2.0, 0.5, 0.0, 1.0]), np.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0]))
+    assert certain == pytest.approx([0, 0.75, 0.75, 0, 0, 1])
+    value, error = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 2.0]])
+    ax = axes()
+    overlay.paint(ax, None, {"cow": value}, {"cow": error}, limit=1.0)
+    sure, noisy = shown(ax, 0, 0), shown(ax, 1, 0)
+    assert np.abs(sure - 1).max() > 0.5
+    assert np.array_equal(noisy, (1, 1, 1))
+
+
+def test_below_zero_is_dark_stripes_and_not_a_words_colour():
+    ax = axes()
+    overlay.paint(ax, None, {"cow": torch.full((2, 2), -1.0)}, limit=1.0)
+    pixels = ax.images[0].get_array().reshape(-1, 3)
+    assert np.ptp(pixels, axis=1).max() < 1e-9  # grey alone
+    dark = pixels[:, 0] < 0.5
+    assert 0.4 < dark.mean() < 0.6  # every other stripe
+
+
+def test_words_that_share_a_place_mix_in_any_order():
+    maps = {"cow": torch.ones(2, 2), "dog": torch.ones(2, 2)}
+    colours = overlay.colours_of(maps)
+    drawn = []
+    for order in (list(maps), list(reversed(maps))):
+        ax = axes()
+        overlay.paint(ax, None, {n: maps[n] for n in order}, colours=colours, limit=1.0)
+        drawn.append(shown(ax, 0, 0))
+    assert drawn[0] == pytest.approx(drawn[1])  # sums in another order
+    both = np.mean([to_rgb(c) for c in colours.values()], 0)
+    assert drawn[0] == pytest.approx(both * (1 - 0.15**2) + 0.15**2)
+
+
+def test_an_outline_encloses_a_word_and_names_it_once():
+    value = torch.zeros(16, 16)
+    value[4:8, 2:6] = 1.0
+    ax = axes()
+    faint = value.flip(1) * 0.05  # below a tenth of the scale
+    overlay.overlay(ax, None, {"cow": value, "dog": faint}, limit=1.0)
+    (line,) = ax.collections
+    inside = line.get_paths()[0]
+    assert inside.contains_point((3.5, 5.5))
+    assert not inside.contains_point((10, 5.5))
+    assert [t.get_text() for t in ax.texts] == ["cow"]
+
+
+def test_names_of_words_at_one_place_do_not_cover_each_other():
+    value = torch.zeros(16, 16)
+    value[6:9, 6:9] = 1.0
+    words = [f"a long phrase {i}" for i in range(8)]
+    figure = Figure(figsize=(2.9, 2.9), dpi=100)
+    ax = figure.add_axes((0, 0, 1, 1))
+    overlay.overlay(ax, None, dict.fromkeys(words, value), limit=1.0)
+    figure.savefig(io.BytesIO(), format="png")
+    boxes = [t.get_window_extent() for t in ax.texts]
+    assert len(boxes) == 8
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def simulated(colour, matrix):
+    """A colour as people with a colour blindness see it, in linear light."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return (np.array(matrix) @ linear).clip(0, 1)
+
+
+def lab(linear):
+    """CIELAB of linear sRGB under D65."""
+    matrix = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(matrix) @ linear / (0.9505, 1, 1.089)
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (xyz * 24389 / 27 + 16) / 116)
+    return np.array((116 * y - 16, 500 * (x - y), 200 * (y - z)))
+
+
+BLINDNESS = {  # Machado, Oliveira and Fernandes (2009), severity 1
+    "none": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colours_are_told_apart_by_everyone(kind):
+    seen = [lab(simulated(c, BLINDNESS[kind])) for c in overlay.WORDS]
+    pair = [lab(simulated(c, BLINDNESS[kind])) for c in (overlay.REDUNDANCY, overlay.SYNERGY)]
+    # A difference of 2.3 is just noticeable (Mahy et al., 1994); of areas apart, in a legend, five times that.
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 5 * 2.3
+    assert np.linalg.norm(pair[0] - pair[1]) > 5 * 2.3
+    assert len(set(overlay.colours_of(map(str, range(8))).values())) == 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["png", "svg"])
+def test_every_kind_is_drawn_as_png_and_svg(kind, form):
+    file = io.BytesIO()
+    made().plot(kind).savefig(file, format=form)
+    if form == "png":
+        assert min(Image.open(file).size) > 300
+        return
+    texts = " ".join("".join(e.itertext()) for e in ElementTree.fromstring(file.getvalue()).iter() if "text" in e.tag)
+    for word in ("a cow and a pizza", "cow", "redundancy", "synergy"):
+        assert word in texts  # as text, not as outlines
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_axes_of_the_user_are_drawn_into(kind):
+    figure = matplotlib.figure.Figure(figsize=(8, 4))
+    left, right = figure.subplots(1, 2)
+    assert made().plot(kind, ax=right) is figure
+    assert not left.has_data()
+    drawn = [right, *right.child_axes]
+    assert any(ax.has_data() or ax.patches for ax in drawn)
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_the_overlay_has_a_panel_for_everything():
+    result = made()
+    titles = [t.get_text() for ax in result.plot().axes for t in ax.texts]
+    assert [t for t in titles if t not in result.metadata.concepts] == ["picture", "unique", "redundancy", "synergy"]
+    without = replace(result, picture=None).plot()
+    assert len(without.axes) == 3
+    labels = [t.get_text().strip() for ax in without.axes for t in ax.get_legend().get_texts()]
+    assert [label.split(", map sum")[0] for label in labels] == [
+        *(f"{c}: {e}" for c, e in result.unique.items()), str(result.redundancy), str(result.synergy)
+    ]  # fmt: skip
+
+
+def test_bad_arguments_of_a_plot_are_named():
+    with pytest.raises(ValueError, match="kind: found 'pie', allowed are overlay, strip, profile, graph"):
+        made().plot("pie")
+    with pytest.raises(TypeError, match="ax: found str, expected axes"):
+        made().plot(ax="here")
+    with pytest.raises(ValueError, match="results: found none"):
+        plot_graph({})
+
+
+def test_a_graph_has_a_circle_for_every_word_and_two_lines_for_every_pair(three):
+    for results in (three, {p: pair_of(three, p) for p in combinations(three.metadata.concepts, 2)}):
+        (ax,) = plot_graph(results).axes
+        kinds = [type(p).__name__ for p in ax.patches]
+        assert kinds.count("Circle") == 3
+        assert kinds.count("FancyArrowPatch") == 2 * 3
+        areas = [p.radius**2 for p in ax.patches if hasattr(p, "radius")]
+        told = [abs(three.information[(c,)].value) for c in three.metadata.concepts]
+        assert areas == pytest.approx([max(areas) * t / max(told) for t in told])
+
+
+def test_a_pair_of_three_is_what_the_pair_alone_would_be(three):
+    a, b, _ = three.metadata.concepts
+    pair = pair_of(three, (a, b))
+    for subset in ((a,), (b,), (a, b)):
+        assert pair.estimates["standard"].information[subset] == three.estimates["standard"].information[subset]
+    total = pair.redundancy.value + sum(e.value for e in pair.unique.values()) + pair.synergy.value
+    assert total == pytest.approx(pair.information[a, b].value)  # float64 sums
