@@ -26,9 +26,11 @@ def plot_words(result: WordsResult) -> Figure:
     """
     words = list(result.words.values())
     count = len(words) + (result.picture is not None)
-    rows = -(-count // _COLUMNS)
-    figure = Figure(figsize=(11, 1.4 + 0.42 * len(words) + 2.3 * rows), dpi=120, layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1 + 0.42 * len(words), 0.4 + 2.3 * rows))
+    # Of a video, whose frames are side by side, a row each.
+    columns, tall = (_COLUMNS, 2.3) if result.metadata.frames is None else (1, 1.8)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(11, 1.4 + 0.42 * len(words) + tall * rows), dpi=120, layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1 + 0.42 * len(words), 0.4 + tall * rows))
     top, bottom = parts
     ax = top.subplots()
     for place, word in enumerate(words):
@@ -42,7 +44,7 @@ def plot_words(result: WordsResult) -> Figure:
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel(f"{result.metadata.unit}: alone (outline) and given the rest of the prompt (filled), 95 % intervals")
-    axes = list(bottom.subplots(rows, _COLUMNS, squeeze=False).flat)
+    axes = list(bottom.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.set_visible(False)
     drawn = draw_maps(axes[:count], result.picture, [word.map for word in words])
