@@ -379,8 +379,8 @@ class Explainer(Runner):
             return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)
 
 
-def _control(picture: ImageLike) -> Image.Image:
+def _control(given: Any) -> Image.Image | list[Image.Image]:
     try:
-        return open_image(picture)
+        return [open_image(picture) for picture in given] if isinstance(given, (list, tuple)) else open_image(given)
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("image", "control", 1)) from error

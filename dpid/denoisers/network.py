@@ -56,7 +56,7 @@ class NetworkDenoiser(Denoiser):
         transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
     frames : of the videos that are explained, at most as many as the pipeline makes by default, which is the default
     control, control_scale : PIL picture of the pipeline's ControlNet, which takes it with every condition, and the
-        weight of what it adds
+        weight of what it adds; a list of each where there are several
     guidance : what a network is told that was distilled at guidance. Any but 1, which is none, is undone in ε̂, as far
         as the network is linear in it; :attr:`caveat` says how far it is
 
@@ -70,7 +70,7 @@ class NetworkDenoiser(Denoiser):
     def __init__(
         self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True,
         size: int | None = None, frames: int | None = None, compile: bool = False, guidance: float = 1.0,
-        control: Any = None, control_scale: float = 1.0,
+        control: Any = None, control_scale: Any = 1.0,
     ) -> None:  # fmt: skip
         check_precision(precision)
         family.check_size(size)

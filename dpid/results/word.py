@@ -74,18 +74,19 @@ class Word(Comparable):
 
     @property
     def map(self) -> Tensor:
-        """i(x; w | rest) of every latent pixel, float32 [h,w] in nats."""
+        """i(x; w | rest) of every latent pixel, float32 [h,w], of a video [T,h,w], in nats."""
         return self._map[0]
 
     @property
     def map_stderr(self) -> Tensor:
-        """The standard error of :attr:`map`, float32 [h,w]."""
+        """The standard error of :attr:`map`, in the same form."""
         return self._map[1]
 
     @cached_property
     def _map(self) -> tuple[Tensor, Tensor]:
-        f = self.pid.replicates_by(self.pid.metadata.estimator)
-        maps = displayed(f, self.pid.metadata.smooth, self.pid.replicates["standard"].double())
+        pid, metadata = self.pid, self.pid.metadata
+        f = pid.replicates_by(metadata.estimator)
+        maps = displayed(f, metadata.smooth, pid.replicates["standard"].double(), metadata.frames)
         value, error = mean_stderr(maps[:, 2] - maps[:, 1])
         return value.float(), error.float()
 
