@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from made_up import made
+from made_up import made, made_words
 from PIL import Image
 
 from dpid import cli
@@ -19,8 +19,6 @@ from dpid.report.results import page, read
 from dpid.report.words import finding as finding_of_words
 from dpid.results.overlay import WORDS
 from dpid.results.result import PIDResult
-from dpid.results.word import REST, Word
-from dpid.results.words import WordsResult
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -88,14 +86,8 @@ def test_a_page_needs_nothing_else_and_is_for_phones_and_paper():
     assert len(found.all("img")) == 6 + 7  # and the graph of three concepts
 
 
-def words(*names):
-    """A result of made-up words."""
-    found = {name: Word(made(i, concepts=(name, REST)), 0.05) for i, name in enumerate(names)}
-    return WordsResult(found, 64)
-
-
 def test_the_page_of_words_has_their_verdicts(tmp_path):
-    result = words("cow", "<b>pizza</b>")
+    result = made_words("cow", "<b>pizza</b>")
     result.save(tmp_path / "words.safetensors")
     results, problems = read([tmp_path])
     assert (list(results.values()), problems) == ([result], [])
