@@ -11,18 +11,19 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 __version__ = _version("dpid")
-__all__ = ["Estimate", "Explainer", "PIDResult", "WordsResult", "__version__"]
+__all__ = ["Estimate", "Explainer", "ImageCondition", "PIDResult", "WordsResult", "__version__"]
 
 if TYPE_CHECKING:
     from dpid.explainer import Explainer
+    from dpid.images import ImageCondition
     from dpid.results.intervals import Estimate
     from dpid.results.result import PIDResult
     from dpid.results.words import WordsResult
 
 
 _HOMES = {
-    "Estimate": "results.intervals", "Explainer": "explainer", "PIDResult": "results.result",
-    "WordsResult": "results.words",
+    "Estimate": "results.intervals", "Explainer": "explainer", "ImageCondition": "images",
+    "PIDResult": "results.result", "WordsResult": "results.words",
 }  # fmt: skip
 _MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -19,15 +19,18 @@ from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
 from dpid.estimation.learning import Learnt
-from dpid.estimation.precision import ladder, worth_trying
-from dpid.images import ImageLike, encode, open_image
+from dpid.estimation.precision import ladder
+from dpid.images import ImageLike, open_image
 from dpid.likelihood import Likelihood, log_likelihood
+from dpid.many import Stop, Wanted, Watch, apart, table
 from dpid.options import Options
-from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
+from dpid.prompts.plan import Plan, Subset, check_concepts, merge
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
-from dpid.run import Job, Progress, explanations, make_job
-from dpid.videos import VideoLike, encode_video
+from dpid.run import Job, Progress, explanations
+from dpid.runner import ConvergenceWarning as ConvergenceWarning
+from dpid.runner import Runner, question_of
+from dpid.videos import VideoLike
 
 _OF_PIPELINES = (
     "fused",
@@ -42,11 +45,7 @@ _OF_PIPELINES = (
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
-class ConvergenceWarning(UserWarning):
-    """Warning that a tolerance was not met within ``max_samples``; ``metadata.converged`` of the result says so too."""
-
-
-class Explainer:
+class Explainer(Runner):
     """Explains pictures with one model: how much information about a picture each concept of its prompt has.
 
     It may be used from several threads; they wait for each other if the model is not thread-safe. Where the default
@@ -162,6 +161,7 @@ class Explainer:
         latents: Tensor | None = None,
         conditions: Mapping[Subset, Any] | None = None,
         progress: Progress | None = None,
+        stop: Stop | None = None,
         **options: Any,
     ) -> PIDResult:
         """The decomposition of i(x; y1, …, yn) into redundancy, uniqueness of every concept, and synergy.
@@ -171,8 +171,10 @@ class Explainer:
         image : path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; or ``latents`` [C,h,w] instead. Of a model of
             videos, what :func:`dpid.videos.open_video` takes, or ``latents`` [C,T,h,w]
         prompt, concepts : a text and two to eight phrases of it ("bowl#2": the second "bowl"); all 2ⁿ subsets are
-            evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}
-        progress : called with (evaluations done, evaluations planned)
+            evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}: texts or, of
+            a model with an IP-Adapter, :class:`dpid.ImageCondition`
+        progress : called with (evaluations done, evaluations planned); what it raises ends the run
+        stop : a ``threading.Event``, or a function that returns whether to stop, which is looked at after every batch
         options : fields of :class:`dpid.options.Options`, by name
 
         Raises
@@ -181,10 +183,72 @@ class Explainer:
             An argument is not allowed; the message names it.
         FloatingPointError
             The model returned NaN or infinity.
+        dpid.many.Stopped
+            ``stop`` said so.
         """
-        chosen = self._options(options)
-        question = _question(prompt, concepts, conditions, chosen)
-        return self._last(image, latents, (question,), chosen, prompt, progress)[0]
+        chosen, watch = self._options(options), Watch(progress, stop)
+        question = question_of(prompt, concepts, conditions, chosen)
+        with self._working():
+            watch.check()
+            ((result,),) = self._last([self._ask(image, latents, (question,), chosen, prompt)], chosen, watch)
+        return result
+
+    async def aexplain(self, *arguments: Any, stop: Stop | None = None, **options: Any) -> PIDResult:
+        """The result of :meth:`explain` with the same arguments, computed in a thread, while other tasks go on.
+
+        If the task is cancelled, the computation ends at its next batch.
+        """
+        cancelled = Event()
+        given = Watch(None, stop)
+
+        def stopped() -> bool:
+            return cancelled.is_set() or given.stopping()
+
+        try:
+            return await asyncio.to_thread(self.explain, *arguments, stop=stopped, **options)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def explain_many(
+        self,
+        images: Iterable[ImageLike] | None = None,
+        prompts: str | Sequence[str] | None = None,
+        concepts: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        *,
+        latents: Iterable[Tensor] | None = None,
+        conditions: Mapping[Subset, Any] | Sequence[Mapping[Subset, Any]] | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[int, PIDResult]]:
+        """An iterator of (index of the picture, its result), one by one as they are ready, in the order of ``images``.
+
+        A result is that of :meth:`explain`, bit for bit unless the network itself rounds otherwise in larger batches:
+        pictures share noise, log-SNRs and, on a GPU, calls of the model. With rule "learning" all start from what was
+        learnt before the call, and :attr:`learnt` is the mean of what each taught.
+
+        Parameters
+        ----------
+        images : pictures as of :meth:`explain`, of any sizes; or ``latents`` of each
+        prompts, concepts, conditions : as of :meth:`explain`, one for all pictures or one each
+        progress, stop, options : as of :meth:`explain`; the progress is that of all pictures
+
+        Raises
+        ------
+        dpid.many.PicturesError
+            After all other pictures, if some could not be explained; it has their errors.
+        ValueError, TypeError
+            Lists differ in length, or an option is not allowed.
+        """
+        chosen, watch = self._options(options), Watch(progress, stop)
+        rows = table(images, latents, prompts, concepts, conditions)
+
+        def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
+            ((image, own_latents, prompt, words, own_conditions),) = only
+            return [Wanted(image, own_latents, prompt, question_of(prompt, words, own_conditions, chosen))]
+
+        return self._many(apart(dict(enumerate(rows)), wanted, watch), chosen, watch)
 
     def stream(
         self,
@@ -195,6 +259,7 @@ class Explainer:
         latents: Tensor | None = None,
         conditions: Mapping[Subset, Any] | None = None,
         progress: Progress | None = None,
+        stop: Stop | None = None,
         **options: Any,
     ) -> Iterator[PIDResult]:
         """An iterator of results, each from ``samples`` more evaluations of every condition, up to ``max_samples``.
@@ -202,10 +267,12 @@ class Explainer:
         It ends early when ``tolerance``, if given, is met. Arguments and errors as of :meth:`explain`; also
         ``RuntimeError`` if the model changes between two results.
         """
-        chosen = self._options(options)
-        question = _question(prompt, concepts, conditions, chosen)
+        chosen, watch = self._options(options), Watch(progress, stop)
+        question = question_of(prompt, concepts, conditions, chosen)
         with self._working():
-            job = self._job(image, latents, (question,), chosen, prompt, progress)
+            watch.check()
+            asked = self._ask(image, latents, (question,), chosen, prompt)
+        job = Job([asked], chosen, self.density, watch, self.learnt, self._keep)
         return self._streamed(explanations(job, self._denoisers(chosen.max_samples)))
 
     def explain_pairs(
@@ -216,6 +283,7 @@ class Explainer:
         *,
         latents: Tensor | None = None,
         progress: Progress | None = None,
+        stop: Stop | None = None,
         **options: Any,
     ) -> dict[tuple[str, str], PIDResult]:
         """The decomposition {pair: result} of every pair of ``concepts``; shared conditions are evaluated once.
@@ -223,13 +291,15 @@ class Explainer:
         Eight concepts have 28 pairs but only 37 distinct conditions. Arguments and errors as of :meth:`explain`;
         :func:`dpid.results.result.ranked` sorts the pairs.
         """
-        chosen = self._options(options)
+        chosen, watch = self._options(options), Watch(progress, stop)
         words = () if concepts is None else check_concepts(concepts)
         if len(words) < 2:
             raise ValueError(f"concepts: found {len(words)}, expected at least 2")
         pairs = list(combinations(words, 2))
-        questions = merge([_question(prompt, pair, None, chosen) for pair in pairs])
-        results = self._last(image, latents, questions, chosen, prompt, progress)
+        questions = merge([question_of(prompt, pair, None, chosen) for pair in pairs])
+        with self._working():
+            watch.check()
+            (results,) = self._last([self._ask(image, latents, questions, chosen, prompt)], chosen, watch)
         return dict(zip(pairs, results, strict=True))
 
     def words(
@@ -245,19 +315,19 @@ class Explainer:
 
     def stream_words(
         self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
-        latents: Tensor | None = None, samples: int = 256, seconds: float | None = None, margin: float = 0.05,
-        progress: Progress | None = None, **options: Any,
+        latents: Tensor | None = None, samples: int = 256, seconds: float | None = None, margin: float = 0.15,
+        progress: Progress | None = None, stop: Stop | None = None, **options: Any,
     ) -> Iterator[WordsResult]:  # fmt: skip
         """An iterator of what every word of ``prompt`` tells, after every round of samples for words not yet settled.
 
         Parameters
         ----------
-        image, latents, progress : as of :meth:`explain`
+        image, latents, progress, stop : as of :meth:`explain`
         concepts : the phrases of the prompt to judge; None: those of
             :func:`dpid.prompts.words.content_words`
         samples : most evaluations of a condition, in rounds of 32
         seconds : time after which no further round begins; None: no limit
-        margin : what counts as nothing, as a share of i(x; prompt)
+        margin : what counts as nothing, as a share of i(x; prompt) / the number of words
         options : of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic, seed and
             max_batch_size
 
@@ -273,16 +343,15 @@ class Explainer:
         budget = words.Budget(samples, seconds, margin)
         chosen = self._options(words.allowed(options) | {"samples": min(budget.samples, Options.samples)})
         asked = words.concepts_of(prompt, concepts)
+        watch = Watch(progress, stop)
         with self._working():
-            picture, x = self._latents(image, latents)
-        chosen.check_maps(*x.shape[-2:])
+            watch.check()
+            shown = self._ask(image, latents, (), chosen, prompt)
 
         def evaluate(questions: Sequence[Plan], turn: int) -> list[PIDResult]:
+            now = replace(chosen, seed=words.seed_of(chosen.seed, turn))
             with self._working():
-                now = replace(chosen, seed=words.seed_of(chosen.seed, turn))
-                job = make_job(picture, x, questions, now, prompt, self.density, progress)
-                job = replace(job, learnt=self.learnt, keep=self._keep)
-                return next(explanations(job, self._denoisers(samples)))
+                return self._last([replace(shown, questions=questions, priors=[None] * len(questions))], now, watch)[0]
 
         return words.judged(str(prompt), asked, evaluate, budget, -(-budget.samples // chosen.per_round))
 
@@ -309,145 +378,9 @@ class Explainer:
             _, x = self._latents(image, latents)
             return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)
 
-    def _options(self, options: dict[str, Any]) -> Options:
-        """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
-        chosen = Options.from_keywords(options)
-        if chosen.tolerance is not None and (why := self.denoiser.distilled):
-            raise ValueError(f"tolerance: found {chosen.tolerance}, but there are no nats to be that exact in: {why}")
-        if chosen.rule == "auto":
-            return replace(chosen, rule="learning" if self.density is None else "adaptive")
-        if chosen.rule == "adaptive" and self.density is None:
-            raise ValueError(
-                "rule: 'adaptive' needs Explainer.density; learn() finds one in results, 'learning' on the way"
-            )
-        return chosen
-
-    def _denoisers(self, samples: int) -> list[Denoiser]:
-        """The model in every precision that may be tried for so many evaluations a condition, the fastest first."""
-        finer = [self.denoiser.at(precision) for precision in self._finer]
-        if finer and not worth_trying(self.denoiser, samples):
-            return finer[-1:]
-        return [self.denoiser, *finer]
-
-    def _working(self) -> AbstractContextManager[None]:
-        """A context with the model's lock and the settings of torch that it needs."""
-        return _working(self.denoiser)
-
-    def _streamed(self, results: Iterator[list[PIDResult]]) -> Iterator[PIDResult]:
-        """The results of the first question; no lock or setting is held between two of them."""
-        while True:
-            with self._working():
-                found = next(results, None)
-            if found is None:
-                return
-            yield found[0]
-
-    def _last(
-        self, image: ImageLike | VideoLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
-        prompt: str | None, progress: Progress | None,
-    ) -> list[PIDResult]:  # fmt: skip
-        """The results of all questions after one round, or after as many as the tolerance takes."""
-        results: list[PIDResult] = []
-        broken = ""
-        samples = options.samples if options.tolerance is None else options.max_samples
-        with self._working():
-            job = self._job(image, latents, questions, options, prompt, progress)
-            try:
-                for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
-                    if options.tolerance is None:
-                        break
-            except FloatingPointError as error:
-                if not results:
-                    raise
-                broken = f"{error}; what was found before is returned"
-                results = [replace(result, metadata=replace(result.metadata, broken=broken)) for result in results]
-        if broken or (options.tolerance is not None and not all(result.metadata.converged for result in results)):
-            missed = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
-            warnings.warn(broken or missed, ConvergenceWarning, stacklevel=3)
-        return results
-
-    def _job(
-        self, image: ImageLike | VideoLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
-        prompt: str | None, progress: Progress | None,
-    ) -> Job:  # fmt: skip
-        picture, x = self._latents(image, latents)
-        options.check_maps(x.shape[-2] // (self.denoiser.latent_frames or 1), x.shape[-1])
-        job = make_job(picture, x, questions, options, prompt, self.density, progress)
-        return replace(job, learnt=self.learnt, keep=self._keep)
-
-    def _keep(self, learnt: Learnt) -> None:
-        # Whole, so that of explanations side by side the last one's counts: mixed with another's, a density would
-        # depend on noise that is drawn again.
-        self.learnt = learnt
-
-    def _latents(self, image: Any, latents: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """The picture at the model's size, uint8 [H,W,3], None if latents are given; and the latents fp32 [1,C,h,w].
-
-        Of a video, a picture [T,H,W,3] of every frame of latents, and these [1,C,T·h,w].
-        """
-        if (image is None) == (latents is None):
-            raise ValueError("image: give either image or latents")
-        picture = None
-        if latents is not None:
-            _check_latents(latents, self.denoiser)
-            x = latents[None].to(self.denoiser.device, torch.float32)
-            x = x.flatten(2, -2)  # frames of a video one below the other
-        else:
-            assert image is not None
-            picture, x = (encode if self.denoiser.frames is None else encode_video)(image, self.denoiser)
-        if not x.isfinite().all():
-            raise ValueError("latents: found NaN or infinity")
-        return picture, x.detach()
-
-
-@contextmanager
-def _working(denoiser: Denoiser) -> Iterator[None]:
-    with ExitStack() as held:
-        held.enter_context(denoiser.lock)
-        held.enter_context(undisturbed())
-        yield
-
 
 def _control(picture: ImageLike) -> Image.Image:
     try:
         return open_image(picture)
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("image", "control", 1)) from error
-
-
-def _check_latents(latents: Any, denoiser: Denoiser) -> None:
-    """Raise ``ValueError`` unless ``latents`` have a shape that ``denoiser`` accepts."""
-    if not isinstance(latents, Tensor):
-        raise ValueError(f"latents: found {type(latents).__name__}, expected a torch.Tensor [C,h,w]")
-    frames = denoiser.latent_frames
-    if latents.ndim != (3 if frames is None else 4) or not latents.numel():
-        expected = "[C,h,w]" if frames is None else "[C,T,h,w]"
-        raise ValueError(f"latents: found {tuple(latents.shape)}, expected {expected}, none of them zero")
-    if frames is not None and latents.shape[1] != frames:
-        raise ValueError(
-            f"latents: found {latents.shape[1]} frames, the model is asked for {frames}; make the explainer with "
-            "another number, frames=…"
-        )
-    native = denoiser.latent_shape
-    if native is None:
-        return
-    if len(latents) != native[0]:
-        raise ValueError(f"latents: found {len(latents)} channels, the model has {native[0]}")
-    if not denoiser.any_size and latents.shape != native:
-        raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(native)}")
-    if any(side % denoiser.patch for side in latents.shape[-2:]):
-        raise ValueError(
-            f"latents: found {latents.shape[-2]}×{latents.shape[-1]} pixels, expected multiples of {denoiser.patch}"
-        )
-
-
-def _question(
-    prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None, options: Options
-) -> Plan:
-    """The plan of the concepts or conditions, with its reference F; ``ValueError`` if they are not allowed."""
-    chosen = plan_concepts(prompt, concepts, conditions, options.context)
-    if options.reference == "concepts":
-        return chosen
-    if options.reference == "prompt" and not prompt:
-        raise ValueError("reference: 'prompt' needs a prompt")
-    return with_reference(chosen, prompt if options.reference == "prompt" else options.reference)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -121,11 +123,82 @@ def to_pixels(image: Image.Image, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(image))
 
 
+def pixels_of(image: ImageLike, denoiser: Any) -> Tensor:
+    """The pixels uint8 [H,W,3] of ``image`` at the size of ``denoiser``; errors as of :func:`open_image`."""
+    opened = open_image(image)
+    return to_pixels(opened, denoiser.size_for(*opened.size))
+
+
+def encode_pixels(pixels: Tensor, denoiser: Any) -> Tensor:
+    """Latents [B,C,h,w] of ``pixels`` uint8 [B,H,W,3]; ``ValueError`` if the denoiser has no image encoder."""
+    latents: Tensor = denoiser.encode_image(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    return latents
+
+
 def encode(image: ImageLike, denoiser: Any) -> tuple[Tensor, Tensor]:
     """The pixels uint8 [H,W,3] of ``image`` at the size of ``denoiser``, and its latents [1,C,h,w].
 
     Errors as of :func:`open_image`; also ``ValueError`` if the denoiser has no image encoder.
     """
-    opened = open_image(image)
-    picture = to_pixels(opened, denoiser.size_for(*opened.size))
-    return picture, denoiser.encode_image(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+    picture = pixels_of(image, denoiser)
+    return picture, encode_pixels(picture[None], denoiser)
+
+
+def check_latents(latents: Any, denoiser: Any) -> Tensor:
+    """``latents`` [C,h,w], those of a video [C,T·h,w]; ``ValueError`` unless ``denoiser`` accepts their shape.
+
+    Those of a video are given as [C,T,h,w].
+    """
+    frames = denoiser.latent_frames
+    expected = "[C,h,w]" if frames is None else "[C,T,h,w]"
+    if not isinstance(latents, Tensor):
+        raise ValueError(f"latents: found {type(latents).__name__}, expected a torch.Tensor {expected}")
+    if latents.ndim != (3 if frames is None else 4) or not latents.numel():
+        raise ValueError(f"latents: found {tuple(latents.shape)}, expected {expected}, none of them zero")
+    if frames is not None and latents.shape[1] != frames:
+        raise ValueError(
+            f"latents: found {latents.shape[1]} frames, the model is asked for {frames}; make the explainer with "
+            "another number, frames=…"
+        )
+    native = denoiser.latent_shape
+    if native is not None and len(latents) != native[0]:
+        raise ValueError(f"latents: found {len(latents)} channels, the model has {native[0]}")
+    if native is not None and not denoiser.any_size and latents.shape != native:
+        raise ValueError(f"latents: found {tuple(latents.shape)}, the model has {tuple(native)}")
+    if native is not None and any(side % denoiser.patch for side in latents.shape[-2:]):
+        raise ValueError(
+            f"latents: found {latents.shape[-2]}×{latents.shape[-1]} pixels, expected multiples of {denoiser.patch}"
+        )
+    return latents.flatten(1, -2)
+
+
+@dataclass(frozen=True)
+class ImageCondition:
+    """A picture as a condition, by itself or beside a text, for a model with an IP-Adapter.
+
+    Two are equal if all pixels and the texts are. Errors as of :func:`open_image`.
+
+    Parameters
+    ----------
+    image : anything that :func:`open_image` takes
+    text : the text beside it
+
+    Attributes
+    ----------
+    picture : the RGB picture
+    digest : of its pixels
+    """
+
+    image: InitVar[ImageLike]
+    text: str = ""
+    picture: Image.Image = field(init=False, repr=False, compare=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self, image: ImageLike) -> None:
+        picture = open_image(image)
+        object.__setattr__(self, "picture", picture)
+        object.__setattr__(self, "digest", sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest())
+
+    def __str__(self) -> str:
+        picture = f"picture {self.digest[:12]}"
+        return f"{self.text} + {picture}" if self.text.strip() else picture

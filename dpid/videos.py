@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
+from dpid import images
 from dpid.files import as_path
 from dpid.images import ImageLike, open_image, to_pixels
 
@@ -47,18 +48,31 @@ def open_video(video: VideoLike, count: int) -> list[Image.Image]:
     return frames
 
 
-def encode_video(video: VideoLike, denoiser: Any) -> tuple[Tensor, Tensor]:
-    """A frame of ``video`` for every frame of its latents, uint8 [T,H,W,3], and these latents [1,C,T·h,w].
-
-    Frames are resized to the model's size. Errors as of :func:`open_video`.
-    """
-    opened = open_video(video, denoiser.frames)
+def read(image: ImageLike | VideoLike, denoiser: Any) -> Tensor:
+    """The pixels at the model's size, uint8 [H,W,3], of a model of videos [F,H,W,3]; errors as of opening it."""
+    if denoiser.frames is None:
+        return images.pixels_of(image, denoiser)  # type: ignore[arg-type]  # which refuses a video
+    opened = open_video(image, denoiser.frames)
     size = denoiser.size_for(*opened[0].size)
-    pixels = torch.stack([to_pixels(frame, size) for frame in opened])
-    latents = denoiser.encode_image(pixels.permute(3, 0, 1, 2)[None].float() / 127.5 - 1)
-    # Every frame of latents but the first stands for as many frames, of which the last is shown.
-    shown = torch.linspace(0, len(opened) - 1, denoiser.latent_frames).round().long()
-    return pixels[shown], latents
+    return torch.stack([to_pixels(frame, size) for frame in opened])
+
+
+def encode(pixels: Tensor, denoiser: Any) -> Tensor:
+    """Latents [B,C,h,w] of what :func:`read` read, stacked [B,…], of videos [B,C,T·h,w]."""
+    if denoiser.frames is None:
+        return images.encode_pixels(pixels, denoiser)
+    latents: Tensor = denoiser.encode_image(pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1)
+    return latents
+
+
+def shown(pixels: Tensor, denoiser: Any) -> Tensor:
+    """The picture of ``pixels`` that a result has: of a video [F,H,W,3] a frame for every frame of latents [T,H,W,3].
+
+    Every frame of latents but the first stands for as many frames, of which the last is shown.
+    """
+    if denoiser.frames is None:
+        return pixels
+    return pixels[torch.linspace(0, len(pixels) - 1, denoiser.latent_frames).round().long()]
 
 
 def _frames(video: Any, count: int) -> list[Any]:

@@ -38,7 +38,7 @@ class Budget:
     ----------
     samples : most evaluations of a condition
     seconds : time after which no further round begins, or None
-    margin : share of i(x; prompt)
+    margin : what counts as nothing, as a share of what a word tells on average, i(x; prompt) / the number of words
     """
 
     samples: int
@@ -117,7 +117,8 @@ class _Search:
     """The words of a prompt, at ``spans``, and what is known of them so far."""
 
     def __init__(self, prompt: str, spans: dict[str, Span], margin: float) -> None:
-        self.prompt, self.spans, self.margin = prompt, spans, margin
+        self.prompt, self.spans = prompt, spans
+        self.margin = margin / sum(not self._holds_another(w) for w in spans)
         self.known: dict[str, _Known] = {}
         self.misleading: list[str] = []
         self.evaluations = 0
@@ -192,15 +193,16 @@ class _Search:
 
     def _others(self, w: str) -> list[str]:
         """The words beside ``w`` that do something, without phrases of several of them."""
-        apart = [
+        return [
             v for v, known in self.known.items()
-            if _apart(self.spans[v], self.spans[w]) and known.word.verdict not in ("misleading", "ignored")
+            if _apart(self.spans[v], self.spans[w]) and not self._holds_another(v)
+            and known.word.verdict not in ("misleading", "ignored")
         ]  # fmt: skip
 
-        def holds(v: str, u: str) -> bool:
-            return u != v and self.spans[v][0] <= self.spans[u][0] and self.spans[u][1] <= self.spans[v][1]
-
-        return [v for v in apart if not any(holds(v, u) for u in apart)]
+    def _holds_another(self, w: str) -> bool:
+        """Whether ``w`` is a phrase of several of the words."""
+        start, end = self.spans[w]
+        return any(u != w and start <= low and high <= end for u, (low, high) in self.spans.items())
 
 
 def _apart(first: Span, second: Span) -> bool:

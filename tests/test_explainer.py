@@ -15,7 +15,7 @@ from dpid.explainer import ConvergenceWarning
 from dpid.options import Options
 from dpid.pid import mean_stderr
 from dpid.results.intervals import has_outlier, interval
-from dpid.run import _may_stop
+from dpid.run import may_stop
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_tolerance(emoji, two_things):
 
 def test_looks_at_the_tolerance_ever_more_seldom():
     """Whoever looks after every round stops when the error happens to look small."""
-    assert [n for n in range(1, 50) if _may_stop(n)] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
+    assert [n for n in range(1, 50) if may_stop(n)] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
 
 
 def test_rounds_are_more_samples_of_the_same_replicates(emoji, two_things):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -15,24 +15,31 @@ from typing import Any
 import gradio as gr
 
 from dpid.app.studio import Studio, opened, words_of
-from dpid.app.views import FILES, image_of, profile_of, seen, table, write_files
+from dpid.app.views import FILES, KINDS, Result, picture_of, profile_of, seen, table, write_files
 from dpid.errors import told
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS, Options
 from dpid.pid.decomposition import picture_measures
-from dpid.results.result import PIDResult
+from dpid.results.words import WordsResult
 
 _KEPT = 3600  # seconds that files of a page stay on the disk
+_WORDS = "Choose none to ask what each word does; or two to eight, to see what they tell together."
 CSS = """
 .gradio-container {max-width: 1200px !important; margin: auto}
 #picture img {width: 100%; height: 100%; object-fit: contain}
 #progress {min-height: 3em}
 .failed {color: #c81e1e; font-weight: 600}
 .dark .failed {color: #f98080}
-.numbers {overflow-x: auto}
+.numbers .wide {overflow-x: auto}
+@media (max-width: 480px) {
+  .numbers table {font-size: .85em}
+  .figure .image-container {overflow-x: auto}
+  .figure img {min-width: 640px}
+}
 .numbers table {width: 100%; border-collapse: collapse; border: 0 !important}
-.numbers th, .numbers td {padding: .25em .5em; border: 0 !important; font-weight: 400}
-.numbers tr {border-bottom: 1px solid var(--border-color-primary) !important}
+.numbers tr {border: 0 !important}
+.numbers th, .numbers td {padding: .25em .5em; font-weight: 400; border: 0 !important}
+.numbers th, .numbers td {border-bottom: 1px solid var(--border-color-primary) !important}
 .numbers th {text-align: left}
 .numbers td {text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums}
 .numbers thead th {font-weight: 600; vertical-align: bottom}
@@ -66,6 +73,7 @@ class Shown:
     numbers: gr.HTML
     keep: gr.Button
     kept_maps: gr.Image
+    kind: gr.Dropdown
     estimator: gr.Dropdown
     measure: gr.Dropdown
     level: gr.Dropdown
@@ -117,7 +125,7 @@ def _asked(prompt: str) -> Asked:
         prompt=gr.Textbox(prompt, label="Prompt", info="What the picture shows.", max_length=2000),
         picture=_upload(),
         make=gr.Button("Make a picture of this prompt"),
-        words=gr.CheckboxGroup(boxes, label="Words", info="Click two to eight; each one more doubles the time."),
+        words=gr.CheckboxGroup(boxes, label="Words", info=_WORDS),
         **_more(),
         **_buttons(),
         status=gr.HTML("Drop a picture, or let the model make one."),
@@ -148,12 +156,12 @@ def _more() -> dict[str, Any]:
         return {
             "phrases": gr.Textbox(
                 "",
-                label="Phrases",
-                info="Concepts of several words, with commas between: red apple, old man. Each must be in the prompt.",
+                label="Other phrases of the prompt",
+                info="To choose what is not among the words, with commas between: and, red apple.",
             ),
             "context": gr.Checkbox(
                 label="Given the rest of the prompt",
-                info="What the words tell to somebody who knows the rest of the prompt already.",
+                info="What chosen words tell to somebody who knows the rest of the prompt already.",
             ),
             "samples": gr.Slider(
                 16, 1024, 256, step=16, label="Samples", info="At most so many; more make the errors smaller."
@@ -165,12 +173,15 @@ def _shown(studio: Studio) -> Shown:
     """The right side; all but the figure of the maps has its place below."""
     grid = studio.explainer.denoiser.logsnr_grid
     low, high = math.ceil(10 * grid[0]) / 10, math.floor(10 * grid[-1]) / 10
-    figure: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["fullscreen"], "show_label": False}
+    figure: dict[str, Any] = {
+        "format": "png", "interactive": False, "show_label": False, "buttons": ["fullscreen"], "elem_classes": "figure"
+    }  # fmt: skip
     maps = gr.Image(label="Maps", **figure)
     numbers = gr.HTML(elem_classes="numbers")
     keep = gr.Button("Keep this one, to compare with the next", visible=False)
     kept_maps = gr.Image(label="Kept to compare", visible=False, **figure)
     with gr.Accordion("Look at it in another way", open=False, elem_id="views"), gr.Row():
+        kind = gr.Dropdown(list(KINDS), label="Figure")
         estimator = gr.Dropdown(list(ESTIMATORS), value=Options.estimator, label="Estimator")
         measure = gr.Dropdown(list(picture_measures()), value=Options.measure, label="Redundancy measure")
         level = gr.Dropdown(list(LEVELS), value=Options.level, label="Measured on")
@@ -181,10 +192,10 @@ def _shown(studio: Studio) -> Shown:
         reading = gr.HTML()
     with gr.Row():
         files = [gr.DownloadButton(f"Download the {what}", visible=False, min_width=100) for what in FILES]
-    return Shown(maps, numbers, keep, kept_maps, estimator, measure, level, logsnr, profile, reading, files)
+    return Shown(maps, numbers, keep, kept_maps, kind, estimator, measure, level, logsnr, profile, reading, files)
 
 
-def _choices(words: list[str]) -> list[tuple[str, str]]:
+def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
     """What is on the buttons of ``words``, and what each stands for."""
     return [(word.replace("#", " "), word) for word in words]
 
@@ -199,22 +210,24 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     asked.make.click(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
     question = [asked.picture, asked.prompt, asked.words, asked.phrases, asked.context, asked.samples]
     buttons = [asked.explain, asked.stop]
-    running = asked.explain.click(handlers.start, None, [*buttons, asked.status], **local)
+    running = asked.explain.click(handlers.start, None, [*buttons, asked.status, *shown.files], **local)
     running = running.then(handlers.explain, question, [result, asked.status], **one_model)
     views = [shown.estimator, shown.measure, shown.level]
     draw = {
-        "fn": handlers.draw, "inputs": [result, kept, *views], "show_progress": "hidden",
+        "fn": handlers.draw, "inputs": [result, kept, shown.kind, *views], "show_progress": "hidden",
         "outputs": [shown.maps, shown.numbers, shown.kept_maps, shown.keep],
     }  # fmt: skip
     over = {
         "fn": handlers.profile, "inputs": [result, *views, shown.logsnr], "outputs": [shown.profile, shown.reading],
         "show_progress": "hidden",
     }  # fmt: skip
-    written = {"fn": handlers.files, "inputs": [result, *views], "outputs": shown.files, "show_progress": "hidden"}
+    written = {
+        "fn": handlers.files, "inputs": [result, shown.kind, *views], "outputs": shown.files, "show_progress": "hidden"
+    }  # fmt: skip
     running.then(handlers.finish, None, buttons, **local).then(**written)
     asked.stop.click(handlers.stop, None, asked.status, **local)
     page.unload(handlers.leave)
-    changed = [view.input for view in views]
+    changed = [view.input for view in (shown.kind, *views)]
     # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out.
     gr.on([asked.status.change, *changed], trigger_mode="always_last", **draw)
     gr.on([asked.status.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
@@ -249,11 +262,12 @@ class Handlers:
         except Exception as error:
             return gr.skip(), said(error)
 
-    def start(self, request: gr.Request) -> tuple[gr.Button, gr.Button, str]:
+    def start(self, request: gr.Request) -> tuple[Any, ...]:
         """Let a run begin, which Stop may end from now on, also while it waits for others."""
         alone = self._studio.start(request.session_hash)
         status = "Starting …" if alone else "Waiting: the model explains the picture of another page first."
-        return gr.Button(interactive=False), gr.Button(interactive=True), status
+        files = [gr.DownloadButton(visible=False) for _ in FILES]  # which are of another result
+        return gr.Button(interactive=False), gr.Button(interactive=True), status, *files
 
     def finish(self) -> tuple[gr.Button, gr.Button]:
         """The buttons after a run."""
@@ -282,29 +296,34 @@ class Handlers:
         except Exception as error:  # raised, it would leave the buttons as they are while it runs
             yield gr.skip(), said(error)
 
-    def draw(self, result: PIDResult | None, kept: PIDResult | None, *view: str) -> tuple[Any, ...]:
-        """The maps and the numbers of the newest result, and of the one that is kept."""
+    def draw(self, result: Result | None, kept: Result | None, kind: str, *view: str) -> tuple[Any, ...]:
+        """The figure and the numbers of the newest result, and of the one that is kept."""
         if result is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         with in_words():
             views = [seen(each, *view) for each in (result, kept) if each is not None]
-            maps = [image_of(each.plot()) for each in views]
-            before = gr.Image(maps[1], visible=True) if kept is not None else gr.skip()
-            return maps[0], table(views), before, gr.Button(visible=True)
+            figures = [picture_of(each, kind) for each in views]
+            before = gr.skip() if kept is None else gr.Image(figures[1], visible=True)
+            return figures[0], table(views), before, gr.Button(visible=True)
 
-    def profile(self, result: PIDResult | None, estimator: str, measure: str, level: str, logsnr: float) -> Any:
+    def profile(self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float) -> Any:
         """The figure over log-SNR and its numbers at ``logsnr``."""
         if result is None:
             return gr.skip(), gr.skip()
         with in_words():
-            return profile_of(seen(result, estimator, measure, level), logsnr)
+            view = seen(result, estimator, measure, level)
+            if isinstance(view, WordsResult):
+                return None, "Choose two to eight words to see this."
+            return profile_of(view, logsnr)
 
-    def files(self, result: PIDResult | None, estimator: str, measure: str, level: str, request: gr.Request) -> Any:
+    def files(
+        self, result: Result | None, kind: str, estimator: str, measure: str, level: str, request: gr.Request
+    ) -> Any:
         """The files to download; of every page there are only its last ones."""
         if result is None:
             return [gr.skip() for _ in FILES]
         folder = self._folder / request.session_hash
         folder.mkdir(exist_ok=True)
         with in_words():
-            paths = write_files(seen(result, estimator, measure, level), folder)
-            return [gr.DownloadButton(value=path, visible=True) for path in paths]
+            paths = write_files(seen(result, estimator, measure, level), folder, kind)
+            return [gr.DownloadButton(value=paths.get(what), visible=what in paths) for what in FILES]

@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import regex
 from PIL import Image
 
+from dpid.app.views import Result
 from dpid.explainer import Explainer
 from dpid.images import open_image
 from dpid.options import Options
 from dpid.prompts.phrases import check_text, is_blank, span_of
-from dpid.results.result import PIDResult
+from dpid.prompts.words import content_words
 from dpid.zoo import generate
-
-_WORD = regex.compile(r"[\p{L}\p{M}\p{N}][\p{L}\p{M}\p{N}'’-]*")
 
 
 class Stopped(Exception):
@@ -57,34 +55,40 @@ class Studio:
     def explain(
         self, session: str, image: str | None, prompt: str, concepts: Sequence[str], context: bool, samples: int,
         progress: Callable[[float], None],
-    ) -> Iterator[tuple[PIDResult | None, str]]:  # fmt: skip
+    ) -> Iterator[tuple[Result | None, str]]:  # fmt: skip
         """Results, each from more samples than the one before, and a sentence on how far the run is.
 
-        ``progress`` is called with the share that is done, 0…1. Errors as of :meth:`dpid.Explainer.stream`; also
-        ``ValueError`` without a picture, or with fewer than two or more than eight concepts.
+        Without ``concepts`` they are of every word of the prompt. ``progress`` is called with the share that is done,
+        0…1. Errors as of :meth:`dpid.Explainer.stream` and :meth:`dpid.Explainer.stream_words`; also ``ValueError``
+        without a picture, or with one concept or more than eight.
         """
-        if not 2 <= len(concepts) <= 8:
-            raise ValueError(f"words: found {len(concepts)}, choose two to eight of the prompt")
+        if len(concepts) == 1 or len(concepts) > 8:
+            raise ValueError(f"words: found {len(concepts)}, choose two to eight, or none for every word")
         options = Options(samples=min(samples, Options.samples), max_samples=samples, context=context)
-        total, done = options.rounds * options.per_round, 0
-        result = None
+        done, result = 0, None
 
         def tell(evaluated: int, planned: int) -> None:
             if session not in self._running:
                 raise Stopped
-            progress(min(1.0, evaluated / (planned * options.rounds)))
+            rounds = 0 if concepts else done / options.per_round  # every word is asked about in rounds of their own
+            progress(min(1.0, (rounds + evaluated / planned) / options.rounds))
 
         picture = opened(image)
         try:
             tell(0, 1)
-            for result in self.explainer.stream(
-                picture, prompt, in_order(prompt, concepts), context=context, samples=options.samples,
-                max_samples=samples, progress=tell,
-            ):  # fmt: skip
+            results: Iterator[Result] = (
+                self.explainer.stream(
+                    picture, prompt, in_order(prompt, concepts), context=context, samples=options.samples,
+                    max_samples=samples, progress=tell,
+                )
+                if concepts
+                else self.explainer.stream_words(picture, prompt, samples=samples, progress=tell)
+            )  # fmt: skip
+            for result in results:
                 done = result.metadata.samples
-                yield result, f"{done} of {total} samples. You may stop at any time: the errors say what is known."
+                yield result, f"{done} of at most {samples} samples. Stop when the errors are small enough for you."
         except Stopped:
-            yield result, f"Stopped after {done} of {total} samples."
+            yield result, f"Stopped after {done} samples."
             return
         finally:
             self.stop(session)
@@ -103,13 +107,12 @@ def opened(image: str | None) -> Image.Image:
         raise ValueError(str(error).replace(image, Path(image).name)) from error
 
 
-def words_of(prompt: str) -> list[str]:
-    """The words of ``prompt`` as concepts, in order; "bowl#2" is the second "bowl"."""
-    names: list[str] = []
-    for match in _WORD.finditer(check_text("prompt", prompt)):
-        tries = [match[0], *(f"{match[0]}#{n}" for n in range(2, 2 + len(names)))]
-        names.append(next(name for name in tries if span_of(prompt, name)[0] == match.start()))
-    return names
+def words_of(prompt: str) -> tuple[str, ...]:
+    """The content words of ``prompt`` and their phrases, as concepts; none of a prompt that has none."""
+    try:
+        return content_words(prompt)
+    except ValueError:
+        return ()
 
 
 def in_order(prompt: str, concepts: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from operator import itemgetter
@@ -14,19 +14,27 @@ import torch
 from PIL import Image
 
 from dpid.pid.decomposition import find, image_priors
+from dpid.report.results import write
 from dpid.results.figure_style import Figure
 from dpid.results.intervals import Estimate
 from dpid.results.profile import Profile
 from dpid.results.result import PIDResult
+from dpid.results.words import WordsResult
 
-FILES = {"result": "result.safetensors", "numbers": "result.json", "maps": "maps.png"}  # what each is, and its name
+Result = PIDResult | WordsResult
+FILES = {
+    "result": "result.safetensors", "numbers": "result.json", "figure": "figure.png", "report": "report.html"
+}  # fmt: skip
+KINDS = "overlay", "strip", "graph"  # of the figure of chosen words
 
 
-def seen(result: PIDResult, estimator: str, measure: str, level: str) -> PIDResult:
+def seen(result: Result, estimator: str, measure: str, level: str) -> Result:
     """``result`` by another estimator and measure, and at another level, from the samples that it has.
 
-    A measure that needs priors of words gets uniform ones.
+    A measure that needs priors of words gets uniform ones. Verdicts on every word know one way only: they stay.
     """
+    if isinstance(result, WordsResult):
+        return result
     metadata = result.metadata
     uniform = "uniform" if find(measure).priors else None
     h = image_priors(uniform, metadata.concepts, measure, metadata.prompt)
@@ -34,7 +42,12 @@ def seen(result: PIDResult, estimator: str, measure: str, level: str) -> PIDResu
     return replace(result, metadata=replace(metadata, estimator=estimator, measure=measure, level=level, priors=priors))
 
 
-def image_of(figure: Figure) -> Image.Image:
+def picture_of(result: Result, kind: str) -> Image.Image:
+    """The figure of ``result``, for chosen words one of :data:`KINDS`, as a picture."""
+    return _image(result.plot() if isinstance(result, WordsResult) else result.plot(kind))
+
+
+def _image(figure: Figure) -> Image.Image:
     """``figure`` as a picture, sharp on a screen of two pixels a point."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
@@ -43,7 +56,7 @@ def image_of(figure: Figure) -> Image.Image:
 
 def profile_of(result: PIDResult, logsnr: float) -> tuple[Image.Image, str]:
     """The figure over log-SNR with a line at ``logsnr``, and the numbers there in a sentence of HTML."""
-    figure = result.plot_profile()
+    figure = result.plot("profile")
     for axes in figure.axes:
         axes.axvline(logsnr, color="black", linewidth=1, linestyle=":")
     profile = result.profile
@@ -54,7 +67,7 @@ def profile_of(result: PIDResult, logsnr: float) -> tuple[Image.Image, str]:
     told = "; ".join(f"{escape(name)} {value:.2f} ± {error:.2f}" for (name, value), error in numbers)
     low, high = (float(edge) for edge in profile.edges[at : at + 2])
     unit = result.metadata.unit
-    return image_of(figure), f"Between log-SNR {low:.1f} and {high:.1f}: {told} ({unit} per unit of log-SNR)."
+    return _image(figure), f"Between log-SNR {low:.1f} and {high:.1f}: {told} ({unit} per unit of log-SNR)."
 
 
 def _at(profile: Profile, at: int) -> dict[str, float]:
@@ -74,36 +87,60 @@ def numbers(result: PIDResult) -> dict[tuple[int, str], Estimate]:
     return rows
 
 
-def table(results: Sequence[PIDResult]) -> str:
-    """The numbers of ``results`` side by side as a table of HTML, and what is to be known of them."""
-    columns = [numbers(result) for result in results]
-    heads = _cells("th", [_title(result) for result in results])
-    body = "".join(
-        f"<tr><th>{escape(row[1])}</th>{_cells('td', [column.get(row, '') for column in columns])}</tr>"
-        for row in sorted(dict.fromkeys(row for column in columns for row in column), key=itemgetter(0))
-    )
+def table(results: Sequence[Result]) -> str:
+    """The numbers of ``results`` as tables of HTML, and what is to be known of them.
+
+    Those of chosen words stand side by side, those of every word below one another.
+    """
+    chosen = [result for result in results if isinstance(result, PIDResult)]
+    tables = [_of_words(result) for result in results if isinstance(result, WordsResult)]
+    tables[:0] = [_side_by_side(chosen)] if chosen else []
     notes = "".join(f"<li>{escape(line)}</li>" for result in results for line in result.remarks())
-    about = escape(", ".join(dict.fromkeys(result.metadata.unit for result in results)))
-    return (
-        f"<table><thead><tr><th>{about} ± standard error</th>{heads}</tr></thead><tbody>{body}</tbody></table>"
-        f"<ul>{notes}</ul>"
+    return f"{''.join(tables)}<ul>{notes}</ul>"
+
+
+def _side_by_side(results: Sequence[PIDResult]) -> str:
+    columns = [numbers(result) for result in results]
+    rows = sorted(dict.fromkeys(row for column in columns for row in column), key=itemgetter(0))
+    unit = ", ".join(dict.fromkeys(result.metadata.unit for result in results))
+    return _table(
+        [f"{escape(unit)} ± standard error", *map(_title, results)],
+        {escape(row[1]): [column.get(row, "") for column in columns] for row in rows},
     )
+
+
+def _of_words(result: WordsResult) -> str:
+    rows = {
+        f"{escape(name)}: <b>{escape(word.told)}</b>": [word.alone, word.given_rest]
+        for name, word in result.words.items()
+    }
+    return _table([_title(result), "by itself", "lost without it"], rows)
+
+
+def _table(heads: Sequence[str], rows: Mapping[str, Sequence[object]]) -> str:
+    """A table of HTML; ``heads`` and the names of rows are HTML already."""
+    body = "".join(f"<tr><th>{name}</th>{_cells('td', row)}</tr>" for name, row in rows.items())
+    return f'<div class="wide"><table><thead><tr>{_cells("th", heads)}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cells(tag: str, contents: Sequence[object]) -> str:
     return "".join(f"<{tag}>{content}</{tag}>" for content in contents)
 
 
-def _title(result: PIDResult) -> str:
+def _title(result: Result) -> str:
     """The prompt of ``result`` and how much was sampled, as HTML."""
     given = ", given the rest of the prompt" if result.metadata.context else ""
     return f"“{escape(result.metadata.prompt)}”<br><small>{result.metadata.samples} samples{given}</small>"
 
 
-def write_files(result: PIDResult, folder: Path) -> list[Path]:
-    """The paths of :data:`FILES`, what can be downloaded, which are written into ``folder``."""
-    paths = [folder / name for name in FILES.values()]
-    result.save(paths[0])
-    paths[1].write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    image_of(result.plot()).save(paths[2])
+def write_files(result: Result, folder: Path, kind: str) -> dict[str, Path]:
+    """{what it is: path} of what can be downloaded, written into ``folder``."""
+    paths = {what: folder / name for what, name in FILES.items()}
+    result.save(paths["result"])
+    paths["numbers"].write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    picture_of(result, kind).save(paths["figure"])
+    if isinstance(result, WordsResult):  # of which there is no report
+        del paths["report"]
+    else:
+        write({result.metadata.prompt: result}, paths["report"])
     return paths

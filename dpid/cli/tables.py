@@ -87,7 +87,7 @@ def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: P
 def show_words(result: WordsResult, out: Path) -> None:
     """Print a table of all words with their verdicts, and what to know of them."""
     table = Table(title=f"“{result.metadata.prompt}”, {result.metadata.unit} ± standard error", title_justify="left")
-    for column in ("word", "verdict", "alone", "given the rest", "unique"):
+    for column in ("word", "verdict", "alone", "given the rest", "unique, by pixel"):
         table.add_column(column, justify="left" if column in ("word", "verdict") else "right")
     for name, word in result.words.items():
         verdict = Text(word.told, style=COLOURS.get(word.verdict, "dim"))

@@ -34,7 +34,7 @@ def check_words(
         except TypeError:
             raise ValueError(f"{name}: is for concepts; give two to eight with -c") from None
     Options(**own)
-    budget = Budget(SAMPLES if samples is None else samples, _seconds(time), 0.05)
+    budget = Budget(SAMPLES if samples is None else samples, _seconds(time), 0.15)
     return own | {"samples": budget.samples, "seconds": budget.seconds}
 
 

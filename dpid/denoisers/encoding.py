@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Texts:
     def __init__(self, family: Family) -> None:
         self.family = family
         self._depth = 0
-        self._known: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._known: dict[tuple[Any, ...], dict[str, Tensor]] = {}
         self._away: list[tuple[nn.Module, torch.device]] = []
         self._settled = False  # whether it was decided which encoders are away
 
@@ -42,14 +42,14 @@ class Texts:
                 self._known.clear()
                 self.back()
 
-    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The family's encodings {argument: [K,…]} of K texts."""
+    def encode(self, conditions: Sequence[Any]) -> dict[str, Tensor]:
+        """The family's encodings {argument: [K,…]} of K conditions."""
         if not self._depth:
-            return self.family.encode_texts(texts)
-        key = tuple(texts)
+            return self.family.encode(conditions)
+        key = tuple(conditions)
         if key not in self._known:
             self.back()
-            self._known[key] = self.family.encode_texts(texts)
+            self._known[key] = self.family.encode(conditions)
         return self._known[key]
 
     def back(self) -> None:

@@ -26,7 +26,7 @@ from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, un
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
-from dpid.denoisers.texts import check_kind
+from dpid.denoisers.texts import check_kind, text_of
 from dpid.device import exact_float32
 
 _LOG = logging.getLogger("dpid")
@@ -228,13 +228,13 @@ class NetworkDenoiser(Denoiser):
         The empty text is encoded as the pipeline's guidance encodes the unconditional prompt. ``ValueError`` for a text
         that is too long or has unknown words, ``TypeError`` for a condition that is no text.
         """
-        check_kind(conditions)
+        check_kind(conditions, self.family.takes_pictures)
         self.refresh()
-        self.family.check_texts(conditions)
+        self.family.check_texts(map(text_of, conditions))
         texts = self.family.texts
         if self.guidance != 1:
             self._null = self._guided(self.conditions_of(("",), texts.encode([""])), self.guidance)
-        return self._guided(self.conditions_of(tuple(conditions), texts.encode(conditions)), self.guidance)
+        return self._guided(self.conditions_of(tuple(map(str, conditions)), texts.encode(conditions)), self.guidance)
 
     def _guided(self, conditions: Conditions, guidance: float) -> Conditions:
         """``conditions`` under which the network is told ``guidance``; as they are if it takes none."""
@@ -259,14 +259,31 @@ class NetworkDenoiser(Denoiser):
 
         ``RuntimeError`` if the pipeline has changed since ``conditions`` were encoded.
         """
-        if conditions.state is not self._model.state:
-            raise RuntimeError("pipe: was changed while it was being explained; start again")
+        self._check_state(conditions)
         found = self._eps_hat(z, logsnr, conditions)
         if self._null is None:
             return found
         none = conditions.names.index("") if "" in conditions.names else None
         null = self._eps_hat(z, logsnr, self._null) if none is None else found[:, none : none + 1]
         return undone(found, null, self.guidance)
+
+    @property
+    def joins(self) -> bool:
+        """Whether images with conditions of their own are evaluated in one call: by the fused network."""
+        return self.fused and self.guidance == 1
+
+    @exact_float32()
+    def eps_hat_each(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
+        """Predicted noise ε̂ [N,K,B,C,H,W] for z [N,B,C,H,W], every image under its own of K·B ``conditions``.
+
+        By one call of the fused network, if there is one; errors as of :meth:`eps_hat`.
+        """
+        if not self.joins:
+            return super().eps_hat_each(z, logsnr, conditions)
+        self._check_state(conditions)
+        n, b = z.shape[:2]
+        out = self._predicted(z.transpose(0, 1).flatten(0, 1), logsnr.repeat(b), conditions, b)
+        return out.view(-1, b, n, *out.shape[2:]).movedim(2, 0)
 
     @exact_float32()
     def examine(self, x: Tensor, conditions: Conditions) -> None:
@@ -283,17 +300,28 @@ class NetworkDenoiser(Denoiser):
     def _eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
         """What the network predicts, with its guidance."""
         n, b = z.shape[:2]
-        levels, level = self.levels, logsnr.repeat_interleave(b)
-        x = levels.enter(z.flatten(0, 1), level)
-        out = levels.eps(self.predict(x, levels.time(logsnr).repeat_interleave(b), conditions), x, level)
+        out = self._predicted(z.flatten(0, 1), logsnr.repeat_interleave(b), conditions)
         return out.view(-1, n, b, *out.shape[2:]).transpose(0, 1)
 
-    def predict(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """The network's output [K,M,C,h,w] for its own input x [M,C,h,w] at its own times t [M]."""
+    def _predicted(self, z: Tensor, logsnr: Tensor, conditions: Conditions, images: int = 1) -> Tensor:
+        """ε̂ [K,M,C,H,W] for z [M,C,H,W] at log-SNR [M]; ``images`` as for :meth:`predict`."""
+        x = self.levels.enter(z, logsnr)
+        return self.levels.eps(self.predict(x, self.levels.time(logsnr), conditions, images), x, logsnr)
+
+    def _check_state(self, conditions: Conditions) -> None:
+        if conditions.state is not self._model.state:
+            raise RuntimeError("pipe: was changed while it was being explained; start again")
+
+    def predict(self, x: Tensor, t: Tensor, conditions: Conditions, images: int = 1) -> Tensor:
+        """The network's output [K,M,C,h,w] for its own input x [M,C,h,w] at its own times t [M].
+
+        With ``images`` the rows of x are as many images, one after the other, each with K conditions of its own, as
+        :meth:`eps_hat_each` takes them. That needs the fused network.
+        """
         self.family.texts.leave()
         network = self.network
         if network is not None:
-            return network(x, t, conditions.encoded)
+            return network(x, t, conditions.encoded, images)
         with calling(self._model.compiled()):
             return self.family.plain(x, t, conditions.encoded, self.precision)
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dpid.images import ImageCondition
+
 # Key of encodings beside the network's arguments: the number of tokens of every text, [K] int64 on the CPU, where they
 # differ. Arguments with a dimension for tokens are padded behind them.
 LENGTHS = "lengths"
@@ -42,11 +44,24 @@ def check_text(tokenizer: Any, limit: int, text: Any, encoder: str = "the text e
     refuse_text(len(ids), limit, cut, words, list(tokenizer.get_vocab()) if words else (), encoder)
 
 
-def check_kind(conditions: Sequence[Any]) -> None:
-    """Raise ``TypeError`` unless all ``conditions`` are texts; embeddings, for one, are not."""
-    for text in conditions:
-        if not isinstance(text, str):
-            raise TypeError(f"conditions: found {type(text).__name__}, expected texts")
+def check_kind(conditions: Sequence[Any], pictures: bool) -> None:
+    """Raise ``TypeError`` unless all ``conditions`` are texts or pictures; embeddings, for one, are not.
+
+    ``pictures``: whether the model takes them, else they raise ``ValueError``.
+    """
+    for condition in conditions:
+        if isinstance(condition, ImageCondition) and not pictures:
+            raise ValueError(
+                f"conditions: found {str(condition)!r}, but this model takes texts alone; with load_ip_adapter() a "
+                "pipeline of Stable Diffusion 1, 2 or XL takes a picture beside them"
+            )
+        if not isinstance(condition, (str, ImageCondition)):
+            raise TypeError(f"conditions: found {type(condition).__name__}, expected texts")
+
+
+def text_of(condition: str | ImageCondition) -> str:
+    """The text of a condition."""
+    return condition if isinstance(condition, str) else condition.text
 
 
 @contextmanager

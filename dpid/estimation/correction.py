@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from dpid.pid import mean_stderr
 from dpid.prompts.plan import Plan
 
 Change = dict[str, tuple[float, float]]  # {"cow+giraffe": (nats, standard error)}
+Measurement = Generator[Samples, Accumulator, Accumulator]  # asks for differences at samples, returns their sum
 
 _LOG = logging.getLogger("dpid")
 _FIRST, _LEAST = 1 / 8, 1 / 32  # shares of the samples that are evaluated in float32 too
@@ -40,65 +42,125 @@ class Correction:
 
     Parameters
     ----------
-    x : latents [1,C,h,w]
-    plans : of all decompositions, with one list of texts
+    x : latents [B,C,h,w]
+    conditions : the conditions to encode, K or K·B as :func:`dpid.estimation.engine.integrate` takes them
+    plans : of all decompositions of every image
     estimators : those whose errors decide how many pairs are needed
     like : the sums of the run, for their shapes
     seed, max_batch_size : as for :func:`dpid.estimation.engine.integrate`
 
     Attributes
     ----------
-    change : float32 less the fast type, as sums over the samples so far
-    pairs : their number
+    images : the correction of every image
     possible : whether float32 fits the memory, as far as is known
     """
 
     def __init__(
-        self, fast: Denoiser, x: Tensor, plans: Sequence[Plan], estimators: Sequence[str], like: Accumulator, *,
-        seed: int, max_batch_size: int | None = None,
+        self, fast: Denoiser, x: Tensor, conditions: Sequence[Any], plans: Sequence[Sequence[Plan]],
+        estimators: Sequence[str], like: Accumulator, *, seed: int, max_batch_size: int | None = None,
     ) -> None:  # fmt: skip
-        self.fast, self.exact, self.x = fast, fast.at("float32"), x
-        self.plans, self.estimators = plans, estimators
+        self.fast, self.exact, self.x, self.conditions, self.seed = fast, fast.at("float32"), x, conditions, seed
         # One sample a call: of batches of ever other sizes a GPU would capture a graph each.
-        self.seed, self.most = seed, min(len(plans[0].texts), max_batch_size or 2**20)
-        self.change, self.pairs, self.possible = like.zeros(), 0, True
-        gaps, residuals = (torch.cat((t, t)) for t in (self.change.gaps, self.change.residuals))
-        self._wide = replace(self.change, gaps=gaps, residuals=residuals)  # of certain pairs, then of random ones
-        self._shares = [_FIRST, _FIRST]  # of the samples of even and of odd replicates
-        self._calls = 0
-        self._generator = torch.Generator().manual_seed(seed ^ _STREAM)
-        self._conditions: dict[str, Conditions] = {}
+        self.most = min(len(x) * like.residuals.shape[1], max_batch_size or 2**20)
+        gaps, residuals = (torch.cat((t, t)) for t in like.zeros().sums()[:2])
+        self._wide = replace(like.zeros(), gaps=gaps, residuals=residuals)  # of certain pairs, then of random ones
+        self.images = [
+            _Image(fast.logsnr_grid.cpu(), own, estimators, like.image(b).zeros(), seed) for b, own in enumerate(plans)
+        ]
+        self.possible = True
+        self._encoded: dict[str, Conditions] = {}
 
-    def add(self, samples: Samples, sums: Accumulator) -> None:
-        """Correct ``sums``, which contain ``samples`` in the fast type, by as many pairs as they need."""
+    @property
+    def evaluations(self) -> int:
+        """The number of evaluations for all images."""
+        return sum(image.change.evaluations for image in self.images)
+
+    def add(self, samples: Samples, sums: Accumulator, on_batch: Callable[[], None] | None = None) -> None:
+        """Correct ``sums``, which contain ``samples`` in the fast type, by as many pairs as each image needs.
+
+        ``on_batch`` is called after every call of the denoiser.
+        """
         if not self.possible:
             return
         try:
-            change = self._measured(samples, sums)
+            changes = self._measured(
+                [image.measure(samples, sums.image(b)) for b, image in enumerate(self.images)], on_batch
+            )
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             _LOG.warning("no memory to compare %s with float32: not corrected from here on", self.fast.precision)
             self.possible = False
             return
-        self.change.add(change)
-        sums.add(change)
+        for b, (image, change) in enumerate(zip(self.images, changes, strict=True)):
+            image.change.add(change)
+            sums.image(b).add(change)
 
-    def _measured(self, samples: Samples, sums: Accumulator) -> Accumulator:
-        """float32 less the fast type over ``samples``.
+    def _measured(self, images: Sequence[Measurement], on_batch: Callable[[], None] | None) -> list[Accumulator]:
+        """What the measurements of all ``images`` return; those that ask for the same samples share the calls."""
+        asked, found = {b: next(image) for b, image in enumerate(images)}, {}
+        while asked:
+            samples = next(iter(asked.values()))
+            # Of all images, also those that ask for none, so that calls keep their size.
+            both = self._difference(samples, on_batch)
+            for b in [b for b, other in asked.items() if other.same(samples)]:
+                try:
+                    asked[b] = images[b].send(both.image(b))
+                except StopIteration as last:
+                    found[b] = last.value
+                    del asked[b]
+        return [found[b] for b in range(len(images))]
+
+    def _difference(self, samples: Samples, on_batch: Callable[[], None] | None) -> Accumulator:
+        """The sums of ``samples`` in float32 less those in the fast type; counts the evaluations of both."""
+        found = []
+        for denoiser in (self.exact, self.fast):
+            if denoiser.precision not in self._encoded:
+                self._encoded[denoiser.precision] = denoiser.encode_conditions(self.conditions)
+            sums = self._wide.zeros()
+            if len(samples.logsnr):
+                integrate(
+                    denoiser, self.x, self._encoded[denoiser.precision], samples, sums, seed=self.seed,
+                    max_batch_size=self.most, on_batch=on_batch,
+                )  # fmt: skip
+            found.append(sums)
+        found[0].add(found[1], -1)
+        return found[0]
+
+
+class _Image:
+    """The correction of one image; arguments as of :class:`Correction`, ``grid`` the levels of the model.
+
+    Attributes
+    ----------
+    change : float32 less the fast type, as sums over the samples so far
+    pairs : their number
+    """
+
+    def __init__(
+        self, grid: Tensor, plans: Sequence[Plan], estimators: Sequence[str], change: Accumulator, seed: int
+    ) -> None:
+        self.grid, self.plans, self.estimators = grid, plans, estimators
+        self.change, self.pairs = change, 0
+        self._shares = [_FIRST, _FIRST]  # of the samples of even and of odd replicates
+        self._calls = 0
+        self._generator = torch.Generator().manual_seed(seed ^ _STREAM)
+
+    def measure(self, samples: Samples, sums: Accumulator) -> Measurement:
+        """float32 less the fast type over ``samples``, which ``sums`` contain; asks for the difference at some of them.
 
         How many pairs a half of the replicates needs is told by the other half: a choice that is kept where it looks
         good, and made again where it does not, would bias the result.
         """
         self._calls += 1
-        change, noise = self._pairs(samples, self._shares)
+        change, noise = yield from self._pairs(samples, self._shares)
         corrected = sums.zeros()
         corrected.add(sums)
         corrected.add(change)
         needed = [self._needed(half, noise, corrected) for half in (0, 1)][::-1]
         more = [n if n == 2 * share else 0.0 for n, share in zip(needed, self._shares, strict=True)]
         if any(more):
-            again, _ = self._pairs(samples, more)
+            again, _ = yield from self._pairs(samples, more)
             for half in (half for half in (0, 1) if more[half]):
                 for one, other in zip(change.sums(), again.sums(), strict=True):
                     one[half::2] = other[half::2]  # groups of a profile are of one half, too
@@ -115,7 +177,9 @@ class Correction:
         # A larger share makes more pairs certain, so that the noise falls faster than the share grows.
         return min(1.0, max(_LEAST, self._shares[half] * min(2.0, max(0.5, added / own / _MOST_ERROR**2))))
 
-    def _pairs(self, samples: Samples, shares: Sequence[float]) -> tuple[Accumulator, Accumulator]:
+    def _pairs(
+        self, samples: Samples, shares: Sequence[float]
+    ) -> Generator[Samples, Accumulator, tuple[Accumulator, Accumulator]]:
         """The difference by ``shares`` of the samples of even and of odd replicates.
 
         The second is the part of it that is due to samples chosen at random.
@@ -129,12 +193,9 @@ class Correction:
                 random[own] = _systematic(probability[own], samples.logsnr[own], first)
         chosen, replicates = random | (probability >= 1), len(self.change.gaps)
         # Both parts from one pass, the random one in replicates of its own.
-        both = self._difference(
-            replace(
-                samples, weight=(samples.weight / probability).float(),
-                replicate=samples.replicate + replicates * random,
-            )[chosen]
-        )  # fmt: skip
+        both = yield replace(
+            samples, weight=(samples.weight / probability).float(), replicate=samples.replicate + replicates * random
+        )[chosen]
         self.pairs += int(chosen.sum())
         noise = replace(both, gaps=both.gaps[replicates:], residuals=both.residuals[replicates:])
         return replace(
@@ -146,8 +207,7 @@ class Correction:
 
         It is in proportion to the sample's weight times what rounding is expected to add at its log-SNR.
         """
-        grid = self.fast.logsnr_grid.cpu()
-        low, high = float(grid[0]), float(grid[-1])
+        low, high = float(self.grid[0]), float(self.grid[-1])
         # Half evenly over log-SNR: no weight becomes large where rounding is more than expected.
         rising = (samples.logsnr / 2).exp() * (high - low) / (2 * (math.exp(high / 2) - math.exp(low / 2)))
         size = samples.weight.double() * (1 + rising)
@@ -159,22 +219,6 @@ class Correction:
                 return rest.where(~certain, torch.ones_like(rest))
             certain |= more
         return torch.ones_like(size)
-
-    def _difference(self, samples: Samples) -> Accumulator:
-        """The sums of ``samples`` in float32 less those in the fast type; counts the evaluations of both."""
-        found = []
-        for denoiser in (self.exact, self.fast):
-            if denoiser.precision not in self._conditions:
-                self._conditions[denoiser.precision] = denoiser.encode_conditions(self.plans[0].texts)
-            sums = self._wide.zeros()
-            if len(samples.logsnr):
-                integrate(
-                    denoiser, self.x, self._conditions[denoiser.precision], samples, sums, seed=self.seed,
-                    max_batch_size=self.most,
-                )  # fmt: skip
-            found.append(sums)
-        found[0].add(found[1], -1)
-        return found[0]
 
     def _variance(self, sums: Accumulator, half: int) -> float:
         """The squared deviations of f(S) in a ``half`` of the replicates, summed over S, estimators and questions.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Accumulator:
     gap_profile, residual_profile : g and h of the image in every bin, [A,L,P,B] and [A,L,K,B]; A is
         :func:`profile_groups`
     product_profile : ½ ε̂·(ε - ε̂) in place of h, [A,L,K,B]; docs/theory.md, eq. (64)
-    evaluations : number of evaluations of the denoiser so far
+    evaluations : of the denoiser for every image so far
     """
 
     gaps: Tensor
@@ -71,6 +71,15 @@ class Accumulator:
         gaps, residuals, gap_profile, residual_profile, product_profile = map(torch.zeros_like, self.sums())
         return Accumulator(gaps, residuals, self.pairs, self.edges, gap_profile, residual_profile, product_profile)
 
+    def image(self, b: int) -> Accumulator:
+        """The sums of image ``b`` alone, which share its memory."""
+        own = slice(b, b + 1)
+        return replace(
+            self, gaps=self.gaps[:, :, own], residuals=self.residuals[:, :, own],
+            gap_profile=self.gap_profile[..., own], residual_profile=self.residual_profile[..., own],
+            product_profile=self.product_profile[..., own],
+        )  # fmt: skip
+
     def sums(self) -> tuple[Tensor, ...]:
         """The five tensors of sums."""
         return self.gaps, self.residuals, self.gap_profile, self.residual_profile, self.product_profile
@@ -95,15 +104,16 @@ class Accumulator:
         return torch.einsum("na,nl->aln", to_group.double(), spread).flatten(0, 1).float()
 
     def add_profile(self, weights: Tensor, gap_squares: Tensor, residual_squares: Tensor, products: Tensor) -> None:
-        """Add sums of every sample to the profiles, weighted by ``weights`` [A·L,N]; allocates nothing.
+        """Add sums of every sample to the profiles, weighted by ``weights`` [A·L,N].
 
         ``gap_squares`` are [N,P,B], ``residual_squares`` and ``products`` [N,K,B].
         """
         profiles = (self.gap_profile, self.residual_profile, self.product_profile)
         with exact_float32():
             for profile, sums in zip(profiles, (gap_squares, residual_squares, products), strict=True):
-                rows = sums.flatten(1)
-                profile.view(len(weights), rows.shape[1]).addmm_(weights, rows)
+                # One image after the other: of a wider matrix sums may be taken in another order.
+                for b in range(sums.shape[-1]):
+                    profile[..., b] += (weights @ sums[..., b].contiguous()).view(profile.shape[:-1])
 
     def is_finite(self) -> bool:
         """Whether all sums are finite."""
@@ -140,7 +150,8 @@ def integrate(
     Parameters
     ----------
     x : latents [B,C,H,W]
-    conditions : the K encoded conditions
+    conditions : the K encoded conditions, or K·B, of every image its own, as
+        :meth:`dpid.denoisers.protocol.Denoiser.eps_hat_each` takes them
     seed : of the noise
     max_batch_size : largest number of evaluations (samples × conditions × images) in one call; None: chosen by the free
         memory. If memory runs out, the batch is halved and evaluated again; no sum is lost.
@@ -188,17 +199,17 @@ class _Run:
     seed: int
     on_batch: Callable[[], None] | None
     watch: bool
-    weights: Tensor = field(init=False)  # of the profile, [A·L,N]
-    squares: tuple[Tensor, Tensor] = field(init=False)  # [N,P,B] and [N,K,B]
+    squares: tuple[Tensor, ...] = field(init=False)  # [N,P,B], [N,K,B], and of the profile [N,K,B] or none
 
     def all(self, size: int) -> tuple[Tensor, Tensor]:
         """Add all samples, ``size`` evaluations a call, fewer if memory runs out; returns as :func:`integrate`."""
         # Copied once, so that inside the loop the host never waits for the device.
-        self.weights = self.into.profile_weights(self.samples, self.denoiser).to(self.x.device)
+        weights = self.into.profile_weights(self.samples, self.denoiser).to(self.x.device)
         self.samples = self.samples.to(self.x.device)
         k, b = self.into.residuals.shape[1:3]
         count = len(self.samples.logsnr)
-        self.squares = self.x.new_empty(count, len(self.into.pairs), b), self.x.new_empty(count, k, b)
+        rows = (len(self.into.pairs), k, k) if len(weights) else (len(self.into.pairs), k)
+        self.squares = tuple(self.x.new_empty(count, r, b) for r in rows)
         start = 0
         while start < count:
             batch = slice(start, start + max(1, size // (k * b)))
@@ -213,32 +224,39 @@ class _Run:
                 _LOG.info("out of memory: going on with %d evaluations a call", size)
                 continue
             start = batch.stop
-        return self.squares
+        gaps, residuals, *products = self.squares
+        # Of all samples at once, so that no sum depends on how many were evaluated in a call.
+        for kept in products:
+            self.into.add_profile(weights, gaps, residuals, kept)
+        return gaps, residuals
 
     def _add(self, batch: slice, conditions: int) -> None:
         """Add one batch of samples, evaluating at most ``conditions`` conditions in a call."""
         into, part = self.into, self.samples[batch]
         z = ops.noisy_channel(self.x, part.logsnr, part.sample_id, self.seed)
-        names = len(self.conditions.names)
-        if conditions >= names:
-            eps_hat = self.denoiser.eps_hat(z, part.logsnr, self.conditions)
-        else:
-            chunks = [self.conditions[k : k + conditions] for k in range(0, names, conditions)]
-            eps_hat = torch.cat([self.denoiser.eps_hat(z, part.logsnr, chunk) for chunk in chunks], 1)
-        products = half_products(eps_hat, part.sample_id, self.seed) if len(self.weights) else None
+        eps_hat = self._eps_hat(z, part.logsnr, conditions)
+        products = [half_products(eps_hat, part.sample_id, self.seed)] if len(self.squares) == 3 else []
         squares = ops.accumulate(
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )
         # From here on nothing is allocated: a batch that ran out of memory above has added nothing to the sums.
-        for kept, new in zip(self.squares, squares, strict=True):
+        for kept, new in zip(self.squares, (*squares, *products), strict=True):
             kept[batch] = new
-        if products is not None:
-            into.add_profile(self.weights[:, batch], *squares, products)
         if self.watch and not squares[1].isfinite().all():
             _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
-        into.evaluations += eps_hat.shape[0] * eps_hat.shape[1] * eps_hat.shape[2]
+        into.evaluations += eps_hat.shape[0] * eps_hat.shape[1]
         if self.on_batch:
             self.on_batch()
+
+    def _eps_hat(self, z: Tensor, logsnr: Tensor, conditions: int) -> Tensor:
+        """ε̂ [N,K,B,C,H,W] for z [N,B,C,H,W], of at most ``conditions`` of every image in a call."""
+        k = self.into.residuals.shape[1]
+        own = len(self.conditions.names) // k  # 1 where all images have the same conditions, else B
+        eps_hat = self.denoiser.eps_hat if own == 1 else self.denoiser.eps_hat_each
+        if conditions >= k:
+            return eps_hat(z, logsnr, self.conditions)
+        chunks = [self.conditions[own * i : own * (i + conditions)] for i in range(0, k, conditions)]
+        return torch.cat([eps_hat(z, logsnr, chunk) for chunk in chunks], 1)
 
 
 def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:
@@ -251,12 +269,14 @@ def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:
     """Raise ``FloatingPointError`` for the first sample and condition of ``eps_hat`` that are not finite."""
-    bad = ~eps_hat.isfinite().flatten(2).all(-1)  # [N,K]
+    bad = ~eps_hat.isfinite().flatten(3).all(-1)  # [N,K,B]
     if not bad.any():
         raise FloatingPointError("denoiser: its predictions are finite, but so large that their squares are not")
-    sample, condition = bad.nonzero()[0].tolist()
+    sample, condition, image = bad.nonzero()[0].tolist()
+    shared = len(conditions.names) == bad.shape[1]
+    name = conditions.names[condition if shared else condition * bad.shape[2] + image]
     raise FloatingPointError(
-        f"denoiser: returned NaN or infinity for condition {conditions.names[condition]!r} at log-SNR "
+        f"denoiser: returned NaN or infinity for condition {name!r} at log-SNR "
         f"{float(logsnr[sample]):.3f} (sample {int(ids[sample])}); try precision='float32', and check that the model's "
         "weights are finite"
     )

@@ -6,6 +6,7 @@ round takes noise and positions that no round before it has had.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,6 +66,16 @@ class Learnt:
         if self.power is not None:
             power = self.power + (power - self.power) * (len(at) / total)
         return replace(self, power=power, samples=total, rounds=self.rounds + 1)
+
+    @classmethod
+    def mean(cls, found: Sequence[Learnt]) -> Learnt:
+        """What is known from several pictures, each explained from what was known before all of them."""
+        known = [one for one in found if one.power is not None]
+        if len(known) < 2:
+            return found[-1]
+        power = torch.stack([one.power for one in known if one.power is not None]).mean(0)
+        longest = max(known, key=lambda one: one.samples)  # which had the noise and the positions of all others
+        return replace(longest, power=power)
 
     def density(self, grid: Tensor, start: Tensor | None = None) -> Tensor:
         """The density [T] at the levels of ``grid`` for the next round: docs/theory.md, eq. (17b).

@@ -19,7 +19,7 @@ from dpid.estimation.density import proposal
 from dpid.estimation.grid import cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """N points (λ, ε) with weights w; Σ w g(λ, ε) over a replicate's points is an unbiased estimate of ∫ E_ε g dλ.
 
@@ -38,6 +38,10 @@ class Samples:
 
     def __getitem__(self, part: slice | Tensor) -> Samples:
         return Samples(self.logsnr[part], self.weight[part], self.replicate[part], self.sample_id[part])
+
+    def same(self, other: Samples) -> bool:
+        """Whether ``other`` are the same points with the same weights in the same replicates."""
+        return all(torch.equal(mine, getattr(other, name)) for name, mine in vars(self).items())
 
     def to(self, device: torch.device) -> Samples:
         """The same samples on ``device``."""

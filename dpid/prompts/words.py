@@ -69,12 +69,13 @@ def content_words(prompt: str) -> tuple[str, ...]:
     if is_blank(prompt):
         raise ValueError("prompt: found an empty text; write what the picture shows, for example 'a cow and a giraffe'")
     runs = list(_runs(prompt))
-    if not runs:
-        raise ValueError(f"prompt: found {prompt!r}, which has no content word; name what the picture shows")
     phrases = [(run[0][0], run[-1][1]) for run in runs]
     both = sorted({*phrases, *(word for run in runs for word in run)}, key=lambda span: (span[0], -span[1]))
     chosen = next((spans for spans in (both, phrases) if len(spans) <= MOST), None) or _clauses(prompt, phrases)
-    return tuple(name for span in chosen if (name := _name(prompt, span)))
+    names = tuple(name for span in chosen if (name := _name(prompt, span)))
+    if not names:
+        raise ValueError(f"prompt: found {prompt!r}, which has no content word; name what the picture shows")
+    return names
 
 
 def _runs(prompt: str) -> Iterator[list[Span]]:

@@ -21,6 +21,7 @@ from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
 REST = "the rest"  # the second source of a word's PID
+_SURELY = 1.5  # margins: so far the interval of a number that counts as zero may reach
 VERDICTS = ("used", "redundant", "works only with others", "ignored", "misleading", "undecided")
 
 
@@ -90,7 +91,7 @@ class Word(Comparable):
 
     @property
     def nothing(self) -> float:
-        """The margin in nats: numbers that are surely smaller count as zero."""
+        """The margin in nats: numbers that are surely no larger count as zero."""
         return self.margin * max(0.0, *(e.value for e in self.pid.information.values()))
 
     @property
@@ -105,34 +106,39 @@ class Word(Comparable):
         if self.beside_wrong:
             return {"above": "used", "zero": "ignored", "below": "misleading", "open": "undecided"}[alone]
         given = self._sign(self.given_rest)
+        if given == "open" and alone == "above" and self.given_rest > self.nothing and self._lead[0] > 0:
+            return "used"
         if given == "open" or (given == "zero" and alone == "open"):
             return "undecided"
         if given == "below" or (given == "zero" and alone == "below"):
             return "misleading"
         if given == "zero":
             return "redundant" if alone == "above" else "ignored"
-        return "used" if self.unique.value > abs(self.redundancy.value) else "works only with others"
+        own = alone not in ("zero", "below") and sum(self._lead) > 0
+        return "used" if own else "works only with others"
 
     def _sign(self, number: Estimate) -> str:
         """ "zero" within the margin, "above" or "below" beyond it and beyond the error, "open" otherwise."""
-        low, high = number.interval()
-        if -self.nothing <= low and high <= self.nothing:
-            return "zero"
-        if abs(number.value) > self.nothing and (low > 0 or high < 0):
-            return "above" if low > 0 else "below"
-        return "open"
+        (low, high), most = number.interval(), self.nothing
+        if abs(number.value) > most:
+            return "above" if low > 0 else "below" if high < 0 else "open"
+        return "zero" if -_SURELY * most <= low and high <= _SURELY * most else "open"
+
+    @cached_property
+    def _lead(self) -> tuple[float, float]:
+        """The 95 % interval of uniqueness less the size of redundancy, as if their errors were independent."""
+        unique, shared = self.unique, self.redundancy
+        lead, error = unique.value - abs(shared.value), math.hypot(unique.stderr, shared.stderr)
+        half = -Estimate(0.0, error, unique.dof).interval()[0]  # even: of a difference
+        return lead - half, lead + half
 
     @property
     def settled(self) -> bool:
         """Whether more samples would hardly change the verdict."""
         if self.verdict not in ("used", "works only with others"):
             return self.verdict != "undecided"
-        if self.beside_wrong:
-            return True
-        gap = self.unique.value - abs(self.redundancy.value)
-        error = math.hypot(self.unique.stderr, self.redundancy.stderr)
-        low, high = Estimate(gap, error, self.unique.dof).interval()
-        return low > 0 or high < 0
+        low, high = self._lead
+        return self.beside_wrong or self._sign(self.alone) in ("zero", "below") or low > 0 or high < 0
 
     @property
     def told(self) -> str:

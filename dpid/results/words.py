@@ -98,11 +98,27 @@ class WordsResult(Comparable):
 
         return read(path, lambda data: cls(**from_bytes(data)))
 
-    def plot(self) -> Figure:
-        """A figure of the words' numbers with 95 % intervals and verdicts, of the picture and of every word's map."""
-        from dpid.results.words_plot import plot_words
+    def plot(self, kind: str = "overlay", ax: Any = None) -> Figure:
+        """A figure of what every word adds to the rest of the prompt; ``savefig`` writes PNG, SVG, PDF.
 
-        return plot_words(self)
+        Parameters
+        ----------
+        kind : "overlay": the picture, the uniqueness maps over it, and the numbers of "words"; "words": i(x; w) and
+            i(x; w | rest) with 95 % intervals and verdicts; "strip": the maps of i(x; w | rest) beside the picture,
+            also in place of "overlay" for a video
+        ax : axes of matplotlib to draw into, whose figure is returned: "overlay" draws the maps over the picture alone
+
+        Raises
+        ------
+        ValueError
+            There is no such kind.
+        TypeError
+            ``ax`` is no axes of matplotlib, or is given for "strip".
+        """
+        from dpid.results.words_plot import plot
+
+        figure: Figure = plot(self, kind, ax)
+        return figure
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name!r} {verdict}" for name, verdict in self.verdicts.items())

@@ -1,53 +1,146 @@
-"""Plot of what every word of a prompt tells: numbers with intervals and verdicts, and a map of every word."""
+"""Plots of what every word of a prompt tells: its map over the picture, and its numbers with intervals and verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpid.results.figure_style import Figure, literal, standard
-from dpid.results.plot import draw_maps
+from dpid.results.figure_style import Figure, literal, shortened, standard
+from dpid.results.overlay import colours_of, overlay, scale_of
+from dpid.results.plot import draw_maps, draw_picture
 
 if TYPE_CHECKING:
+    from dpid.results.word import Word
     from dpid.results.words import WordsResult
 
-# Colours that colour-blind people tell apart (Okabe & Ito, 2008).
-COLOURS = {
-    "used": "#009E73", "works only with others": "#56B4E9", "redundant": "#E69F00", "misleading": "#D55E00",
-    "ignored": "0.6", "undecided": "0.6",
-}  # fmt: skip
+_INSIDE = "0.55"  # the colour of a word inside a phrase, whose map is part of the phrase's
+_FEWEST = 5  # words that bars beside a picture leave room for, so that those of two are not thick
 _COLUMNS, _WORD = 5, 24  # maps side by side; letters of a word
+_PANEL = 3.2  # inches, the longer side of a picture
+
+
+def plot(result: WordsResult, kind: str, ax: Any) -> Any:
+    """The figure of :meth:`dpid.WordsResult.plot`."""
+    kinds: dict[str, Callable[..., Any]] = {"overlay": _plot_overlay, "words": _plot_words, "strip": _plot_strip}
+    if kind not in kinds:
+        raise ValueError(f"kind: found {kind!r}, allowed are {', '.join(kinds)}")
+    if ax is not None and not hasattr(ax, "inset_axes"):
+        raise TypeError(f"ax: found {type(ax).__name__}, expected axes of matplotlib")
+    if kind == "overlay" and result.metadata.frames is not None:
+        kind = "strip"
+    return kinds[kind](result, ax)
+
+
+def _outer(result: WordsResult) -> list[Word]:
+    """The words without those that are part of a phrase."""
+    words = list(result.words.values())
+    return [w for w in words if not any(w is not v and f" {w.text} " in f" {v.text} " for v in words)]
 
 
 @standard()
-def plot_words(result: WordsResult) -> Figure:
-    """A figure of i(x; w) and i(x; w | rest) of every word with 95 % intervals, and of the picture and the maps.
+def _plot_overlay(result: WordsResult, ax: Any) -> Any:
+    """The uniqueness maps over the picture; without ``ax`` beside the picture and the numbers of every word."""
+    if ax is not None:
+        _overlay(ax, result)
+        return ax.figure
+    words = result.words
+    height, width = (_outer(result)[0].map if result.picture is None else result.picture).shape[:2]
+    wide, tall = _PANEL * min(1, width / height), _PANEL * min(1, height / width)
+    panels = 1 + (result.picture is not None)
+    total = panels * (wide + 0.15) + 4.6
+    figure = Figure(figsize=(total, max(tall + 0.4, 0.9 + 0.4 * len(words)) + 0.7), dpi=150, layout="constrained")
+    axes = figure.subplots(1, panels + 1, width_ratios=[wide] * panels + [4.0], squeeze=False)[0]
+    if result.picture is not None:
+        draw_picture(axes[0], result.picture)
+        axes[0].set_title("picture", fontsize=10)
+    _overlay(axes[-2], result)
+    axes[-2].set_title("what only this word tells", fontsize=10)
+    _bars(axes[-1], result, _FEWEST)
+    figure.suptitle(_heading(result, total), fontsize=11, fontweight="bold")
+    return figure
 
-    The maps are those of i(x; w | rest), on one colour scale, white at zero.
-    """
+
+@standard()
+def _plot_words(result: WordsResult, ax: Any) -> Any:
+    """i(x; w) and i(x; w | rest) of every word with 95 % intervals and verdicts."""
+    if ax is None:
+        figure = Figure(figsize=(7, 1.2 + 0.42 * len(result.words)), dpi=150, layout="constrained")
+        figure.suptitle(_heading(result, 7), fontsize=11, fontweight="bold")
+        ax = figure.subplots()
+    _bars(ax, result)
+    return ax.figure
+
+
+@standard()
+def _plot_strip(result: WordsResult, ax: Any) -> Any:
+    """The picture and the maps of i(x; w | rest) side by side, on one colour scale, white at zero."""
+    if ax is not None:
+        raise TypeError("ax: kind 'strip' makes a figure of its own, of a panel for every word")
     words = list(result.words.values())
     count = len(words) + (result.picture is not None)
-    rows = -(-count // _COLUMNS)
-    figure = Figure(figsize=(11, 1.4 + 0.42 * len(words) + 2.3 * rows), dpi=120, layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1 + 0.42 * len(words), 0.4 + 2.3 * rows))
-    top, bottom = parts
-    ax = top.subplots()
-    for place, word in enumerate(words):
-        for number, shift, face in ((word.alone, -0.17, "none"), (word.given_rest, 0.17, COLOURS[word.verdict])):
-            low, high = number.interval()
-            ax.barh(place + shift, number.value, 0.3, color=face, edgecolor=COLOURS[word.verdict])
-            ax.plot((low, high), (place + shift,) * 2, color="0.2", linewidth=1.2)
-        ax.text(1.01, place, word.told, transform=ax.get_yaxis_transform(), va="center", color=COLOURS[word.verdict])
-    ax.set_yticks(range(len(words)), [literal(word.text, _WORD) for word in words])
-    ax.invert_yaxis()
-    ax.axvline(0, color="0.3", linewidth=0.8)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.set_xlabel(f"{result.metadata.unit}: alone (outline) and given the rest of the prompt (filled), 95 % intervals")
-    axes = list(bottom.subplots(rows, _COLUMNS, squeeze=False).flat)
+    columns = 1 if result.metadata.frames is not None else min(count, _COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(5.0, 2.3 * columns), 0.6 + 2.4 * rows), dpi=150, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.set_visible(False)
     drawn = draw_maps(axes[:count], result.picture, [word.map for word in words])
     for panel, word in zip(axes[count - len(words) : count], words, strict=True):
         panel.set_title(f"{literal(word.text, _WORD)}\n{word.given_rest}", fontsize=9)
-    bottom.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", label=f"{result.metadata.unit} per pixel")
-    figure.suptitle(literal(f"“{result.metadata.prompt}”", 100, lines=4), fontsize=11, fontweight="bold")
+    figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", label=f"{result.metadata.unit} per pixel")
+    figure.suptitle(_heading(result, figure.get_figwidth()), fontsize=11, fontweight="bold")
     return figure
+
+
+def _overlay(ax: Any, result: WordsResult) -> None:
+    words = _outer(result)
+    # Uniqueness rather than i(x; w | rest), whose difference of two long prompts has more noise.
+    maps = {word.text: word.pid.maps.unique[word.text] for word in words}
+    errors = {word.text: word.pid.maps.stderr.unique[word.text] for word in words if word.pid.maps.stderr}
+    overlay(ax, result.picture, maps, errors, colours_of(maps), scale_of(maps.values()))
+
+
+def _bars(ax: Any, result: WordsResult, fewest: int = 1) -> None:
+    """Draw i(x; w) as an outline and i(x; w | rest) filled, with 95 % intervals, and the verdict beside them.
+
+    There is room for at least ``fewest`` words. The axis ends a little beyond the numbers, so that one uncertain word
+    does not squeeze the others: an interval that goes on ends in an arrow.
+    """
+    words = list(result.words.values())
+    colours = colours_of(word.text for word in _outer(result))
+    low, high = _range([n for word in words for n in (word.alone, word.given_rest)])
+    for place, word in enumerate(words):
+        colour = colours.get(word.text, _INSIDE)
+        for number, shift, face in ((word.alone, -0.17, "none"), (word.given_rest, 0.17, colour)):
+            ax.barh(place + shift, number.value, 0.3, color=face, edgecolor=colour)
+            ends = number.interval()
+            ax.plot([min(max(end, low), high) for end in ends], (place + shift,) * 2, color="0.2", linewidth=1.2)
+            for end, limit, marker in ((ends[0], low, "<"), (ends[1], high, ">")):
+                if min(max(end, low), high) != end:
+                    ax.plot(limit, place + shift, marker, color="0.2", markersize=4, clip_on=False)
+        ax.text(1.03, place, word.told, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+    ax.set_xlim(low, high)
+    ax.set_ylim(-0.6, max(len(words), fewest) - 0.4)
+    ax.set_yticks(range(len(words)), [literal(word.text, _WORD) for word in words], fontsize=10)
+    ax.invert_yaxis()
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.set_xlabel(f"{result.metadata.unit}: alone (outline), added to the rest (filled)", fontsize=9)
+
+
+def _range(numbers: Sequence[Any]) -> tuple[float, float]:
+    """The ends of an axis that shows every value, and of intervals as much as the largest value again."""
+    values = [float(n) for n in numbers]
+    room = max(abs(value) for value in values) or 1.0
+    ends = [n.interval() for n in numbers]
+    low = max(min(0.0, *(end for end, _ in ends)), min(0.0, *values) - room)
+    high = min(max(0.0, *(end for _, end in ends)), max(0.0, *values) + room)
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
+
+
+def _heading(result: WordsResult, width: float) -> str:
+    """The prompt, in lines of ``width`` inches."""
+    columns = int(10 * width)  # of bold letters of 11 points
+    return literal(f"“{shortened(result.metadata.prompt, 3 * columns)}”", columns, lines=4)

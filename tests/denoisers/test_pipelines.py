@@ -127,7 +127,7 @@ def test_conditions_of_another_state_are_refused(tiny):
 def test_a_result_does_not_depend_on_the_questions_before_it(tiny, monkeypatch):
     """Though the one in between needs more samples in float32."""
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("bfloat16", "float32"))
-    monkeypatch.setattr("dpid.explainer.worth_trying", lambda denoiser, samples: True)
+    monkeypatch.setattr("dpid.runner.worth_trying", lambda denoiser, samples: True)
     explainer = dpid.Explainer(tiny())
     first = ask(explainer)
     ask(explainer, samples=256, seed=3, estimator="standard")

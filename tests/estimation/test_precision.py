@@ -35,7 +35,7 @@ class Rounded(GaussianDenoiser):
 @pytest.fixture
 def model(monkeypatch):
     # As on a GPU: small runs try fast types too.
-    monkeypatch.setattr("dpid.explainer.worth_trying", lambda denoiser, samples: True)
+    monkeypatch.setattr("dpid.runner.worth_trying", lambda denoiser, samples: True)
     means = {"0": 0.0, "a": 0.5, "b": 0.5, "ab": 1.0}
     return Rounded({k: (torch.full(SHAPE, m), torch.ones(SHAPE)) for k, m in means.items()}, (-5.0, 7.0), 300)
 
@@ -102,7 +102,7 @@ def test_refusals(model):
 
 
 def test_few_samples_and_small_latents_on_a_cpu_are_computed_in_float32(model, monkeypatch):
-    monkeypatch.setattr("dpid.explainer.worth_trying", worth_trying)
+    monkeypatch.setattr("dpid.runner.worth_trying", worth_trying)
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     taken = [dpid.Explainer(model, precision=p).explain(latents=X, conditions=CONDITIONS) for p in ("auto", "float16")]
     assert [result.metadata.precision for result in taken] == ["float32", "float16"]

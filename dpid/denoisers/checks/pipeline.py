@@ -83,7 +83,7 @@ def _token(family: Family, levels: Discrete | Flow) -> tuple[Any, ...]:
 def _differences(family: Family, levels: Discrete | Flow) -> dict[str, float]:
     """Relative differences by what was compared; ``ValueError`` for one that is too large."""
     plain = run(family, levels, guided=False)
-    last = _Case(family, levels, plain, -1, family.example)
+    last = _Case(family, levels, plain, -1, family.example_condition)
     found = {"time": _time(last, plain.scheduler)}
     found["network"], prediction = _network(last)
     found["noise"], found["decoded"] = _noise(last, prediction), _decoded(last, plain.decoded[0])
@@ -109,8 +109,8 @@ class _Case:
 
     told: float | None = None
 
-    def __init__(self, family: Family, levels: Discrete | Flow, made: Run, step: int, text: str) -> None:
-        self.family, self.levels, self.encoded = family, levels, family.encode_texts([text])
+    def __init__(self, family: Family, levels: Discrete | Flow, made: Run, step: int, condition: Any) -> None:
+        self.family, self.levels, self.encoded = family, levels, family.encode([condition])
         taken = made.steps[step]
         self.x, self.after, self.exact = (
             _latents(family, latents, made.size) for latents in (taken.before, taken.after, taken.exact)

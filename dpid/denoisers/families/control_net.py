@@ -47,7 +47,7 @@ class Controlled(Family):
     def call_arguments(self) -> dict[str, Any]:
         """The picture and its weight, by the names that one or another of the pipelines has for them."""
         named = dict.fromkeys(("image", "control_image"), self._control)
-        return {**named, "controlnet_conditioning_scale": self._scale}
+        return {**super().call_arguments(), **named, "controlnet_conditioning_scale": self._scale}
 
     def not_fused(self) -> str | None:
         """Why there is no fused network."""

@@ -19,7 +19,7 @@ from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
 from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept
-from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, unmasked, with_null
+from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, text_of, unmasked, with_null
 
 if TYPE_CHECKING:
     from dpid.denoisers.fused import FusedNetwork
@@ -128,6 +128,16 @@ class Family(Pictures, ABC):
         """Whether guidance is an input of the network, given to :meth:`inputs` among the ``encoded`` texts."""
         return False
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether a condition may have a picture beside its text (IP-Adapter)."""
+        return False
+
+    @property
+    def example_condition(self) -> Any:
+        """The condition of :attr:`example` in the pipeline's call, which may have a picture."""
+        return self.example
+
     def fixed_precision(self) -> str | None:
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
         if _is_hooked(self.net):
@@ -208,6 +218,10 @@ class Family(Pictures, ABC):
         made, encoder = self._parts_of_text()[tokenizer]
         own = (made.model_max_length, getattr(encoder.config, "max_position_embeddings", None))
         return int(min(found for found in (*own, self.limits.get(tokenizer)) if found is not None))
+
+    def encode(self, conditions: Sequence[Any]) -> dict[str, Tensor]:
+        """The encodings {argument of the network: [K,…]} of K conditions: of their texts, and pictures if any."""
+        return self.encode_texts([text_of(condition) for condition in conditions])
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The encodings {argument of the network: [K,…]} of K texts.

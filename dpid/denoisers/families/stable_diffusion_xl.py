@@ -49,5 +49,6 @@ class StableDiffusionXL(StableDiffusion):
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The UNet's keyword arguments, with the pooled text and the size conditioning."""
         sizes = sizes_of(x, self.factor).expand(len(x), -1)
+        given = super().inputs(x, t, encoded)
         added = {"text_embeds": encoded["text_embeds"], "time_ids": sizes}
-        return {**super().inputs(x, t, encoded), "added_cond_kwargs": added}
+        return {**given, "added_cond_kwargs": given.get("added_cond_kwargs", {}) | added}

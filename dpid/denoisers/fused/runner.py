@@ -72,9 +72,9 @@ class FusedNetwork:
         self.unet.pack()
         self.graphed = Graphed(self._call)
 
-    def _call(self, changing: tuple[Tensor, Tensor, Tensor | None], keys_values: KeysValues) -> Tensor:
-        x, t, added = changing
-        return self.unet(x, t, keys_values, added)
+    def _call(self, changing: tuple[Tensor, Tensor, Tensor | None, int], keys_values: KeysValues) -> Tensor:
+        x, t, added, images = changing
+        return self.unet(x, t, keys_values, added, images)
 
     @torch.inference_mode()
     def encode(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -82,12 +82,15 @@ class FusedNetwork:
         return {**encoded, "keys_values": self.unet.encode(encoded["encoder_hidden_states"].to(self.dtype))}
 
     @torch.inference_mode()
-    def __call__(self, x: Tensor, t: Tensor, encoded: Mapping[str, Any]) -> Tensor:
-        """The UNet's output [K,M,C,h,w] for x [M,C,h,w], timesteps t [M] and K conditions from :meth:`encode`."""
+    def __call__(self, x: Tensor, t: Tensor, encoded: Mapping[str, Any], images: int = 1) -> Tensor:
+        """The UNet's output [K,M,C,h,w] for x [M,C,h,w], timesteps t [M] and K conditions from :meth:`encode`.
+
+        With ``images``, each has K of its own, as :meth:`FusedUNet.__call__` takes them.
+        """
         added = None
         if "text_embeds" in encoded:
             pooled = encoded["text_embeds"].to(self.dtype)
             added = self.unet.embed_added(pooled, sizes_of(x, self._factor).expand(len(pooled), -1))
         # channels_last: attention reads pixels as tokens without a copy, and convolutions are as fast.
         x = x.to(self.dtype, memory_format=torch.channels_last)
-        return self.graphed((x, t, added), encoded["keys_values"])
+        return self.graphed((x, t, added, images), encoded["keys_values"])

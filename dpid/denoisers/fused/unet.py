@@ -7,7 +7,8 @@ once by :meth:`FusedUNet.encode`.
 
 Activations are [k·M, C, H, W], condition-major, with M = N·B (samples times images), k = 1 before the first
 cross-attention and k = K after it. A cross-attention treats all samples of a condition as one long sequence of queries,
-since they share keys and values.
+since they share keys and values. Where each of B images has K conditions of its own, M is image-major, and a sequence
+has the samples of one image.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _add(x: Tensor, y: Tensor) -> Tensor:
 class _Call:
     """The arguments of one call that every block needs."""
 
-    samples: int  # M
+    samples: int  # M, or M / B where every image has conditions of its own
     emb: Tensor  # time embedding, [M, E] or [K·M, E]
     keys_values: KeysValues
 
@@ -116,13 +117,16 @@ class FusedUNet(Layers):
             for name in self._cross
         }  # fmt: skip
 
-    def __call__(self, z: Tensor, t: Tensor, keys_values: KeysValues, added: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, z: Tensor, t: Tensor, keys_values: KeysValues, added: Tensor | None = None, images: int = 1
+    ) -> Tensor:
         """The UNet's output [K,M,C,H,W] for z [M,C,H,W], timesteps t [M] and ``keys_values`` of K conditions.
 
         ``keys_values`` come from :meth:`encode`; ``added`` [K, E] is SDXL's pooled text and sizes, embedded by
-        :meth:`embed_added`.
+        :meth:`embed_added`. With ``images``, z has those of one image after the other, and conditions are K·B: the
+        first of every image, then the second of every image, …
         """
-        call = _Call(len(z), self._time(t, added), keys_values)
+        call = _Call(len(z) // images, self._time(t, added, images), keys_values)
         h = self.conv("conv_in", z)
         skips = [h]
         for i in range(len(self.config["down_block_types"])):
@@ -143,7 +147,7 @@ class FusedUNet(Layers):
         x = torch.cat((pooled, waves.to(pooled.dtype)), -1)
         return self.linear("add_embedding.linear_2", functional.silu(self.linear("add_embedding.linear_1", x)))
 
-    def _time(self, t: Tensor, added: Tensor | None) -> Tensor:
+    def _time(self, t: Tensor, added: Tensor | None, images: int) -> Tensor:
         """SiLU of the time embedding: [M, E], or [K·M, E] with ``added``. Every ResNet block projects it."""
         c = self.config
         waves = sinusoids(t, c["block_out_channels"][0], c["flip_sin_to_cos"], c["freq_shift"])
@@ -151,7 +155,7 @@ class FusedUNet(Layers):
         emb = functional.silu(self.linear("time_embedding.linear_1", waves))
         emb = self.linear("time_embedding.linear_2", emb)
         if added is not None:
-            emb = (added[:, None] + emb).flatten(0, 1)
+            emb = (added.view(-1, images, 1, emb.shape[-1]) + emb.view(images, -1, emb.shape[-1])).flatten(0, 2)
         return functional.silu(emb)
 
     def _norm_silu(self, name: str, x: Tensor, channels: slice = slice(None), groups: int | None = None) -> Tensor:
@@ -248,7 +252,8 @@ class FusedUNet(Layers):
         k, v = call.keys_values[f"{name}.attn2"]  # [K, heads, L, D]
         q = self.linear(f"{name}.attn2.to_q", self.layer_norm(f"{name}.norm2", x))
         q = q.view(len(x) // call.samples, -1, q.shape[-1])  # all samples of a condition are one sequence
-        q = self._split(q, name).expand(len(k), -1, -1, -1)
+        q = self._split(q, name)
+        q = q.expand(len(k), -1, -1, -1) if len(q) in (1, len(k)) else q.repeat(len(k) // len(q), 1, 1, 1)
         y = self._merge(functional.scaled_dot_product_attention(q, k, v)).view(-1, *x.shape[1:])
         x = _add(self.linear(f"{name}.attn2.to_out.0", y), x)
         y = ops.geglu(self.linear(f"{name}.ff.net.0.proj", self.layer_norm(f"{name}.norm3", x)))

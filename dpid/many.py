@@ -1,0 +1,205 @@
+"""Many pictures at a call: those that share a shape share the calls of the model, and one that fails is told apart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from threading import Event
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dpid.denoisers.protocol import Denoiser
+from dpid.estimation.engine import fitting
+from dpid.images import ImageLike, check_latents
+from dpid.options import Options
+from dpid.prompts.plan import Plan
+from dpid.run import Asked, Progress, ask
+from dpid.videos import encode, read, shown
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+Stop = Event | Callable[[], bool]
+_MOST = 16  # pictures evaluated together: more are hardly faster, and wait longer for the first
+
+
+class Stopped(Exception):
+    """Raised where a run ends because its ``stop`` said so; nothing of it is left."""
+
+
+class PicturesError(Exception):
+    """Raised after all other pictures are done, if some could not be; ``errors`` has {index: exception}."""
+
+    def __init__(self, errors: Mapping[int, Exception], count: int) -> None:
+        self.errors = dict(sorted(errors.items()))
+        told = "; ".join(f"picture {i}: {error}" for i, error in self.errors.items())
+        super().__init__(f"images: {len(errors)} of {count} could not be explained; {told}")
+
+
+class Watch:
+    """What is called after every batch: tells the progress, and ends the run with :class:`Stopped` if it is to stop.
+
+    Attributes
+    ----------
+    raised : the exception that ended the run here, as of ``progress``, which is no picture's fault
+    """
+
+    def __init__(self, progress: Progress | None, stop: Stop | None) -> None:
+        if not (stop is None or isinstance(stop, Event) or callable(stop)):
+            raise TypeError(f"stop: found {type(stop).__name__}, expected a threading.Event or a function")
+        self._progress, self._stop = progress, stop.is_set if isinstance(stop, Event) else stop
+        self.raised: BaseException | None = None
+
+    def __call__(self, done: int, planned: int) -> None:
+        try:
+            self.check()
+            if self._progress:
+                self._progress(done, planned)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    def stopping(self) -> bool:
+        """Whether the run is to stop."""
+        return self._stop is not None and self._stop()
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` if the run is to stop."""
+        if self.stopping():
+            self.raised = Stopped("stop: the run was stopped")
+            raise self.raised
+
+    def part(self, before: int, group: int, count: int) -> Progress:
+        """The progress of ``group`` pictures after ``before`` others, of ``count``, which take as long each."""
+
+        def tell(done: int, planned: int) -> None:
+            self(before * planned // group + done, count * planned // group)
+
+        return tell
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One of many pictures: the arguments of :meth:`dpid.Explainer.explain`, one of ``image`` and ``latents``."""
+
+    image: ImageLike | None
+    latents: Tensor | None
+    prompt: str | None
+    question: Plan
+
+
+def table(
+    images: Iterable[ImageLike] | None, latents: Iterable[Tensor] | None, prompts: Any, concepts: Any, conditions: Any
+) -> list[tuple[Any, ...]]:
+    """(image, latents, prompt, concepts, conditions) of every picture; what is given once is given to all.
+
+    ``ValueError`` or ``TypeError`` for lists of different lengths and for a picture in place of a list.
+    """
+    if (images is None) == (latents is None):
+        raise ValueError("images: give either images or latents")
+    name, given = ("images", images) if images is not None else ("latents", latents)
+    if (
+        not isinstance(given, Iterable)
+        or isinstance(given, (str, os.PathLike, Image.Image))
+        or getattr(given, "ndim", 0) == 3
+    ):
+        raise TypeError(f"{name}: found {type(given).__name__}, expected a list of them")
+    pictures = list(given)
+    count, empty = len(pictures), [None] * len(pictures)
+    words = concepts if concepts is None or isinstance(concepts, str) else list(concepts)
+    one_list = isinstance(words, str) or (words is not None and all(isinstance(word, str) for word in words))
+    columns = (
+        _column("prompts", prompts, count, isinstance(prompts, str)),
+        _column("concepts", words, count, one_list),
+        _column("conditions", conditions, count, isinstance(conditions, Mapping)),
+    )
+    own = (pictures, empty) if images is not None else (empty, pictures)
+    return list(zip(*own, *columns, strict=True))
+
+
+def _column(name: str, value: Any, count: int, shared: bool) -> list[Any]:
+    """``value`` for each of ``count`` pictures: the same for all if it is ``shared`` or None."""
+    column = [value] * count if value is None or shared else list(value)
+    if len(column) != count:
+        raise ValueError(f"{name}: found {len(column)} for {count} pictures, expected one for all or one for each")
+    return column
+
+
+def batches(items: Mapping[int, Item], size: int) -> Iterator[dict[int, Item]]:
+    """``items`` in parts of ``size``."""
+    rest = iter(items.items())
+    while part := dict(islice(rest, size)):
+        yield part
+
+
+def apart(
+    items: Mapping[int, Item], run: Callable[[list[Item]], Sequence[Found]], watch: Watch,
+    key: Callable[[Item], Hashable] = id,
+) -> dict[int, Found | Exception]:  # fmt: skip
+    """What ``run`` returns for every item, or the exception of that item alone.
+
+    It is called with all items of one ``key`` and, if that raises, with one after the other.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for index, item in items.items():
+        groups.setdefault(key(item), []).append(index)
+    found: dict[int, Found | Exception] = {}
+    waiting = list(groups.values())
+    while waiting:
+        group = waiting.pop(0)
+        try:
+            found.update(zip(group, run([items[i] for i in group]), strict=True))
+        except Exception as error:
+            if watch.raised:
+                raise
+            if len(group) == 1:
+                found[group[0]] = error
+            else:
+                waiting = [[i] for i in group] + waiting
+    return found
+
+
+def prepare(wanted: Mapping[int, Wanted], denoiser: Denoiser, options: Options, watch: Watch) -> dict[int, Any]:
+    """The :class:`dpid.run.Asked` of every picture, or the exception that it cannot be explained for.
+
+    Pictures of one size are encoded together.
+    """
+
+    def opened(ones: list[Wanted]) -> list[Tensor]:
+        (one,) = ones
+        if (one.image is None) == (one.latents is None):
+            raise ValueError("image: give either image or latents")
+        return [check_latents(one.latents, denoiser) if one.image is None else read(one.image, denoiser)]
+
+    def asked(ones: list[tuple[Wanted, Tensor]]) -> list[Asked]:
+        given = ones[0][0].image is None
+        x = torch.stack([t for _, t in ones])
+        x = x.to(denoiser.device, torch.float32) if given else encode(x, denoiser)
+        if not x.isfinite().all():
+            raise ValueError("latents: found NaN or infinity")
+        options.check_maps(x.shape[-2] // (denoiser.latent_frames or 1), x.shape[-1])
+        return [
+            ask(None if given else shown(pixels, denoiser), latents[None], (one.question,), options, one.prompt)
+            for (one, pixels), latents in zip(ones, x.detach(), strict=True)
+        ]
+
+    tensors = apart(wanted, opened, watch)
+    whole = {i: (wanted[i], t) for i, t in tensors.items() if isinstance(t, Tensor)}
+    return {**tensors, **apart(whole, asked, watch, lambda one: (one[0].image is None, one[1].shape))}
+
+
+def width(denoiser: Denoiser, questions: Sequence[Plan], options: Options) -> int:
+    """How many pictures of the native size are evaluated together: as many as fill a call, at most 16.
+
+    One after the other where a picture fills it alone, as on a CPU, or where each stops at its own ``tolerance``.
+    """
+    shape = denoiser.latent_shape
+    if not denoiser.joins or shape is None or not questions or options.tolerance is not None:
+        return 1
+    conditions = max(len(question.texts) for question in questions)
+    room = options.max_batch_size or fitting(denoiser, torch.empty(1, *shape, device=denoiser.device), conditions)
+    return max(1, min(_MOST, room // (conditions * options.per_round)))

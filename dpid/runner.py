@@ -1,0 +1,175 @@
+"""The :class:`Runner`: what the methods of an explainer have in common, from checked options to results."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpid.denoisers.modes import undisturbed
+from dpid.denoisers.protocol import Denoiser
+from dpid.estimation.learning import Learnt
+from dpid.estimation.precision import worth_trying
+from dpid.images import ImageLike, check_latents
+from dpid.many import PicturesError, Wanted, Watch, apart, batches, prepare, width
+from dpid.options import Options
+from dpid.prompts.plan import Plan, Subset, plan_concepts, with_reference
+from dpid.results.result import PIDResult
+from dpid.run import Asked, Job, Progress, ask, explanations
+from dpid.videos import VideoLike, encode, read, shown
+
+
+class ConvergenceWarning(UserWarning):
+    """Warning that a tolerance was not met within ``max_samples``; ``metadata.converged`` of the result says so too."""
+
+
+class Runner:
+    """A model in the precisions that it may be run in, and what was learnt of where to sample it."""
+
+    denoiser: Denoiser
+    density: Tensor | None
+    learnt: Learnt
+    _finer: tuple[str, ...]  # the types that "auto" falls back on
+
+    def _options(self, options: dict[str, Any]) -> Options:
+        """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
+        chosen = Options.from_keywords(options)
+        if chosen.tolerance is not None and (why := self.denoiser.distilled):
+            raise ValueError(f"tolerance: found {chosen.tolerance}, but there are no nats to be that exact in: {why}")
+        if chosen.rule == "auto":
+            return replace(chosen, rule="learning" if self.density is None else "adaptive")
+        if chosen.rule == "adaptive" and self.density is None:
+            raise ValueError(
+                "rule: 'adaptive' needs Explainer.density; learn() finds one in results, 'learning' on the way"
+            )
+        return chosen
+
+    def _denoisers(self, samples: int) -> list[Denoiser]:
+        """The model in every precision that may be tried for so many evaluations a condition, the fastest first."""
+        finer = [self.denoiser.at(precision) for precision in self._finer]
+        if finer and not worth_trying(self.denoiser, samples):
+            return finer[-1:]
+        return [self.denoiser, *finer]
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """A context with the model's lock and the settings of torch that it needs."""
+        with self.denoiser.lock, undisturbed():
+            yield
+
+    def _streamed(self, results: Iterator[list[list[PIDResult]]]) -> Iterator[PIDResult]:
+        """The results of the first question; no lock or setting is held between two of them."""
+        while True:
+            with self._working():
+                found = next(results, None)
+            if found is None:
+                return
+            yield found[0][0]
+
+    def _last(
+        self, pictures: Sequence[Asked], options: Options, progress: Progress,
+        learnt: Learnt | None = None, keep: Callable[[Learnt], None] | None = None,
+    ) -> list[list[PIDResult]]:  # fmt: skip
+        """The results of all questions of every picture after one round, or as many as the tolerance takes."""
+        results: list[list[PIDResult]] = []
+        broken = ""
+        samples = options.samples if options.tolerance is None else options.max_samples
+        job = Job(pictures, options, self.density, progress, learnt or self.learnt, keep or self._keep)
+        try:
+            for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
+                if options.tolerance is None:
+                    break
+        except FloatingPointError as error:
+            if not results:
+                raise
+            broken = f"{error}; what was found before is returned"
+            results = [[replace(r, metadata=replace(r.metadata, broken=broken)) for r in own] for own in results]
+        if broken or (options.tolerance is not None and not all(r.metadata.converged for own in results for r in own)):
+            missed = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
+            warnings.warn(broken or missed, ConvergenceWarning, stacklevel=3)
+        return results
+
+    def _ask(
+        self, image: ImageLike | VideoLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
+        prompt: str | None,
+    ) -> Asked:  # fmt: skip
+        picture, x = self._latents(image, latents)
+        options.check_maps(x.shape[-2] // (self.denoiser.latent_frames or 1), x.shape[-1])
+        return ask(picture, x, questions, options, prompt)
+
+    def _keep(self, learnt: Learnt) -> None:
+        # Whole, so that of explanations side by side the last one's counts: mixed with another's, a density would
+        # depend on noise that is drawn again.
+        self.learnt = learnt
+
+    def _latents(
+        self, image: ImageLike | VideoLike | None, latents: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
+        """The picture at the model's size, uint8 [H,W,3], None if latents are given; and the latents fp32 [1,C,h,w].
+
+        Of a video, a picture [T,H,W,3] of every frame of latents, and these [1,C,T·h,w].
+        """
+        if (image is None) == (latents is None):
+            raise ValueError("image: give either image or latents")
+        picture = None
+        if image is None:
+            x = check_latents(latents, self.denoiser)[None].to(self.denoiser.device, torch.float32)
+        else:
+            pixels = read(image, self.denoiser)
+            picture, x = shown(pixels, self.denoiser), encode(pixels[None], self.denoiser)
+        if not x.isfinite().all():
+            raise ValueError("latents: found NaN or infinity")
+        return picture, x.detach()
+
+    def _many(
+        self, wanted: Mapping[int, Wanted | Exception], options: Options, watch: Watch
+    ) -> Iterator[tuple[int, PIDResult]]:
+        """The results of :meth:`explain_many`; no lock or setting is held between two of them."""
+        errors = {i: one for i, one in wanted.items() if isinstance(one, Exception)}
+        sound = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
+        start, learnt = self.learnt, list[Learnt]()
+        together = width(self.denoiser, [one.question for one in sound.values()], options)
+        done = 0
+
+        def run(ones: list[Asked]) -> list[PIDResult]:
+            told = watch.part(done, len(ones), len(wanted))
+            kept: list[Learnt] = []
+            found = self._last(ones, options, told, start, kept.append)
+            learnt.extend(kept[-1:] * len(ones))
+            return [result for (result,) in found]
+
+        try:
+            for window in batches(sound, together):
+                with self._working():
+                    watch.check()
+                    asked = prepare(window, self.denoiser, options, watch)
+                    ready = {i: one for i, one in asked.items() if isinstance(one, Asked)}
+                    found = {**asked, **apart(ready, run, watch, lambda one: one.shape)}
+                done += len(window)
+                for i, one in sorted(found.items()):
+                    if isinstance(one, PIDResult):
+                        yield i, one
+                    else:
+                        errors[i] = one
+        finally:
+            if learnt:
+                self.learnt = Learnt.mean(learnt)
+        if errors:
+            raise PicturesError(errors, len(wanted))
+
+
+def question_of(
+    prompt: str | None, concepts: Sequence[str] | None, conditions: Mapping[Subset, Any] | None, options: Options
+) -> Plan:
+    """The plan of the concepts or conditions, with its reference F; ``ValueError`` if they are not allowed."""
+    chosen = plan_concepts(prompt, concepts, conditions, options.context)
+    if options.reference == "concepts":
+        return chosen
+    if options.reference == "prompt" and not prompt:
+        raise ValueError("reference: 'prompt' needs a prompt")
+    return with_reference(chosen, prompt if options.reference == "prompt" else options.reference)

@@ -1,0 +1,212 @@
+"""Verdicts on words whose information is chosen, and results that are saved, loaded and drawn."""
+
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import dpid
+from dpid.results import words_file
+from dpid.results.metadata import Metadata
+from dpid.results.result import PIDResult
+from dpid.results.word import REST, Word, pooled
+from dpid.results.words import WordsResult
+
+# Nats of two latent pixels: of i(x; w), i(x; rest) and i(x; w, rest), and the verdict that they mean.
+HERE, THERE, NOWHERE = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 4.0]]), torch.zeros(1, 2)
+VERDICTS = {
+    "another thing of the picture": (HERE, THERE, HERE + THERE, "used"),
+    "the only word": (HERE, NOWHERE, HERE, "used"),
+    "what the rest says, too": (HERE, HERE, HERE, "redundant"),
+    "part of what the rest says": (HERE / 2, HERE, HERE, "redundant"),
+    "nothing, but with the rest": (NOWHERE, HERE, HERE * 1.5, "works only with others"),
+    "less than the rest of the same thing, more with it": (HERE / 2, HERE, HERE * 1.3, "works only with others"),
+    "a lie, but with the rest": (-HERE / 4, HERE, HERE * 1.5, "works only with others"),
+    "nothing": (NOWHERE, HERE, HERE, "ignored"),
+    "a lie": (-THERE, HERE, HERE - THERE, "misleading"),
+    "true alone, a lie with the rest": (HERE / 4, HERE, HERE / 2, "misleading"),
+    "true beside a lie": (HERE, -3 * THERE, -3 * THERE - HERE, "used"),
+    "a lie beside a lie": (-HERE, -3 * THERE, -2 * THERE, "misleading"),
+}
+
+
+def made(alone, rest, both, noise=0.01, text="cow", seed=0, **facts):
+    """The result of a word whose replicates vary by about ``noise`` nats about what is given."""
+    f = torch.stack((alone, rest, both))  # [3,h,w]
+    rng = torch.Generator().manual_seed(seed)
+    spread = torch.randn(8, *f.shape, generator=rng)
+    replicates = f + torch.as_tensor(noise).expand(3)[:, None, None] * (spread - spread.mean(0))
+    conditions = {"": "", text: text, REST: "a and a dog", f"{text}+{REST}": f"a {text} and a dog"}
+    known = {
+        "prompt": f"a {text} and a dog", "concepts": (text, REST), "context": False, "conditions": conditions,
+        "reference": f"a {text} and a dog", "estimator": "shrinkage", "measure": "min", "level": "pixel", "smooth": 1,
+        "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 32, "replicates": 8,
+        "unet_evaluations": 128, "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji", "precision": "float32",
+        "version": "0",
+    }  # fmt: skip
+    names = ("rao-blackwell", "standard", "orthogonal")
+    return PIDResult(
+        Metadata(**known | facts), {name: replicates.clone() for name in names},
+        {name: torch.randn(4, 3, 5, generator=rng) for name in names}, torch.linspace(-5, 7, 6, dtype=torch.float64),
+        torch.zeros(8, 8, 3, dtype=torch.uint8), torch.randn(4, 2, 5, generator=rng),
+    )  # fmt: skip
+
+
+def several(**changes):
+    numbers = {"cow": "another thing of the picture", "couch": "what the rest says, too", "pizza": "a lie"}
+    return WordsResult(
+        {text: Word(made(*VERDICTS[kind][:3], text=text), 0.05, "sofa" if text == "couch" else "")
+         for text, kind in numbers.items()}, 384, **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", VERDICTS)
+def test_verdicts_are_those_of_the_definition(kind):
+    alone, rest, both, verdict = VERDICTS[kind]
+    word = Word(made(alone, rest, both), 0.05)
+    assert word.verdict == verdict
+    assert word.settled
+    # Of 8 replicates that vary by 0.01 nats a pixel the mean of two pixels' sum is exact to 0.01 · √2 / √8; 6 errors.
+    assert float(word.alone) == pytest.approx(float(alone.sum()), abs=0.03)
+    assert float(word.given_rest) == pytest.approx(float((both - rest).sum()), abs=0.03)
+    torch.testing.assert_close(word.map, both - rest, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", ["what the rest says, too", "nothing", "a lie, but with the rest", "a lie"])
+def test_noise_leaves_a_verdict_open(kind):
+    word = Word(made(*VERDICTS[kind][:3], noise=6.0), 0.05)
+    assert word.verdict == "undecided"
+    assert not word.settled
+
+
+def test_noise_of_the_whole_prompt_does_not_hide_what_is_unique():
+    word = Word(made(*VERDICTS["another thing of the picture"][:3], noise=torch.tensor([0.01, 0.01, 4.0])), 0.05)
+    low, high = word.given_rest.interval()
+    assert low < 0 < high
+    assert word.verdict == "used"
+
+
+def test_the_map_is_what_is_lost_without_the_word():
+    word = Word(made(HERE, THERE, HERE + THERE, noise=0.0), 0.05)
+    assert torch.equal(word.map, HERE)
+    assert torch.equal(word.map_stderr, NOWHERE)
+
+
+def test_rounds_are_pooled_to_their_mean():
+    first, second, third = (made(HERE, THERE, HERE + THERE, noise=1.0, seed=seed) for seed in range(3))
+    both = pooled(pooled(first, 1, second), 2, third)
+    for name in ("rao-blackwell", "standard"):
+        mean = torch.stack([r.replicates[name] for r in (first, second, third)]).mean(0)
+        torch.testing.assert_close(both.replicates[name], mean, rtol=1e-5, atol=1e-6)  # float32 rounds to 6e-8 of 4
+    assert (both.metadata.samples, both.metadata.unet_evaluations) == (96, 384)
+
+
+def test_corrections_are_pooled_with_their_errors():
+    change = [{"standard": {"cow": (value, 0.3)}} for value in (1.0, 2.0)]
+    first, second = (made(HERE, THERE, HERE, correction=c, precision="bfloat16") for c in change)
+    found = pooled(first, 1, second).metadata.correction["standard"]["cow"]
+    assert found == pytest.approx((1.5, 0.3 / 2**0.5))  # independent rounds
+
+
+def test_results_are_saved_loaded_and_pickled(tmp_path):
+    result = several()
+    result.save(tmp_path / "words.safetensors")
+    loaded = dpid.WordsResult.load(tmp_path / "words.safetensors")
+    assert loaded == result == pickle.loads(pickle.dumps(result))
+    assert loaded.verdicts == {"cow": "used", "couch": "redundant with sofa", "pizza": "misleading"}
+    assert torch.equal(loaded.words["pizza"].pid.picture, result.picture)
+    assert json.loads(json.dumps(loaded.to_dict())) == json.loads(json.dumps(result.to_dict()))
+    assert "redundant with sofa" in repr(loaded)
+
+
+def test_a_file_without_a_picture(tmp_path):
+    words = {k: replace(w, pid=replace(w.pid, picture=None)) for k, w in several().words.items()}
+    WordsResult(words, 3).save(tmp_path / "words.safetensors")
+    assert dpid.WordsResult.load(tmp_path / "words.safetensors").picture is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda words: words.update(words=[]), "list of words"),
+        (lambda words: words.update(unet_evaluations=-1), "unet_evaluations is -1"),
+        (lambda words: words["words"][0].update(margin=2.0), "margin 2.0"),
+        (lambda words: words["words"][0].update(partner=3), "partner 3"),
+        (lambda words: words["words"][1]["facts"].update(concepts=["couch", "sofa"]), "conditions lack"),
+        (lambda words: words["words"].append("x"), "found str"),
+        (lambda words: words["words"].append(words["words"][0]), "lacks the tensor"),
+    ],
+)
+def test_a_file_that_was_edited_is_refused(tmp_path, change, message):
+    from safetensors.torch import load, save
+
+    result, path = several(), tmp_path / "words.safetensors"
+    data = words_file.to_bytes(result.words, 384, {})
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    stored = json.loads(header["words"])
+    change(stored)
+    path.write_bytes(save(load(data), header | {"words": json.dumps(stored)}))
+    with pytest.raises(ValueError, match=message):
+        dpid.WordsResult.load(path)
+
+
+def test_results_of_two_kinds_are_told_apart(tmp_path):
+    several().save(tmp_path / "words.safetensors")
+    made(HERE, THERE, HERE).save(tmp_path / "result.safetensors")
+    with pytest.raises(ValueError, match="is not a dpid result of words"):
+        dpid.WordsResult.load(tmp_path / "result.safetensors")
+    with pytest.raises(ValueError, match="is not a dpid result of format"):
+        dpid.PIDResult.load(tmp_path / "words.safetensors")
+
+
+def test_remarks_name_what_misleads_and_what_is_open():
+    words = dict(several().words) | {"dog": Word(made(NOWHERE, HERE, HERE, noise=6.0, text="dog"), 0.05)}
+    text = "\n".join(WordsResult(words, 1).remarks())
+    assert "'pizza' speaks against this picture" in text
+    assert "'dog': not settled" in text
+    assert several().settled
+    assert not WordsResult(words, 1).settled
+
+
+def texts_of(figure):
+    return {t.get_text() for ax in figure.axes for t in (*ax.texts, *ax.get_yticklabels(), ax.title)}
+
+
+@pytest.mark.parametrize("kind", ["overlay", "words"])
+def test_plot_shows_every_word_and_its_verdict(kind):
+    told = {"used", "redundant with sofa", "misleading", "cow", "couch", "pizza"}
+    assert told <= texts_of(several().plot(kind))
+
+
+def test_strip_shows_every_map():
+    figure = several().plot("strip")
+    assert figure.axes[1].images[0].get_array().shape == (1, 2)  # a map of a latent pixel each
+
+
+def test_words_are_drawn_into_axes_that_are_given():
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    for ax, kind in zip(axes, ("overlay", "words"), strict=True):
+        assert several().plot(kind, ax) is figure
+    assert "cow" in {t.get_text() for t in axes[0].texts}
+    assert "misleading" in {t.get_text() for t in axes[1].texts}
+
+
+@pytest.mark.parametrize(
+    ("kind", "ax", "told"),
+    [("bars", None, "^kind: found 'bars'"), ("words", 3, "^ax: found int"), ("strip", "own", "^ax: kind 'strip'")],
+)
+def test_plots_refuse_what_they_cannot_draw(kind, ax, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        several().plot(kind, Figure().subplots() if ax == "own" else ax)
+
+
+def test_an_uncertain_word_does_not_squeeze_the_others():
+    words = dict(several().words) | {"dog": Word(made(HERE, THERE, HERE + THERE, noise=100.0, text="dog"), 0.05)}
+    values = [float(n) for word in words.values() for n in (word.alone, word.given_rest)]
+    figure = WordsResult(words, 1).plot("words")
+    low, high = figure.axes[0].get_xlim()
+    assert high - low <= 1.1 * (2 * max(map(abs, values)) + max(values) - min(values))

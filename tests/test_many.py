@@ -1,0 +1,287 @@
+"""Many pictures at a call: the numbers that each has alone, what fails is told apart, and runs that are stopped."""
+
+import asyncio
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import pytest
+import torch
+from PIL import Image
+
+import dpid
+from dpid.denoisers import GaussianDenoiser
+from dpid.many import PicturesError, Stopped, width
+from dpid.options import Options
+from dpid.prompts.plan import plan
+
+SHAPE = (4, 4, 4)
+NAMES = ("0", "a", "b", "ab")
+CONDITIONS = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
+OTHERS = {(): "0", ("a",): "b", ("b",): "ab", ("a", "b"): "a"}
+
+
+class Joined(GaussianDenoiser):
+    """An exact model whose pictures are evaluated together; it may round, or give NaN for latents that are large."""
+
+    joins = True
+    step = 0.0
+    precisions = ("float32", "bfloat16")
+    images = None  # how many in the calls so far
+
+    def at(self, precision):
+        other = model(type(self))
+        other.precision, other.step, other.images = precision, self.step, self.images
+        return other
+
+    def eps_hat_each(self, z, logsnr, conditions):
+        if self.images is not None:
+            self.images.append(z.shape[1])
+        return super().eps_hat_each(z, logsnr, conditions)
+
+    def eps_hat(self, z, logsnr, conditions):
+        out = super().eps_hat(z, logsnr, conditions)
+        if self.precision != "float32" and self.step:
+            out = (out / self.step).round() * self.step
+        return out.where(z[:, None].abs().amax((-3, -2, -1), keepdim=True) < 1e4, torch.nan)
+
+
+def model(kind=Joined):
+    generator = torch.Generator().manual_seed(1)
+    means = {name: torch.randn(SHAPE, generator=generator) for name in NAMES}
+    variances = {name: 0.5 + torch.rand(SHAPE, generator=generator) for name in NAMES}
+    return kind({name: (means[name], variances[name]) for name in NAMES}, (-5.0, 7.0), 300)
+
+
+def pictures(count):
+    return list(torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(2)))
+
+
+def tensors(result):
+    return [*result.replicates.values(), *result.profiles.values(), result.products]
+
+
+def check_same(one, other):
+    assert one.metadata == other.metadata
+    assert one.information == other.information
+    assert one.redundancy == other.redundancy
+    assert all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("options", [{"rule": "shifted-grid"}, {"rule": "learning"}, {"samples": 8, "level": "pixel"}])
+def test_a_picture_among_many_has_the_numbers_that_it_has_alone(options, precision):
+    """Bit for bit, each with conditions of its own, also where pictures need different corrections of rounding."""
+    denoiser, latents = model(), pictures(6)
+    denoiser.step, denoiser.images = 0.3, []
+    conditions = [CONDITIONS, OTHERS, CONDITIONS, OTHERS, OTHERS, CONDITIONS]
+    explainer = dpid.Explainer(denoiser, precision=precision)
+    start, options = explainer.learnt, options | {"context": False}
+    found = dict(explainer.explain_many(latents=latents, conditions=conditions, **options))
+    assert list(found) == list(range(6))
+    assert max(explainer.denoiser.images) == 6
+    for i, result in found.items():
+        explainer.learnt = start
+        check_same(result, explainer.explain(latents=latents[i], conditions=conditions[i], **options))
+
+
+def test_only_pictures_of_one_shape_share_calls(emoji, two_things):
+    path, prompt, concepts = two_things
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    images = [image, image.resize((80, 56)), image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    found = dict(emoji.explain_many(images, prompt, concepts, samples=8, rule="shifted-grid"))
+    for i, one in enumerate(images):
+        alone = emoji.explain(one, prompt, concepts, samples=8, rule="shifted-grid")
+        assert found[i].maps.synergy.shape == alone.maps.synergy.shape
+        for name, f in alone.replicates.items():
+            # As of another micro-batch: sums within the UNet's products are taken in another order, nothing else.
+            torch.testing.assert_close(found[i].replicates[name], f, rtol=1e-3, atol=1e-3)
+
+
+def test_prompts_of_their_own_on_the_network(emoji, heldout):
+    """Pictures of one call attend to their own texts alone."""
+    scenes = [s for s in heldout if len(s["pictures"]) == 2][:3]
+    images = [f"tests/data/heldout/{s['file']}" for s in scenes]
+    prompts, concepts = [s["prompt"] for s in scenes], [s["concepts"] for s in scenes]
+    assert width(emoji.denoiser, [plan(prompts[0], concepts[0])], Options(samples=8)) == 2
+    found = dict(emoji.explain_many(images, prompts, concepts, samples=8))
+    for i, image in enumerate(images):
+        alone = emoji.explain(image, prompts[i], concepts[i], samples=8)
+        assert found[i].metadata.conditions == alone.metadata.conditions
+        for name, f in alone.replicates.items():
+            torch.testing.assert_close(found[i].replicates[name], f, rtol=1e-3, atol=1e-3)  # as above
+
+
+def test_a_call_that_a_picture_fills_alone_is_not_shared():
+    denoiser = model()
+    asked = [plan("a cow and a giraffe", ("cow", "giraffe"))]
+    # 4×4 latents: 1024 evaluations a call, of which 32 samples under 4 conditions are 128.
+    assert width(denoiser, asked, Options()) == 8
+    assert width(denoiser, asked, Options(samples=256)) == 1
+    assert width(denoiser, asked, Options(max_batch_size=256)) == 2
+    assert width(denoiser, asked, Options(tolerance=0.1)) == 1
+    denoiser.joins = False
+    assert width(denoiser, asked, Options()) == 1
+
+
+def test_all_start_from_what_was_learnt_before_the_call():
+    """Whatever their order; afterwards the mean of what each taught is known."""
+    latents, options = pictures(4), {"conditions": CONDITIONS, "rule": "learning"}
+    explainers = [dpid.Explainer(model()) for _ in range(2)]
+    orders = ([0, 1, 2, 3], [3, 1, 0, 2])
+    for explainer, order in zip(explainers, orders, strict=True):
+        dict(explainer.explain_many(latents=[latents[i] for i in order], **options))
+    one, other = (explainer.learnt for explainer in explainers)
+    assert one.samples == other.samples == 32
+    torch.testing.assert_close(one.power, other.power, rtol=1e-12, atol=0)  # a sum in another order
+
+
+def test_each_stops_at_its_own_tolerance():
+    explainer, latents = dpid.Explainer(model()), pictures(4)
+    asked = {"conditions": CONDITIONS, "rule": "uniform", "tolerance": 0.5, "max_samples": 4096}
+    found = dict(explainer.explain_many(latents=latents, **asked))
+    assert len({result.metadata.samples for result in found.values()}) > 1
+    for i, result in found.items():
+        check_same(result, explainer.explain(latents=latents[i], **asked))
+
+
+def test_the_others_are_explained_and_the_broken_ones_named():
+    """Latents of a wrong shape, with NaN, and such that the model returns NaN for, beside two that are sound."""
+    explainer, (first, second, *_) = dpid.Explainer(model()), pictures(2)
+    latents = [first, torch.zeros(3, 4, 4), torch.full(SHAPE, torch.nan), torch.full(SHAPE, 1e6), second]
+    many = explainer.explain_many(latents=latents, conditions=CONDITIONS, rule="uniform")
+    found = dict(islice(many, 2))
+    with pytest.raises(PicturesError, match=r"3 of 5 could not .*; picture 1: latents: found 3 channels") as raised:
+        next(many)
+    assert list(raised.value.errors) == [1, 2, 3]
+    assert isinstance(raised.value.errors[3], FloatingPointError)
+    assert list(found) == [0, 4]
+    check_same(found[0], explainer.explain(latents=first, conditions=CONDITIONS, rule="uniform"))
+
+
+def test_a_wrong_prompt_is_the_error_of_its_picture(emoji, two_things):
+    path, prompt, concepts = two_things
+    found = emoji.explain_many([path, path, "none.png"], [prompt, "a cow", prompt], concepts, samples=8)
+    assert next(found)[0] == 0
+    with pytest.raises(PicturesError, match=r"2 of 3 .* picture 1: concepts: .* picture 2: image: none\.png"):
+        next(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"prompts": ["a cow and a giraffe"] * 3}, ValueError, "prompts: found 3 for 2 pictures"),
+        ({"concepts": [("cow", "giraffe")] * 3}, ValueError, "concepts: found 3 for 2 pictures"),
+        ({"conditions": [CONDITIONS]}, ValueError, "conditions: found 1 for 2 pictures"),
+        ({"images": "cow.png"}, TypeError, "images: found str, expected a list"),
+        ({"images": Image.new("RGB", (64, 64))}, TypeError, "images: found Image, expected a list"),
+        ({"images": torch.zeros(3, 64, 64)}, TypeError, "images: found Tensor, expected a list"),
+        ({"images": None}, ValueError, "give either images or latents"),
+        ({"stop": 3}, TypeError, "stop: found int"),
+        ({"samples": 0}, ValueError, "samples: found 0"),
+    ],
+)
+def test_refusals(emoji, change, error, message):
+    good = {"images": ["0.png", "1.png"], "prompts": "a cow and a giraffe", "concepts": ("cow", "giraffe")}
+    with pytest.raises(error, match=message):
+        emoji.explain_many(**good | change)
+
+
+def test_no_pictures_give_no_results(emoji):
+    assert list(emoji.explain_many([], "a cow and a giraffe", ("cow", "giraffe"))) == []
+
+
+def test_progress_is_that_of_all_pictures():
+    told = []
+    many = dpid.Explainer(model()).explain_many(
+        latents=pictures(10), conditions=CONDITIONS, progress=lambda *numbers: told.append(numbers)
+    )
+    assert len(list(many)) == 10
+    assert told[-1] == (10 * 32 * 4, 10 * 32 * 4)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_stopped_run_leaves_nothing_behind(emoji, two_things):
+    path, prompt, concepts = two_things
+    expected = emoji.explain(path, prompt, concepts, samples=64, rule="shifted-grid")
+    learnt, calls = emoji.learnt, []
+
+    def tensors_alive():
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+    def third(*_):
+        calls.append(None)
+        return len(calls) > 2
+
+    def failing(done, planned):
+        raise KeyError("a fault of the caller")
+
+    before = tensors_alive()
+    asked = {"samples": 64, "rule": "shifted-grid", "max_batch_size": 16}
+    for options, error in (
+        ({"stop": third}, Stopped), ({"progress": failing}, KeyError), ({"stop": lambda: True}, Stopped),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            emoji.explain(path, prompt, concepts, **asked, **options)
+        with pytest.raises(error):
+            list(emoji.explain_many([path, path], prompt, concepts, **asked, **options))
+    assert len(calls) == 4  # three looks of the first run, one of the second
+    assert tensors_alive() <= before
+    assert emoji.learnt is learnt
+    with ThreadPoolExecutor(1) as other:  # would wait for ever if the lock were held
+        again = other.submit(emoji.explain, path, prompt, concepts, samples=64, rule="shifted-grid").result(120)
+    assert again.redundancy == expected.redundancy
+
+
+def test_a_stop_that_is_set_ends_a_stream(emoji, two_things):
+    path, prompt, concepts = two_things
+    stop = threading.Event()
+    results = emoji.stream(path, prompt, concepts, samples=8, stop=stop)
+    next(results)
+    stop.set()
+    with pytest.raises(Stopped):
+        next(results)
+
+
+def test_four_threads_get_the_numbers_that_one_gets(emoji, two_things):
+    path, prompt, concepts = two_things
+
+    def explain(seed):
+        return emoji.explain(path, prompt, concepts, samples=8, rule="uniform", seed=seed)
+
+    expected = [explain(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(explain, [seed for seed in range(4) for _ in range(3)]))
+    for i, result in enumerate(found):
+        for name, f in expected[i // 3].replicates.items():
+            assert torch.equal(result.replicates[name], f)
+
+
+def test_await_leaves_the_loop_free_and_cancelling_stops_the_run(emoji, two_things):
+    path, prompt, concepts = two_things
+    looked = []
+
+    async def run():
+        result = await emoji.aexplain(path, prompt, concepts, samples=8, rule="uniform")
+        began = threading.Event()
+
+        def progress(done, planned):
+            looked.append(done)
+            began.set()
+
+        task = asyncio.create_task(
+            emoji.aexplain(path, prompt, concepts, samples=4096, max_batch_size=4, rule="uniform", progress=progress)
+        )
+        while not began.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return result
+
+    result = asyncio.run(run())  # which waits for the thread
+    assert len(looked) < 4096
+    assert result.redundancy == emoji.explain(path, prompt, concepts, samples=8, rule="uniform").redundancy

@@ -1,0 +1,182 @@
+"""Every word of a prompt is judged: what is asked, when a run ends, and what is known of the emoji world."""
+
+from collections import Counter
+
+import bench_words
+import pytest
+import torch
+
+import dpid
+from dpid.results.metadata import Metadata
+from dpid.results.result import PIDResult
+from dpid.results.word import REST
+from dpid.studies import world
+from dpid.words import Budget, judged, seed_of
+
+NAMES = ("rao-blackwell", "standard", "orthogonal")
+
+
+class World:
+    """Answers questions from what every text tells of three latent pixels, {text: nats}, and counts who is asked.
+
+    ``noise``: {text: nats} by which the replicates of what it tells vary.
+    """
+
+    def __init__(self, told, noise=None):
+        self.told, self.noise = {"": [0.0] * 3} | told, noise or {}
+        self.asked, self.turns, self.evaluations = [], [], Counter()
+
+    def __call__(self, plans, turn):
+        self.asked.append([plan.concepts[0] for plan in plans])
+        self.turns.append(turn)
+        self.evaluations.update(plans[0].texts)
+        return [self._answer(plan, turn, len(plans[0].texts)) for plan in plans]
+
+    def _answer(self, plan, turn, count):
+        f = torch.stack([torch.tensor([self.told[plan.texts[i]]]) for i in plan.index[1:]])
+        size = torch.tensor([self.noise.get(plan.texts[i], 0.001) for i in plan.index[1:]])
+        spread = torch.randn(8, *f.shape, generator=torch.Generator().manual_seed(turn))
+        replicates = f + size[:, None, None] * (spread - spread.mean(0))
+        names = dict(zip(map("+".join, plan.subsets), (plan.texts[i] for i in plan.index), strict=True))
+        metadata = Metadata(
+            prompt="", concepts=plan.concepts, context=False, conditions=names, reference=plan.texts[plan.full],
+            estimator="shrinkage", measure="min", level="pixel", smooth=1, rule="adaptive", antithetic=True,
+            priors=None, samples=32, replicates=8, unet_evaluations=32 * count, logsnr_range=(-5.0, 7.0), seed=turn,
+            model="", precision="float32", version="0",
+        )  # fmt: skip
+        return PIDResult(
+            metadata, {name: replicates.clone() for name in NAMES}, {name: torch.zeros(4, 3, 5) for name in NAMES},
+            torch.linspace(-5, 7, 6, dtype=torch.float64), None, torch.zeros(4, 2, 5),
+        )  # fmt: skip
+
+
+def judge(told, concepts, prompt, noise=None, samples=128, seconds=None):
+    answers = World(told, noise)
+    return answers, list(judged(prompt, concepts, answers, Budget(samples, seconds, 0.15), samples // 32))
+
+
+COW_AND_DOG = {
+    "cow": [4.0, 0, 0], "dog": [0, 4.0, 0], "a and a dog": [0, 4.0, 0], "a cow and a": [4.0, 0, 0],
+    "a cow and a dog": [4.0, 4.0, 0],
+}  # fmt: skip
+
+
+def test_words_share_the_conditions_that_they_have_in_common():
+    answers, results = judge(COW_AND_DOG, ("cow", "dog"), "a cow and a dog")
+    assert results[-1].verdicts == {"cow": "used", "dog": "used"}
+    assert len(results) == 1, "it ends when every word is settled"
+    assert set(answers.evaluations) == {"", *COW_AND_DOG}
+    assert max(answers.evaluations.values()) == 1
+
+
+def test_more_evaluations_go_to_words_that_are_not_settled():
+    answers, results = judge(COW_AND_DOG, ("cow", "dog"), "a cow and a dog", {"a cow and a": 30.0})
+    assert answers.asked == [["cow", "dog"], ["dog"], ["dog"], ["dog"]]
+    assert answers.turns == [0, 1, 2, 3], "every round has noise of its own"
+    assert answers.evaluations["cow"] == 1
+    assert answers.evaluations["a cow and a"] == answers.evaluations["a cow and a dog"] == 4
+    last = results[-1]
+    assert [word.pid.metadata.samples for word in last.words.values()] == [32, 128]
+    assert last.unet_evaluations == 32 * sum(answers.evaluations.values())
+    assert not last.settled
+    assert last.words["cow"].settled
+
+
+def test_time_ends_a_run(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("dpid.words.monotonic", lambda: next(clock))
+    answers, _ = judge(COW_AND_DOG, ("cow", "dog"), "a cow and a dog", {"a cow and a": 30.0}, seconds=25)
+    # The clock goes on by 10 at every look: the first round takes 10 and ends at 20, another would end at 30.
+    assert len(answers.asked) == 1
+
+
+SOFA = {
+    "sofa": [4.0, 0, 0], "couch": [4.0, 0, 0], "dog": [0, 4.0, 0], "sofa couch": [4.0, 0, 0],
+    "a couch and a dog": [4.0, 4.0, 0], "a sofa and a dog": [4.0, 4.0, 0], "a sofa couch and a": [4.0, 0, 0],
+    "a sofa couch and a dog": [4.0, 4.0, 0], "sofa dog": [4.0, 4.0, 0], "couch dog": [4.0, 4.0, 0],
+}  # fmt: skip
+
+
+def test_a_redundant_word_is_named_with_the_one_that_says_the_same():
+    answers, results = judge(SOFA, ("sofa", "couch", "dog"), "a sofa couch and a dog")
+    assert results[-1].verdicts == {"sofa": "redundant with couch", "couch": "redundant with sofa", "dog": "used"}
+    assert answers.asked[1] == ["sofa", "sofa", "couch", "couch"], "pairs of the redundant words alone"
+
+
+def test_a_word_that_works_only_with_another_is_named_with_it():
+    told = SOFA | {"sofa": [0, 0, 0], "sofa couch": [6.0, 0, 0], "a sofa couch and a": [6.0, 0, 0]} | {
+        "a sofa couch and a dog": [6.0, 4.0, 0], "a sofa and a dog": [0, 4.0, 0], "sofa dog": [0, 4.0, 0],
+    }  # fmt: skip
+    _, results = judge(told, ("sofa", "couch", "dog"), "a sofa couch and a dog")
+    assert results[-1].verdicts["sofa"] == "works only with couch"
+
+
+def test_a_pair_of_words_needs_no_choice():
+    told = {"sofa": [4.0, 0, 0], "couch": [4.0, 0, 0], "a couch": [4.0, 0, 0], "a sofa": [4.0, 0, 0],
+            "a sofa couch": [4.0, 0, 0]}  # fmt: skip
+    answers, results = judge(told, ("sofa", "couch"), "a sofa couch")
+    assert results[-1].verdicts == {"sofa": "redundant with couch", "couch": "redundant with sofa"}
+    assert len(answers.asked) == 1
+
+
+def test_what_misleads_is_left_out_of_what_the_others_are_given():
+    told = {
+        "cow": [4.0, 0, 0], "pizza": [0, -9.0, 0], "a and a pizza": [0, -9.0, 0], "a cow and a": [4.0, 0, 0],
+        "a cow and a pizza": [-5.0, -9.0, 0], "a and a": [0, 0, 0],
+    }  # fmt: skip
+    answers, results = judge(told, ("cow", "pizza"), "a cow and a pizza")
+    assert results[-1].verdicts == {"cow": "used", "pizza": "misleading"}
+    assert results[-1].words["cow"].pid.metadata.conditions[REST] == "a and a"
+    assert results[-1].words["pizza"].pid.metadata.conditions[REST] == "a cow and a"
+    assert answers.asked == [["cow", "pizza"], ["cow"]]
+    assert results[-1].words["cow"].pid.metadata.samples == 32, "what was known beside the lie is forgotten"
+
+
+def test_rounds_have_seeds_of_their_own():
+    seeds = [seed_of(seed, turn) for seed in range(20) for turn in range(20)]
+    assert len(set(seeds)) == len(seeds)
+    assert seed_of(7, 0) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"prompt": None}, ValueError, "prompt: is needed"),
+        ({"prompt": "a"}, ValueError, "prompt: found 'a', which has no content word"),
+        ({"prompt": "a cow", "concepts": ()}, ValueError, "concepts: found 0, expected 1 to 64"),
+        ({"prompt": "a cow", "concepts": ("dog",)}, ValueError, "concepts: 'dog' is not in the prompt"),
+        ({"prompt": "a cow", "concepts": ("cow", "cow")}, ValueError, "concepts: found 2"),
+        ({"prompt": "a cow", "concepts": "cow"}, TypeError, "concepts: found the string"),
+        ({"prompt": "a cow", "samples": 0}, ValueError, "samples: found 0"),
+        ({"prompt": "a cow", "seconds": 0}, ValueError, "seconds: found 0, expected a positive"),
+        ({"prompt": "a cow", "seconds": "x"}, TypeError, "seconds: found 'x'"),
+        ({"prompt": "a cow", "margin": 1.5}, ValueError, "margin: found 1.5"),
+        ({"prompt": "a cow", "level": "image"}, TypeError, "level: is fixed where words are judged"),
+        ({"prompt": "a cow", "smoth": 1}, TypeError, "smoth: is no option; did you mean smooth"),
+    ],
+)
+def test_bad_input_is_named(emoji, arguments, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        emoji.words(latents=torch.zeros(4, 16, 16), **arguments)
+
+
+def test_scenes_whose_truth_is_known(emoji):
+    """An absent word, synonyms, and a homonym; ``benchmarks/bench_words.py`` judges 200 scenes."""
+    for number in (1, 2, 3):
+        rows = bench_words.judged(emoji, number, "words of the tests")
+        assert all(bench_words.right(row, rows) for row in rows), rows
+
+
+def test_streams_end_with_what_words_returns(emoji):
+    picture = world.picture(("cow", "dog"), "stream")
+    *_, last = emoji.stream_words(picture, "a cow and a dog", samples=16, seed=3)
+    assert last == emoji.words(picture, "a cow and a dog", samples=16, seed=3)
+    assert isinstance(last, dpid.WordsResult)
+    assert list(last.words) == ["cow", "dog"]
+    alone = emoji.explain(
+        picture, conditions={(): "", ("cow",): "cow", (REST,): "a and a dog", ("cow", REST): "a cow and a dog"},
+        samples=16, seed=3, level="pixel",
+    )  # fmt: skip
+    assert last.words["cow"].alone == alone.information[("cow",)]
+    assert last.words["cow"].unique == alone.unique["cow"]
+    assert last.metadata.conditions["without cow"] == "a and a dog"
