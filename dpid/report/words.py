@@ -6,9 +6,9 @@ from typing import Any
 
 from dpid.report.page import drawn
 from dpid.report.parts import Panel, frameless, listed, panel, picture_panel, settings
-from dpid.results.figure_style import standard
-from dpid.results.overlay import colours_of, overlay
+from dpid.results.overlay import colours_of
 from dpid.results.words import WordsResult
+from dpid.results.words_plot import outer
 
 
 def section(result: WordsResult) -> dict[str, Any]:
@@ -17,10 +17,13 @@ def section(result: WordsResult) -> dict[str, Any]:
     return {
         "title": f"“{metadata.prompt}”: every word", "finding": finding(result),
         "panels": _panels(result) if metadata.frames is None else [], "figures": [],
-        "header": (f"word, {metadata.unit}", "alone", "given the rest", "unique"),
+        "header": (f"word, {metadata.unit}", "alone", "given the rest", "unique, by pixel"),
         "rows": [(name, w.told, str(w.alone), str(w.given_rest), str(w.unique)) for name, w in result.words.items()],
         "more": "Intervals, and the map of every word",
-        "more_figures": [(drawn(result.plot()), "Every word alone and given the rest, and its map given the rest")],
+        "more_figures": [
+            (drawn(result.plot("words")), "Every word alone and given the rest of the prompt"),
+            (drawn(result.plot("strip")), "Maps of what is lost without each word, in latent pixels"),
+        ],
         "estimators": None, "command": None, "settings": settings(metadata),
     }  # fmt: skip
 
@@ -38,21 +41,12 @@ def finding(result: WordsResult) -> str:
     return " ".join(said)
 
 
-@standard()
 def _panels(result: WordsResult) -> list[Panel]:
-    """The picture, and over it what only each word tells, and what would be lost without it."""
-    words, picture = result.words, result.picture
-    colours = colours_of(words)
-    panels = [] if picture is None else [picture_panel(picture)]
-    unique = {name: word.pid.maps.unique[name] for name, word in words.items()}
-    errors = {name: word.pid.maps.stderr.unique[name] for name, word in words.items() if word.pid.maps.stderr}
-    lost, uncertain = {n: w.map for n, w in words.items()}, {n: w.map_stderr for n, w in words.items()}
-    for title, meaning, maps, stderr, numbers in (
-        ("unique", "what only this word tells", unique, errors, {n: w.unique for n, w in words.items()}),
-        ("given the rest", "what would be lost without the word", lost, uncertain,
-         {n: w.given_rest for n, w in words.items()}),
-    ):  # fmt: skip
-        figure, ax = frameless(next(iter(maps.values())) if picture is None else picture)
-        overlay(ax, picture, maps, stderr, colours)
-        panels.append(panel(title, meaning, figure, [(colours[n], f"{n}: {e}") for n, e in numbers.items()]))
-    return panels
+    """The picture, and over it what only each word tells."""
+    words, picture = outer(result), result.picture
+    colours = colours_of(word.text for word in words)
+    figure, ax = frameless(words[0].map if picture is None else picture)
+    result.plot("overlay", ax=ax)
+    legend = [(colours[word.text], f"{word.text}: {word.unique}, {word.told}") for word in words]
+    shown = panel("unique", "what only this word tells", figure, legend)
+    return [shown] if picture is None else [picture_panel(picture), shown]
