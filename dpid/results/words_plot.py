@@ -31,7 +31,7 @@ def plot(result: WordsResult, kind: str, ax: Any) -> Any:
     return kinds[kind](result, ax)
 
 
-def _outer(result: WordsResult) -> list[Word]:
+def outer(result: WordsResult) -> list[Word]:
     """The words without those that are part of a phrase."""
     words = list(result.words.values())
     return [w for w in words if not any(w is not v and f" {w.text} " in f" {v.text} " for v in words)]
@@ -44,7 +44,7 @@ def _plot_overlay(result: WordsResult, ax: Any) -> Any:
         _overlay(ax, result)
         return ax.figure
     words = result.words
-    height, width = (_outer(result)[0].map if result.picture is None else result.picture).shape[:2]
+    height, width = (outer(result)[0].map if result.picture is None else result.picture).shape[:2]
     wide, tall = _PANEL * min(1, width / height), _PANEL * min(1, height / width)
     panels = 1 + (result.picture is not None)
     total = panels * (wide + 0.15) + 4.6
@@ -93,7 +93,7 @@ def _plot_strip(result: WordsResult, ax: Any) -> Any:
 
 
 def _overlay(ax: Any, result: WordsResult) -> None:
-    words = _outer(result)
+    words = outer(result)
     # Uniqueness rather than i(x; w | rest), whose difference of two long prompts has more noise.
     maps = {word.text: word.pid.maps.unique[word.text] for word in words}
     errors = {word.text: word.pid.maps.stderr.unique[word.text] for word in words if word.pid.maps.stderr}
@@ -107,7 +107,7 @@ def _bars(ax: Any, result: WordsResult, fewest: int = 1) -> None:
     does not squeeze the others: an interval that goes on ends in an arrow.
     """
     words = list(result.words.values())
-    colours = colours_of(word.text for word in _outer(result))
+    colours = colours_of(word.text for word in outer(result))
     low, high = _range([n for word in words for n in (word.alone, word.given_rest)])
     for place, word in enumerate(words):
         colour = colours.get(word.text, _INSIDE)

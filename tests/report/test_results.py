@@ -6,14 +6,17 @@ import re
 import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 import torch
-from made_up import made
+from made_up import made, made_words
 from PIL import Image
 
 from dpid import cli
-from dpid.report.results import command, finding, page, read
+from dpid.report.pid import command, finding
+from dpid.report.results import page, read
+from dpid.report.words import finding as finding_of_words
 from dpid.results.overlay import WORDS
 from dpid.results.result import PIDResult
 
@@ -81,6 +84,25 @@ def test_a_page_needs_nothing_else_and_is_for_phones_and_paper():
     ids = {a["id"] for _, a in found.elements if "id" in a}
     assert {a["href"].removeprefix("#") for a in found.all("a")} <= ids
     assert len(found.all("img")) == 6 + 7  # and the graph of three concepts
+
+
+def test_the_page_of_words_has_their_verdicts(tmp_path):
+    result = made_words("cow", "<b>pizza</b>")
+    result.save(tmp_path / "words.safetensors")
+    results, problems = read([tmp_path])
+    assert (list(results.values()), problems) == ([result], [])
+    text = Page(page(results)).text
+    for name, word in result.words.items():
+        for told in (name, word.told, str(word.alone), str(word.given_rest), str(word.unique)):
+            assert told in text
+
+
+def test_the_finding_of_words_is_a_sentence_for_each_verdict():
+    verdicts = {"a cow": "used", "pizza": "redundant with pie", "big": "works only with cow", "tree": "used",
+                "red": "works only with cow"}  # fmt: skip
+    assert finding_of_words(SimpleNamespace(verdicts=verdicts)) == (
+        "“a cow” and “tree” are used. “pizza” is redundant with pie. “big” and “red” work only with cow."
+    )
 
 
 def test_a_video_is_shown_frame_by_frame():

@@ -5,6 +5,8 @@ import torch
 from dpid.prompts.plan import subsets_of
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
+from dpid.results.word import REST, Word
+from dpid.results.words import WordsResult
 
 
 def made(seed=0, size=4, concepts=("cow", "pizza"), **facts):
@@ -28,3 +30,8 @@ def made(seed=0, size=4, concepts=("cow", "pizza"), **facts):
         torch.linspace(-5, 7, 6, dtype=torch.float64),
         torch.zeros(8, 8, 3, dtype=torch.uint8),
     )
+
+
+def made_words(*names):
+    """A result of every word, of random maps."""
+    return WordsResult({name: Word(made(i, concepts=(name, REST)), 0.05) for i, name in enumerate(names)}, 64)
