@@ -1,4 +1,4 @@
-"""``dpid explain IMAGE PROMPT -c CONCEPT -c CONCEPT``: one explanation, or one of every pair of concepts."""
+"""``dpid explain IMAGE… PROMPT -c CONCEPT -c CONCEPT``: an explanation a picture, or one of every pair of concepts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dpid.cli.many import explain_many
 from dpid.cli.outputs import draw, folders, write
-from dpid.cli.parameters import PANEL, at_home, with_options
+from dpid.cli.parameters import PANEL, all_at_home, at_home, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
@@ -21,7 +22,12 @@ from dpid.options import Options
 
 @with_options
 def explain(
-    image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size.", callback=at_home)],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", help="PNG, JPEG or WebP of any size; of several, a folder each.", callback=all_at_home
+        ),
+    ],
     prompt: Annotated[
         str,
         typer.Argument(
@@ -61,7 +67,7 @@ def explain(
     ] = None,
     **options: Any,
 ) -> None:
-    """Explain a picture: what each concept of its prompt, alone and together, tells about it."""
+    """Explain a picture, or several: what each concept of its prompt, alone and together, tells about it."""
     from dpid.explainer import Explainer
     from dpid.images import open_image
     from dpid.prompts.plan import plan_concepts
@@ -79,14 +85,20 @@ def explain(
         options |= {"samples": min(samples, Options.samples), "max_samples": samples}
     Options(**options)
     plan_concepts(prompt, concept, context=options["context"])
-    picture = open_image(image)
+    if pairs and len(images) > 1:
+        raise ValueError(f"pairs: found {len(images)} pictures, expected one")
+    # Of several pictures those that cannot be read are told at the end.
+    picture = open_image(images[0]) if len(images) == 1 else None
     with writable(out):
         asked = {"variant": variant, "revision": revision, "subfolder": subfolder, "size": size}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         explainer = Explainer.from_pretrained(
             model, device=device, precision=precision, check=check, guidance=guidance, **given
         )
-        (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
+        if picture is None:
+            explain_many(explainer, images, prompt, tuple(concept), out, **options)
+        else:
+            (explain_pairs if pairs else explain_one)(explainer, picture, prompt, tuple(concept), out, **options)
 
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
