@@ -67,8 +67,8 @@ def draw(pictures: Mapping[Path, Callable[[], Figure]]) -> None:
         warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in the .json beside it")
 
 
-def folders(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The name of each pair's folder, no two of which any file system takes for the same.
+def folders(pairs: Sequence[tuple[str, ...]]) -> list[str]:
+    """The name of the folder of each pair, or picture, no two of which any file system takes for the same.
 
     "cow+giraffe"; what cannot be in a name is "_", long concepts are cut, and a name that an earlier pair has, in
     small letters or large, is numbered: "a_b+c", "a_b+c (2)".
