@@ -115,7 +115,8 @@ class Word(Comparable):
             return "misleading"
         if given == "zero":
             return "redundant" if alone == "above" else "ignored"
-        own = alone not in ("zero", "below") and sum(self._lead) > 0
+        low, high = self._lead
+        own = (alone == "above" and low + high > 0) or (alone == "open" and low > 0)
         return "used" if own else "works only with others"
 
     def _sign(self, number: Estimate) -> str:
