@@ -183,9 +183,12 @@ class _Search:
         ]
         best: dict[str, tuple[float, str]] = {}
         for (w, v), found in zip(pairs, self._evaluated(evaluate, questions, turn), strict=True):
-            # Shares of numbers of one run have little noise. A word that tells nothing by itself shares nothing.
-            alone, synergy = found.information[(w,)].value, self.known[w].word.synergy.value
-            share = found.redundancy.value / alone if alone > 0 else found.synergy.value / max(synergy, 1e-9)
+            word = self.known[w].word
+            # What is unique beside v has little noise. A word that tells nothing by itself shares nothing.
+            if word.alone > 0:
+                share = 1 - found.unique[w].value / word.alone.value
+            else:
+                share = found.synergy.value / max(word.synergy.value, 1e-9)
             best[w] = max(best.get(w, (0.5, "")), (share, v))
         for w, (_, v) in best.items():
             known = self.known[w]

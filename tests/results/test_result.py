@@ -316,7 +316,7 @@ def test_tensors_that_do_not_fit_are_refused():
         ({"picture": r.picture[..., :2].contiguous()}, "picture: found"),
     ):
         changed = replace(r, **change)
-        changed.__dict__["estimates"] = r.estimates  # only what is stored is wrong
+        changed.__dict__.update(estimates=r.estimates, decomposition=r.decomposition)  # only what is stored is wrong
         changed.__dict__["to_dict"] = r.to_dict
         with pytest.raises(ValueError, match=message):
             from_bytes(to_bytes(changed))
