@@ -78,7 +78,7 @@ $(VENV)/.modules-$(MODULES): | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) "dpid[test,pipelines]"
+	$(PIP) "dpid[test,pipelines,pages]"
 	touch $@
 
 $(VENV)/.installed-%: $(VENV)/.installed

@@ -31,11 +31,7 @@ CSS = """
 .failed {color: #c81e1e; font-weight: 600}
 .dark .failed {color: #f98080}
 .numbers .wide {overflow-x: auto}
-@media (max-width: 480px) {
-  .numbers table {font-size: .85em}
-  .figure .image-container {overflow-x: auto}
-  .figure img {min-width: 640px}
-}
+@media (max-width: 480px) {.numbers table {font-size: .85em}}
 .numbers table {width: 100%; border-collapse: collapse; border: 0 !important}
 .numbers tr {border: 0 !important}
 .numbers th, .numbers td {padding: .25em .5em; font-weight: 400; border: 0 !important}
@@ -174,7 +170,7 @@ def _shown(studio: Studio) -> Shown:
     grid = studio.explainer.denoiser.logsnr_grid
     low, high = math.ceil(10 * grid[0]) / 10, math.floor(10 * grid[-1]) / 10
     figure: dict[str, Any] = {
-        "format": "png", "interactive": False, "show_label": False, "buttons": ["fullscreen"], "elem_classes": "figure"
+        "format": "png", "interactive": False, "show_label": False, "buttons": ["fullscreen"]
     }  # fmt: skip
     maps = gr.Image(label="Maps", **figure)
     numbers = gr.HTML(elem_classes="numbers")

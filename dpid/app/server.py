@@ -50,25 +50,16 @@ def check_address(host: str, port: int) -> None:
         raise ValueError(f"host, port: found {host} and {port}: {error.strerror}; give another --port") from error
 
 
-def launch(studio: Studio, folder: Path, host: str, port: int, prompt: str) -> gr.Blocks:
-    """The page, which answers from now on until it is closed; the arguments are those of :func:`serve` and of
-    :func:`dpid.app.page.build`.
-    """
-    page = build(studio, folder, prompt)
-    page.launch(
-        server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_LARGEST,
-        ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], prevent_thread_lock=True,
-        theme=gr.themes.Default(**_FONTS), css=CSS, app_kwargs={"middleware": [Middleware(Alone)]},
-    )  # fmt: skip
-    return page
-
-
 def serve(studio: Studio, host: str, port: int, prompt: str) -> None:
     """Answer at ``port`` of ``host`` until an interrupt, with ``prompt`` already written on the page."""
     with tempfile.TemporaryDirectory(prefix="dpid-app-") as folder:
-        page = launch(studio, Path(folder), host, port, prompt)
-        print(f"The page is at {page.local_url}; Ctrl+C ends it.", flush=True)
-        try:
-            Event().wait()
-        finally:
-            page.close(verbose=False)
+        os.environ["GRADIO_TEMP_DIR"] = folder  # of uploads, which are gone with the page, too
+        page = build(studio, Path(folder), prompt)
+        _, url, _ = page.launch(
+            server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_LARGEST,
+            ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], prevent_thread_lock=True,
+            theme=gr.themes.Default(**_FONTS), css=CSS, app_kwargs={"middleware": [Middleware(Alone)]},
+        )  # fmt: skip
+        print(f"The page is at {url}; Ctrl+C ends it.", flush=True)
+        # Not closed: that waits for pages that are open, and the process ends anyway.
+        Event().wait()

@@ -1,0 +1,164 @@
+"""The page in a browser, as a person uses it."""
+
+import struct
+import zlib
+
+import pytest
+
+import dpid
+
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # what other libraries deprecate is not for users to mend
+    pytest.mark.xdist_group("app"),  # of which each would start a server and a browser
+]
+
+
+def upload(page, path):
+    page.locator("input[type=file]").first.set_input_files(path)
+
+
+def ask(page, picture, prompt, words, samples=None):
+    """Fill the page in and press Explain."""
+    upload(page, picture)
+    page.get_by_text("A picture of").wait_for()
+    page.get_by_label("Prompt").first.fill(prompt)
+    for word in words:
+        page.get_by_label(word, exact=True).check()
+    if samples:
+        page.get_by_text("More settings").click()
+        page.get_by_label("number input for Samples").fill(str(samples))
+        page.keyboard.press("Tab")
+    page.get_by_role("button", name="Explain").click()
+
+
+def cells(page):
+    """The numbers of the page's table: {what it is: text}."""
+    rows = page.locator(".numbers tbody tr")
+    return {row.locator("th").inner_text(): row.locator("td").first.inner_text() for row in rows.all()}
+
+
+def download(page, what, folder):
+    with page.expect_download() as found:
+        page.get_by_role("button", name=f"Download the {what}").click()
+    path = folder / found.value.suggested_filename
+    found.value.save_as(path)
+    return path
+
+
+def test_explains_chosen_words_and_gives_the_result(visit, emoji, two_things, tmp_path):
+    """The page shows, and hands out, what the explainer finds with the same samples."""
+    picture, prompt, concepts = two_things
+    page = visit()
+    ask(page, picture, prompt, concepts, samples=64)
+    page.get_by_text("Done: 64 samples").wait_for()
+    loaded = dpid.PIDResult.load(download(page, "result", tmp_path))
+    # The server's process may have another number of threads, which sum float32 in another order.
+    expected = list(emoji.stream(picture, prompt, concepts, max_samples=64))[-1]
+    assert loaded.metadata.samples == 64
+    assert loaded.synergy.value == pytest.approx(expected.synergy.value, rel=1e-3)
+    page.get_by_text("64 samples", exact=True).wait_for()  # in the table, which is drawn after the run
+    assert cells(page)["synergy: told only together"] == str(loaded.synergy)
+    assert "<h1" in download(page, "report", tmp_path).read_text(encoding="utf-8")
+
+
+def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
+    """Numbers change with the view, and the download with them; evaluations do not."""
+    page = visit()
+    ask(page, *two_things, samples=16)
+    page.get_by_text("Done: 16 samples").wait_for()
+    loaded = dpid.PIDResult.load(download(page, "result", tmp_path))
+    page.get_by_text("Look at it in another way").click()
+    page.get_by_label("Estimator").click()
+    page.get_by_role("option", name="orthogonal").click()
+    name, wanted = "synergy: told only together", str(loaded.estimates["orthogonal"].synergy)
+    page.get_by_role("row", name=f"{name} {wanted}").wait_for()
+    assert str(loaded.synergy) != wanted
+
+
+def test_every_word_without_choosing(visit, two_things):
+    """Both things of the picture are found to be used."""
+    picture, prompt, concepts = two_things
+    page = visit()
+    ask(page, picture, prompt, ())
+    page.get_by_text("Done:").wait_for()
+    for concept in concepts:
+        page.get_by_text(f"{concept}: used").wait_for()
+
+
+def test_makes_a_picture(visit):
+    page = visit()
+    page.get_by_role("button", name="Make a picture").click()
+    page.get_by_text("Made by the model").wait_for()
+    assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 64
+
+
+def test_stops_in_the_middle(visit, two_things):
+    """What was found before is shown, and the next run begins as if nothing had been."""
+    page = visit()
+    ask(page, *two_things, samples=1024)
+    page.get_by_text("of at most 1024 samples").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped after").wait_for()
+    page.locator(".numbers td").first.wait_for()
+    page.get_by_role("button", name="Explain").click()
+    page.get_by_text("of at most 1024 samples").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped after").wait_for()
+
+
+def test_a_page_waits_for_another_until_that_is_gone(visit, two_things):
+    """A run ends with its page: else the second would wait for a thousand samples of the first."""
+    first, second = visit(), visit()
+    ask(first, *two_things, samples=1024)
+    first.get_by_text("of at most 1024 samples").wait_for()
+    ask(second, *two_things, samples=16)
+    second.get_by_text("Waiting: the model explains").wait_for()
+    first.goto("about:blank")
+    second.get_by_text("Done: 16 samples").wait_for()
+
+
+def test_compares_two_prompts(visit, two_things):
+    picture, prompt, concepts = two_things
+    page = visit()
+    ask(page, picture, prompt, concepts, samples=16)
+    page.get_by_text("Done: 16 samples").wait_for()
+    page.get_by_role("button", name="Keep this one").click()
+    page.get_by_label("Prompt").first.fill(f"{prompt} and a tree")
+    page.get_by_label("tree", exact=True).check()
+    page.get_by_role("button", name="Explain").click()
+    page.locator(".numbers thead th").nth(2).wait_for()
+    heads = page.locator(".numbers thead th").all_inner_texts()
+    assert [f"“{prompt} and a tree”" in heads[1], f"“{prompt}”" in heads[2]] == [True, True]
+
+
+def bomb(path):
+    """A PNG of a few bytes that says it has 40000 × 40000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)))
+
+
+def test_errors_are_told_in_words(visit, tmp_path):
+    page = visit()
+    page.get_by_role("button", name="Explain").click()
+    page.get_by_text("picture: there is none yet").wait_for()
+    (tmp_path / "text.png").write_text("cow")
+    upload(page, tmp_path / "text.png")
+    page.get_by_text("image: text.png cannot be read as a picture").wait_for()
+    bomb(tmp_path / "bomb.png")
+    upload(page, tmp_path / "bomb.png")
+    page.get_by_text("image: bomb.png cannot be read as a picture").wait_for()
+    page.get_by_label("cow", exact=True).check()
+    page.get_by_role("button", name="Explain").click()
+    page.get_by_text("words: found 1, choose two to eight").wait_for()
+
+
+def test_fits_a_phone(visit, two_things):
+    """Nothing is wider than the window; what must be can be scrolled by itself."""
+    page = visit(width=390)
+    ask(page, *two_things, samples=16)
+    page.get_by_text("Done: 16 samples").wait_for()
+    page.get_by_role("button", name="Download the report").wait_for()
+    for part in ("Look at it in another way", "At which noise"):
+        page.get_by_text(part).click()
+    page.get_by_text("Between log-SNR").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

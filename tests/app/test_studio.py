@@ -1,0 +1,94 @@
+"""What the page asks of the model, without the page."""
+
+import pytest
+
+from dpid.app.studio import Studio, in_order, opened, words_of
+from dpid.denoisers.loading import load_pipeline
+
+
+@pytest.fixture
+def studio(emoji):
+    return Studio(emoji, None)
+
+
+def run(studio, two_things, concepts=None, samples=64, session="page", progress=lambda share: None):
+    picture, prompt, found = two_things
+    concepts = found if concepts is None else concepts
+    return studio.explain(session, str(picture), prompt, concepts, False, samples, progress)
+
+
+def test_streams_what_the_explainer_streams(studio, emoji, two_things):
+    """Concepts are put into the order of the prompt, in which they were clicked or not."""
+    studio.start("page")
+    shares = []
+    *found, (last, said) = run(studio, two_things, two_things[2][::-1], progress=shares.append)
+    *expected, last_expected = emoji.stream(*two_things, max_samples=64)
+    assert [result for result, _ in found] == [*expected, last_expected]
+    assert last == last_expected
+    assert said.startswith("Done: 64 samples")
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_streams_every_word_without_concepts(studio, emoji, two_things):
+    studio.start("page")
+    shares = []
+    *_, (last, _) = run(studio, two_things, (), 32, progress=shares.append)
+    assert last == emoji.words(*two_things[:2], samples=32)
+    assert 0.5 < max(shares) <= 1
+
+
+def test_stops_between_two_results_and_before_the_first(studio, two_things):
+    studio.start("page")
+    running = run(studio, two_things, samples=1024)
+    first, _ = next(running)
+    studio.stop("page")
+    assert [(result, said) for result, said in running] == [(first, "Stopped after 32 samples.")]
+    assert list(run(studio, two_things)) == [(None, "Stopped after 0 samples.")]  # it was stopped while it waited
+
+
+def test_a_run_of_another_page_goes_on(studio, two_things):
+    assert studio.start("page") is True
+    assert studio.start("another") is False
+    studio.stop("another")
+    *_, (_, said) = run(studio, two_things, samples=16)
+    assert said.startswith("Done")
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_refuses_numbers_of_words(studio, two_things, number):
+    with pytest.raises(ValueError, match=f"words: found {number}, choose two to eight"):
+        next(run(studio, two_things, ["cow"] * number))
+
+
+def test_an_error_lets_the_next_page_begin(studio, two_things):
+    studio.start("page")
+    with pytest.raises(ValueError, match="concepts: 'tree' is not in the prompt"):
+        next(run(studio, two_things, [two_things[2][0], "tree"]))
+    assert studio.start("another") is True
+
+
+def test_pictures_are_named_without_the_folder_of_uploads(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_text("no picture")
+    with pytest.raises(ValueError, match=r"^image: photo.png cannot be read as a picture") as caught:
+        opened(str(path))
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(ValueError, match="picture: there is none yet"):
+        opened(None)
+
+
+def test_words_of_a_prompt():
+    """An empty prompt has none, while it is written."""
+    assert words_of("a bowl and a bowl") == ("bowl", "bowl#2")
+    assert words_of("") == words_of("of the") == ()
+    assert in_order("a bowl and a cow and a bowl", ["bowl#2", "cow", "bowl", "cow"]) == ("bowl", "cow", "bowl#2")
+
+
+@pytest.mark.filterwarnings("default")  # what diffusers deprecates
+def test_makes_pictures(emoji):
+    picture, said = Studio(emoji, load_pipeline("emoji")).make("a cow")
+    assert picture.size == (64, 64)
+    assert "seed" in said
+    with pytest.raises(ValueError, match="prompt: is empty"):
+        Studio(emoji, None).make(" ")

@@ -1,0 +1,67 @@
+"""What the page shows of a result."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import dpid
+from dpid.app.views import FILES, picture_of, profile_of, seen, table, write_files
+
+
+@pytest.fixture(scope="module")
+def result(emoji, two_things):
+    return emoji.explain(*two_things, samples=16)
+
+
+@pytest.fixture(scope="module")
+def words(emoji, two_things):
+    return emoji.words(*two_things[:2], samples=16)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"estimator": "orthogonal", "measure": "min", "level": "image"},
+        {"estimator": "shrinkage", "measure": "i_ccs_plugin", "level": "pixel"},
+        {"estimator": "standard", "measure": "ppid", "level": "logsnr", "priors": "uniform"},
+    ],
+)
+def test_another_view_is_what_another_run_finds(emoji, two_things, result, options):
+    """The samples are the same, so that the numbers are equal."""
+    view = seen(result, *(options[name] for name in ("estimator", "measure", "level")))
+    expected = emoji.explain(*two_things, samples=16, **options)
+    assert view == expected
+    assert view.decomposition.to_dict() == expected.decomposition.to_dict()
+
+
+def test_words_have_one_view(words):
+    assert seen(words, "orthogonal", "min", "pixel") is words
+
+
+def test_profile_tells_the_bin_of_a_log_snr(result):
+    """At the first edge, between two edges, and at the last one."""
+    edges, synergy = result.profile.edges.tolist(), result.profile.synergy.tolist()
+    for logsnr, at in ((edges[0], 0), ((edges[1] + edges[2]) / 2, 1), (edges[-1], len(synergy) - 1)):
+        picture, told = profile_of(result, logsnr)
+        assert f"Between log-SNR {edges[at]:.1f} and {edges[at + 1]:.1f}:" in told
+        assert f"synergy {synergy[at]:.2f} ±" in told
+        assert picture.width > picture.height
+
+
+def test_table_shows_text_as_it_is(result, words):
+    metadata = replace(result.metadata, prompt="<script>alert(1)</script> & co")
+    shown = table([replace(result, metadata=metadata), result, words])
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+    assert str(result.synergy) in shown
+    assert all(f"<b>{told}</b>" in shown for told in words.verdicts.values())
+
+
+def test_files(result, words, tmp_path):
+    paths = write_files(result, tmp_path, "strip")
+    assert {what: path.name for what, path in paths.items()} == FILES
+    assert dpid.PIDResult.load(paths["result"]) == result
+    assert json.loads(paths["numbers"].read_text(encoding="utf-8")) == json.loads(json.dumps(result.to_dict()))
+    assert picture_of(result, "overlay").size != picture_of(result, "strip").size
+    assert set(write_files(words, tmp_path, "overlay")) == FILES.keys() - {"report"}

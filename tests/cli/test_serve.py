@@ -1,0 +1,27 @@
+"""``dpid app`` before there is a page; tests/app has the page."""
+
+import socket
+import sys
+
+import pytest
+
+
+def test_without_gradio(command, monkeypatch):
+    for name in [name for name in sys.modules if name == "gradio" or name.startswith("dpid.app.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    code, out, err = command("app")
+    assert (code, out) == (2, "")
+    assert err.startswith("dpid: app: needs gradio")
+    assert err.endswith('pip install "dpid[app]"\n')
+
+
+def test_port_in_use(command):
+    pytest.importorskip("gradio")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, out, err = command("app", "--port", port)
+    assert (code, out) == (2, "")
+    assert err == f"dpid: host, port: found 127.0.0.1 and {port}: Address already in use; give another --port\n"

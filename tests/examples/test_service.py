@@ -1,0 +1,53 @@
+"""The service of examples/, asked by FastAPI's own client."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("multipart")
+
+pytestmark = pytest.mark.filterwarnings("default")  # what other libraries deprecate is not for users to mend
+SOURCE = Path(__file__).parents[2] / "examples" / "service.py"
+
+
+@pytest.fixture(scope="module")
+def service():
+    spec = importlib.util.spec_from_file_location("service", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def post(service):
+    from fastapi.testclient import TestClient
+
+    client = TestClient(service.app)
+    return lambda image, **form: client.post("/explain", files={"image": image}, data=form)
+
+
+def test_answers_what_the_explainer_finds(service, post, two_things):
+    path, prompt, concepts = two_things
+    answer = post(path.read_bytes(), prompt=prompt, concepts=concepts, samples=16)
+    assert answer.status_code == 200, answer.text
+    expected = service.explainer.explain(path, prompt, concepts, samples=16)
+    assert answer.json()["synergy"] == expected.synergy.to_dict()
+    assert answer.json()["concepts"] == list(concepts)
+
+
+@pytest.mark.parametrize(
+    ("image", "form", "said"),
+    [
+        (b"no picture", {}, "cannot identify image file"),
+        (None, {"concepts": ["cow", "tree"]}, "concepts: 'cow' is not in the prompt"),
+        (None, {"concepts": ["one"]}, "concepts: found 1"),
+        (None, {"samples": 10**6}, "less than or equal to 1024"),
+    ],
+)
+def test_says_what_is_wrong(post, two_things, image, form, said):
+    path, prompt, concepts = two_things
+    answer = post(image or path.read_bytes(), **{"prompt": prompt, "concepts": concepts} | form)
+    assert answer.status_code == 422
+    assert said in answer.text
