@@ -159,17 +159,17 @@ def rounding(fused: Any, x: torch.Tensor) -> float:
 def operations(fused: Any, run: Callable[[], object]) -> int:
     """FLOPs of ``run``."""
     graphed, unet = fused.network.graphed, fused.network.unet
-    packed, unet._packed = unet._packed, {}  # torch does not count the operations of oneDNN's own layouts
+    packed, unet.packed = unet.packed, {}  # torch does not count the operations of oneDNN's own layouts
     usable, graphed._usable = graphed._usable, False  # nor those of a CUDA graph
     with FlopCounterMode(display=False) as counted:
         run()
-    unet._packed, graphed._usable = packed, usable
+    unet.packed, graphed._usable = packed, usable
     return counted.get_total_flops()
 
 
 def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[str, tuple[float, str]]:
     """torch.compile with freezing instead of eager calls on packed weights: seconds to its first answer, the ratio."""
-    network, unet, packed = fused.network, fused.network.unet, fused.network.unet._packed
+    network, unet, packed = fused.network, fused.network.unet, fused.network.unet.packed
     function = torch.compile(network._call, dynamic=False)
 
     def compiled(*args: object) -> torch.Tensor:
@@ -179,7 +179,7 @@ def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[s
     ways = {"ours": (network.graphed, packed), "inductor": (compiled, {})}  # it does not know the packed layout
 
     def timed(way: str) -> float:
-        network.graphed, unet._packed = ways[way]
+        network.graphed, unet.packed = ways[way]
         return seconds(run, torch.device("cpu"))
 
     reference = run()
@@ -188,7 +188,7 @@ def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[s
         # Rounding of float32 in another order; of the gaps, which are small differences, ten times that of ε̂.
         assert (run() - reference).norm() < 1e-4 * reference.norm()
         ratio = statistics.median(timed("inductor") / timed("ours") for _ in range(rounds))
-    network.graphed, unet._packed = ways["ours"]
+    network.graphed, unet.packed = ways["ours"]
     return {"inductor: compile and first call": (first, "s"), "inductor / ours": (ratio, "x")}
 
 

@@ -22,12 +22,13 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import ImageLike, open_image
 from dpid.likelihood import Likelihood, log_likelihood
-from dpid.many import Stop, Wanted, Watch, apart, table
+from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, is_of_texts, table
 from dpid.options import Options
-from dpid.prompts.plan import Plan, Subset, check_concepts, merge
+from dpid.prompts.plan import Plan, Subset, check_concepts, check_condition, merge, subsets_of
+from dpid.ranking import Ranking, differences, question_for, ranking, samples_for
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
-from dpid.run import Job, Progress, explanations
+from dpid.run import Asked, Job, Progress, explanations
 from dpid.runner import ConvergenceWarning as ConvergenceWarning
 from dpid.runner import Runner, question_of
 from dpid.videos import VideoLike
@@ -242,13 +243,17 @@ class Explainer(Runner):
             Lists differ in length, or an option is not allowed.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
-        rows = table(images, latents, prompts, concepts, conditions)
+        rows = table(
+            images, latents, column("prompts", prompts, not isinstance(prompts, str)),
+            column("concepts", concepts, not is_of_texts(concepts)),
+            column("conditions", conditions, not isinstance(conditions, Mapping)),
+        )  # fmt: skip
 
         def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
             ((image, own_latents, prompt, words, own_conditions),) = only
             return [Wanted(image, own_latents, prompt, question_of(prompt, words, own_conditions, chosen))]
 
-        return self._many(apart(dict(enumerate(rows)), wanted, watch), chosen, watch)
+        return self._explained(apart(dict(enumerate(rows)), wanted, watch), chosen, watch)
 
     def stream(
         self,
@@ -376,11 +381,96 @@ class Explainer(Runner):
             raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
         with self._working():
             _, x = self._latents(image, latents)
-            return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)
+            return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)[0]
+
+    def log_likelihoods(
+        self,
+        images: Iterable[ImageLike] | None = None,
+        conditions: Any = "",
+        *,
+        latents: Iterable[Tensor] | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[int, Likelihood]]:
+        """An iterator of (index of the picture, its :meth:`log_likelihood`), in the order of ``images``.
+
+        ``conditions`` is one for all pictures, or a list of one each. Other arguments and errors as of
+        :meth:`explain_many`.
+        """
+        chosen, watch = Options.from_keywords(options), Watch(None, stop)
+        if chosen.tolerance is not None:
+            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
+        rows = table(images, latents, column("conditions", conditions, isinstance(conditions, list)))
+        denoiser = self._denoisers(chosen.samples)[-1]
+
+        def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
+            ((image, own_latents, condition),) = only
+            condition = check_condition("conditions", condition)
+            return [Wanted(image, own_latents, None, Plan((), ((),), (condition,), (0,), 0))]
+
+        def run(ones: list[Asked], _: Progress) -> list[Likelihood]:
+            x = torch.cat([one.x for one in ones])
+            return log_likelihood(denoiser, x, ones[0].texts[0], chosen, watch.check)
+
+        asked = apart(dict(enumerate(rows)), wanted, watch)
+        return self._each(asked, chosen, watch, run, lambda one: (one.x.shape, one.texts))
+
+    def rank(
+        self,
+        images: Iterable[ImageLike] | None = None,
+        prompt: str = "",
+        *,
+        latents: Iterable[Tensor] | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> Ranking:
+        """The pictures in the order of log p(x | prompt) - log p(x), with errors, and a test of the first place.
+
+        Estimated by "standard", with the same samples for all pictures and without ``tolerance``; in the most precise
+        type with ``precision="auto"``. Pictures that cannot be ranked are named in ``errors`` of the ranking.
+        ``ValueError`` if none can, or if an argument is not allowed.
+        """
+        chosen, watch = self._options(options), Watch(None, stop)
+        if chosen.tolerance is not None:
+            raise ValueError(f"tolerance: found {chosen.tolerance}, a ranking takes none; raise samples")
+        question, denoiser = question_for(prompt), self._denoisers(chosen.samples)[-1]
+        samples = samples_for(chosen, denoiser.logsnr_grid, self.density)
+        wanted = {i: Wanted(x, z, prompt, question) for i, (x, z) in enumerate(table(images, latents))}
+
+        def run(ones: list[Asked], _: Progress) -> Sequence[Tensor]:
+            x = torch.cat([one.x for one in ones])
+            return differences(denoiser, x, question, samples, chosen, watch.check)
+
+        found, errors = {}, {}
+        try:
+            for i, replicates in self._each(wanted, chosen, watch, run):
+                found[i] = replicates
+        except PicturesError as error:
+            errors = {i: str(one) for i, one in error.errors.items()}
+            if not found:
+                raise ValueError(str(error)) from error
+        return ranking(prompt, found, errors, {
+            "samples": chosen.per_round, "replicates": chosen.repeats, "seed": chosen.seed, "model": denoiser.name,
+            "precision": denoiser.precision,
+        })  # fmt: skip
+
+    def warm_up(self, sizes: Iterable[tuple[int, int]], concepts: int = 2, **options: Any) -> None:
+        """Make the first explanation as fast as those after it; returns nothing and learns nothing.
+
+        Grey pictures of each of the ``sizes`` (width, height) in pixels are explained by empty texts, as many as
+        ``concepts`` have subsets, with the ``options`` of :meth:`explain`.
+        """
+        chosen = self._options(options)
+        subsets = subsets_of([str(i) for i in range(concepts)])
+        question = Plan(subsets[-1], subsets, ("",) * len(subsets), tuple(range(len(subsets))), len(subsets) - 1)
+        with self._working():
+            for size in sizes:
+                asked = self._ask(Image.new("RGB", size, "gray"), None, (question,), chosen, None)
+                self._last([asked], chosen, Watch(None, None), self.learnt, lambda _: None)
 
 
-def _control(picture: ImageLike) -> Image.Image:
+def _control(given: Any) -> Image.Image | list[Image.Image]:
     try:
-        return open_image(picture)
+        return [open_image(picture) for picture in given] if isinstance(given, (list, tuple)) else open_image(given)
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("image", "control", 1)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +39,10 @@ class Likelihood:
     tails: tuple[Estimate, Estimate]
 
 
-def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Options) -> Likelihood:
-    """log p(x | condition) of latents ``x`` [1,C,H,W], estimated from one round of samples.
+def log_likelihood(
+    denoiser: Denoiser, x: Tensor, condition: Any, options: Options, on_batch: Callable[[], None] | None = None
+) -> list[Likelihood]:
+    """log p(x | condition) of each of the latents ``x`` [B,C,H,W], estimated from one round of samples.
 
     "shifted-grid" replaces the rules "auto", "adaptive" and "learning", whose density is learnt from differences
     between conditions. ``TypeError`` for a condition that is a tensor or not hashable.
@@ -53,9 +56,14 @@ def log_likelihood(denoiser: Denoiser, x: Tensor, condition: Any, options: Optio
     )  # fmt: skip
     sums = evaluate(
         denoiser, x, (Plan((), ((),), (condition,), (0,), 0),), samples, seed=options.seed,
-        max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats),
+        max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats), on_batch=on_batch,
     )  # fmt: skip
-    d, residuals = x[0].numel(), sums.residuals[:, 0, 0].double().sum((-2, -1))
+    return [_likelihood(sums.image(b), samples, grid, x[0].numel()) for b in range(len(x))]
+
+
+def _likelihood(sums: Accumulator, samples: Samples, grid: Tensor, d: int) -> Likelihood:
+    """That of one image of ``d`` latent values, from its ``sums`` over ``samples``."""
+    repeats, residuals = len(sums.residuals), sums.residuals[:, 0, 0].double().sum((-2, -1))
     # Summed over the same levels as the residuals, so that the discretisation error cancels.
     gaussian = d / 2 * float((cells(grid) * grid.sigmoid()).sum())
     mean, error = (float(t) for t in mean_stderr(-d / 2 * math.log(2 * math.pi * math.e) - (residuals - gaussian)))

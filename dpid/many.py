@@ -36,8 +36,11 @@ class PicturesError(Exception):
 
     def __init__(self, errors: Mapping[int, Exception], count: int) -> None:
         self.errors = dict(sorted(errors.items()))
-        told = "; ".join(f"picture {i}: {error}" for i, error in self.errors.items())
-        super().__init__(f"images: {len(errors)} of {count} could not be explained; {told}")
+        same: dict[str, list[str]] = {}
+        for i, error in self.errors.items():
+            same.setdefault(str(error), []).append(str(i))
+        told = "; ".join(f"{', '.join(numbers)}: {error}" for error, numbers in same.items())
+        super().__init__(f"images: {len(errors)} of {count} failed; number {told}")
 
 
 class Watch:
@@ -92,41 +95,42 @@ class Wanted:
     question: Plan
 
 
+Column = tuple[str, Any, bool]
+
+
+def column(name: str, value: Any, each: bool) -> Column:
+    """An argument of many pictures for :func:`table`: one for ``each`` of them, or ``value`` for all."""
+    return name, value if value is None or not each else list(value), each and value is not None
+
+
+def is_of_texts(value: Any) -> bool:
+    """Whether ``value`` is a text or a sequence of texts."""
+    return isinstance(value, str) or (isinstance(value, Sequence) and all(isinstance(text, str) for text in value))
+
+
 def table(
-    images: Iterable[ImageLike] | None, latents: Iterable[Tensor] | None, prompts: Any, concepts: Any, conditions: Any
+    images: Iterable[ImageLike] | None, latents: Iterable[Tensor] | None, *columns: Column
 ) -> list[tuple[Any, ...]]:
-    """(image, latents, prompt, concepts, conditions) of every picture; what is given once is given to all.
+    """(image, latents, a value of every column) of every picture, one of image and latents None.
 
     ``ValueError`` or ``TypeError`` for lists of different lengths and for a picture in place of a list.
     """
     if (images is None) == (latents is None):
         raise ValueError("images: give either images or latents")
-    name, given = ("images", images) if images is not None else ("latents", latents)
-    if (
-        not isinstance(given, Iterable)
-        or isinstance(given, (str, os.PathLike, Image.Image))
-        or getattr(given, "ndim", 0) == 3
-    ):
+    name, given = ("images", images) if latents is None else ("latents", latents)
+    single = isinstance(given, (str, os.PathLike, Image.Image)) or getattr(given, "ndim", 0) == 3
+    if single or not isinstance(given, Iterable):
         raise TypeError(f"{name}: found {type(given).__name__}, expected a list of them")
     pictures = list(given)
-    count, empty = len(pictures), [None] * len(pictures)
-    words = concepts if concepts is None or isinstance(concepts, str) else list(concepts)
-    one_list = isinstance(words, str) or (words is not None and all(isinstance(word, str) for word in words))
-    columns = (
-        _column("prompts", prompts, count, isinstance(prompts, str)),
-        _column("concepts", words, count, one_list),
-        _column("conditions", conditions, count, isinstance(conditions, Mapping)),
-    )
-    own = (pictures, empty) if images is not None else (empty, pictures)
-    return list(zip(*own, *columns, strict=True))
-
-
-def _column(name: str, value: Any, count: int, shared: bool) -> list[Any]:
-    """``value`` for each of ``count`` pictures: the same for all if it is ``shared`` or None."""
-    column = [value] * count if value is None or shared else list(value)
-    if len(column) != count:
-        raise ValueError(f"{name}: found {len(column)} for {count} pictures, expected one for all or one for each")
-    return column
+    none = [None] * len(pictures)
+    filled = []
+    for other, value, each in columns:
+        if each and len(value) != len(pictures):
+            raise ValueError(
+                f"{other}: found {len(value)} for {len(pictures)} pictures, expected one for all or one for each"
+            )
+        filled.append(value if each else [value] * len(pictures))
+    return list(zip(*((pictures, none) if latents is None else (none, pictures)), *filled, strict=True))
 
 
 def batches(items: Mapping[int, Item], size: int) -> Iterator[dict[int, Item]]:

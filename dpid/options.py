@@ -22,10 +22,10 @@ _MOST = 2**20  # evaluations of a condition: a day on a fast GPU
 # What people know from the pipeline's own call, and expect here too.
 _PIPELINE = {
     "clip_skip", "cross_attention_kwargs", "denoising_end", "eta", "generator", "guidance_rescale", "guidance_scale",
-    "height", "ip_adapter_image", "negative_prompt", "negative_prompt_embeds", "num_images_per_prompt",
+    "height", "ip_adapter_image", "negative_prompt", "negative_prompt_embeds", "num_frames", "num_images_per_prompt",
     "num_inference_steps", "output_type", "prompt_2", "prompt_embeds", "sigmas", "strength", "timesteps", "width",
 }  # fmt: skip
-_MODEL = {"compile", "control", "control_scale", "device", "dtype", "precision", "size", "torch_dtype"}
+_MODEL = {"compile", "control", "control_scale", "device", "dtype", "frames", "precision", "size", "torch_dtype"}
 
 
 def option(default: Any, check: Check, description: str, *, more: str = "", flag: type | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import worth_trying
 from dpid.images import ImageLike, check_latents
-from dpid.many import PicturesError, Wanted, Watch, apart, batches, prepare, width
+from dpid.many import Found, PicturesError, Wanted, Watch, apart, batches, prepare, width
 from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, plan_concepts, with_reference
 from dpid.results.result import PIDResult
@@ -126,39 +126,52 @@ class Runner:
             raise ValueError("latents: found NaN or infinity")
         return picture, x.detach()
 
-    def _many(
+    def _explained(
         self, wanted: Mapping[int, Wanted | Exception], options: Options, watch: Watch
     ) -> Iterator[tuple[int, PIDResult]]:
-        """The results of :meth:`explain_many`; no lock or setting is held between two of them."""
-        errors = {i: one for i, one in wanted.items() if isinstance(one, Exception)}
-        sound = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
+        """The results of :meth:`dpid.Explainer.explain_many`."""
         start, learnt = self.learnt, list[Learnt]()
-        together = width(self.denoiser, [one.question for one in sound.values()], options)
-        done = 0
 
-        def run(ones: list[Asked]) -> list[PIDResult]:
-            told = watch.part(done, len(ones), len(wanted))
+        def run(ones: list[Asked], progress: Progress) -> list[PIDResult]:
             kept: list[Learnt] = []
-            found = self._last(ones, options, told, start, kept.append)
+            found = self._last(ones, options, progress, start, kept.append)
             learnt.extend(kept[-1:] * len(ones))
             return [result for (result,) in found]
 
         try:
-            for window in batches(sound, together):
-                with self._working():
-                    watch.check()
-                    asked = prepare(window, self.denoiser, options, watch)
-                    ready = {i: one for i, one in asked.items() if isinstance(one, Asked)}
-                    found = {**asked, **apart(ready, run, watch, lambda one: one.shape)}
-                done += len(window)
-                for i, one in sorted(found.items()):
-                    if isinstance(one, PIDResult):
-                        yield i, one
-                    else:
-                        errors[i] = one
+            yield from self._each(wanted, options, watch, run)
         finally:
             if learnt:
                 self.learnt = Learnt.mean(learnt)
+
+    def _each(
+        self, wanted: Mapping[int, Wanted | Exception], options: Options, watch: Watch,
+        run: Callable[[list[Asked], Progress], Sequence[Found]],
+        key: Callable[[Asked], Hashable] = lambda one: one.shape,
+    ) -> Iterator[tuple[int, Found]]:  # fmt: skip
+        """What ``run`` returns for every picture, called with those that share a ``key``.
+
+        No lock or setting is held between two of them. At the end ``PicturesError`` names the pictures that raised.
+        """
+        errors = {i: one for i, one in wanted.items() if isinstance(one, Exception)}
+        sound = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
+        together = width(self.denoiser, [one.question for one in sound.values()], options)
+        done = 0
+
+        def told(ones: list[Asked]) -> Sequence[Found]:
+            return run(ones, watch.part(done, len(ones), len(wanted)))
+
+        for window in batches(sound, together):
+            with self._working():
+                watch.check()
+                asked = prepare(window, self.denoiser, options, watch)
+                found = apart({i: one for i, one in asked.items() if isinstance(one, Asked)}, told, watch, key)
+            done += len(window)
+            for i, one in sorted({**asked, **found}.items()):
+                if isinstance(one, Exception):
+                    errors[i] = one
+                elif not isinstance(one, Asked):
+                    yield i, one
         if errors:
             raise PicturesError(errors, len(wanted))
 

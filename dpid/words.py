@@ -183,10 +183,10 @@ class _Search:
         ]
         best: dict[str, tuple[float, str]] = {}
         for (w, v), found in zip(pairs, self._evaluated(evaluate, questions, turn), strict=True):
-            word = self.known[w].word
-            # A word that tells nothing by itself shares nothing with others.
-            atoms = (found.redundancy, word.redundancy) if word.alone > 0 else (found.synergy, word.synergy)
-            best[w] = max(best.get(w, (0.5, "")), (atoms[0].value / max(atoms[1].value, 1e-9), v))
+            # Shares of numbers of one run have little noise. A word that tells nothing by itself shares nothing.
+            alone, synergy = found.information[(w,)].value, self.known[w].word.synergy.value
+            share = found.redundancy.value / alone if alone > 0 else found.synergy.value / max(synergy, 1e-9)
+            best[w] = max(best.get(w, (0.5, "")), (share, v))
         for w, (_, v) in best.items():
             known = self.known[w]
             self.known[w] = replace(known, word=replace(known.word, partner=v))

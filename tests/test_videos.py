@@ -113,6 +113,12 @@ def test_results_of_videos_are_kept(result, tmp_path):
         assert opened.width > 500
 
 
+def test_words_of_a_video(pipe, tmp_path):
+    found = dpid.Explainer(pipe, precision="float32").words(FRAMES, "a cow and a giraffe", samples=8)
+    assert found.words["cow"].map.shape == found.words["cow"].map_stderr.shape == (2, 6, 10)
+    found.plot().savefig(tmp_path / "words.png")
+
+
 def test_smoothing_reaches_no_further_than_a_frame(pipe):
     with pytest.raises(ValueError, match=r"^smooth: found 11, expected at most the 10 latent pixels of a side"):
         dpid.Explainer(pipe).explain(FRAMES, smooth=11, **ASK)

@@ -1,4 +1,6 @@
-"""The command line: ``dpid demo``, ``explain``, ``report``, ``app``, ``study``, ``models``, ``info``, one a file.
+"""The command line: ``dpid demo``, ``explain``, ``rank``, ``report``, ``app``, ``study``, ``models``, ``info``.
+
+One a file.
 
 Bad input: one line on stderr, exit code 2; what should not happen: one line, exit code 1. Numbers are written before
 anything is drawn or printed, and neither can fail a run.
@@ -15,7 +17,7 @@ from typing import Any
 
 import typer
 
-from dpid.cli import demo, explain, info, models, report, serve, study
+from dpid.cli import demo, explain, info, models, rank, report, serve, study
 from dpid.cli.process import prepare
 from dpid.errors import told
 
@@ -24,7 +26,7 @@ app = typer.Typer(
     epilog="--debug, anywhere: show where an error comes from.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-for _command in (demo.demo, explain.explain, report.report, study.study, models.models, info.info):
+for _command in (demo.demo, explain.explain, rank.rank, report.report, study.study, models.models, info.info):
     app.command()(_command)
 app.command("app")(serve.serve)
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.

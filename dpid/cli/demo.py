@@ -33,4 +33,4 @@ def demo(
         picture.save(out / "picture.png")
         explain_words(explainer, picture, PROMPT, out, seed=seed, samples=128)
         explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64)
-        page(out)
+        page([out / f"{name}.safetensors" for name in ("words", "result")], out / "report.html")

@@ -1,4 +1,4 @@
-"""``dpid explain IMAGE PROMPT``: every word, one explanation of chosen concepts, or one of every pair of them."""
+"""``dpid explain IMAGE… PROMPT``: every word, an explanation of chosen concepts, or one of every pair of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dpid.cli.many import explain_many, words_of_many
 from dpid.cli.outputs import draw, figures, folders, graph, write
-from dpid.cli.parameters import PANEL, at_home, with_options
+from dpid.cli.parameters import PANEL, all_at_home, at_home, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
@@ -23,10 +24,12 @@ from dpid.options import Options
 
 @with_options
 def explain(
-    image: Annotated[
-        Path,
+    images: Annotated[
+        list[Path],
         typer.Argument(
-            help="PNG, JPEG or WebP of any size; of a video a GIF, or a folder of its frames.", callback=at_home
+            metavar="IMAGE...",
+            help="PNG, JPEG or WebP of any size, of several a folder each; of a video a GIF or a folder of frames.",
+            callback=all_at_home,
         ),
     ],
     prompt: Annotated[
@@ -80,7 +83,7 @@ def explain(
     ] = None,
     **options: Any,
 ) -> None:
-    """Explain a picture: what every word of its prompt does, or what concepts given by -c tell, alone and together."""
+    """Explain pictures: what every word of the prompt does, or what concepts given by -c tell, alone and together."""
     from dpid.explainer import Explainer
     from dpid.images import open_image
 
@@ -101,18 +104,25 @@ def explain(
         raise ValueError("time: is for every word, without -c; with -c, --tolerance and --samples end a run")
     else:
         options = _check_concepts(prompt, concepts, samples, options)
-    if not image.is_dir():  # of the frames of a video
-        open_image(image)
+    if pairs and len(images) > 1:
+        raise ValueError(f"pairs: found {len(images)} pictures, expected one")
+    # Of several pictures those that cannot be read are told at the end; a folder has the frames of a video.
+    if len(images) == 1 and not images[0].is_dir():
+        open_image(images[0])
     with writable(out):
         asked = {"variant": variant, "revision": revision, "subfolder": subfolder, "size": size, "frames": frames}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         explainer = Explainer.from_pretrained(
             model, device=device, precision=precision, check=check, guidance=guidance, **given
         )
-        if concepts:
-            (explain_pairs if pairs else explain_one)(explainer, image, prompt, concepts, out, **options)
+        if len(images) > 1 and concepts:
+            explain_many(explainer, images, prompt, concepts, out, **options)
+        elif len(images) > 1:
+            words_of_many(explainer, images, prompt, out, **options)
+        elif concepts:
+            (explain_pairs if pairs else explain_one)(explainer, images[0], prompt, concepts, out, **options)
         else:
-            explain_words(explainer, image, prompt, out, **options)
+            explain_words(explainer, images[0], prompt, out, **options)
 
 
 def _check_concepts(

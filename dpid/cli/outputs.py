@@ -67,21 +67,21 @@ def draw(pictures: Mapping[Path, Callable[[], Figure]]) -> None:
         warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in the .json beside it")
 
 
-def page(out: Path) -> None:
-    """report.html of every result in ``out``, and a line that names it; if it cannot be made, that is told."""
+def page(files: Sequence[Path], out: Path) -> None:
+    """Make the page ``out`` of the results in ``files``, and print a line that names it; a failure is told."""
     try:
         from dpid.report import results
 
-        results.write(results.read([out])[0], out / "report.html")
+        results.write(results.read(files)[0], out)
     except Exception as error:  # as of a figure: the numbers are there
-        warn(f"{out / 'report.html'} could not be made: {error or type(error).__name__}")
+        warn(f"{out} could not be made: {error or type(error).__name__}")
     else:
-        with printing(str(out)):
-            print(f"A page of all this: {out / 'report.html'}")
+        with printing(str(out.parent)):
+            print(f"A page of all this: {out}")
 
 
-def folders(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The name of each pair's folder, no two of which any file system takes for the same.
+def folders(pairs: Sequence[tuple[str, ...]]) -> list[str]:
+    """The name of the folder of each pair, or picture, no two of which any file system takes for the same.
 
     "cow+giraffe"; what cannot be in a name is "_", long concepts are cut, and a name that an earlier pair has, in
     small letters or large, is numbered: "a_b+c", "a_b+c (2)".

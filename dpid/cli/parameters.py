@@ -22,6 +22,11 @@ def at_home(path: Path | None) -> Path | None:
     return None if path is None else as_path(path)
 
 
+def all_at_home(paths: list[Path]) -> list[Path]:
+    """Every one of ``paths`` with "~" as the user's home."""
+    return [as_path(path) for path in paths]
+
+
 def with_options(command: Command) -> Command:
     """``command`` with a flag for every option of :class:`dpid.options.Options` that has one, for its ``**options``."""
     signature = inspect.signature(command, eval_str=True)

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from dpid.denoisers.blocks import blocks_of, calling, compiled
-from dpid.denoisers.checks import TOLERANCE, check_family, difference, small_input
+from dpid.denoisers.checks import check_family, difference, small_input
 from dpid.denoisers.distilled import distilled
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, undone
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import PRECISIONS, check_precision
+from dpid.denoisers.modes import PRECISIONS, TOLERANCE, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.denoisers.texts import check_kind, text_of
 from dpid.device import exact_float32
@@ -52,11 +52,11 @@ class NetworkDenoiser(Denoiser):
         for pipelines of the same classes, configurations, types and adapters
     size : pixels a side of a square of the area to which pictures are brought, at most the native one, which is the
         default; a smaller picture takes less time
-    compile : whether the network's blocks are compiled by ``torch.compile`` in the type of its weights. It is for
-        transformers: the fused network needs none. Between two calls the pipeline's own blocks are as they were
+    compile : whether ``torch.compile`` compiles the fused network, as one graph, or else the blocks of the pipeline's
+        own in the type of its weights. Between two calls the pipeline's own blocks are as they were
     frames : of the videos that are explained, at most as many as the pipeline makes by default, which is the default
     control, control_scale : PIL picture of the pipeline's ControlNet, which takes it with every condition, and the
-        weight of what it adds
+        weight of what it adds; a list of each where there are several
     guidance : what a network is told that was distilled at guidance. Any but 1, which is none, is undone in ε̂, as far
         as the network is linear in it; :attr:`caveat` says how far it is
 
@@ -70,7 +70,7 @@ class NetworkDenoiser(Denoiser):
     def __init__(
         self, family: Family, *, fused: bool = True, precision: str = "auto", check: bool = True,
         size: int | None = None, frames: int | None = None, compile: bool = False, guidance: float = 1.0,
-        control: Any = None, control_scale: float = 1.0,
+        control: Any = None, control_scale: Any = 1.0,
     ) -> None:  # fmt: skip
         check_precision(precision)
         family.check_size(size)
@@ -84,10 +84,8 @@ class NetworkDenoiser(Denoiser):
         self.name = family.name
         self._model = _Model(family, fused, compile, check)
         self._model.refresh()
-        if compile and (self._model.fusable or not blocks_of(family.net)):
-            raise ValueError(
-                f"compile: found True, but the network of {self.name} has no blocks, or a fused one stands in for it"
-            )
+        if compile and not self._model.fusable and not blocks_of(family.net):
+            raise ValueError(f"compile: found True, but the network of {self.name} has no blocks")
         self.precision = family.precision
         if precision != "auto":
             self.precision = self.at(precision).precision
@@ -339,7 +337,7 @@ class _Model:
     ----------
     family : the wrapped pipeline
     wanted : whether the fused network is asked for
-    compile : whether compiled blocks are asked for
+    compile : whether a compiled network is asked for
     checked : whether the family is compared with the pipeline
     state : a token that is replaced whenever the pipeline has changed
     levels : the noise levels that the network was trained at
@@ -382,9 +380,9 @@ class _Model:
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
         self._networks, self.fusable, self._compiled = {}, self.wanted and reason is None, None
         if self.fusable and inputs is not None and own is not None:
-            network = self.network(family.precision)
-            assert network is not None
+            network = family.fused(family.precision)
             found = difference(network, inputs, own)
+            self._keep(network, family.precision)
             # "<=" rather than "not >", so that NaN counts as a difference.
             self.fusable = found <= TOLERANCE[family.precision]
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
@@ -413,5 +411,11 @@ class _Model:
         if not self.fusable:
             return None
         if precision not in self._networks:
-            self._networks[precision] = self.family.fused(precision)
+            self._keep(self.family.fused(precision), precision)
         return self._networks[precision]
+
+    def _keep(self, network: FusedNetwork, precision: str) -> None:
+        """Keep the fused network of ``precision``, from now on compiled if that is wanted."""
+        if self.compile:
+            network.compile()
+        self._networks[precision] = network

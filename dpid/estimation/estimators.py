@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ def needed_pairs(plans: Sequence[Plan]) -> Tensor:
 
 def evaluate(
     denoiser: Denoiser, x: Tensor, plans: Sequence[Plan], samples: Samples, *, seed: int,
-    max_batch_size: int | None = None, edges: Tensor | None = None,
+    max_batch_size: int | None = None, edges: Tensor | None = None, on_batch: Callable[[], None] | None = None,
 ) -> Accumulator:  # fmt: skip
     """The sums of one pass over ``samples`` for latents ``x`` [B,C,H,W] and all conditions of ``plans``.
 
@@ -57,7 +57,7 @@ def evaluate(
     replicates, texts = int(samples.replicate.max()) + 1, plans[0].texts
     sums = Accumulator.empty(x, replicates, len(texts), needed_pairs(plans), edges)
     encoded = denoiser.encode_conditions(texts)
-    integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size)
+    integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size, on_batch=on_batch)
     return sums
 
 

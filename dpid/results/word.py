@@ -21,7 +21,6 @@ from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
 REST = "the rest"  # the second source of a word's PID
-_SURELY = 1.5  # margins: so far the interval of a number that counts as zero may reach
 VERDICTS = ("used", "redundant", "works only with others", "ignored", "misleading", "undecided")
 
 
@@ -74,18 +73,19 @@ class Word(Comparable):
 
     @property
     def map(self) -> Tensor:
-        """i(x; w | rest) of every latent pixel, float32 [h,w] in nats."""
+        """i(x; w | rest) of every latent pixel, float32 [h,w], of a video [T,h,w], in nats."""
         return self._map[0]
 
     @property
     def map_stderr(self) -> Tensor:
-        """The standard error of :attr:`map`, float32 [h,w]."""
+        """The standard error of :attr:`map`, in the same form."""
         return self._map[1]
 
     @cached_property
     def _map(self) -> tuple[Tensor, Tensor]:
-        f = self.pid.replicates_by(self.pid.metadata.estimator)
-        maps = displayed(f, self.pid.metadata.smooth, self.pid.replicates["standard"].double())
+        pid, metadata = self.pid, self.pid.metadata
+        f = pid.replicates_by(metadata.estimator)
+        maps = displayed(f, metadata.smooth, pid.replicates["standard"].double(), metadata.frames)
         value, error = mean_stderr(maps[:, 2] - maps[:, 1])
         return value.float(), error.float()
 
@@ -106,23 +106,26 @@ class Word(Comparable):
         if self.beside_wrong:
             return {"above": "used", "zero": "ignored", "below": "misleading", "open": "undecided"}[alone]
         given = self._sign(self.given_rest)
+        if alone == "below" and self.given_rest.interval()[1] <= 1.5 * self.nothing:
+            return "misleading"
         if given == "open" and alone == "above" and self.given_rest > self.nothing and self._lead[0] > 0:
             return "used"
         if given == "open" or (given == "zero" and alone == "open"):
             return "undecided"
-        if given == "below" or (given == "zero" and alone == "below"):
+        if given == "below":
             return "misleading"
         if given == "zero":
             return "redundant" if alone == "above" else "ignored"
-        own = alone not in ("zero", "below") and sum(self._lead) > 0
+        low, high = self._lead
+        own = (alone == "above" and low + high > 0) or (alone == "open" and low > 0)
         return "used" if own else "works only with others"
 
     def _sign(self, number: Estimate) -> str:
-        """ "zero" within the margin, "above" or "below" beyond it and beyond the error, "open" otherwise."""
+        """ "zero" within the margin, "above" or "below" beyond it, "open" if the interval reaches too far over it."""
         (low, high), most = number.interval(), self.nothing
         if abs(number.value) > most:
-            return "above" if low > 0 else "below" if high < 0 else "open"
-        return "zero" if -_SURELY * most <= low and high <= _SURELY * most else "open"
+            return "above" if low > most / 2 else "below" if high < -most / 2 else "open"
+        return "zero" if -1.5 * most <= low and high <= 1.5 * most else "open"
 
     @cached_property
     def _lead(self) -> tuple[float, float]:

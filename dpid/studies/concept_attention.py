@@ -1,4 +1,4 @@
-"""ConceptAttention (Helbling et al., 2025), maps of words for networks with joint attention, of Stable Diffusion 3.
+"""ConceptAttention (Helbling et al., 2025), maps of words for the joint attention of Stable Diffusion 3 and Flux.1.
 
 Words are put beside the picture and the prompt as further tokens. In every block they attend to the picture and to one
 another, and are changed as the prompt's tokens are, while the picture and the prompt do not attend to them: the network
@@ -9,6 +9,10 @@ As in the authors' code for Stable Diffusion 3, the words are read as one text, 
 that of the beginning; outputs are those before their projection, of all layers, averaged over noise levels, and those
 of words are brought to length one. The picture's are those that it has where the words take the place of the prompt. A
 word of several tokens is the mean of their outputs, where that code takes one token a word.
+
+As in their code for Flux.1, every word is read as a text of its own, of which T5's first token is taken, without CLIP's
+summary of a text. The picture's outputs are those of the network's own call, nothing is brought to length one, and the
+shares of words are averaged over the last four blocks with joint attention and over noise levels.
 
 >>> from dpid.studies.concept_attention import attention_maps
 >>> found = attention_maps(pipe, "a cow and a giraffe", ("cow", "giraffe"))
@@ -37,7 +41,8 @@ from dpid.studies.attention import AttentionMaps, Watch, check_network, trace
 from dpid.zoo import GUIDANCE
 
 NAME = "ConceptAttention"
-NETWORKS = ("SD3Transformer2DModel",)
+NETWORKS = ("SD3Transformer2DModel", "FluxTransformer2DModel")
+_LAST = 4  # blocks of Flux.1 whose shares count, of 19
 
 
 @dataclass
@@ -123,11 +128,92 @@ class _Beside(Watch):
         lengths = [1, *self.words.values()]
         words = torch.stack([part.mean(1) for part in tokens.split(lengths, 1)[1:]], 1)  # [layers, words, C]
         shares = (functional.normalize(words, dim=-1) @ picture.mT).softmax(1).mean(0)
-        h, w = self.size
-        patch = round((h * w / shares.shape[1]) ** 0.5)
-        maps = shares.unflatten(1, (h // patch, w // patch))
-        maps = maps.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
-        return dict(zip(self.words, maps[: self.count], strict=False))
+        return dict(zip(self.words, _spread(shares[: self.count], self.size), strict=False))
+
+
+@dataclass
+class _BesideInFlux(Watch):
+    """Takes words along through the blocks of Flux.1, and adds up their shares of the picture.
+
+    ``concepts`` are the first of the words, of which ``text`` [1,L,E] has a token each; the others as of
+    :class:`_Beside`.
+    """
+
+    concepts: tuple[str, ...]
+    text: Tensor
+    rows: slice
+    size: tuple[int, int]
+    _tokens: Tensor | None = field(init=False, default=None)  # the words [rows,L,C] before the next block
+    _temb: Tensor | None = field(init=False, default=None)  # the time that they are told, and no text
+    _said: Tensor | None = field(init=False, default=None)  # their attention's outputs [rows,L,C]
+    _inside: bool = field(init=False, default=False)  # whether a block is called for the words
+    _evaluations: int = field(init=False, default=0)
+    _shares: list[Tensor] = field(init=False, default_factory=list)  # [L,Q] of every call and block, means over rows
+
+    def seen(self) -> int:
+        """The number of evaluations, with those that do not count."""
+        return self._evaluations
+
+    def _begin(self, net: Any, _: Any, inputs: dict[str, Any]) -> None:
+        """Before the network: the words as its first block takes texts, and what it is told beside them."""
+        x, pooled = inputs["hidden_states"], inputs["pooled_projections"][self.rows]
+        self._evaluations += len(x)
+        self._tokens = net.context_embedder(self.text.to(x)).expand(len(pooled), -1, -1)
+        given = [inputs[name] for name in ("timestep", "guidance") if inputs.get(name) is not None]
+        told = [time[self.rows].to(x.dtype) * 1000 for time in given]
+        self._temb = net.time_text_embed(*told, torch.zeros_like(pooled))
+
+    def _follow(self, block: Any, _: Any, inputs: dict[str, Any]) -> None:
+        """Before a block: the words, by a call of the same block with them in place of the prompt."""
+        if self._inside:
+            return
+        self._inside = True
+        try:
+            prompt, words = inputs["encoder_hidden_states"].shape[1], self.text.shape[1]
+            # Every token of a text is at the same place.
+            places = tuple(torch.cat((part[:words], part[prompt:])) for part in inputs["image_rotary_emb"])
+            self._tokens = block(
+                hidden_states=inputs["hidden_states"][self.rows], encoder_hidden_states=self._tokens, temb=self._temb,
+                image_rotary_emb=places,
+            )[0]  # fmt: skip
+        finally:
+            self._inside = False
+
+    def _words(self, _: Any, inputs: tuple[Tensor]) -> None:
+        """Before the projection of a text's outputs."""
+        if self._inside:
+            self._said = inputs[0]
+
+    def _picture(self, _: Any, inputs: tuple[Tensor]) -> None:
+        """Before the projection of the picture's outputs."""
+        if not self._inside and self._said is not None:
+            scores = self._said.float() @ inputs[0][self.rows].float().mT
+            self._shares.append(scores.softmax(1).mean(0).cpu())
+
+    @contextmanager
+    def on(self, net: Any) -> Iterator[None]:
+        """A context in which ``net`` takes the words along; its hooks are removed."""
+        with ExitStack() as hooks:
+            hooks.callback(net.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            for block in net.transformer_blocks:
+                hooks.callback(block.register_forward_pre_hook(self._follow, with_kwargs=True).remove)
+            for block in net.transformer_blocks[-_LAST:]:
+                hooks.callback(block.attn.to_add_out.register_forward_pre_hook(self._words).remove)
+                hooks.callback(block.attn.to_out[0].register_forward_pre_hook(self._picture).remove)
+            yield
+
+    def maps(self) -> dict[str, Tensor]:
+        """The share [h,w] of every concept among all words, constant within a patch."""
+        shares = torch.stack(self._shares).mean(0)
+        return dict(zip(self.concepts, _spread(shares[: len(self.concepts)], self.size), strict=True))
+
+
+def _spread(shares: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [L,h,w] of ``size`` of shares [L,Q] of the patches of a picture."""
+    h, w = size
+    patch = round((h * w / shares.shape[1]) ** 0.5)
+    maps = shares.view(-1, h // patch, w // patch)
+    return maps.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
 
 
 def _others(prompt: str, concepts: Sequence[str]) -> tuple[str, ...]:
@@ -144,7 +230,7 @@ def attention_maps(
 
     Parameters
     ----------
-    pipe : a StableDiffusion3Pipeline; nothing of it changes
+    pipe : a StableDiffusion3Pipeline or FluxPipeline; nothing of it changes
     beside : further words to divide the picture among, such as those for the background; None for the prompt's others
     prompt, concepts, image, samples, seed, guidance : as for :func:`dpid.studies.daam.attention_maps`
 
@@ -159,18 +245,21 @@ def attention_maps(
     said = [*(prompt[slice(*span)] for span in spans.values()), *more]
     if len(said) < 2:
         raise ValueError(f"beside: {said[0]!r} alone has all of the picture; name other words, such as 'background'")
+    rows = slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
 
-    def watch(denoiser: NetworkDenoiser) -> _Beside:
-        family = denoiser.family
+    def watch(denoiser: NetworkDenoiser) -> Watch:
+        family, size = denoiser.family, denoiser.latent_shape[1:]
+        if family.networks[0] == "FluxTransformer2DModel":
+            text = denoiser.encode_conditions(said).encoded["encoder_hidden_states"][None, :, 0]
+            return _BesideInFlux(tuple(spans), text, rows, size)
         ends = [0]  # of every word, in tokens
         for n in range(1, len(said) + 1):
             ids = family.pipe.tokenizer(family.written("tokenizer", " ".join(said[:n])), verbose=False).input_ids
             ends.append(len(ids) - 2)  # without the beginning and the end of the text
         lengths = [end - start for start, end in pairwise(ends)]
         text = denoiser.encode_conditions((" ".join(said),)).encoded["encoder_hidden_states"][:, : ends[-1] + 1]
-        rows = slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
         names = [*spans, *(f"{n} {word}" for n, word in enumerate(more))]  # a word may be given twice
         words = dict(zip(names, lengths, strict=True))
-        return _Beside(words, len(spans), text, rows, denoiser.latent_shape[1:])
+        return _Beside(words, len(spans), text, rows, size)
 
     return trace(pipe, prompt, concepts, watch, image, samples, seed, guidance)

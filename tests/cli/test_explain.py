@@ -1,4 +1,4 @@
-"""One explanation or one of every pair, and what is said of everything that cannot be explained."""
+"""One explanation, one of every pair or every word, and what is said of everything that cannot be explained."""
 
 import json
 import shutil
@@ -18,6 +18,22 @@ def test_explain(dpid, two_things, tmp_path):
     assert result["unet_evaluations"] == 32
     assert result["context"] is True
     assert result["concepts"] == [first, second]
+
+
+def test_every_word_is_judged_without_concepts(dpid, two_things, tmp_path):
+    path, prompt, words = two_things
+    done = dpid("explain", path, prompt, "--samples", 8, "--smooth", 1, "--time", "1m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folder = tmp_path / "explained"
+    assert {p.name for p in folder.iterdir()} == {"words.json", "words.png", "words.safetensors"}
+    result = json.loads((folder / "words.json").read_text())
+    assert list(result["words"]) == list(words)
+    assert (result["samples"], result["smooth"], result["unet_evaluations"]) == (8, 1, 6 * 8)
+    for word in words:
+        assert word in done.stdout
+        assert result["words"][word]["verdict"] in done.stdout
+    assert "48 UNet evaluations; written: explained/words.png, words.json, words.safetensors" in done.stdout
 
 
 def test_pairs_say_what_is_to_be_known_of_each(dpid, bad, tmp_path):
@@ -100,7 +116,16 @@ def test_brackets_and_dollars_are_text(dpid, bad, tmp_path):
         ("good.png", PROMPT, ("cow", "giraffe"), ("--samples", "many"), "Invalid value for '--samples'"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--precision", "int8"), "precision: found 'int8'"),
         ("good.png", PROMPT, ("cow", "giraffe"), ("--estimator", "daam"), "estimator: found 'daam'"),
-        ("good.png", PROMPT, (), (), "concept"),
+        ("good.png", PROMPT, ("cow", "giraffe"), ("--time", "10s"), "time: is for every word, without -c"),
+        ("good.png", "the and of", (), (), "prompt: found 'the and of', which has no content word"),
+        ("good.png", "", (), (), "prompt: found an empty text"),
+        ("good.png", PROMPT, (), ("--time", "soon"), "time: found 'soon', expected a time such as 10s, 2m or 1h"),
+        ("good.png", PROMPT, (), ("--time", "0s"), "time: found '0s'"),
+        ("good.png", PROMPT, (), ("--pairs",), "pairs: is for concepts; give two to eight with -c"),
+        ("good.png", PROMPT, (), ("--context",), "context: is for concepts"),
+        ("good.png", PROMPT, (), ("--tolerance", "0.1"), "tolerance: is for concepts"),
+        ("good.png", PROMPT, (), ("--samples", "0"), "samples: found 0"),
+        ("good.png", "a unicorn", (), (), "does not know 'unicorn'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(dpid, bad, image, prompt, concepts, options, message):

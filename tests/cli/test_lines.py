@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpid import cli
+from dpid import cli, words
 from dpid.options import Options
 from dpid.prompts.plan import plan_concepts
 
@@ -26,8 +26,8 @@ def test_without_a_command_there_is_help_and_nothing_else(dpid, tmp_path):
 class Stub:
     """An explainer that checks what it is asked and then says what it was given to say."""
 
-    def __init__(self, result):
-        self.result = result
+    def __init__(self, result, words):
+        self.result, self.judged = result, words
 
     def explain(self, image, prompt, concepts, progress, **options):
         chosen = Options.from_keywords(options)
@@ -38,6 +38,13 @@ class Stub:
     def explain_pairs(self, image, prompt, concepts, progress, **options):
         self.explain(image, prompt, concepts, progress, **options)
         return dict.fromkeys(combinations(concepts, 2), self.result)
+
+    def words(self, image, prompt, progress, samples, seconds, **options):
+        words.Budget(samples, seconds, 0.1)
+        words.concepts_of(prompt, None)
+        Options.from_keywords(words.allowed(options))
+        progress(1, 2)
+        return self.judged
 
 
 arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6) | st.sampled_from(
@@ -67,7 +74,7 @@ lines = st.tuples(
 def stubbed(monkeypatch, tmp_path, emoji, two_things, bad):
     """No model is loaded and nothing is drawn, so that hundreds of lines take a moment; a home of its own."""
     path, prompt, concepts = two_things
-    stub = Stub(emoji.explain(path, prompt, concepts, samples=8))
+    stub = Stub(emoji.explain(path, prompt, concepts, samples=8), emoji.words(path, prompt, samples=8))
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -80,7 +87,8 @@ def stubbed(monkeypatch, tmp_path, emoji, two_things, bad):
     (work / "file").touch()
     monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", lambda *_, **__: stub)
     monkeypatch.setattr("dpid.studies.runner.write", lambda *_: True)
-    monkeypatch.setattr(cli.explain, "draw", lambda _: None)
+    for module in (cli.explain, cli.words):
+        monkeypatch.setattr(module, "draw", lambda _: None)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

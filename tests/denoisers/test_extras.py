@@ -152,9 +152,33 @@ def test_refusals_of_control(tiny):
         dpid.Explainer(pipe, control="nowhere.png")
     with pytest.raises(TypeError, match=r"^control: found int, expected a path"):
         dpid.Explainer(pipe, control=3)
-    pipe.controlnet = diffusers.models.controlnets.MultiControlNetModel([pipe.controlnet])
-    with pytest.raises(ValueError, match=r"^pipe: its controlnet is a MultiControlNetModel, supported is one Control"):
+    with pytest.raises(ValueError, match=r"^control: found 2, but StableDiffusionControlNetPipeline has 1 ControlNet$"):
+        dpid.Explainer(pipe, control=[PICTURE, PICTURE])
+    pipe.controlnet = diffusers.models.controlnets.MultiControlNetModel([pipe.controlnet, pipe.controlnet])
+    with pytest.raises(ValueError, match=r"^control: found 1, but StableDiffusionControlNetPipeline has 2 ControlNets"):
         dpid.Explainer(pipe, control=PICTURE)
+    with pytest.raises(ValueError, match=r"^control_scale: found 3, but StableDiffusionControlNetPipeline has 2 Contr"):
+        dpid.Explainer(pipe, control=[PICTURE, PICTURE], control_scale=[1, 2, 3])
+    pipe.controlnet = torch.nn.Identity()
+    with pytest.raises(ValueError, match=r"^pipe: its controlnet is a Identity, supported is a ControlNetModel or Mul"):
+        dpid.Explainer(pipe, control=PICTURE)
+
+
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_several_control_nets(tiny, family):
+    pipe, other = (controlled(tiny, family) for _ in range(2))
+    drawn(other.controlnet, 9)
+    pipe.register_modules(
+        controlnet=diffusers.models.controlnets.MultiControlNetModel([pipe.controlnet, other.controlnet])
+    )
+    pictures, scales = [PICTURE, PICTURE.rotate(90)], [0.7, 0.4]
+    call = {"image": pictures, "height": 16, "width": 16, "controlnet_conditioning_scale": scales}
+    assert differs(pipe, call=call, control=pictures, control_scale=scales) < EXACT
+    assert differs(pipe, call=call, control=pictures[::-1], control_scale=scales) > 1e-4
+    assert differs(pipe, call=call, control=pictures, control_scale=0.7) > 1e-3
+    image = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(1))
+    explainer = dpid.Explainer(pipe, control=pictures, control_scale=scales)
+    assert explainer.explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8).synergy.value != 0
 
 
 SAME = {

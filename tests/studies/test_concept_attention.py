@@ -9,6 +9,7 @@ import torch
 from tiny_pipelines import build
 
 import dpid
+from dpid.denoisers import from_pipeline
 from dpid.studies import Workbench, concept_attention, daam, ovam, run
 from dpid.studies.baselines import baselines
 from dpid.zoo import generate
@@ -30,6 +31,7 @@ def picture():
 def watched(pipe, run):
     """The inputs and outputs of all calls of the network while ``run()`` runs."""
     calls = []
+    from_pipeline(pipe, fused=False)  # whose check at load runs the network, too
     handle = pipe.transformer.register_forward_hook(
         lambda _m, _a, inputs, outputs: calls.append((dict(inputs), outputs[0].clone())), with_kwargs=True
     )
@@ -123,9 +125,78 @@ def test_generation_equals_the_formula(guidance):
     assert np.array_equal(found[0].picture.numpy(), np.asarray(made))
 
 
+def turned(x, ids, axes):
+    """Queries or keys [M,heads,L,D] turned by the places ``ids`` [L,3]: pairs as complex numbers, Su et al. (2021)."""
+    angles = [
+        ids[:, k, None] * 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+        for k, size in enumerate(axes)
+    ]
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.exp(1j * torch.cat(angles, 1))).flatten(-2)
+
+
+def joint(block, x, text, temb, ids):
+    """Outputs of the attention of a block of Flux.1 for the text [M,L,C] and the picture [M,Q,C]; and the gates."""
+    a, seen, (said, *gates) = block.attn, block.norm1(x, emb=temb)[0], block.norm1_context(text, emb=temb)
+    q = torch.cat([heads(a.add_q_proj(said), a, a.norm_added_q), heads(a.to_q(seen), a, a.norm_q)], 2)
+    k = torch.cat([heads(a.add_k_proj(said), a, a.norm_added_k), heads(a.to_k(seen), a, a.norm_k)], 2)
+    v = torch.cat([heads(a.add_v_proj(said), a), heads(a.to_v(seen), a)], 2)
+    q, k = (turned(part, ids, (4, 6, 6)) for part in (q, k))
+    out = ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return out[:, : text.shape[1]], out[:, text.shape[1] :], gates
+
+
+def by_hand_in_flux(pipe, calls):
+    """{word: [Q]} float64: shares of the words at every place of the picture, by Flux.1."""
+    net = copy.deepcopy(pipe.transformer).double()
+    first = [pipe.encode_prompt(word, None, max_sequence_length=512)[0][:, 0] for word in TOKENS]
+    encoded, found = torch.stack(first, 1).double(), []
+    for inputs, _ in calls:
+        given = {name: v.double() for name, v in inputs.items() if isinstance(v, torch.Tensor)}
+        told, pooled = (1000 * given["timestep"], 1000 * given["guidance"]), given["pooled_projections"]
+        temb, plain = net.time_text_embed(*told, pooled), net.time_text_embed(*told, torch.zeros_like(pooled))
+        x, text = net.x_embedder(given["hidden_states"]), net.context_embedder(given["encoder_hidden_states"])
+        words = net.context_embedder(encoded).expand(len(x), -1, -1)
+        long, short = (torch.cat([torch.zeros(n, 3), given["img_ids"]]).double() for n in (text.shape[1], len(TOKENS)))
+        for block in net.transformer_blocks:
+            picture = joint(block, x, text, temb, long)[1]
+            said, _, (gate, shift, scale, gate_ff) = joint(block, x, words, plain, short)
+            found.append((said @ picture.mT).softmax(1))
+            words = words + gate[:, None] * block.attn.to_add_out(said)
+            seen = block.norm2_context(words) * (1 + scale[:, None]) + shift[:, None]
+            words = words + gate_ff[:, None] * block.ff_context(seen)
+            places = net.pos_embed(long)
+            text, x = block(hidden_states=x, encoder_hidden_states=text, temb=temb, image_rotary_emb=places)
+    return dict(zip(TOKENS, torch.cat(found).mean(0), strict=True))
+
+
 @torch.no_grad()
-def test_the_network_computes_what_it_does_without_the_words(picture):
-    pipe = shared("sd3")
+@pytest.mark.parametrize("given", [True, False])
+def test_flux_equals_its_formula(picture, given):
+    """Of a picture that is not square, and of one that is made; two blocks with joint attention."""
+    pipe, found = build("flux"), []
+    pipe.default_sample_size = 8  # which follows from the VAE's size where weights are real
+    for block in pipe.transformer.transformer_blocks:
+        for values in (block.attn.to_v, block.attn.add_v_proj):
+            values.weight.mul_(5)  # so that places differ
+    image = picture if given else None
+
+    def run():
+        found.append(concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=image, samples=2, seed=3))
+
+    calls = watched(pipe, run)
+    assert found[0].unet_evaluations == sum(len(inputs["hidden_states"]) for inputs, _ in calls) == 2
+    size = found[0].maps["cow"].shape
+    if given:
+        assert size[0] < size[1]
+    assert found[0].maps["cow"].std() > 1e-3  # hundreds of times the tolerance
+    assert_maps(found[0].maps, by_hand_in_flux(pipe, calls), size[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_the_network_computes_what_it_does_without_the_words(picture, name):
+    pipe = shared(name)
     calls = watched(pipe, lambda: concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=picture, samples=4))
     assert calls
     for inputs, output in calls:
@@ -181,7 +252,7 @@ def test_refusals(arguments, error, message):
 
 def test_baselines_are_chosen_by_the_network(tiny):
     assert list(baselines(tiny())) == ["daam", "ovam"]
-    assert list(baselines(shared("sd3"))) == ["concept_attention"]
+    assert list(baselines(shared("sd3"))) == list(baselines(shared("flux"))) == ["concept_attention"]
     with pytest.raises(ValueError, match=r"^model: its network is a PixArtTransformer2DModel; this study compares"):
         baselines(shared("pixart_sigma"))
     for module, pipe in ((daam, shared("sd3")), (ovam, shared("sd3")), (concept_attention, tiny())):

@@ -12,10 +12,6 @@ from dpid.denoisers.families import Family
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Discrete, Flow
 
-# The largest relative difference at which the fused network is used. In float32 only the order of additions differs;
-# in float16 and bfloat16 a few roundings (2⁻¹¹, 2⁻⁸) add up over a network of a hundred layers.
-TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
-
 Inputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 

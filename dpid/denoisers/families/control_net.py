@@ -1,4 +1,4 @@
-"""ControlNets (Zhang et al., 2023) of Stable Diffusion: a picture, such as its edges, that is given with every text.
+"""ControlNets (Zhang et al., 2023) of Stable Diffusion: pictures, such as edges, that are given with every text.
 
 What is explained is i(x; y | control): the unconditional prediction has the picture too.
 """
@@ -6,7 +6,7 @@ What is explained is i(x; y | control): the unconditional prediction has the pic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +18,36 @@ from dpid.denoisers.families.stable_diffusion_xl import StableDiffusionXL
 
 
 class Controlled(Family):
-    """A pipeline with one ControlNet, whose picture is given by :meth:`set_control`.
+    """A pipeline with ControlNets, whose pictures are given by :meth:`set_control`.
 
     Its network is named as that of the family without one.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("ControlNetModel", "MultiControlNetModel")
+
     def check(self) -> None:
-        """Raise ``ValueError`` also if there are several ControlNets, or none of a known kind."""
+        """Raise ``ValueError`` also if there is no ControlNet of a known kind."""
         super().check()
         found = type(self.pipe.controlnet).__name__
-        if found not in ("ControlNetModel", "SD3ControlNetModel"):
-            raise ValueError(
-                f"pipe: its controlnet is a {found}, supported is one ControlNetModel or SD3ControlNetModel"
-            )
-        self._encoded: dict[tuple[int, ...], Tensor] = {}  # the VAE and its weights may have changed
+        if found not in self.kinds:
+            raise ValueError(f"pipe: its controlnet is a {found}, supported is a {' or '.join(self.kinds)}")
+        self._encoded: dict[tuple[int, ...], list[Tensor]] = {}  # the VAE and its weights may have changed
 
-    def set_control(self, control: Any, scale: float) -> None:
-        """Give the ControlNet its PIL picture and its weight; ``ValueError`` without a picture."""
+    def set_control(self, control: Any, scale: Any) -> None:
+        """Give the ControlNet its PIL picture and its weight, several a list of each or one weight for all.
+
+        ``ValueError`` without a picture, or with another number than there are ControlNets.
+        """
+        kind, several = type(self.pipe).__name__, getattr(self.pipe.controlnet, "nets", None)
         if control is None:
-            raise ValueError(f"control: {type(self.pipe).__name__} has a ControlNet; give the picture that it takes")
-        self._control, self._scale = control, scale
+            raise ValueError(f"control: {kind} has a ControlNet; give the picture that it takes")
+        pictures = list(control) if isinstance(control, (list, tuple)) else [control]
+        count = 1 if several is None else len(several)
+        scales = list(scale) if isinstance(scale, (list, tuple)) else [scale] * count
+        for name, given in (("control", pictures), ("control_scale", scales)):
+            if len(given) != count:
+                raise ValueError(f"{name}: found {len(given)}, but {kind} has {count} ControlNet{'s' * (count > 1)}")
+        self._several, self._pictures, self._scales = several is not None, pictures, scales
         self._encoded = {}
 
     def computing(self) -> list[nn.Module]:
@@ -45,9 +55,13 @@ class Controlled(Family):
         return [*super().computing(), self.pipe.controlnet]
 
     def call_arguments(self) -> dict[str, Any]:
-        """The picture and its weight, by the names that one or another of the pipelines has for them."""
-        named = dict.fromkeys(("image", "control_image"), self._control)
-        return {**super().call_arguments(), **named, "controlnet_conditioning_scale": self._scale}
+        """The pictures and their weights, by the names that one or another of the pipelines has for them."""
+        named = dict.fromkeys(("image", "control_image"), self._each(self._pictures))
+        return {**super().call_arguments(), **named, "controlnet_conditioning_scale": self._each(self._scales)}
+
+    def _each(self, values: list[Any]) -> Any:
+        """``values`` as several ControlNets take them, or the one of a single ControlNet."""
+        return values if self._several else values[0]
 
     def not_fused(self) -> str | None:
         """Why there is no fused network."""
@@ -58,14 +72,14 @@ class Controlled(Family):
         given = super().inputs(x, t, encoded)
         size = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
         if size not in self._encoded:
-            self._encoded[size] = self.encode_control(*size)
-        control = self._encoded[size].to(x).expand(len(x), -1, -1, -1)
-        more = {"controlnet_cond": control, "conditioning_scale": self._scale, "return_dict": False}
-        return given | self.residuals(given, more)
+            self._encoded[size] = [self.encode_control(picture, *size) for picture in self._pictures]
+        control = [picture.to(x).expand(len(x), -1, -1, -1) for picture in self._encoded[size]]
+        more = {"controlnet_cond": self._each(control), "conditioning_scale": self._each(self._scales)}
+        return given | self.residuals(given, {**more, "return_dict": False})
 
-    def encode_control(self, height: int, width: int) -> Tensor:
-        """The picture [1,C,h,w] as the ControlNet takes it, for a picture of ``height`` × ``width`` pixels."""
-        picture: Tensor = self.pipe.control_image_processor.preprocess(self._control, height=height, width=width)
+    def encode_control(self, control: Any, height: int, width: int) -> Tensor:
+        """A picture [1,C,h,w] as its ControlNet takes it, for a picture of ``height`` × ``width`` pixels."""
+        picture: Tensor = self.pipe.control_image_processor.preprocess(control, height=height, width=width)
         return picture.to(self.device)
 
     def residuals(self, given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -93,10 +107,11 @@ class StableDiffusion3ControlNet(Controlled, StableDiffusion3):
 
     pipelines = ("StableDiffusion3ControlNetPipeline",)
     networks = ()
+    kinds = ("SD3ControlNetModel",)
 
-    def encode_control(self, height: int, width: int) -> Tensor:
+    def encode_control(self, control: Any, height: int, width: int) -> Tensor:
         """The mode of the VAE's posterior, normalised; its shift is left out where the ControlNet was trained so."""
-        picture = self.pipe.image_processor.preprocess(self._control, height=height, width=width)
+        picture = self.pipe.image_processor.preprocess(control, height=height, width=width)
         latents = self.encode_image(picture)
         if self.pipe.controlnet.config.force_zeros_for_pooled_projection:
             latents = latents + (self.vae_config.get("shift_factor") or 0.0) * float(self.vae_config["scaling_factor"])

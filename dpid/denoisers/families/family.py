@@ -255,7 +255,7 @@ class Family(Pictures, ABC):
             found: tuple[Any, ...] = self.pipe.encode_prompt(**{name: given[name] for name in given if name in takes})
         return found
 
-    def set_control(self, control: Any, scale: float) -> None:
+    def set_control(self, control: Any, scale: Any) -> None:
         """Take the PIL picture of a ControlNet and its weight; ``ValueError`` for a picture that nothing takes."""
         if control is not None:
             raise ValueError(f"control: found a picture, but {self.name} has no ControlNet")

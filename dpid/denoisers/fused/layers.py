@@ -15,11 +15,16 @@ _LARGE = 2**22  # bytes of a convolution's weights worth packing: 320 channels a
 
 
 class Layers:
-    """Layers over ``weights``, {"<layer>.weight" or "<layer>.bias": tensor}, which are shared, not copied."""
+    """Layers over ``weights``, {"<layer>.weight" or "<layer>.bias": tensor}, which are shared, not copied.
+
+    Attributes
+    ----------
+    packed : {layer: its weights in oneDNN's own layout}, those of :meth:`pack`
+    """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.weights = weights
-        self._packed: dict[str, Tensor] = {}
+        self.packed: dict[str, Tensor] = {}
 
     def pack(self) -> None:
         """Copy weights of convolutions and linear layers into oneDNN's own layout, which is else done in every call.
@@ -46,7 +51,7 @@ class Layers:
                 else:
                     pad = [w.shape[-1] // 2] * 2
                     packed = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), pad, [1, 1], [1, 1], 1)
-            self._packed[name.removesuffix(".weight")] = packed
+            self.packed[name.removesuffix(".weight")] = packed
 
     def has(self, name: str) -> bool:
         """Whether the weights have a layer ``name``."""
@@ -54,9 +59,9 @@ class Layers:
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         """The linear layer ``name`` of x [..., D]: [..., E], with a bias if it has one."""
-        if name in self._packed:
+        if name in self.packed:
             bias = self.weights.get(f"{name}.bias")
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed[name], bias, "none", [], "")
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed[name], bias, "none", [], "")
             return out
         return functional.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
 
@@ -68,9 +73,9 @@ class Layers:
         """The convolution ``name`` of x [B,C,H,W]: [B,E,H',W']; the default ``padding`` keeps the size at stride 1."""
         weight = self.weights[f"{name}.weight"]
         padding = weight.shape[-1] // 2 if padding is None else padding
-        if name in self._packed:
+        if name in self.packed:
             out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x, self._packed[name], self.weights[f"{name}.bias"], (padding,) * 2, (stride,) * 2, (1, 1), 1,
+                x, self.packed[name], self.weights[f"{name}.bias"], (padding,) * 2, (stride,) * 2, (1, 1), 1,
                 "none", [], "",
             )  # fmt: skip
             return out

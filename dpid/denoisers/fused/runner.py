@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dpid.denoisers.fused.compiled import Compiled
 from dpid.denoisers.fused.graphs import Graphed
 from dpid.denoisers.fused.unet import FusedUNet, KeysValues, unsupported
 from dpid.denoisers.modes import PRECISIONS
@@ -55,6 +57,14 @@ def sizes_of(x: Tensor, factor: int) -> Tensor:
     return _sizes(height * factor, width * factor, x.device)
 
 
+Changing = tuple[Tensor, Tensor, Tensor | None, int]  # x, t, what SD XL adds to t, and images
+
+
+def _called(unet: FusedUNet, changing: Changing, keys_values: KeysValues) -> Tensor:
+    x, t, added, images = changing
+    return unet(x, t, keys_values, added, images)
+
+
 class FusedNetwork:
     """The fused UNet in one precision; calling it gives the output for all conditions.
 
@@ -66,15 +76,33 @@ class FusedNetwork:
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], precision: str, factor: int) -> None:
-        self.dtype, self._factor = PRECISIONS[precision], factor
+        self.dtype, self._factor, self._precision = PRECISIONS[precision], factor, precision
         typed = {name: w.to(torch.float32 if name.startswith(_LAST) else self.dtype) for name, w in weights.items()}
         self.unet = FusedUNet(config, typed)
         self.unet.pack()
-        self.graphed = Graphed(self._call)
+        self.graphed: Callable[[Any, Any], Tensor] = Graphed(self._call)
 
-    def _call(self, changing: tuple[Tensor, Tensor, Tensor | None, int], keys_values: KeysValues) -> Tensor:
-        x, t, added, images = changing
-        return self.unet(x, t, keys_values, added, images)
+    def compile(self) -> None:
+        """From now on full batches are computed by a compiled UNet; :mod:`dpid.denoisers.fused.compiled` says how."""
+        # Torch's compiler does not know the layout of packed weights.
+        same = FusedUNet(self.unet.config, self.unet.weights)
+        self.graphed = Graphed(Compiled(self._call, partial(_called, same), self._precision))
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """A context in which the UNet is called as it is written, for counting its operations.
+
+        They cannot be counted in a CUDA graph, in what was compiled, or in oneDNN's own layouts of weights.
+        """
+        before = self.graphed, self.unet.packed
+        self.graphed, self.unet.packed = self._call, {}
+        try:
+            yield
+        finally:
+            self.graphed, self.unet.packed = before
+
+    def _call(self, changing: Changing, keys_values: KeysValues) -> Tensor:
+        return _called(self.unet, changing, keys_values)
 
     @torch.inference_mode()
     def encode(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:

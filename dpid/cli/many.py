@@ -1,0 +1,82 @@
+"""Several pictures on the command line: those that can be read are explained, the others are named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from dpid.cli.outputs import draw, figures, folders, write
+from dpid.cli.process import printing, warn
+from dpid.cli.progress import evaluations
+from dpid.cli.tables import table_console
+from dpid.cli.words import explain_words
+from dpid.files import writable
+
+
+def explain_many(
+    explainer: Any, images: Sequence[Path], prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
+) -> None:
+    """A folder a picture, written as soon as it is explained, and a table of all; exit code 1 if one could not be."""
+    from dpid.explainer import ConvergenceWarning
+    from dpid.many import PicturesError
+
+    paths = [out / name for name in folders([(image.stem,) for image in images])]
+    results, errors = {}, {}
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of which the results' own remarks tell
+        progress = stack.enter_context(evaluations())
+        try:
+            for i, result in explainer.explain_many(images, prompt, concepts, progress=progress, **options):
+                with writable(paths[i]):
+                    write(result, paths[i])
+                results[i] = result
+        except PicturesError as error:
+            errors = {str(images[i]): str(one) for i, one in error.errors.items()}
+    draw({k: v for i, result in results.items() for k, v in figures(result, paths[i]).items()})
+    with printing(str(out)):
+        _show({paths[i].name: result for i, result in results.items()}, prompt, out)
+    tell(errors)
+
+
+def words_of_many(explainer: Any, images: Sequence[Path], prompt: str, out: Path, **options: Any) -> None:
+    """What every word does, a folder and a table for every picture; exit code 1 if one could not be explained."""
+    errors = {}
+    for image, name in zip(images, folders([(image.stem,) for image in images]), strict=True):
+        try:
+            with writable(out / name):
+                explain_words(explainer, image, prompt, out / name, **options)
+        except (ValueError, TypeError, FloatingPointError) as error:
+            errors[str(image)] = str(error)
+    tell(errors)
+
+
+def _show(results: Mapping[str, Any], prompt: str, out: Path) -> None:
+    console = table_console()
+    if results:
+        first = next(iter(results.values()))
+        table = Table(title=f"“{prompt}”, {first.metadata.unit} ± standard error", title_justify="left")
+        table.add_column("picture")
+        for column in ("redundancy", *(f"unique: {concept}" for concept in first.metadata.concepts), "synergy"):
+            table.add_column(column, justify="right")
+        for name, result in results.items():
+            table.add_row(name, *map(str, (result.redundancy, *result.unique.values(), result.synergy)))
+        console.print(table)
+    for name, result in results.items():
+        for line in result.remarks():
+            console.print(f"note: {name}: {line}", style="yellow", highlight=False)
+    console.print(f"{len(results)} pictures; a folder each: {out}/", highlight=False)
+
+
+def tell(errors: Mapping[str, str]) -> None:
+    """Name the pictures of ``errors`` {file: what is wrong} on stderr and end with exit code 1, if there are any."""
+    for name, error in errors.items():
+        warn(error if name in error else f"{name}: {error}")
+    if errors:
+        raise typer.Exit(1)

@@ -1,0 +1,57 @@
+"""``dpid rank PROMPT IMAGE …``: pictures in the order in which the prompt describes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dpid.cli.many import tell
+from dpid.cli.parameters import all_at_home, at_home
+from dpid.cli.process import printing
+from dpid.cli.tables import table_console
+from dpid.files import atomic_write, writable
+from dpid.options import Options
+
+
+def rank(
+    prompt: Annotated[str, typer.Argument(help="What the best picture shows.")],
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP of any size.", callback=all_at_home)],
+    model: Annotated[
+        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
+    ] = "emoji",
+    samples: Annotated[int, typer.Option(help="Evaluations with the prompt, and as many without.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of noise and log-SNRs.")] = Options.seed,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for ranking.json.", callback=at_home)] = None,
+) -> None:
+    """Rank pictures by how much more likely the prompt makes them: the best of several that a model has drawn."""
+    from dpid.explainer import Explainer
+
+    Options(samples=samples, seed=seed)  # before the model is loaded
+    if out is None:
+        found = Explainer.from_pretrained(model, device=device).rank(images, prompt, samples=samples, seed=seed)
+    else:
+        with writable(out):
+            found = Explainer.from_pretrained(model, device=device).rank(images, prompt, samples=samples, seed=seed)
+            numbers = found.to_dict() | {"files": [str(image) for image in images]}
+            with atomic_write(out / "ranking.json") as path:
+                path.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with printing(str(out)):
+        _show(found, images)
+    tell({str(images[i]): error for i, error in found.errors.items()})
+
+
+def _show(found: Any, images: list[Path]) -> None:
+    table = Table(title=f"“{found.prompt}”", title_justify="left")
+    for column in ("", "picture", "log p(x | prompt) - log p(x), nats"):
+        table.add_column(column, justify="left" if column == "picture" else "right")
+    for place, (i, estimate) in enumerate(zip(found.order, found.information, strict=True), 1):
+        table.add_row(str(place), images[i].name, str(estimate))
+    console = table_console()
+    console.print(table)
+    if remark := found.remark(lambda i: images[i].name):
+        console.print(remark, highlight=False)
