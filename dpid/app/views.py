@@ -139,8 +139,5 @@ def write_files(result: Result, folder: Path, kind: str) -> dict[str, Path]:
     result.save(paths["result"])
     paths["numbers"].write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     picture_of(result, kind).save(paths["figure"])
-    if isinstance(result, WordsResult):  # of which there is no report
-        del paths["report"]
-    else:
-        write({result.metadata.prompt: result}, paths["report"])
+    write({result.metadata.prompt: result}, paths["report"])
     return paths

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dpid.cli.explain import explain_one
+from dpid.cli.outputs import page
 from dpid.cli.parameters import at_home
 from dpid.cli.words import explain_words
 from dpid.files import writable
@@ -32,3 +33,4 @@ def demo(
         picture.save(out / "picture.png")
         explain_words(explainer, picture, PROMPT, out, seed=seed, samples=128)
         explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64)
+        page([out / f"{name}.safetensors" for name in ("words", "result")], out / "report.html")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpid.cli.process import warn
+from dpid.cli.process import printing, warn
 from dpid.files import atomic_write
 
 if TYPE_CHECKING:
@@ -65,6 +65,19 @@ def draw(pictures: Mapping[Path, Callable[[], Figure]]) -> None:
             ", ".join(map(str, failed)) if len(failed) < 3 else f"{len(failed)} pictures, {next(iter(failed))} first,"
         )
         warn(f"{shown} could not be drawn: {next(iter(failed.values()))}; the numbers are in the .json beside it")
+
+
+def page(files: Sequence[Path], out: Path) -> None:
+    """Make the page ``out`` of the results in ``files``, and print a line that names it; a failure is told."""
+    try:
+        from dpid.report import results
+
+        results.write(results.read(files)[0], out)
+    except Exception as error:  # as of a figure: the numbers are there
+        warn(f"{out} could not be made: {error or type(error).__name__}")
+    else:
+        with printing(str(out.parent)):
+            print(f"A page of all this: {out}")
 
 
 def folders(pairs: Sequence[tuple[str, ...]]) -> list[str]:

@@ -140,7 +140,8 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
         axes[0].set_title("picture" if result.metadata.frames is None else "video", fontsize=10)
     drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
     for panel, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
-        panel.set_title(f"{name}\nimage {estimate}, map sum {float(value.sum()):.1f}", fontsize=9)
+        numbers = f"image {estimate}, map sum {float(value.sum()):.1f}"
+        panel.set_title(f"{name}\n{numbers}" if ax is None else name, fontsize=9 if ax is None else 6)
     figure.colorbar(
         drawn, ax=axes if ax is None else ax, shrink=0.7, pad=0.01, label=f"{result.metadata.unit} per latent pixel",
         extend="both",

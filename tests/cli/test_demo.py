@@ -10,7 +10,7 @@ def test_demo_makes_a_picture_and_explains_it(dpid, tmp_path):
     done = dpid("demo", "--out", "made", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / "made").iterdir()} == {
-        "picture.png", "maps.png", "profile.png", "result.json", "result.safetensors",
+        "report.html", "picture.png", "maps.png", "profile.png", "result.json", "result.safetensors",
         "words.json", "words.png", "words.safetensors",
     }  # fmt: skip
     with Image.open(tmp_path / "made/picture.png") as picture:
@@ -19,6 +19,7 @@ def test_demo_makes_a_picture_and_explains_it(dpid, tmp_path):
     assert {word: found["verdict"] for word, found in words.items()} == {"cow": "used", "giraffe": "used"}
     assert "unique: giraffe" in done.stdout
     assert "iʳ" in done.stdout
+    assert done.stdout.endswith("\nA page of all this: made/report.html\n")
     assert "iˢ" in done.stdout
     assert done.stderr == ""
     with safe_open(tmp_path / "made/result.safetensors", "pt") as f:
