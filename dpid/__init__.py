@@ -11,15 +11,20 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 __version__ = _version("dpid")
-__all__ = ["Estimate", "Explainer", "PIDResult", "__version__"]
+__all__ = ["Estimate", "Explainer", "PIDResult", "PicturesError", "Ranking", "Stopped", "__version__"]
 
 if TYPE_CHECKING:
     from dpid.explainer import Explainer
+    from dpid.many import PicturesError, Stopped
+    from dpid.ranking import Ranking
     from dpid.results.intervals import Estimate
     from dpid.results.result import PIDResult
 
 
-_HOMES = {"Estimate": "results.intervals", "Explainer": "explainer", "PIDResult": "results.result"}
+_HOMES = {
+    "Estimate": "results.intervals", "Explainer": "explainer", "PIDResult": "results.result", "PicturesError": "many",
+    "Ranking": "ranking", "Stopped": "many",
+}  # fmt: skip
 _MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
 
 
