@@ -11,11 +11,16 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 __version__ = _version("dpid")
-__all__ = ["Estimate", "Explainer", "ImageCondition", "PIDResult", "WordsResult", "__version__"]
+__all__ = [
+    "Estimate", "Explainer", "ImageCondition", "PIDResult", "PicturesError", "Ranking", "Stopped", "WordsResult",
+    "__version__",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from dpid.explainer import Explainer
     from dpid.images import ImageCondition
+    from dpid.many import PicturesError, Stopped
+    from dpid.ranking import Ranking
     from dpid.results.intervals import Estimate
     from dpid.results.result import PIDResult
     from dpid.results.words import WordsResult
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Estimate": "results.intervals", "Explainer": "explainer", "ImageCondition": "images",
-    "PIDResult": "results.result", "WordsResult": "results.words",
+    "PIDResult": "results.result", "PicturesError": "many", "Ranking": "ranking", "Stopped": "many",
+    "WordsResult": "results.words",
 }  # fmt: skip
 _MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
 

@@ -184,7 +184,7 @@ class Explainer(Runner):
             An argument is not allowed; the message names it.
         FloatingPointError
             The model returned NaN or infinity.
-        dpid.many.Stopped
+        dpid.Stopped
             ``stop`` said so.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
@@ -237,7 +237,7 @@ class Explainer(Runner):
 
         Raises
         ------
-        dpid.many.PicturesError
+        dpid.PicturesError
             After all other pictures, if some could not be explained; it has their errors.
         ValueError, TypeError
             Lists differ in length, or an option is not allowed.

@@ -67,6 +67,19 @@ def test_one_condition_and_many_agree(unet):
 
 
 @torch.no_grad()
+def test_images_attend_to_their_own_conditions(unet):
+    """Three images of two samples each, under four conditions of their own, as each with its conditions alone."""
+    z, t, hidden, pooled, sizes = inputs(unet, 6, (8, 8), 12)
+    ours = FusedUNet(unet.config, dict(unet.named_parameters()))
+    added = ours.embed_added(pooled, sizes) if unet.config.addition_embed_type else None
+    many = ours(z, t, ours.encode(hidden), added, images=3).unflatten(1, (3, 2))
+    for b in range(3):
+        rows, own = slice(2 * b, 2 * b + 2), slice(b, None, 3)
+        alone = fused(unet, z[rows], t[rows], hidden[own], pooled[own], sizes[own])
+        torch.testing.assert_close(many[:, b], alone, rtol=1e-4, atol=1e-5)  # rounding in another batch shape
+
+
+@torch.no_grad()
 def test_weights_are_shared_and_inputs_left_alone(unet):
     arguments = inputs(unet, 2, (8, 8))
     before = [a.clone() for a in arguments]
