@@ -25,7 +25,7 @@ def explain(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE...", help="PNG, JPEG or WebP of any size; of several, a folder each.", callback=all_at_home
+            metavar="IMAGE", help="PNG, JPEG or WebP of any size; of several, a folder each.", callback=all_at_home
         ),
     ],
     prompt: Annotated[
