@@ -27,7 +27,7 @@ def explain(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             help="PNG, JPEG or WebP of any size, of several a folder each; of a video a GIF or a folder of frames.",
             callback=all_at_home,
         ),
