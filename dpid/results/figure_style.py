@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import textwrap
@@ -71,6 +72,12 @@ class Figure(_figure.Figure):
     def savefig(self, *args: Any, **kwargs: Any) -> None:
         """Write the figure to a file; see matplotlib."""
         super().savefig(*args, **kwargs)
+
+    def _repr_png_(self) -> bytes:
+        """The figure as a notebook shows it, which by itself shows those of pyplot only."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 def shortened(text: str, columns: int = 40) -> str:

@@ -7,10 +7,7 @@ import pytest
 
 import dpid
 
-pytestmark = [
-    pytest.mark.filterwarnings("default"),  # what other libraries deprecate is not for users to mend
-    pytest.mark.xdist_group("app"),  # of which each would start a server and a browser
-]
+pytestmark = pytest.mark.filterwarnings("default")  # what other libraries deprecate is not for users to mend
 
 
 def upload(page, path):

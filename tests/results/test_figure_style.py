@@ -136,3 +136,10 @@ def test_a_figure_can_be_pickled(result):
 
     assert np.array_equal(drawn(pickle.loads(pickle.dumps(result.plot()))), drawn(result.plot()))
     assert isinstance(result, dpid.PIDResult)
+
+
+def test_a_notebook_shows_a_figure(result):
+    """By itself it shows figures of pyplot only."""
+    shown = Image.open(io.BytesIO(result.plot()._repr_png_()))
+    assert shown.format == "PNG"
+    assert shown.width > 100
