@@ -201,6 +201,7 @@ def _plot_profile(result: PIDResult, ax: Any) -> Any:
     colours |= {f"unique: {c}": colour for c, colour in colours.items()}
     colours |= {"redundancy": REDUNDANCY, "synergy": SYNERGY}
     figure, axes = _axes(ax, 1, 2, (10, 4.0), 100)
+    axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
     x = profile.logsnr.numpy()
     for panel, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
         for name, (value, error) in lines.items():
@@ -214,7 +215,6 @@ def _plot_profile(result: PIDResult, ax: Any) -> Any:
         panel.set_xlabel("log-SNR (noise on the left)")
         panel.legend(fontsize=8, frameon=False)
         panel.spines[["top", "right"]].set_visible(False)
-    axes[1].sharey(axes[0])
     axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
     if ax is None:
         _frame(figure, result)

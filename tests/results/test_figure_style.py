@@ -1,5 +1,6 @@
 """Figures do not depend on matplotlib's settings and backend, and show any text."""
 
+import dataclasses
 import io
 import os
 import subprocess
@@ -129,6 +130,17 @@ def test_every_line_of_a_profile_has_its_label(result):
     other = renamed(result, "_cow and _dog", ("_cow", "_dog"))
     legend = other.plot("profile").axes[0].get_legend()
     assert [t.get_text().strip() for t in legend.get_texts()] == ["_cow", "_dog", "_cow, _dog"]
+
+
+def test_a_profile_shows_all_of_its_lines(result):
+    """Atoms may be larger than any i(x; y)."""
+    profiles = {name: 1 * f for name, f in result.profiles.items()}
+    for f in profiles.values():
+        f[:, 0], f[:, 1], f[:, 2] = 1, -9, -5  # uniqueness of the first is 10
+    axes = dataclasses.replace(result, profiles=profiles).plot("profile").axes
+    low, high = axes[0].get_ylim()
+    assert axes[1].get_ylim() == (low, high)
+    assert all(low < y < high for panel in axes for line in panel.lines for y in line.get_ydata())
 
 
 def test_a_figure_can_be_pickled(result):
