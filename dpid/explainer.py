@@ -16,21 +16,20 @@ from torch import Tensor
 
 from dpid.denoisers.modes import check_precision, undisturbed
 from dpid.denoisers.protocol import Denoiser
+from dpid.densities import Densities
 from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import ImageLike, open_image
-from dpid.likelihood import Likelihood, log_likelihood
-from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, is_of_texts, table
+from dpid.many import Stop, Wanted, Watch, apart, column, is_of_texts, table
 from dpid.options import Options
-from dpid.prompts.plan import Plan, Subset, check_concepts, check_condition, merge, subsets_of
-from dpid.ranking import Ranking, differences, question_for, ranking, samples_for
+from dpid.prompts.plan import Plan, Subset, check_concepts, merge, subsets_of
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
-from dpid.run import Asked, Job, Progress, explanations
+from dpid.run import Job, Progress, explanations
 from dpid.runner import ConvergenceWarning as ConvergenceWarning
-from dpid.runner import Runner, question_of
+from dpid.runner import question_of
 from dpid.videos import VideoLike
 
 _OF_PIPELINES = (
@@ -46,7 +45,7 @@ _OF_PIPELINES = (
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
-class Explainer(Runner):
+class Explainer(Densities):
     """Explains pictures with one model: how much information about a picture each concept of its prompt has.
 
     It may be used from several threads; they wait for each other if the model is not thread-safe. Where the default
@@ -359,100 +358,6 @@ class Explainer(Runner):
                 return self._last([replace(shown, questions=questions, priors=[None] * len(questions))], now, watch)[0]
 
         return words.judged(str(prompt), asked, evaluate, budget, -(-budget.samples // chosen.per_round))
-
-    def log_likelihood(
-        self,
-        image: ImageLike | VideoLike | None = None,
-        condition: Any = "",
-        *,
-        latents: Tensor | None = None,
-        **options: Any,
-    ) -> Likelihood:
-        """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
-
-        ``options`` as for :meth:`explain`, except ``tolerance``. With ``precision="auto"`` the most precise type is
-        used: rounding is corrected for differences between conditions only. ``ValueError`` also for a model distilled
-        to a few steps, which has no density.
-        """
-        if why := self.denoiser.distilled:
-            raise ValueError(f"model: has no log-density, whose noise predictions are posterior means: {why}")
-        chosen = Options.from_keywords(options)
-        if chosen.tolerance is not None:
-            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
-        with self._working():
-            _, x = self._latents(image, latents)
-            return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)[0]
-
-    def log_likelihoods(
-        self,
-        images: Iterable[ImageLike] | None = None,
-        conditions: Any = "",
-        *,
-        latents: Iterable[Tensor] | None = None,
-        stop: Stop | None = None,
-        **options: Any,
-    ) -> Iterator[tuple[int, Likelihood]]:
-        """An iterator of (index of the picture, its :meth:`log_likelihood`), in the order of ``images``.
-
-        ``conditions`` is one for all pictures, or a list of one each. Other arguments and errors as of
-        :meth:`explain_many`.
-        """
-        chosen, watch = Options.from_keywords(options), Watch(None, stop)
-        if chosen.tolerance is not None:
-            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
-        rows = table(images, latents, column("conditions", conditions, isinstance(conditions, list)))
-        denoiser = self._denoisers(chosen.samples)[-1]
-
-        def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
-            ((image, own_latents, condition),) = only
-            condition = check_condition("conditions", condition)
-            return [Wanted(image, own_latents, None, Plan((), ((),), (condition,), (0,), 0))]
-
-        def run(ones: list[Asked], _: Progress) -> list[Likelihood]:
-            x = torch.cat([one.x for one in ones])
-            return log_likelihood(denoiser, x, ones[0].texts[0], chosen, watch.check)
-
-        asked = apart(dict(enumerate(rows)), wanted, watch)
-        return self._each(asked, chosen, watch, run, lambda one: (one.x.shape, one.texts))
-
-    def rank(
-        self,
-        images: Iterable[ImageLike] | None = None,
-        prompt: str = "",
-        *,
-        latents: Iterable[Tensor] | None = None,
-        stop: Stop | None = None,
-        **options: Any,
-    ) -> Ranking:
-        """The pictures in the order of log p(x | prompt) - log p(x), with errors, and a test of the first place.
-
-        Estimated by "standard", with the same samples for all pictures and without ``tolerance``; in the most precise
-        type with ``precision="auto"``. Pictures that cannot be ranked are named in ``errors`` of the ranking.
-        ``ValueError`` if none can, or if an argument is not allowed.
-        """
-        chosen, watch = self._options(options), Watch(None, stop)
-        if chosen.tolerance is not None:
-            raise ValueError(f"tolerance: found {chosen.tolerance}, a ranking takes none; raise samples")
-        question, denoiser = question_for(prompt), self._denoisers(chosen.samples)[-1]
-        samples = samples_for(chosen, denoiser.logsnr_grid, self.density)
-        wanted = {i: Wanted(x, z, prompt, question) for i, (x, z) in enumerate(table(images, latents))}
-
-        def run(ones: list[Asked], _: Progress) -> Sequence[Tensor]:
-            x = torch.cat([one.x for one in ones])
-            return differences(denoiser, x, question, samples, chosen, watch.check)
-
-        found, errors = {}, {}
-        try:
-            for i, replicates in self._each(wanted, chosen, watch, run):
-                found[i] = replicates
-        except PicturesError as error:
-            errors = {i: str(one) for i, one in error.errors.items()}
-            if not found:
-                raise ValueError(str(error)) from error
-        return ranking(prompt, found, errors, {
-            "samples": chosen.per_round, "replicates": chosen.repeats, "seed": chosen.seed, "model": denoiser.name,
-            "precision": denoiser.precision,
-        })  # fmt: skip
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], concepts: int = 2, **options: Any) -> None:
         """Make the first explanation as fast as those after it; returns nothing and learns nothing.
