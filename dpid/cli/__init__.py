@@ -1,4 +1,4 @@
-"""The command line: ``dpid demo``, ``explain``, ``study``, ``models``, ``info``, one a file.
+"""The command line: ``dpid demo``, ``explain``, ``study``, ``bench``, ``models``, ``info``, one a file.
 
 Bad input: one line on stderr, exit code 2; what should not happen: one line, exit code 1. Numbers are written before
 anything is drawn or printed, and neither can fail a run.
@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from dpid.cli import demo, explain, info, models, study
+from dpid.cli import bench, demo, explain, info, models, study
 from dpid.cli.process import prepare, told
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     epilog="--debug, anywhere: show where an error comes from.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-for _command in (demo.demo, explain.explain, study.study, models.models, info.info):
+for _command in (demo.demo, explain.explain, study.study, bench.bench, models.models, info.info):
     app.command()(_command)
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.
 _UsageError: Any = typer.BadParameter.__mro__[2]
