@@ -20,17 +20,14 @@ import torch
 import typer
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 from true_sizes import MODELS, TEXT, Model
 
+from dpid.bench.speed import ATTENTION
 from dpid.denoisers.families import FAMILIES, Family
 from dpid.quiet import quiet
 
 SHORT = 10  # tokens of a short text
-# Attention of the CPU, which FlopCounterMode does not know by itself.
-_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
-}
 
 
 def _experts(self: Any, x: Tensor, chosen: Tensor, _: Tensor) -> Tensor:
@@ -92,7 +89,7 @@ def flops_of(model: Model, family: Family, side: int, tokens: int) -> int:
     }
     with (
         mock.patch.object(FakeTensor, "tolist", lambda self: [tokens] * len(self)),  # Lumina 2 sums its mask
-        FlopCounterMode(display=False, custom_mapping=_ATTENTION) as flops,
+        FlopCounterMode(display=False, custom_mapping=ATTENTION) as flops,
     ):
         out = family.plain(latent, torch.full((1,), 0.5), texts, "bfloat16")
     assert out.shape[1:] == latent.shape

@@ -6,7 +6,6 @@ time is that of the device, with an empty cache, and the Triton kernels of the U
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
@@ -17,18 +16,12 @@ import torch
 import typer
 
 from dpid import _C, ops
+from dpid.bench.timing import in_turns, seconds
 from dpid.ops import compiled, reference
 
 LATENTS = {"SD 4x64x64": (4, 64, 64), "SDXL 4x128x128": (4, 128, 128), "Flux 16x128x128": (16, 128, 128)}
 Case = dict[str, Any]
 Measured = tuple[dict[str, list[float]], list[Case]]  # seconds of every implementation, further rows
-
-
-def wall(run: Callable[[], object]) -> float:
-    """The seconds that ``run`` takes on the CPU."""
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 class Cold:
@@ -52,15 +45,10 @@ class Cold:
 
 def paired(contenders: dict[str, Callable[[], object]], device: str, budget: float) -> dict[str, list[float]]:
     """{name: seconds of every run}, in turns for ``budget`` seconds after a warm-up; at least 5 rounds."""
-    seconds = Cold() if device == "cuda" else wall
     for run in contenders.values():
         run()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    end = time.perf_counter() + budget
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
-        for name, run in contenders.items():
-            times[name].append(seconds(run))
-    return times
+    clock = Cold() if device == "cuda" else partial(seconds, device=torch.device("cpu"))
+    return in_turns(contenders, clock, budget, least=5)
 
 
 def bandwidths(device: str) -> dict[str, float]:
@@ -164,12 +152,12 @@ def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[s
     if n * k * c <= 256:  # for more the float64 reference takes seconds
         contenders["reference"] = lambda: reference.accumulate(*into, eps_hat, *rest, ids, 1)
     times = paired(contenders, device, budget)
-    seconds = statistics.median(times["ours"])
+    median = statistics.median(times["ours"])
     # A squared difference takes three operations, a value of the noise about 60.
     operations = n * c * h * w * (3 * (k + len(pairs)) + 60)
-    share = 4 * eps_hat.numel() / seconds / peak["read"]
+    share = 4 * eps_hat.numel() / median / peak["read"]
     return times, [{"metric": "accumulate: share of read bandwidth", "value": share, "unit": ""},
-                   {"metric": "accumulate: operations", "value": operations / seconds / 1e9, "unit": "Gop/s"},
+                   {"metric": "accumulate: operations", "value": operations / median / 1e9, "unit": "Gop/s"},
                    {"metric": "accumulate: Match", "value": float(ok), "unit": ""}]  # fmt: skip
 
 

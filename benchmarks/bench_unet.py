@@ -1,28 +1,31 @@
 """Speed of evaluating all conditions of a picture: as ITD does, in batches of diffusers, and with the fused UNet.
 
-``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1|sdxl] [--rounds 3] [--precision float32]``. Stable
-Diffusion has its true size and random weights, so that nothing is downloaded; latents are 64×64 (a quarter of SDXL's
-native area). ITD: fp32 as torch computes it by default (on a GPU with convolutions in TF32), one log-SNR in a step,
-conditions repeated in the batch, the host waits in every step. Batched: the pipeline's UNet, its weights in the given
-precision, in batches of the size that dpid chooses. Ours: the fused UNet. The last two include the profile over
-log-SNR, as an explanation does. Below float32 the bias by rounding is measured as well.
+``python benchmarks/bench_unet.py [--model emoji|sd1.5|sd2.1|sdxl] [--precision float32] [--side 64]``. Stable Diffusion
+has its true size and random weights, so that nothing is downloaded. ITD: fp32 as torch computes it by default (on a GPU
+with convolutions in TF32), one log-SNR in a step, conditions repeated in the batch, the host waits in every step.
+Batched: the pipeline's UNet, its weights in the given precision, in batches of the size that dpid chooses. Ours: the
+fused UNet. The last two include the profile over log-SNR, as an explanation does. ``--compile default`` measures both
+compiled by torch as well, in the same run. Below float32 the bias by rounding is measured too.
 """
 
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import ledger
 import torch
-import torch._inductor.config
 import typer
-from torch.utils.flop_counter import FlopCounterMode
 from true_sizes import UNETS
 
+from dpid.bench.speed import Contender
+from dpid.bench.timing import in_turns, matmul_peak, seconds
+from dpid.denoisers.modes import PRECISIONS, TOLERANCE
+from dpid.denoisers.network import NetworkDenoiser
 from dpid.denoisers.protocol import Conditions
-from dpid.estimation.engine import Accumulator, fitting, integrate, profile_edges
+from dpid.estimation.engine import Accumulator, fitting, integrate
 from dpid.estimation.sampling import Samples, draw
 
 K, PROMPTS = 4, ("", "cow", "giraffe", "cow giraffe")
@@ -80,22 +83,6 @@ def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples
     return total
 
 
-def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """The FLOP/s of a large matrix product, the best of five."""
-    n = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    return max(2 * n**3 / seconds(lambda: a @ a, device) for _ in range(5))
-
-
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """The wall time of ``call`` in seconds, the device's work included."""
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 class Inside:
     """A context that measures the time which ``denoiser`` spends in its UNet."""
 
@@ -132,11 +119,11 @@ class Inside:
         return sum(began.elapsed_time(end) for began, end in self.calls) / 1e3
 
 
-def encode(denoiser: Any, generator: torch.Generator) -> Conditions:
+def encode(denoiser: Any) -> Conditions:
     """The conditions: texts for the embedded model, random hidden states for the others."""
-    config = denoiser.family.net_config
     if denoiser.latent_shape[-1] == 16:
         return denoiser.encode_conditions(PROMPTS)
+    config, generator = denoiser.family.net_config, torch.Generator().manual_seed(1)
     hidden = torch.randn(K, 77, config["cross_attention_dim"], generator=generator).to(denoiser.device)
     pooled = torch.randn(K, 1280, generator=generator).to(denoiser.device)
     pooled_too = {"text_embeds": pooled} if config["addition_embed_type"] else {}
@@ -149,62 +136,37 @@ def rounding(fused: Any, x: torch.Tensor) -> float:
     f = []
     for model in (fused, fused.at("float32")):
         into = Accumulator.empty(x, 4, K, PAIRS)
-        integrate(model, x, encode(model, torch.Generator().manual_seed(1)), drawn, into, seed=2)
+        integrate(model, x, encode(model), drawn, into, seed=2)
         null, one, two = into.gaps.sum((2, 3, 4))[:, 2:].unbind(1)  # of the condition of all concepts
         f.append(torch.stack((null - one, null - two, null)))
     error = f[1].std(1) / 32**0.5 * 2**0.5  # of 4 replicates of 2 samples
     return float(((f[0] - f[1]).mean(1).abs() / error).max())
 
 
-def operations(fused: Any, run: Callable[[], object]) -> int:
-    """FLOPs of ``run``."""
-    graphed, unet = fused.network.graphed, fused.network.unet
-    packed, unet.packed = unet.packed, {}  # torch does not count the operations of oneDNN's own layouts
-    usable, graphed._usable = graphed._usable, False  # nor those of a CUDA graph
-    with FlopCounterMode(display=False) as counted:
-        run()
-    unet.packed, graphed._usable = packed, usable
-    return counted.get_total_flops()
-
-
-def inductor(fused: Any, run: Callable[[], torch.Tensor], rounds: int) -> dict[str, tuple[float, str]]:
-    """torch.compile with freezing instead of eager calls on packed weights: seconds to its first answer, the ratio."""
-    network, unet, packed = fused.network, fused.network.unet, fused.network.unet.packed
-    function = torch.compile(network._call, dynamic=False)
-
-    def compiled(*args: object) -> torch.Tensor:
-        with torch.no_grad():  # freezing needs weights that ask for no gradient
-            return function(*args)
-
-    ways = {"ours": (network.graphed, packed), "inductor": (compiled, {})}  # it does not know the packed layout
-
-    def timed(way: str) -> float:
-        network.graphed, unet.packed = ways[way]
-        return seconds(run, torch.device("cpu"))
-
-    reference = run()
-    with torch._inductor.config.patch(freezing=True):
-        first = timed("inductor")
-        # Rounding of float32 in another order; of the gaps, which are small differences, ten times that of ε̂.
-        assert (run() - reference).norm() < 1e-4 * reference.norm()
-        ratio = statistics.median(timed("inductor") / timed("ours") for _ in range(rounds))
-    network.graphed, unet.packed = ways["ours"]
-    return {"inductor: compile and first call": (first, "s"), "inductor / ours": (ratio, "x")}
-
-
 def figures(
-    times: dict[str, list[float]], inside: float, evaluations: int, flops: int, peak: float
+    times: dict[str, list[float]], inside: float, evaluations: int, flops: float, peak: float
 ) -> dict[str, tuple[float, str]]:
-    """{metric: (value, unit)} from the wall times of ITD, batches and ours in every round."""
+    """{metric: (value, unit)} from the wall times of every way in every round; ``flops`` are of an evaluation."""
     medians = {name: statistics.median(t) for name, t in times.items()}
+    rate = evaluations * flops / medians["ours"]
     return {
         **{f"{name}: evaluations a second": (evaluations / m, "1/s") for name, m in medians.items()},
         **{f"{name} / ours": (statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True)), "x")
-           for name in ("ITD", "batched")},
-        "ours: arithmetic": (flops / medians["ours"] / 1e12, "TFLOP/s"),
-        "ours: share of the matmul peak": (flops / medians["ours"] / peak, ""),
+           for name in times if name != "ours"},
+        "ours: arithmetic": (rate / 1e12, "TFLOP/s"),
+        "ours: share of the matmul peak": (rate / peak, ""),
         "ours: outside the UNet": (1 - inside / sum(times["ours"]), ""),
     }  # fmt: skip
+
+
+def compiled(batched: Contender, ours: Contender, mode: str) -> dict[str, Contender]:
+    """Both ways under ``torch.compile``: diffusers' whole UNet in ``mode``, and ours as ``compile=True`` does it."""
+    net, denoiser = batched.denoiser.family.net, ours.denoiser
+    other = NetworkDenoiser(denoiser.family, compile=True, check=False, precision=denoiser.precision)
+    return {
+        f"batched, compiled ({mode})": replace(batched, compiled={net: torch.compile(net._call_impl, mode=mode)}),
+        "ours, compiled": Contender(other, encode(other)),
+    }
 
 
 def main(
@@ -212,37 +174,41 @@ def main(
     rounds: int = 3,
     samples: Annotated[int, typer.Option(help="Of every condition, even; 0: 32, or 2 at true size on a CPU.")] = 0,
     precision: Annotated[str, typer.Option(help="Type for ours and the batches; ITD is in float32.")] = "float32",
+    side: Annotated[
+        int, typer.Option(help="Of the latents, but for the embedded model; SDXL's native side is 128.")
+    ] = 64,
+    compile: Annotated[str, typer.Option(help="A mode of torch.compile, to measure that too: default, …")] = "",
 ) -> None:
     """Measure and record in the ledger."""
-    plain, batched, fused = denoisers(model, precision)
+    plain, batched, fused = (Contender(d, encode(d)) for d in denoisers(model, precision))
+    denoiser = fused.denoiser
     count = samples or (32 if model == "emoji" or torch.cuda.is_available() else 2)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, *fused.latent_shape, generator=generator).to(fused.device)
-    drawn = draw("shifted-grid", fused.logsnr_grid, count, 1, generator)
-    encoded = {d: encode(d, torch.Generator().manual_seed(1)) for d in (plain, batched, fused)}
-
-    def run(denoiser: Any) -> torch.Tensor:
-        into = Accumulator.empty(x, 1, K, PAIRS, profile_edges(fused.logsnr_grid, count // 2, 1))
-        integrate(denoiser, x, encoded[denoiser], drawn, into, seed=0)
-        return into.gaps
-
-    reference = run(plain)
-    error = float((run(fused) - reference).norm() / reference.norm())
-    times: dict[str, list[float]] = {"ITD": [], "batched": [], "ours": []}
-    with Inside(fused) as inside:
-        for _ in range(rounds):
-            times["ITD"].append(seconds(lambda: itd(plain, x, encoded[plain], drawn), x.device))
-            times["batched"].append(seconds(lambda: run(batched), x.device))
-            times["ours"].append(seconds(lambda: run(fused), x.device))
-    peak = matmul_peak(getattr(torch, fused.precision), x.device)
-    found = figures(times, inside.seconds(), count * K, operations(fused, lambda: run(fused)), peak)
-    found["ours: evaluations a call"] = (float(fitting(fused, x, K)), "")
-    found["gaps: relative difference from diffusers"] = (error, "")
-    if fused.precision != "float32":
-        found["ours: rounding bias of iʳ over its standard error"] = (rounding(fused, x), "")
-    elif model == "emoji" and x.device.type == "cpu":  # its tolerance is for float32; at true size it takes too long
-        found |= inductor(fused, lambda: run(fused), rounds)
-    case = f"{model} {'x'.join(map(str, fused.latent_shape))} K={K} {fused.precision}"
+    shape = denoiser.latent_shape if model == "emoji" else (4, side, side)
+    x = torch.randn(1, *shape, generator=generator).to(denoiser.device)
+    drawn = draw("shifted-grid", denoiser.logsnr_grid, count, 1, generator)
+    ways = {"batched": batched, "ours": fused, **(compiled(batched, fused, compile) if compile else {})}
+    reference, clock = plain.run(x, drawn, PAIRS).gaps, partial(seconds, device=x.device)
+    found: dict[str, tuple[float, str]] = {}
+    for name, way in ways.items():
+        gaps: list[torch.Tensor] = []
+        first = clock(lambda way=way, gaps=gaps: gaps.append(way.run(x, drawn, PAIRS).gaps))
+        error = float((gaps[0] - reference).norm() / reference.norm())
+        # The gaps are small differences: of rounding they have about ten times as much as ε̂.
+        if not error <= 10 * TOLERANCE[denoiser.precision]:
+            raise SystemExit(f"{name}: the gaps differ by {error:.1e} from diffusers'")
+        found[f"{name}: first run"] = first, "s"
+        found[f"{'gaps' if name == 'ours' else f'{name}, gaps'}: relative difference from diffusers"] = error, ""
+    calls = {"ITD": lambda: itd(plain.denoiser, x, plain.conditions, drawn)}
+    calls |= {name: partial(way.run, x, drawn, PAIRS) for name, way in ways.items()}
+    with Inside(denoiser) as inside:
+        times = in_turns(calls, clock, 0, rounds)
+    flops = fused.flops(x, drawn[:2].to(x.device))
+    found |= figures(times, inside.seconds(), count * K, flops, matmul_peak(PRECISIONS[denoiser.precision], x.device))
+    found["ours: evaluations a call"] = (float(fitting(denoiser, x, K)), "")
+    if denoiser.precision != "float32":
+        found["ours: rounding bias of iʳ over its standard error"] = (rounding(denoiser, x), "")
+    case = f"{model} {'x'.join(map(str, shape))} K={K} {denoiser.precision}"
     rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]
     ledger.record("unet", rows, "emoji" if model == "emoji" else "")
 

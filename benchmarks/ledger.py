@@ -50,14 +50,6 @@ def replace(rows: Sequence[Row], path: Path | None = None) -> None:
         writer.writerows(kept.values())
 
 
-def machine() -> str:
-    """The name of the GPU, or else of the processor, with the number of threads."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0].split(':')[1].strip() if names else platform.processor()}, {torch.get_num_threads()} threads"
-
-
 def commit() -> str:
     """The commit of the sources, with "+" if they have changed since; without a repository, ``DPID_COMMIT``."""
     folder = PATH.parents[1]
@@ -83,11 +75,13 @@ def record(benchmark: str, rows: Sequence[dict[str, object]], model: str = "") -
     fingerprint is recorded; empty where no model was loaded.
     """
     import dpid
+    from dpid.bench.timing import machine
     from dpid.denoisers.loading import fingerprint
+    from dpid.device import default_device
 
     shared = {
-        "date": datetime.date.today().isoformat(), "benchmark": benchmark, "machine": machine(), "commit": commit(),
-        "weights": fingerprint(model) if model else "",
+        "date": datetime.date.today().isoformat(), "benchmark": benchmark,
+        "machine": machine(default_device()), "commit": commit(), "weights": fingerprint(model) if model else "",
         "versions": f"dpid {dpid.__version__}, torch {torch.__version__}, python {platform.python_version()}",
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
     }  # fmt: skip

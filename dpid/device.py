@@ -69,6 +69,12 @@ def stream_of(device: torch.device) -> int:
     return torch.cuda.current_stream(device).cuda_stream
 
 
+def wait_for(device: torch.device) -> None:
+    """Return once ``device`` has done all that it was given; a CPU does it at once."""
+    if is_gpu(device):
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
 def current(device: torch.device) -> Iterator[None]:
     """A context in which ``device``, a GPU, is the current one."""

@@ -1,4 +1,4 @@
-"""The command line: ``dpid demo``, ``explain``, ``rank``, ``report``, ``app``, ``study``, ``models``, ``info``.
+"""The command line: ``dpid demo``, ``explain``, ``rank``, ``report``, ``app``, ``study``, ``bench``, ``models``, ``info``.
 
 One a file.
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from dpid.cli import demo, explain, info, models, rank, report, serve, study
+from dpid.cli import bench, demo, explain, info, models, rank, report, serve, study
 from dpid.cli.process import prepare
 from dpid.errors import told
 
@@ -26,7 +26,10 @@ app = typer.Typer(
     epilog="--debug, anywhere: show where an error comes from.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-for _command in (demo.demo, explain.explain, rank.rank, report.report, study.study, models.models, info.info):
+_COMMANDS = (
+    demo.demo, explain.explain, rank.rank, report.report, study.study, bench.bench, models.models, info.info,
+)  # fmt: skip
+for _command in _COMMANDS:
     app.command()(_command)
 app.command("app")(serve.serve)
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.

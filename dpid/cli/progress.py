@@ -24,3 +24,11 @@ def evaluations() -> Iterator[Callable[[int, int], None]]:
     """What :meth:`dpid.Explainer.explain` tells its progress to: a bar of UNet evaluations on stderr."""
     with bar(Console(stderr=True), "UNet evaluations") as (progress, task):
         yield lambda done, planned: progress.update(task, completed=done, total=planned)
+
+
+@contextmanager
+def activity() -> Iterator[Callable[[str], None]]:
+    """A function that says on a terminal what is being done, in a line that the next call replaces."""
+    console = Console(stderr=True, markup=False)
+    with console.status("") if console.is_terminal else nullcontext() as status:
+        yield lambda what: status.update(what) if status else None

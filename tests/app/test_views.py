@@ -64,4 +64,4 @@ def test_files(result, words, tmp_path):
     assert dpid.PIDResult.load(paths["result"]) == result
     assert json.loads(paths["numbers"].read_text(encoding="utf-8")) == json.loads(json.dumps(result.to_dict()))
     assert picture_of(result, "overlay").size != picture_of(result, "strip").size
-    assert set(write_files(words, tmp_path, "overlay")) == FILES.keys() - {"report"}
+    assert set(write_files(words, tmp_path, "overlay")) == FILES.keys()

@@ -1,0 +1,54 @@
+"""Contenders that are no match for the pipeline's own network, and those of every kind of pipeline."""
+
+import pytest
+import torch
+
+from dpid.bench.speed import Contender, contenders, speed
+from dpid.denoisers import from_pipeline
+from dpid.estimation.sampling import draw
+
+PAIRS = torch.tensor([[0, 1]])
+
+
+def measured(pipe, contender=None, **options):
+    """(the speed of the fused network, or of ``contender`` made of it; names of all contenders)."""
+    denoiser = from_pipeline(pipe, precision="float32", **options)
+    ways = dict(contenders(denoiser, pipe, ("", "a cow"), False))
+    x = torch.randn(1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+    samples = draw("shifted-grid", denoiser.logsnr_grid, 2, 1, torch.Generator().manual_seed(0))
+    other = ways["fused"] if contender is None else contender(denoiser, ways["fused"].conditions)
+    return speed("other", other, ways["plain"], x, samples, PAIRS, 0), list(ways)
+
+
+def test_the_fused_network_against_the_pipeline(tiny):
+    found, names = measured(tiny())
+    assert names == ["plain", "fused"]
+    assert found.evaluations == 4
+    assert len(found.times) == len(found.reference) == 3
+    assert 0 < found.difference < 1e-5  # float32 in another order
+    assert found.flops > 0
+
+
+class Off(Contender):
+    def eps_hat(self, x, samples):
+        return super().eps_hat(x, samples) * 1.01
+
+
+class Infinite(Contender):
+    def eps_hat(self, x, samples):
+        return super().eps_hat(x, samples) / 0
+
+
+def test_other_predictions_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"^model: other differs by 1\.0e-02 from the pipeline's own network$"):
+        measured(tiny(), Off)
+    with pytest.raises(FloatingPointError, match=r"^model: other predicts NaN or infinity in float32$"):
+        measured(tiny(), Infinite)
+
+
+def test_in_a_half_type_the_pipeline_stays_as_it_is(tiny):
+    pipe = tiny()
+    denoiser = from_pipeline(pipe, precision="bfloat16")
+    name, plain = next(contenders(denoiser, pipe, ("", "a cow"), False))
+    assert (name, plain.denoiser.family.net.dtype, pipe.unet.dtype) == ("plain", torch.bfloat16, torch.float32)
+    assert plain.denoiser.family.net is not pipe.unet
