@@ -1,6 +1,4 @@
-"""The command line: ``dpid demo``, ``explain``, ``rank``, ``report``, ``app``, ``study``, ``bench``, ``models``, ``info``.
-
-One a file.
+"""The command line ``dpid``: a file for every command.
 
 Bad input: one line on stderr, exit code 2; what should not happen: one line, exit code 1. Numbers are written before
 anything is drawn or printed, and neither can fail a run.
