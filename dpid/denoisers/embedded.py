@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ class _Files(StableDiffusion):
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids + [self._text_config["pad_token_id"]] * (self._text_config["max_position_embeddings"] - len(ids))
 
-    def check_texts(self, texts: Iterable[str]) -> None:
+    def check_texts(self, texts: Sequence[str]) -> None:
         """``ValueError`` for a text that is too long or has unknown words."""
         limit, unknown = self._text_config["max_position_embeddings"], self._tokenizer.token_to_id("<unk>")
         for text in texts:

@@ -228,7 +228,7 @@ class NetworkDenoiser(Denoiser):
         """
         check_kind(conditions, self.family.takes_pictures)
         self.refresh()
-        self.family.check_texts(map(text_of, conditions))
+        self.family.check_texts([text_of(condition) for condition in conditions])
         texts = self.family.texts
         if self.guidance != 1:
             self._null = self._guided(self.conditions_of(("",), texts.encode([""])), self.guidance)

@@ -6,7 +6,7 @@ import inspect
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -312,7 +312,7 @@ class Family(Pictures, ABC):
 
     # -- common to all families
 
-    def check_texts(self, texts: Iterable[str]) -> None:
+    def check_texts(self, texts: Sequence[str]) -> None:
         """Raise ``ValueError`` for a text that is too long for a tokenizer or has words that it does not know."""
         pairs = self._parts_of_text()
         for name, (tokenizer, _) in pairs.items():
