@@ -174,7 +174,7 @@ def shrunk(f: dict[str, Tensor], truth: dict[str, Truth], r: int) -> tuple[dict[
         layout = layout_weight(smoothed(sums, SMOOTH), smoothed(s, SMOOTH))
         maps.append(displayed(sums, SMOOTH, s))
         right = smoothed(quiet + w * (noisy - quiet).mean((-2, -1), keepdim=True), SMOOTH)
-        exact.append(shrunk_layout(right, smoothed(noisy, SMOOTH), layout))
+        exact.append(shrunk_layout(right[None], smoothed(noisy, SMOOTH)[None], layout)[0])
     known = truth["standard"]
     return {"shrinkage": torch.cat(maps)}, {"shrinkage": Truth(known.image, known.stderr, torch.stack(exact))}
 
