@@ -161,6 +161,14 @@ def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[s
                    {"metric": "accumulate: Match", "value": float(ok), "unit": ""}]  # fmt: skip
 
 
+def outputs(op: "partial[Any]", change: Callable[[torch.Tensor], torch.Tensor], backend: str) -> tuple[Any, ...]:
+    """What ``op`` returns by ``backend``, as a tuple, for its tensors after ``change``."""
+    args = [change(a) if isinstance(a, torch.Tensor) else a for a in op.args]
+    named = {name: change(a) for name, a in op.keywords.items()}
+    found = op.func(*args, **named, backend=backend)
+    return found if isinstance(found, tuple) else (found,)
+
+
 def unet_ops(rows: list[Case], budget: float) -> None:
     """Append times of the UNet's Triton kernels and of torch, at the widest layers of SD 1.5, fp16, 16 evaluations."""
 
@@ -169,13 +177,17 @@ def unet_ops(rows: list[Case], budget: float) -> None:
 
     x, w, b = randn(16, 320, 64, 64).to(memory_format=torch.channels_last), randn(320), randn(320)
     wide = randn(16, 4096, 2560)
-    cases: dict[str, Callable[..., torch.Tensor]] = {
+    time, tokens, more = randn(16, 320), randn(16, 4096, 320), randn(16, 4096, 320)
+    cases: dict[str, partial[Any]] = {
         "group_norm_silu 16x320x64x64": partial(ops.group_norm_silu, x, 32, w, b),
+        "group_norm_silu 16x320x64x64 and a time embedding": partial(ops.group_norm_silu, x, 32, w, b, added=time),
+        "add_layer_norm 16x4096x320": partial(ops.add_layer_norm, tokens, more, w, b),
         "geglu 16x4096x2560": partial(ops.geglu, wide),
     }
     for case, op in cases.items():
-        exact = op.func(*(a.double() if isinstance(a, torch.Tensor) else a for a in op.args), backend="reference")
-        ok = match(op(backend="triton"), exact, 1e-3)  # one rounding to fp16
+        exact = outputs(op, torch.Tensor.double, "reference")
+        got = outputs(op, lambda t: t, "triton")
+        ok = all(match(a, b, 1e-3) for a, b in zip(got, exact, strict=True))  # one rounding to fp16
         contenders = {"ours": partial(op, backend="triton"), "torch": partial(op, backend="reference")}
         times = paired(contenders, "cuda", budget)
         name, size = case.split(" ", 1)

@@ -3,7 +3,7 @@
 The first computes mean and squared deviations of every channel in every block of pixels, the second mean and scale of
 every group, the third the result. The input is read twice and written once, along its channels. Deviations are those
 from a block's own mean, merged by the formula of Chan, Golub and LeVeque (1983): E[x²] - E[x]² would cancel where the
-mean is large.
+mean is large. What is added to every pixel of a channel, such as a time embedding, is added while x is read.
 """
 
 import torch
@@ -15,12 +15,19 @@ PIXELS, CHANNELS = 64, 64
 
 
 @triton.jit
-def _group_norm_blocks_kernel(x, means, squares, HW, C, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+def _group_norm_blocks_kernel(
+    x, added, means, squares, HW, C, X_ROWS, ADDED_ROWS, ADDED: tl.constexpr, PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):  # fmt: skip
     b, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     h = block * PIXELS + tl.arange(0, PIXELS)
     mask = (h < HW)[:, None] & (c < C)[None, :]
-    values = tl.load(x + (b * HW + h)[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    at = (b % X_ROWS * HW + h)[:, None] * C + c[None, :]
+    values = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    if ADDED:
+        more = tl.load(added + b % ADDED_ROWS * C + c, mask=c < C, other=0.0).to(tl.float32)
+        values = tl.where(mask, values + more[None, :], 0.0)
     mean = tl.sum(values, 0) / tl.minimum(HW - block * PIXELS, PIXELS)
     distance = tl.where(mask, values - mean[None, :], 0.0)
     to = (b * tl.num_programs(1) + block) * C + c
@@ -56,8 +63,9 @@ def _group_norm_groups_kernel(
 
 @triton.jit
 def _group_norm_apply_kernel(
-    x, mean, scale, weight, bias, out, HW, C, groups, SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr
-):
+    x, added, mean, scale, weight, bias, out, HW, C, groups, X_ROWS, ADDED_ROWS, ADDED: tl.constexpr,
+    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
@@ -67,28 +75,36 @@ def _group_norm_apply_kernel(
     centre = tl.load(mean + group, mask=c < C, other=0.0)
     at = (b * HW + h)[:, None] * C + c[None, :]
     mask = (h < HW)[:, None] & (c < C)[None, :]
-    values = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    values = tl.load(x + (b % X_ROWS * HW + h)[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    if ADDED:
+        values += tl.load(added + b % ADDED_ROWS * C + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
     y = (values - centre[None, :]) * w[None, :] + shift[None, :]
     if SILU:
         y = y / (1.0 + tl.exp(-y))
     tl.store(out + at, y.to(out.dtype.element_ty), mask=mask)
 
 
-def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-    """SiLU(GroupNorm(x)) or GroupNorm(x) [B,C,H,W] in channels-last memory; arguments as checked by ``dpid.ops``."""
+def group_norm_silu(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None
+) -> Tensor:
+    """SiLU(GroupNorm(x + added)), or without SiLU, in channels-last memory; arguments as checked by ``dpid.ops``."""
     x = x.contiguous(memory_format=torch.channels_last)
-    out = torch.empty_like(x)
-    b, c, h, w = x.shape
-    if x.numel():
+    rows, c, h, w = x.shape
+    more = x if added is None else added.contiguous()  # some address, where nothing is read
+    b = rows if added is None else max(rows, len(added))
+    out = torch.empty((b, c, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    if out.numel():
         blocks = triton.cdiv(h * w, PIXELS)
         means, squares = x.new_empty((2, b, blocks, c), dtype=torch.float32)
         mean, scale = x.new_empty((2, b, groups), dtype=torch.float32)
-        grid, tile = (b, blocks, triton.cdiv(c, CHANNELS)), {"PIXELS": PIXELS, "CHANNELS": CHANNELS}
-        _group_norm_blocks_kernel[grid](x, means, squares, h * w, c, **tile)
+        grid = b, blocks, triton.cdiv(c, CHANNELS)
+        tile = {"ADDED": added is not None, "PIXELS": PIXELS, "CHANNELS": CHANNELS}
+        _group_norm_blocks_kernel[grid](x, more, means, squares, h * w, c, rows, len(more), **tile)
         _group_norm_groups_kernel[(b * groups,)](
             means, squares, mean, scale, blocks, h * w, c, groups, eps, PIXELS=PIXELS, WIDTH=1024
         )
         _group_norm_apply_kernel[grid](
-            x, mean, scale, weight.contiguous(), bias.contiguous(), out, h * w, c, groups, SILU=silu, **tile
-        )
+            x, more, mean, scale, weight.contiguous(), bias.contiguous(), out, h * w, c, groups, rows, len(more),
+            SILU=silu, **tile,
+        )  # fmt: skip
     return out

@@ -1,10 +1,10 @@
-"""Ops with several backends: noising and accumulation of squares, and two layers of the UNet.
+"""Ops with several backends: noising and accumulation of squares, and three layers of the UNet.
 
-``noisy_channel`` and ``accumulate`` have the backends reference, cpu, cuda and triton; ``group_norm_silu`` and
-``geglu`` have reference and triton. The reference is readable torch code, with which tests compare all other backends.
-``backend=None`` takes ``DPID_BACKEND`` from the environment if the op has that backend, else the fastest for the
-tensors' device: the compiled kernel, else Triton's on a GPU, else the reference, but never a float64 reference on a
-GPU; see ``dpid/ops/_table.py``. If ``backend`` is named and cannot compute, an error is raised.
+``noisy_channel`` and ``accumulate`` have the backends reference, cpu, cuda and triton; ``group_norm_silu``,
+``add_layer_norm`` and ``geglu`` have reference and triton. The reference is readable torch code, with which tests
+compare all other backends. ``backend=None`` takes ``DPID_BACKEND`` from the environment if the op has that backend,
+else the fastest for the tensors' device: the compiled kernel, else Triton's on a GPU, else the reference, but never a
+float64 reference on a GPU; see ``dpid/ops/_table.py``. If ``backend`` is named and cannot compute, an error is raised.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from dpid.ops import compiled
 from dpid.ops._table import BACKENDS, TABLE, Op, function
 
 __all__ = [
-    "BACKENDS", "accumulate", "geglu", "group_norm_silu", "noisy_channel", "normal",
-    "philox4x32",
+    "BACKENDS", "accumulate", "add_layer_norm", "geglu", "group_norm_silu", "noisy_channel", "normal", "philox4x32",
 ]  # fmt: skip
 
 _LEVELS, _INDICES = (torch.float64, torch.float32), (torch.int64,)
@@ -168,20 +167,47 @@ def _unet_function(op: str, backend: str | None, **tensors: Tensor) -> Op:
 
 
 def group_norm_silu(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True, *,
-    backend: str | None = None,
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True,
+    added: Tensor | None = None, *, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     """SiLU(GroupNorm(x)), or GroupNorm(x) without ``silu``: [B,C,H,W] for x [B,C,H,W], weight and bias [C].
 
-    ``ValueError`` if ``groups`` does not divide C. Triton's kernel returns channels-last memory.
+    ``added`` [B',C] is added to x at every pixel before; the shorter of both, M of k·M, is repeated. ``ValueError`` if
+    ``groups`` does not divide C, or lengths do not fit. Triton's kernel returns channels-last memory.
     """
     if x.ndim != 4 or groups < 1 or x.shape[1] % groups:
         raise ValueError(f"x, groups: found {tuple(x.shape)}, {groups}; expected [B,C,H,W] with groups dividing C")
     if weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
         raise ValueError(f"weight, bias: found {tuple(weight.shape)}, {tuple(bias.shape)}, expected ({x.shape[1]},)")
-    chosen = _unet_function("group_norm_silu", backend, x=x, weight=weight, bias=bias)
-    out: Tensor = chosen(x, groups, weight, bias, eps, silu)
+    if added is not None and (added.shape[1:] != x.shape[1:2] or not _repeats(len(x), len(added))):
+        raise ValueError(
+            f"x, added: found {tuple(x.shape)}, {tuple(added.shape)}, expected [B,C,H,W] and [B',C], where one of B "
+            "and B' divides the other"
+        )
+    tensors = {"x": x, "weight": weight, "bias": bias} | ({} if added is None else {"added": added})
+    out: Tensor = _unet_function("group_norm_silu", backend, **tensors)(x, groups, weight, bias, eps, silu, added)
     return out
+
+
+def add_layer_norm(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, backend: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """x + y and LayerNorm(x + y) over the last dimension: [k·M,T,D] each, for x [k·M,T,D] and y [M,T,D], repeated.
+
+    ``ValueError`` if lengths do not fit.
+    """
+    if x.ndim != 3 or y.shape[1:] != x.shape[1:] or not _repeats(len(x), len(y)) or len(x) < len(y):
+        raise ValueError(f"x, y: found {tuple(x.shape)}, {tuple(y.shape)}, expected [k·M,T,D] and [M,T,D]")
+    if weight.shape != x.shape[2:] or bias.shape != x.shape[2:]:
+        raise ValueError(f"weight, bias: found {tuple(weight.shape)}, {tuple(bias.shape)}, expected ({x.shape[2]},)")
+    chosen = _unet_function("add_layer_norm", backend, x=x, y=y, weight=weight, bias=bias)
+    found: tuple[Tensor, Tensor] = chosen(x, y, weight, bias, eps)
+    return found
+
+
+def _repeats(a: int, b: int) -> bool:
+    """Whether the smaller of two lengths divides the larger."""
+    return min(a, b) > 0 and max(a, b) % min(a, b) == 0
 
 
 def geglu(x: Tensor, *, backend: str | None = None) -> Tensor:

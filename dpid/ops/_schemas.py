@@ -13,7 +13,9 @@ for schema in (
     "noisy_channel(Tensor x, Tensor logsnr, Tensor sample_id, int seed) -> Tensor",
     "accumulate(Tensor(a!) gaps, Tensor(b!) residuals, Tensor eps_hat, Tensor weight, Tensor replicate, Tensor pairs, "
     "Tensor sample_id, int seed) -> Tensor",
-    "group_norm_silu(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu) -> Tensor",
+    "group_norm_silu(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu, Tensor? added=None) "
+    "-> Tensor",
+    "add_layer_norm(Tensor x, Tensor y, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
     "geglu(Tensor x) -> Tensor",
 ):
     name, signature = schema.split("(", 1)
@@ -35,8 +37,16 @@ def _(
 
 
 @torch.library.register_fake("dpid::group_norm_silu")
-def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.channels_last)
+def _(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None
+) -> Tensor:
+    b = x.shape[0] if added is None else max(x.shape[0], added.shape[0])
+    return x.new_empty((b, *x.shape[1:])).contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.register_fake("dpid::add_layer_norm")
+def _(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape)
 
 
 @torch.library.register_fake("dpid::geglu")
@@ -66,3 +76,9 @@ def _(x: Tensor, *rest: Any) -> Tensor:
 def _(x: Tensor) -> Tensor:
     out: Tensor = automatic("geglu", x.device)(x)
     return out
+
+
+@torch.library.register_kernel("dpid::add_layer_norm", DEVICES)
+def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    found: tuple[Tensor, Tensor] = automatic("add_layer_norm", x.device)(x, *rest)
+    return found

@@ -2,8 +2,9 @@
 
 The order is compiled, Triton, reference: on the CPU the compiled kernel, else the reference; on a GPU the compiled
 kernel, else Triton's. The reference of ``noisy_channel`` and ``accumulate`` computes in float64, hundreds of times
-slower on a GPU, where it is used only if named. That of ``group_norm_silu`` and ``geglu`` calls torch's own kernels and
-is used where Triton does not work.
+slower on a GPU, where it is used only if named. Those of ``group_norm_silu``, ``add_layer_norm`` and ``geglu`` call
+torch's own kernels and are used where Triton does not work, and under ``torch.compile``, which fuses them with what is
+around them.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ TABLE: dict[str, dict[str, Op]] = {
         "reference": reference.accumulate,
     },
     "group_norm_silu": {"triton": _triton("group_norm_silu"), "reference": reference.group_norm_silu},
+    "add_layer_norm": {"triton": _triton("add_layer_norm"), "reference": reference.add_layer_norm},
     "geglu": {"triton": _triton("geglu"), "reference": reference.geglu},
 }
-TORCH_SERVES = ("group_norm_silu", "geglu")  # ops whose reference calls torch's own, fast kernels
+TORCH_SERVES = ("group_norm_silu", "add_layer_norm", "geglu")  # ops whose reference calls torch's own, fast kernels
 
 
 def named(op: str, backend: str, device: torch.device) -> Op:
@@ -103,7 +105,9 @@ def triton_works(device: torch.device) -> bool:
     x = torch.ones(1, 2, 1, 1, dtype=torch.float32, device=device)
     try:
         triton = load_triton()
-        triton.geglu(triton.group_norm_silu(x, 1, x.flatten(), x.flatten(), 1e-5, True).flatten(1)).sum().item()
+        weight = x.flatten()
+        normed = triton.group_norm_silu(x, 1, weight, weight, 1e-5, True, x.flatten(1)).flatten(2).mT.contiguous()
+        triton.geglu(triton.add_layer_norm(normed, normed, weight, weight, 1e-5)[1]).sum().item()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Triton raises many kinds: no compiler, no driver, an old GPU
@@ -115,14 +119,14 @@ def triton_works(device: torch.device) -> bool:
 def function(op: str, backend: str | None, device: torch.device) -> Op:
     """The function for ``op`` on ``device``: of ``backend``, else of ``DPID_BACKEND``, else that of :func:`automatic`.
 
-    Under ``torch.compile`` the last is a call of ``torch.ops.dpid``, except for ops that torch itself computes.
+    Under ``torch.compile`` the last is a call of ``torch.ops.dpid``, or of the reference if torch itself computes it.
     ``DPID_BACKEND`` is ignored if it lacks the op and torch computes that itself.
     """
     if backend is None and ENVIRONMENT is not None and (ENVIRONMENT in TABLE[op] or op not in TORCH_SERVES):
         backend = ENVIRONMENT
     if backend is not None:
         return named(op, backend, device)
-    if torch.compiler.is_compiling() and (device.type != "cpu" or "cpu" in TABLE[op]):
-        found: Op = getattr(torch.ops.dpid, op)
+    if torch.compiler.is_compiling():
+        found: Op = TABLE[op]["reference"] if op in TORCH_SERVES else getattr(torch.ops.dpid, op)
         return found
     return automatic(op, device)

@@ -84,10 +84,26 @@ def accumulate(
     return squares
 
 
-def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-    """SiLU(GroupNorm(x)), or GroupNorm(x) without ``silu``: [B,C,H,W] for x [B,C,H,W]."""
+def group_norm_silu(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None
+) -> Tensor:
+    """SiLU(GroupNorm(x + added)), or without SiLU, for x [B,C,H,W] and ``added`` [B',C]; repeats the shorter one."""
+    if added is not None:
+        x = repeated_sum(x, added[:, :, None, None])
     y = functional.group_norm(x, groups, weight, bias, eps)
     return functional.silu(y, inplace=True) if silu else y
+
+
+def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x + y and LayerNorm(x + y), [k·M,T,D] each, for x [k·M,T,D] and y [M,T,D], which is repeated."""
+    total = repeated_sum(x, y)
+    return total, functional.layer_norm(total, total.shape[-1:], weight, bias, eps)
+
+
+def repeated_sum(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, where the shorter of both [k·M, …] and [M, …] is repeated k times."""
+    m = min(len(x), len(y))
+    return (x.unflatten(0, (-1, m)) + y.unflatten(0, (-1, m))).flatten(0, 1)
 
 
 def geglu(x: Tensor) -> Tensor:

@@ -141,3 +141,12 @@ def test_graphs_replay_what_the_unet_computes(unet):
             graphed((z, t + m, added), keys_values), ours(z, t + m, keys_values, added), rtol=1e-4, atol=1e-5
         )  # fmt: skip  # fp32; algorithms may differ inside a capture
         assert len(graphed._captured) <= 3
+
+
+@torch.no_grad()
+def test_as_a_gpu_computes_it(unet, monkeypatch):
+    """Sums that a GPU computes together with the norm after them, here by the ops' references."""
+    arguments = inputs(unet, 2, (8, 8))
+    expected = fused(unet, *arguments)
+    monkeypatch.setattr("dpid.denoisers.fused.layers.is_gpu", lambda device: True)
+    torch.testing.assert_close(fused(unet, *arguments), expected, rtol=1e-4, atol=1e-5)  # float32 in another order

@@ -7,7 +7,7 @@ from dpid import ops
 from dpid.ops import _table, compiled, reference
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-ALL, SLOW, UNET = _table.TABLE, ("noisy_channel", "accumulate"), ("group_norm_silu", "geglu")
+ALL, SLOW, UNET = _table.TABLE, ("noisy_channel", "accumulate"), ("group_norm_silu", "add_layer_norm", "geglu")
 
 
 @pytest.fixture

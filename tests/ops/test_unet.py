@@ -47,10 +47,50 @@ def test_geglu(shape, dtype):
     close(ops.geglu(x, backend="triton"), ops.geglu(x.double()), dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("images", "embeddings"), [(2, 6), (3, 1)])
+def test_group_norm_silu_of_a_sum(images, embeddings, dtype):
+    x, added = randn(images, 12, 5, 7, dtype=dtype) + 3, randn(embeddings, 12, seed=3, dtype=dtype)
+    weight, bias = randn(12, seed=1, dtype=dtype), randn(12, seed=2, dtype=dtype)
+    # Image and embedding i of M are those of i + M, i + 2 M, …
+    whole = torch.stack(
+        [x[i % images] + added[i % embeddings].double()[:, None, None] for i in range(max(images, embeddings))]
+    )
+    exact = ops.group_norm_silu(whole, 4, weight.double(), bias.double())
+    for memory in (x, x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT):
+        close(ops.group_norm_silu(memory, 4, weight, bias, added=added, backend="triton"), exact, dtype)
+    precise = (t.double() for t in (x, weight, bias, added))
+    x, weight, bias, added = precise
+    torch.testing.assert_close(ops.group_norm_silu(x, 4, weight, bias, added=added), exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "others", "size"), [(1, 1, (1, 1)), (6, 2, (3, 10)), (2, 2, (5, 40)), (4, 1, (2, 1280))]
+)
+def test_add_layer_norm(rows, others, size, dtype):
+    # A large mean: the variance must not cancel.
+    x, y = randn(rows, *size, dtype=dtype) + 3, randn(others, *size, seed=3, dtype=dtype)
+    weight, bias = randn(size[-1], seed=1, dtype=dtype), randn(size[-1], seed=2, dtype=dtype)
+    total = torch.stack([x[i].double() + y[i % others] for i in range(rows)])
+    centred = total - total.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double() + bias.double()
+    for memory in (x, x.mT.contiguous().mT):
+        for got, exact in zip(
+            ops.add_layer_norm(memory, y, weight, bias, backend="triton"), (total, normed), strict=True
+        ):
+            close(got, exact, dtype)
+    precise = ops.add_layer_norm(x.double(), y.double(), weight.double(), bias.double())
+    torch.testing.assert_close(precise, (total, normed), rtol=1e-12, atol=1e-12)
+
+
 def test_opcheck():
     x, weight, bias = randn(2, 12, 5, 7), randn(12, seed=1), randn(12, seed=2)
     for memory in (x, x.contiguous(memory_format=torch.channels_last)):
         torch.library.opcheck(torch.ops.dpid.group_norm_silu, (memory, 4, weight, bias, 1e-5, True))
+    torch.library.opcheck(torch.ops.dpid.group_norm_silu, (x, 4, weight, bias, 1e-5, True, randn(4, 12)))
+    tokens = randn(4, 3, 12)
+    torch.library.opcheck(torch.ops.dpid.add_layer_norm, (tokens, tokens[:2].clone(), weight, bias, 1e-5))
     torch.library.opcheck(torch.ops.dpid.geglu, (randn(3, 10),))
 
 
@@ -69,6 +109,13 @@ def test_compile_whole():
     [
         (lambda: ops.group_norm_silu(randn(1, 5, 2, 2), 2, randn(5), randn(5)), ValueError, "groups dividing C"),
         (lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(5), randn(4)), ValueError, "weight, bias: found"),
+        (
+            lambda: ops.group_norm_silu(randn(2, 4, 2, 2), 2, randn(4), randn(4), added=randn(3, 4)),
+            ValueError,
+            "x, added: found .* where one of B and B' divides the other",
+        ),
+        (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(4, 3, 4), randn(4), randn(4)), ValueError, "x, y: found"),
+        (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(2, 3, 4), randn(3), randn(4)), ValueError, "weight, bias"),
         (lambda: ops.geglu(randn(2, 3)), ValueError, "even last dimension"),
         (lambda: ops.geglu(randn(2, 4), backend="cuda"), ValueError, "backend: found 'cuda'"),
         (lambda: ops.geglu(randn(2, 4).requires_grad_(), backend="triton"), ValueError, "x: requires_grad"),

@@ -10,8 +10,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid import ops
+from dpid.device import is_gpu
 
 _LARGE = 2**22  # bytes of a convolution's weights worth packing: 320 channels are below, 640 above
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """x [k·M, …] + y [k'·M, …] as [max(k, k')·M, …], where k or k' may be 1; ``x`` may be overwritten."""
+    if len(x) >= len(y):
+        x.view(-1, len(y), *x.shape[1:]).add_(y)
+        return x
+    return (y.view(-1, len(x), *y.shape[1:]) + x).flatten(0, 1)
 
 
 class Layers:
@@ -82,11 +91,22 @@ class Layers:
         return functional.conv2d(x, weight, self.weights[f"{name}.bias"], stride, padding)
 
     def group_norm(
-        self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None), silu: bool = False
-    ) -> Tensor:
+        self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None), silu: bool = False,
+        added: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The GroupNorm ``name`` of x [B,C,H,W], with SiLU after it if ``silu``: [B,C,H,W].
 
-        ``channels``: those of the layer that x consists of; only their weights are used.
+        ``channels``: those of the layer that x consists of; only their weights are used. ``added`` [B',C] is added to x
+        before, as :func:`add` does, which may overwrite x.
         """
         weight, bias = self.weights[f"{name}.weight"][channels], self.weights[f"{name}.bias"][channels]
-        return ops.group_norm_silu(x, groups, weight, bias, eps, silu)
+        if added is not None and not is_gpu(x.device):  # where it is read in the same pass
+            x, added = add(x, added[:, :, None, None]), None
+        return ops.group_norm_silu(x, groups, weight, bias, eps, silu, added)
+
+    def add_layer_norm(self, name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of x [k·M,T,D] and y [M,T,D], as :func:`add` computes it, and its LayerNorm ``name``."""
+        if is_gpu(x.device):  # both in one pass
+            return ops.add_layer_norm(x, y, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+        total = add(x, y)
+        return total, self.layer_norm(name, total)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid import ops
-from dpid.denoisers.fused.layers import Layers
+from dpid.denoisers.fused.layers import Layers, add
 
 KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # {cross-attention: (keys, values)}, [K, heads, L, D]
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
@@ -62,14 +62,6 @@ def sinusoids(t: Tensor, width: int, flip_sin_to_cos: bool, freq_shift: float) -
     angle = t.float()[..., None] * rate.exp()
     parts = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
     return torch.cat(parts, -1)
-
-
-def _add(x: Tensor, y: Tensor) -> Tensor:
-    """x [k·M, …] + y [k'·M, …] as [max(k, k')·M, …], where k or k' may be 1; ``x`` may be overwritten."""
-    if len(x) >= len(y):
-        x.view(-1, len(y), *x.shape[1:]).add_(y)
-        return x
-    return (y.view(-1, len(x), *y.shape[1:]) + x).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -158,9 +150,12 @@ class FusedUNet(Layers):
             emb = (added.view(-1, images, 1, emb.shape[-1]) + emb.view(images, -1, emb.shape[-1])).flatten(0, 2)
         return functional.silu(emb)
 
-    def _norm_silu(self, name: str, x: Tensor, channels: slice = slice(None), groups: int | None = None) -> Tensor:
+    def _norm_silu(
+        self, name: str, x: Tensor, channels: slice = slice(None), groups: int | None = None,
+        added: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         groups = groups or self.config["norm_num_groups"]
-        return self.group_norm(name, x, groups, self.config["norm_eps"], channels, silu=True)
+        return self.group_norm(name, x, groups, self.config["norm_eps"], channels, silu=True, added=added)
 
     def _down(self, name: str, h: Tensor, call: _Call, skips: list[Tensor]) -> Tensor:
         i = 0
@@ -196,15 +191,15 @@ class FusedUNet(Layers):
             if skip is None
             else self._joined(name, h, skip)
         )
-        x = _add(x, self.linear(f"{name}.time_emb_proj", call.emb)[:, :, None, None])
-        x = self.conv(f"{name}.conv2", self._norm_silu(f"{name}.norm2", x))
+        time = self.linear(f"{name}.time_emb_proj", call.emb)
+        x = self.conv(f"{name}.conv2", self._norm_silu(f"{name}.norm2", x, added=time))
         if not self.has(f"{name}.conv_shortcut"):
-            return _add(x, h)
+            return add(x, h)
         if skip is None:
-            return _add(x, self.conv(f"{name}.conv_shortcut", h))
+            return add(x, self.conv(f"{name}.conv_shortcut", h))
         weight, bias = self.weights[f"{name}.conv_shortcut.weight"], self.weights[f"{name}.conv_shortcut.bias"]
-        x = _add(x, functional.conv2d(h, weight[:, : h.shape[1]], bias))
-        return _add(x, functional.conv2d(skip, weight[:, h.shape[1] :]))
+        x = add(x, functional.conv2d(h, weight[:, : h.shape[1]], bias))
+        return add(x, functional.conv2d(skip, weight[:, h.shape[1] :]))
 
     def _joined(self, name: str, h: Tensor, skip: Tensor) -> Tensor:
         """conv1(SiLU(norm1(concat(h, skip)))) [K·M,…] for h [K·M,…] and ``skip`` [M,…] that all conditions share.
@@ -224,7 +219,7 @@ class FusedUNet(Layers):
         if cut == weight.shape[1]:
             return x
         shared = self._norm_silu(f"{name}.norm1", skip[:, taken:], slice(cut, None), groups - own)
-        return _add(x, functional.conv2d(shared, weight[:, cut:], padding=1))
+        return add(x, functional.conv2d(shared, weight[:, cut:], padding=1))
 
     def _transformer(self, name: str, h: Tensor, call: _Call) -> Tensor:
         """The transformer ``name`` of h [k·M,C,H,W]: [K·M,C,H,W]."""
@@ -241,23 +236,23 @@ class FusedUNet(Layers):
         x = self.linear(f"{name}.proj_out", x) if linear else x
         x = x.transpose(1, 2).unflatten(2, (height, width))
         x = x if linear else self.conv(f"{name}.proj_out", x)
-        return _add(x, h)
+        return add(x, h)
 
     def _block(self, name: str, x: Tensor, call: _Call) -> Tensor:
         """Self-attention, cross-attention and feed-forward layer of x [k·M, T, C]: [K·M, T, C]."""
         n = self.layer_norm(f"{name}.norm1", x)
         q, k, v = (self._split(self.linear(f"{name}.attn1.to_{p}", n), name) for p in "qkv")
         y = self._merge(functional.scaled_dot_product_attention(q, k, v))
-        x = _add(self.linear(f"{name}.attn1.to_out.0", y), x)
+        x, n = self.add_layer_norm(f"{name}.norm2", self.linear(f"{name}.attn1.to_out.0", y), x)
         k, v = call.keys_values[f"{name}.attn2"]  # [K, heads, L, D]
-        q = self.linear(f"{name}.attn2.to_q", self.layer_norm(f"{name}.norm2", x))
+        q = self.linear(f"{name}.attn2.to_q", n)
         q = q.view(len(x) // call.samples, -1, q.shape[-1])  # all samples of a condition are one sequence
         q = self._split(q, name)
         q = q.expand(len(k), -1, -1, -1) if len(q) in (1, len(k)) else q.repeat(len(k) // len(q), 1, 1, 1)
         y = self._merge(functional.scaled_dot_product_attention(q, k, v)).view(-1, *x.shape[1:])
-        x = _add(self.linear(f"{name}.attn2.to_out.0", y), x)
-        y = ops.geglu(self.linear(f"{name}.ff.net.0.proj", self.layer_norm(f"{name}.norm3", x)))
-        return _add(self.linear(f"{name}.ff.net.2", y), x)
+        x, n = self.add_layer_norm(f"{name}.norm3", self.linear(f"{name}.attn2.to_out.0", y), x)
+        y = ops.geglu(self.linear(f"{name}.ff.net.0.proj", n))
+        return add(self.linear(f"{name}.ff.net.2", y), x)
 
     def _split(self, x: Tensor, name: str) -> Tensor:
         """x [B, T, heads·D] split into heads: [B, heads, T, D]."""
