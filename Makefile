@@ -8,7 +8,7 @@ CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp tests/cpp/
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs sanitize lint format bench calibrate train clean
+.PHONY: help demo test pages docs sanitize lint format bench calibrate train clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+pages: $(VENV)/.installed-test  ## the tests of the page of `dpid app` in a browser (Chromium), in some minutes
+	DPID_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app
 
 docs: $(VENV)/.installed-docs $(VENV)/.installed-test  ## the documentation, in build/site; a broken link fails
 	$(BIN)/python benchmarks/measurements.py

@@ -103,7 +103,8 @@ def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: floa
 def repeated_sum(x: Tensor, y: Tensor) -> Tensor:
     """x + y, where the shorter of both [k·M, …] and [M, …] is repeated k times."""
     m = min(len(x), len(y))
-    return (x.unflatten(0, (-1, m)) + y.unflatten(0, (-1, m))).flatten(0, 1)
+    total: Tensor = x.unflatten(0, (-1, m)) + y.unflatten(0, (-1, m))
+    return total.flatten(0, 1)
 
 
 def geglu(x: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
-"""The page of the embedded model in a process of its own, and a browser to open it."""
+"""The page of the embedded model in a process of its own, and a browser to open it.
 
+Its tests take minutes: they run where DPID_BROWSER is set, as ``make pages`` does.
+"""
+
+import os
 import shutil
 import signal
 import socket
@@ -14,6 +18,8 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 @pytest.fixture(scope="session")
 def address():
     """Where ``dpid app`` answers; ends with an interrupt, as a user ends it."""
+    if not os.environ.get("DPID_BROWSER"):
+        pytest.skip("takes minutes; run by make pages")
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
