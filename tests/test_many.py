@@ -5,6 +5,7 @@ import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice, repeat
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from dpid.many import width
 from dpid.options import Options
 from dpid.prompts.plan import plan
 
+DATA = Path(__file__).parent / "data" / "heldout"
 SHAPE = (4, 4, 4)
 NAMES = ("0", "a", "b", "ab")
 CONDITIONS = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
@@ -104,7 +106,7 @@ def test_only_pictures_of_one_shape_share_calls(emoji, two_things):
 def test_prompts_of_their_own_on_the_network(emoji, heldout):
     """Pictures of one call attend to their own texts alone."""
     scenes = [s for s in heldout if len(s["pictures"]) == 2][:3]
-    images = [f"tests/data/heldout/{s['file']}" for s in scenes]
+    images = [DATA / s["file"] for s in scenes]
     prompts, concepts = [s["prompt"] for s in scenes], [s["concepts"] for s in scenes]
     assert width(emoji.denoiser, [plan(prompts[0], concepts[0])], Options(samples=8)) == 2
     found = dict(emoji.explain_many(images, prompts, concepts, samples=8))
