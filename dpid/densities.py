@@ -36,11 +36,7 @@ class Densities(Runner):
         used: rounding is corrected for differences between conditions only. ``ValueError`` also for a model distilled
         to a few steps, which has no density.
         """
-        if why := self.denoiser.distilled:
-            raise ValueError(f"model: has no log-density, whose noise predictions are posterior means: {why}")
-        chosen = Options.from_keywords(options)
-        if chosen.tolerance is not None:
-            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
+        chosen = self._options_of_density(options)
         with self._working():
             _, x = self._latents(image, latents)
             return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)[0]
@@ -59,9 +55,7 @@ class Densities(Runner):
         ``conditions`` is one for all pictures, or a list of one each. Other arguments and errors as of
         :meth:`explain_many`.
         """
-        chosen, watch = Options.from_keywords(options), Watch(None, stop)
-        if chosen.tolerance is not None:
-            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
+        chosen, watch = self._options_of_density(options), Watch(None, stop)
         rows = table(images, latents, column("conditions", conditions, isinstance(conditions, list)))
         denoiser = self._denoisers(chosen.samples)[-1]
 
@@ -115,3 +109,12 @@ class Densities(Runner):
             "samples": chosen.per_round, "replicates": chosen.repeats, "seed": chosen.seed, "model": denoiser.name,
             "precision": denoiser.precision,
         })  # fmt: skip
+
+    def _options_of_density(self, options: dict[str, Any]) -> Options:
+        """The checked options of a log-density; ``ValueError`` for a tolerance, or if the model has no log-density."""
+        if why := self.denoiser.distilled:
+            raise ValueError(f"model: has no log-density, whose noise predictions are posterior means: {why}")
+        chosen = Options.from_keywords(options)
+        if chosen.tolerance is not None:
+            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
+        return chosen

@@ -86,6 +86,8 @@ def test_adapters_count_while_they_are_active():
         explainer.explain(latents=torch.zeros(16, 8, 8), prompt=TEXTS[2], concepts=("cow", "giraffe"), tolerance=0.1)
     with pytest.raises(ValueError, match=r"^model: has no log-density, whose noise predictions .* 'lcm_lora'"):
         explainer.log_likelihood(latents=torch.zeros(16, 8, 8), condition=TEXTS[1])
+    with pytest.raises(ValueError, match=r"^model: has no log-density, whose noise predictions .* 'lcm_lora'"):
+        explainer.log_likelihoods(latents=[torch.zeros(16, 8, 8)], conditions=TEXTS[1])
     pipe.transformer.set_adapter("style")
     assert explainer.denoiser.distilled == ""
     pipe.transformer.set_adapter("lcm_lora")
