@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from dpid.results.graph import plot_graph
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overlay, paint, scale_of
 
 if TYPE_CHECKING:
+    from dpid.results.metadata import Metadata
     from dpid.results.result import PIDResult
 
 _COLUMNS = 5
@@ -29,6 +30,14 @@ def plot(result: PIDResult, kind: str, ax: Any) -> Any:
     kinds: dict[str, Callable[..., Any]] = {
         "overlay": _plot_overlay, "strip": _plot_strip, "profile": _plot_profile, "graph": plot_graph,
     }  # fmt: skip
+    return drawn_as(kinds, result, kind, ax)
+
+
+def drawn_as(kinds: Mapping[str, Callable[..., Any]], result: Any, kind: str, ax: Any) -> Any:
+    """The figure that ``kinds[kind]`` makes of ``result``, that of "strip" in place of "overlay" for a video.
+
+    ``ValueError`` if there is no such kind; ``TypeError`` if ``ax`` is no axes of matplotlib.
+    """
     if kind not in kinds:
         raise ValueError(f"kind: found {kind!r}, allowed are {', '.join(kinds)}")
     if ax is not None and not hasattr(ax, "inset_axes"):
@@ -99,7 +108,7 @@ def _overlay_axes(result: PIDResult) -> tuple[Figure, list[Any]]:
     columns = 2 if width > _WIDE * height else count
     rows = -(-count // columns)
     wide = columns * (max(tall * width / height, 2.5) + 0.1) + 0.1
-    lines = len(_heading(result, wide).splitlines()) + len(result.metadata.concepts)
+    lines = len(heading(result.metadata, wide).splitlines()) + len(result.metadata.concepts)
     figure = Figure(figsize=(wide, rows * (tall + 0.7) + 0.19 * lines + 0.4), dpi=150, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     axes = list(grid.T.flat)  # of two columns the left one has the words, whose legend is long, at its end
@@ -245,7 +254,7 @@ def _bare(ax: Any) -> None:
 def _frame(figure: Figure, result: PIDResult, key: str = "") -> None:
     """Add the prompt as a title, and below the panels a ``key`` and the settings."""
     metadata = result.metadata
-    figure.suptitle(_heading(result, figure.get_figwidth()), fontsize=11, fontweight="bold")
+    figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
     settings = (
         f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} UNet evaluations; "
         f"{literal(metadata.model, _MODEL)}"
@@ -254,8 +263,8 @@ def _frame(figure: Figure, result: PIDResult, key: str = "") -> None:
     figure.supxlabel("\n".join(below), fontsize=7.5, color="0.4")
 
 
-def _heading(result: PIDResult, width: float) -> str:
+def heading(metadata: Metadata, width: float) -> str:
     """The prompt, in lines of ``width`` inches."""
-    given = " | rest of the prompt" if result.metadata.context else ""
+    given = " | rest of the prompt" if metadata.context else ""
     columns = int(10 * width)  # of bold letters of 11 points
-    return literal(f"“{shortened(result.metadata.prompt, 3 * columns)}”{given}", columns, lines=4)
+    return literal(f"“{shortened(metadata.prompt, 3 * columns)}”{given}", columns, lines=4)

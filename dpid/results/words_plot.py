@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpid.results.figure_style import Figure, literal, shortened, standard
+from dpid.results.figure_style import Figure, literal, standard
 from dpid.results.overlay import colours_of, overlay, scale_of
-from dpid.results.plot import draw_maps, draw_picture
+from dpid.results.plot import draw_maps, draw_picture, drawn_as, heading
 
 if TYPE_CHECKING:
     from dpid.results.word import Word
@@ -22,13 +22,7 @@ _PANEL = 3.2  # inches, the longer side of a picture
 def plot(result: WordsResult, kind: str, ax: Any) -> Any:
     """The figure of :meth:`dpid.WordsResult.plot`."""
     kinds: dict[str, Callable[..., Any]] = {"overlay": _plot_overlay, "words": _plot_words, "strip": _plot_strip}
-    if kind not in kinds:
-        raise ValueError(f"kind: found {kind!r}, allowed are {', '.join(kinds)}")
-    if ax is not None and not hasattr(ax, "inset_axes"):
-        raise TypeError(f"ax: found {type(ax).__name__}, expected axes of matplotlib")
-    if kind == "overlay" and result.metadata.frames is not None:
-        kind = "strip"
-    return kinds[kind](result, ax)
+    return drawn_as(kinds, result, kind, ax)
 
 
 def outer(result: WordsResult) -> list[Word]:
@@ -56,7 +50,7 @@ def _plot_overlay(result: WordsResult, ax: Any) -> Any:
     _overlay(axes[-2], result)
     axes[-2].set_title("what only this word tells", fontsize=10)
     _bars(axes[-1], result, _FEWEST)
-    figure.suptitle(_heading(result, total), fontsize=11, fontweight="bold")
+    figure.suptitle(heading(result.metadata, total), fontsize=11, fontweight="bold")
     return figure
 
 
@@ -65,7 +59,7 @@ def _plot_words(result: WordsResult, ax: Any) -> Any:
     """i(x; w) and i(x; w | rest) of every word with 95 % intervals and verdicts."""
     if ax is None:
         figure = Figure(figsize=(7, 1.2 + 0.42 * len(result.words)), dpi=150, layout="constrained")
-        figure.suptitle(_heading(result, 7), fontsize=11, fontweight="bold")
+        figure.suptitle(heading(result.metadata, 7), fontsize=11, fontweight="bold")
         ax = figure.subplots()
     _bars(ax, result)
     return ax.figure
@@ -88,7 +82,7 @@ def _plot_strip(result: WordsResult, ax: Any) -> Any:
     for panel, word in zip(axes[count - len(words) : count], words, strict=True):
         panel.set_title(f"{literal(word.text, _WORD)}\n{word.given_rest}", fontsize=9)
     figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", label=f"{result.metadata.unit} per pixel")
-    figure.suptitle(_heading(result, figure.get_figwidth()), fontsize=11, fontweight="bold")
+    figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
     return figure
 
 
@@ -138,9 +132,3 @@ def _range(numbers: Sequence[Any]) -> tuple[float, float]:
     high = min(max(0.0, *(end for _, end in ends)), max(0.0, *values) + room)
     margin = 0.04 * (high - low)
     return low - margin, high + margin
-
-
-def _heading(result: WordsResult, width: float) -> str:
-    """The prompt, in lines of ``width`` inches."""
-    columns = int(10 * width)  # of bold letters of 11 points
-    return literal(f"“{shortened(result.metadata.prompt, 3 * columns)}”", columns, lines=4)
