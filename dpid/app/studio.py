@@ -12,14 +12,11 @@ from PIL import Image
 from dpid.app.views import Result
 from dpid.explainer import Explainer
 from dpid.images import open_image
+from dpid.many import Stopped
 from dpid.options import Options
 from dpid.prompts.phrases import check_text, is_blank, span_of
 from dpid.prompts.words import content_words
 from dpid.zoo import generate
-
-
-class Stopped(Exception):
-    """What ends a run in the middle: its stop button was pressed, or its page is gone."""
 
 
 class Studio:
@@ -68,21 +65,24 @@ class Studio:
         done, result = 0, None
 
         def tell(evaluated: int, planned: int) -> None:
-            if session not in self._running:
-                raise Stopped
             rounds = 0 if concepts else done / options.per_round  # every word is asked about in rounds of their own
             progress(min(1.0, (rounds + evaluated / planned) / options.rounds))
 
+        def stopped() -> bool:
+            return session not in self._running
+
         picture = opened(image)
         try:
+            if stopped():  # while it waited, and before its concepts are looked for
+                raise Stopped
             tell(0, 1)
             results: Iterator[Result] = (
                 self.explainer.stream(
                     picture, prompt, in_order(prompt, concepts), context=context, samples=options.samples,
-                    max_samples=samples, progress=tell,
+                    max_samples=samples, progress=tell, stop=stopped,
                 )
                 if concepts
-                else self.explainer.stream_words(picture, prompt, samples=samples, progress=tell)
+                else self.explainer.stream_words(picture, prompt, samples=samples, progress=tell, stop=stopped)
             )  # fmt: skip
             for result in results:
                 done = result.metadata.samples
