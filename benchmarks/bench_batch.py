@@ -1,4 +1,4 @@
-"""Many pictures at a call against a loop, and how long the first and the tenth explanation take.
+"""Many pictures at a call against a loop, how long the first and the tenth explanation take, and eight words.
 
 ``python benchmarks/bench_batch.py [--runs 7] [--model emoji] [--device cpu]``, on an idle machine. Both ways are
 timed in turn, and their numbers compared.
@@ -22,6 +22,7 @@ import dpid
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 IMAGE, PROMPT, CONCEPTS = DATA / "040.png", "a horse and a cake", ("horse", "cake")
+EIGHT = "horse cake dog frog fish car clock key"  # the model takes no longer one with commas
 COUNT = 16  # pictures of a batch
 # Seconds of the first explanation, {}, and of the tenth, in a process of its own; loading is not counted.
 FRESH = """
@@ -99,6 +100,24 @@ def latencies(model: str, device: str | None, runs: int) -> list[dict[str, objec
     return rows
 
 
+def words(explainer: dpid.Explainer, runs: int, device: str | None) -> list[dict[str, object]]:
+    """Rows of the time that all words of a prompt take, and of the evaluations."""
+    explainer.words(IMAGE, EIGHT, EIGHT.split())
+    counted: list[int] = []
+    times = [
+        seconds(
+            lambda turn=turn: counted.append(explainer.words(IMAGE, EIGHT, EIGHT.split(), seed=turn).unet_evaluations),
+            device,
+        )
+        for turn in range(runs)
+    ]  # fmt: skip
+    return [
+        {"case": "words, eight", "metric": f"{metric}, median", "value": statistics.median(values),
+         "low": min(values), "high": max(values), "n": runs, "unit": unit}
+        for metric, values, unit in (("time", times, "s"), ("evaluations of the network", counted, ""))
+    ]  # fmt: skip
+
+
 def main(
     runs: Annotated[int, typer.Option(help="Paired runs, and fresh processes.")] = 7,
     model: Annotated[str, typer.Option(help="As of dpid explain.")] = "emoji",
@@ -106,8 +125,12 @@ def main(
 ) -> None:
     """Measure and record in the ledger."""
     explainer = dpid.Explainer.from_pretrained(model, device=device)
-    rows = [row for samples in (8, 32) for row in batches(explainer, samples, runs, device)]
-    ledger.record(ledger.of_model("batch", model), rows + latencies(model, device, runs), model)
+    parts = (
+        lambda: batches(explainer, 8, runs, device), lambda: batches(explainer, 32, runs, device),
+        lambda: words(explainer, runs, device), lambda: latencies(model, device, runs),
+    )  # fmt: skip
+    for part in parts:
+        ledger.record(ledger.of_model("batch", model), part(), model)  # what is measured is kept
 
 
 if __name__ == "__main__":
