@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from threading import Event
@@ -23,13 +22,12 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, is_of_texts, table
-from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, subsets_of
 from dpid.results.result import PIDResult
-from dpid.results.words import WordsResult
 from dpid.run import Job, Progress, explanations
 from dpid.runner import ConvergenceWarning as ConvergenceWarning
 from dpid.runner import question_of
+from dpid.verdicts import Verdicts
 from dpid.videos import VideoLike
 
 _OF_PIPELINES = (
@@ -45,7 +43,7 @@ _OF_PIPELINES = (
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
-class Explainer(Densities):
+class Explainer(Densities, Verdicts):
     """Explains pictures with one model: how much information about a picture each concept of its prompt has.
 
     It may be used from several threads; they wait for each other if the model is not thread-safe. Where the default
@@ -305,59 +303,6 @@ class Explainer(Densities):
             watch.check()
             (results,) = self._last([self._ask(image, latents, questions, chosen, prompt)], chosen, watch)
         return dict(zip(pairs, results, strict=True))
-
-    def words(
-        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None,
-        **options: Any,
-    ) -> WordsResult:  # fmt: skip
-        """What every content word and phrase of ``prompt`` tells about the picture: used, redundant, misleading, …
-
-        It ends when the verdict of every word is settled, or with ``samples`` or ``seconds``. Arguments and errors as
-        of :meth:`stream_words`.
-        """
-        return list(self.stream_words(image, prompt, concepts, **options))[-1]
-
-    def stream_words(
-        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
-        latents: Tensor | None = None, samples: int = 256, seconds: float | None = None, margin: float = 0.15,
-        progress: Progress | None = None, stop: Stop | None = None, **options: Any,
-    ) -> Iterator[WordsResult]:  # fmt: skip
-        """An iterator of what every word of ``prompt`` tells, after every round of samples for words not yet settled.
-
-        Parameters
-        ----------
-        image, latents, progress, stop : as of :meth:`explain`
-        concepts : the phrases of the prompt to judge; None: those of
-            :func:`dpid.prompts.words.content_words`
-        samples : most evaluations of a condition, in rounds of 32
-        seconds : time after which no further round begins; None: no limit
-        margin : what counts as nothing, as a share of i(x; prompt) / the number of words
-        options : of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic, seed and
-            max_batch_size
-
-        Raises
-        ------
-        ValueError, TypeError
-            An argument is not allowed, or the prompt has no content word; the message names it.
-        FloatingPointError
-            The model returned NaN or infinity.
-        """
-        from dpid import words
-
-        budget = words.Budget(samples, seconds, margin)
-        chosen = self._options(words.allowed(options) | {"samples": min(budget.samples, Options.samples)})
-        asked = words.concepts_of(prompt, concepts)
-        watch = Watch(progress, stop)
-        with self._working():
-            watch.check()
-            shown = self._ask(image, latents, (), chosen, prompt)
-
-        def evaluate(questions: Sequence[Plan], turn: int) -> list[PIDResult]:
-            now = replace(chosen, seed=words.seed_of(chosen.seed, turn))
-            with self._working():
-                return self._last([replace(shown, questions=questions, priors=[None] * len(questions))], now, watch)[0]
-
-        return words.judged(str(prompt), asked, evaluate, budget, -(-budget.samples // chosen.per_round))
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], concepts: int = 2, **options: Any) -> None:
         """Make the first explanation as fast as those after it; returns nothing and learns nothing.

@@ -301,3 +301,26 @@ def test_warming_up_learns_nothing_and_changes_no_number(emoji, two_things):
     assert fresh.learnt is learnt
     cold = dpid.Explainer(emoji.denoiser).explain(path, prompt, concepts, samples=8)
     assert fresh.explain(path, prompt, concepts, samples=8).redundancy == cold.redundancy
+
+
+def test_words_of_many_pictures_are_those_of_each(emoji, two_things):
+    """Each has its own prompt; one that cannot be read is named after the others."""
+    path, prompt, concepts = two_things
+    asked = {"samples": 32, "seed": 3}
+    found, many = {}, emoji.words_many([path, "none.png", path], [prompt, prompt, f"a {concepts[0]}"], **asked)
+    with pytest.raises(dpid.PicturesError, match=r"1 of 3 failed; number 1: image: .*none.png") as raised:
+        found.update(many)
+    assert list(raised.value.errors) == [1]
+    assert found == {0: emoji.words(path, prompt, **asked), 2: emoji.words(path, f"a {concepts[0]}", **asked)}
+
+
+def test_words_of_many_pictures_end_with_a_stop_and_refuse_what_is_wrong(emoji, two_things):
+    path, prompt, _ = two_things
+    with pytest.raises(dpid.Stopped):
+        list(emoji.words_many([path, path], prompt, stop=lambda: True))
+    with pytest.raises(ValueError, match="prompts: found 1 for 2 pictures"):
+        emoji.words_many([path, path], [prompt])
+    with pytest.raises(ValueError, match="margin"):
+        emoji.words_many([path], prompt, margin=7)
+    with pytest.raises(ZeroDivisionError):  # of the caller, and no picture's fault
+        list(emoji.words_many([path], prompt, progress=lambda done, planned: 1 / 0))

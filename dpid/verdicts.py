@@ -1,0 +1,125 @@
+"""What an explainer tells of every word of a prompt: of a picture, while samples come, and of many pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from dpid.images import ImageLike
+from dpid.many import PicturesError, Stop, Stopped, Watch, column, is_of_texts, table
+from dpid.options import Options
+from dpid.prompts.plan import Plan
+from dpid.results.result import PIDResult
+from dpid.results.words import WordsResult
+from dpid.run import Progress
+from dpid.runner import Runner
+from dpid.words import Budget, allowed, concepts_of, judged, seed_of
+
+
+class Verdicts(Runner):
+    """The methods of :class:`dpid.Explainer` that judge every word of a prompt."""
+
+    def words(
+        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None,
+        **options: Any,
+    ) -> WordsResult:  # fmt: skip
+        """What every content word and phrase of ``prompt`` tells about the picture: used, redundant, misleading, …
+
+        It ends when the verdict of every word is settled, or with ``samples`` or ``seconds``. Arguments and errors as
+        of :meth:`stream_words`.
+        """
+        return list(self.stream_words(image, prompt, concepts, **options))[-1]
+
+    def stream_words(
+        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
+        latents: Tensor | None = None, progress: Progress | None = None, stop: Stop | None = None, **options: Any,
+    ) -> Iterator[WordsResult]:  # fmt: skip
+        """An iterator of what every word of ``prompt`` tells, after every round of samples for words not yet settled.
+
+        Parameters
+        ----------
+        image, latents, progress, stop : as of :meth:`explain`
+        concepts : the phrases of the prompt to judge; None: those of
+            :func:`dpid.prompts.words.content_words`
+        options : ``samples=256``, most evaluations of a condition, in rounds of 32; ``seconds=None``, the time after
+            which no further round begins; ``margin=0.15``, what counts as nothing, as a share of i(x; prompt) / the
+            number of words; and of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic,
+            seed and max_batch_size
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument is not allowed, or the prompt has no content word; the message names it.
+        FloatingPointError
+            The model returned NaN or infinity.
+        """
+        budget, chosen = self._budget(**options)
+        asked = concepts_of(prompt, concepts)
+        watch = Watch(progress, stop)
+        with self._working():
+            watch.check()
+            shown = self._ask(image, latents, (), chosen, prompt)
+
+        def evaluate(questions: Sequence[Plan], turn: int) -> list[PIDResult]:
+            now = replace(chosen, seed=seed_of(chosen.seed, turn))
+            with self._working():
+                return self._last([replace(shown, questions=questions, priors=[None] * len(questions))], now, watch)[0]
+
+        return judged(str(prompt), asked, evaluate, budget, -(-budget.samples // chosen.per_round))
+
+    def words_many(
+        self, images: Iterable[ImageLike] | None = None, prompts: str | Sequence[str] | None = None,
+        concepts: Sequence[str] | Sequence[Sequence[str]] | None = None, *, latents: Iterable[Tensor] | None = None,
+        progress: Progress | None = None, stop: Stop | None = None, **options: Any,
+    ) -> Iterator[tuple[int, WordsResult]]:  # fmt: skip
+        """An iterator of (index of the picture, its :meth:`words`), one by one, in the order of ``images``.
+
+        Parameters
+        ----------
+        images : pictures as of :meth:`words`, of any sizes; or ``latents`` of each
+        prompts, concepts : as of :meth:`words`, one for all pictures or one each
+        progress, stop, options : as of :meth:`stream_words`; ``seconds`` are those of a picture
+
+        Raises
+        ------
+        dpid.PicturesError
+            After all other pictures, if some could not be explained; it has their errors.
+        ValueError, TypeError
+            Lists differ in length, or an option is not allowed.
+        """
+        watch = Watch(progress, stop)
+        self._budget(**options)
+        rows = table(
+            images, latents, column("prompts", prompts, not isinstance(prompts, str)),
+            column("concepts", concepts, not is_of_texts(concepts)),
+        )  # fmt: skip
+        return self._judged(rows, watch, options)
+
+    def _judged(
+        self, rows: Sequence[tuple[Any, ...]], watch: Watch, options: dict[str, Any]
+    ) -> Iterator[tuple[int, WordsResult]]:
+        """The results of :meth:`words_many`."""
+        errors: dict[int, Exception] = {}
+        for i, (image, latents, prompt, concepts) in enumerate(rows):
+            try:
+                result = self.words(
+                    image, prompt, concepts, latents=latents, progress=watch, stop=watch.stopping, **options
+                )
+            except Exception as error:
+                if watch.raised or isinstance(error, Stopped):
+                    raise
+                errors[i] = error
+            else:
+                yield i, result
+        if errors:
+            raise PicturesError(errors, len(rows))
+
+    def _budget(
+        self, samples: int = 256, seconds: float | None = None, margin: float = 0.15, **options: Any
+    ) -> tuple[Budget, Options]:
+        """When a search ends, and the checked options of its rounds."""
+        budget = Budget(samples, seconds, margin)
+        return budget, self._options(allowed(options) | {"samples": min(budget.samples, Options.samples)})
