@@ -45,7 +45,7 @@ class Verdicts(Runner):
         concepts : the phrases of the prompt to judge; None: those of
             :func:`dpid.prompts.words.content_words`
         options : ``samples=256``, most evaluations of a condition, in rounds of 32; ``seconds=None``, the time after
-            which no further round begins; ``margin=0.15``, what counts as nothing, as a share of i(x; prompt) / the
+            which no further round begins; ``margin=0.1``, what counts as nothing, as a share of iʳ(x; prompt) / the
             number of words; and of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic,
             seed and max_batch_size
 
@@ -118,7 +118,7 @@ class Verdicts(Runner):
             raise PicturesError(errors, len(rows))
 
     def _budget(
-        self, samples: int = 256, seconds: float | None = None, margin: float = 0.15, **options: Any
+        self, samples: int = 256, seconds: float | None = None, margin: float = 0.1, **options: Any
     ) -> tuple[Budget, Options]:
         """When a search ends, and the checked options of its rounds."""
         budget = Budget(samples, seconds, margin)

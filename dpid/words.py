@@ -6,7 +6,7 @@ share their noise, the empty prompt and the whole one, so that n words take 2n +
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
 from time import monotonic
@@ -38,7 +38,7 @@ class Budget:
     ----------
     samples : most evaluations of a condition
     seconds : time after which no further round begins, or None
-    margin : what counts as nothing, as a share of what a word tells on average, i(x; prompt) / the number of words
+    margin : what counts as nothing, as a share of what a word tells on average, iʳ(x; prompt) / the number of words
     """
 
     samples: int
@@ -181,18 +181,12 @@ class _Search:
             with_reference(plan(self.prompt, (w, v)), without(self.prompt, _outer(self._context(w)), []))
             for w, v in pairs
         ]
-        best: dict[str, tuple[float, str]] = {}
-        for (w, v), found in zip(pairs, self._evaluated(evaluate, questions, turn), strict=True):
-            word = self.known[w].word
-            # What is unique beside v has little noise. A word that tells nothing by itself shares nothing.
-            if word.alone > 0:
-                share = 1 - found.unique[w].value / word.alone.value
-            else:
-                share = found.synergy.value / max(word.synergy.value, 1e-9)
-            best[w] = max(best.get(w, (0.5, "")), (share, v))
-        for w, (_, v) in best.items():
+        found: dict[str, dict[str, PIDResult]] = {}
+        for (w, v), result in zip(pairs, self._evaluated(evaluate, questions, turn), strict=True):
+            found.setdefault(w, {})[v] = result
+        for w, beside in found.items():
             known = self.known[w]
-            self.known[w] = replace(known, word=replace(known.word, partner=v))
+            self.known[w] = replace(known, word=replace(known.word, partner=_partner(known.word, beside)))
 
     def _others(self, w: str) -> list[str]:
         """The words beside ``w`` that do something, without phrases of several of them."""
@@ -206,6 +200,20 @@ class _Search:
         """Whether ``w`` is a phrase of several of the words."""
         start, end = self.spans[w]
         return any(u != w and start <= low and high <= end for u, (low, high) in self.spans.items())
+
+
+def _partner(word: Word, beside: Mapping[str, PIDResult]) -> str:
+    """The word with which ``word`` shares what it tells, or with which it tells it; "" if none stands out.
+
+    ``beside`` has the decomposition of the pair with every other word.
+    """
+    if word.alone > word.nothing:  # beside the one that tells the same, little is unique
+        unique = {v: result.unique[word.text].value for v, result in beside.items()}
+        least = min(unique, key=lambda v: unique[v])
+        return least if unique[least] <= max(unique.values()) / 2 else ""
+    synergy = {v: result.synergy.value for v, result in beside.items()}
+    most = max(synergy, key=lambda v: synergy[v])
+    return most if synergy[most] >= word.synergy.value / 2 else ""
 
 
 def _apart(first: Span, second: Span) -> bool:

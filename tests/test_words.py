@@ -52,7 +52,7 @@ class World:
 
 def judge(told, concepts, prompt, noise=None, samples=128, seconds=None):
     answers = World(told, noise)
-    return answers, list(judged(prompt, concepts, answers, Budget(samples, seconds, 0.15), samples // 32))
+    return answers, list(judged(prompt, concepts, answers, Budget(samples, seconds, 0.1), samples // 32))
 
 
 COW_AND_DOG = {

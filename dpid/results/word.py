@@ -1,4 +1,4 @@
-"""What one word of a prompt tells about a picture, and the verdict on it; docs/theory.md, eqs. (67) and (68).
+"""What one word of a prompt tells about a picture, and the verdict on it; docs/theory.md, eqs. (67) to (69).
 
 The PID of a word w has two sources, w and the rest of the prompt. Its redundancy R, uniqueness U and synergy S are sums
 of the decomposition by pixel: words of other things in the picture tell of other pixels, so that they share little.
@@ -31,7 +31,7 @@ class Word(Comparable):
     Attributes
     ----------
     pid : the decomposition of what the word and the rest of the prompt tell; its second concept is "the rest"
-    margin : what counts as nothing, as a share of i(x; prompt)
+    margin : what counts as nothing, as a share of iʳ(x; prompt)
     partner : the word that tells the same, or with which alone this one works; "" where no single one does
     """
 
@@ -53,6 +53,17 @@ class Word(Comparable):
     def given_rest(self) -> Estimate:
         """i(x; w | rest) = i(x; prompt) - i(x; prompt without w), nats: what is lost without the word."""
         f = self.pid.replicates_by(self.pid.metadata.estimator).sum((-2, -1))
+        value, error = mean_stderr(f[:, 2] - f[:, 1])
+        return Estimate(float(value), float(error), len(f) - 1)
+
+    @cached_property
+    def effect(self) -> Estimate:
+        """iʳ(x; w | rest), nats: how much the word changes the model's predictions; docs/theory.md, eq. (68).
+
+        It is never below zero, has little noise, and does not say whether the change is towards the picture, as
+        :attr:`given_rest` does.
+        """
+        f = self.pid.replicates_by("rao-blackwell").sum((-2, -1))
         value, error = mean_stderr(f[:, 2] - f[:, 1])
         return Estimate(float(value), float(error), len(f) - 1)
 
@@ -92,7 +103,8 @@ class Word(Comparable):
     @property
     def nothing(self) -> float:
         """The margin in nats: numbers that are surely no larger count as zero."""
-        return self.margin * max(0.0, *(e.value for e in self.pid.information.values()))
+        told = self.pid.estimates["rao-blackwell"].information
+        return self.margin * max(0.0, *(estimate.value for estimate in told.values()))
 
     @property
     def beside_wrong(self) -> bool:
@@ -101,21 +113,19 @@ class Word(Comparable):
 
     @cached_property
     def verdict(self) -> str:
-        """What the word does, one of ``VERDICTS``; docs/theory.md, eq. (68)."""
+        """What the word does, one of ``VERDICTS``; docs/theory.md, section 16."""
         alone = self._sign(self.alone)
         if self.beside_wrong:
             return {"above": "used", "zero": "ignored", "below": "misleading", "open": "undecided"}[alone]
-        given = self._sign(self.given_rest)
         if alone == "below" and self.given_rest.interval()[1] <= 1.5 * self.nothing:
             return "misleading"
-        if given == "open" and alone == "above" and self.given_rest > self.nothing and self._lead[0] > 0:
-            return "used"
-        if given == "open" or (given == "zero" and alone == "open"):
-            return "undecided"
-        if given == "below":
+        effect = self._sign(self.effect)
+        if effect == "zero":
+            return {"above": "redundant", "open": "undecided"}.get(alone, "ignored")
+        if self._sign(self.given_rest) == "below":
             return "misleading"
-        if given == "zero":
-            return "redundant" if alone == "above" else "ignored"
+        if effect == "open" or self.given_rest <= 0:
+            return "undecided"
         low, high = self._lead
         own = (alone == "above" and low + high > 0) or (alone == "open" and low > 0)
         return "used" if own else "works only with others"
@@ -140,8 +150,11 @@ class Word(Comparable):
         """Whether more samples would hardly change the verdict."""
         if self.verdict not in ("used", "works only with others"):
             return self.verdict != "undecided"
+        if self.beside_wrong:
+            return True
         low, high = self._lead
-        return self.beside_wrong or self._sign(self.alone) in ("zero", "below") or low > 0 or high < 0
+        surely = self._sign(self.alone) in ("zero", "below") or low > 0 or high < 0
+        return surely and self.given_rest.interval()[0] > -self.nothing
 
     @property
     def told(self) -> str:
@@ -152,7 +165,7 @@ class Word(Comparable):
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
-        names = ("alone", "given_rest", "unique", "redundancy", "synergy")
+        names = ("alone", "given_rest", "effect", "unique", "redundancy", "synergy")
         texts = self.pid.metadata.conditions
         return (
             {"verdict": self.verdict, "with": self.partner, "settled": self.settled, "margin": self.nothing}

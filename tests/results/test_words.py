@@ -82,11 +82,28 @@ def test_noise_leaves_a_verdict_open(kind):
     assert not word.settled
 
 
-def test_noise_of_the_whole_prompt_does_not_hide_what_is_unique():
-    word = Word(made(*VERDICTS["another thing of the picture"][:3], noise=torch.tensor([0.01, 0.01, 4.0])), 0.05)
+def believed(kind, told, noise):
+    """A word of ``kind`` to the model, by Rao-Blackwell, of which ``told`` is what the picture says of the prompt."""
+    alone, rest, both, _ = VERDICTS[kind]
+    pid, model = made(alone, rest, told, noise=torch.tensor([0.01, 0.01, noise])), made(alone, rest, both)
+    return Word(replace(pid, replicates=pid.replicates | {"rao-blackwell": model.replicates["rao-blackwell"]}), 0.05)
+
+
+@pytest.mark.parametrize("kind", ["another thing of the picture", "what the rest says, too", "nothing"])
+def test_noise_of_the_whole_prompt_does_not_hide_what_a_word_does(kind):
+    word = believed(kind, VERDICTS[kind][2], noise=4.0)
     low, high = word.given_rest.interval()
     assert low < 0 < high
-    assert word.verdict == "used"
+    assert word.effect.interval()[1] - word.effect.interval()[0] < 0.1
+    assert word.verdict == VERDICTS[kind][3]
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(-1.0, "misleading"), (-0.1, "undecided"), (1.0, "used")])
+def test_a_change_has_to_be_towards_the_picture(lost, verdict):
+    """With the word the model predicts otherwise, by four nats of its own; the picture says what it gains by that."""
+    word = believed("another thing of the picture", THERE + lost / 2, noise=0.01)
+    assert float(word.effect) == pytest.approx(4.0, abs=0.03)  # 6 errors, as above
+    assert word.verdict == verdict
 
 
 def test_the_map_is_what_is_lost_without_the_word():
