@@ -13,11 +13,13 @@ from torch import Tensor
 def key(value: Any) -> Hashable:
     """A hashable key that two values share if and only if they are equal; tensors bit by bit, on any device."""
     if isinstance(value, Tensor):
-        dense = value.detach().to_dense() if value.layout != torch.strided else value.detach()
+        if value.is_sparse:
+            entries = value.detach().coalesce()
+            return tuple(value.shape), key(entries.indices()), key(entries.values())
         return (
             str(value.dtype),
             tuple(value.shape),
-            dense.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes(),
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes(),
         )
     if isinstance(value, Comparable):
         return value

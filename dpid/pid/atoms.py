@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from dpid.equality import Comparable
@@ -28,7 +29,7 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
     concepts : names of the n concepts
     nodes : the A antichains as tuples of bit masks, bottom of the lattice first. n ≤ 4: all; n > 4: those whose atom is
         not zero everywhere; none with ``coarse=True``
-    flat : the atoms [A, P], P the number of values in [*]; a sparse tensor for n > 4
+    flat : the atoms [A, P], P the number of values in [*]; for n > 4 a sparse tensor, coalesced
     coarse : redundancy, uniqueness of every concept, synergy [n+2, *] (docs/theory.md, eq. (33))
     information : {S: f(S) [*]}, which the atoms add up to; averaged where the measure averages
     residual : {S: sum of the atoms below {S}, less f(S)}, for n > 4 and an f that is not monotone (docs/theory.md,
@@ -64,6 +65,12 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
         """{antichain: its row of ``flat``}."""
         return {node: i for i, node in enumerate(self.nodes)}
 
+    @cached_property
+    def _rows(self) -> Tensor:
+        """[A + 1]: where the entries of every row of a sparse ``flat`` begin, and where the last ones end."""
+        rows = torch.arange(len(self.flat) + 1, device=self.flat.device)
+        return torch.searchsorted(self.flat.indices()[0].contiguous(), rows)
+
     def _name(self, node: Sets) -> Antichain:
         """The antichain of masks as one of names."""
         return tuple(tuple(self.concepts[k] for k in members(mask)) for mask in node)
@@ -74,7 +81,12 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
             row = self._at[ordered(masks)]
         except (KeyError, ValueError, TypeError):
             raise KeyError(antichain) from None
-        return self.flat[row].to_dense().reshape(self.coarse.shape[1:])
+        if not self.flat.is_sparse:
+            return self.flat[row].reshape(self.coarse.shape[1:])
+        start, end = self._rows[row : row + 2].tolist()
+        value = self.flat.new_zeros(self.flat.shape[1], layout=torch.strided)
+        value[self.flat.indices()[1, start:end]] = self.flat.values()[start:end]
+        return value.reshape(self.coarse.shape[1:])
 
     def __iter__(self) -> Iterator[Antichain]:
         return map(self._name, self.nodes)

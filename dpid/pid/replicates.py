@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -10,11 +10,8 @@ from torch import Tensor
 
 from dpid.pid.atoms import Atoms
 from dpid.pid.decomposition import concepts_of, decompose, find
-from dpid.pid.lattice import Sets
 from dpid.pid.priors import Priors, resolve
 from dpid.prompts.plan import Subset
-
-_MOST = 2**28  # most numbers in memory at once: 1 or 2 GiB
 
 
 def perturbed(replicates: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,8 +74,7 @@ def decompose_replicates(
     Raises
     ------
     ValueError
-        Fewer than two replicates, or numbers of replicates that differ; maps of more than 4 concepts with more atoms
-        than fit in memory; and as :func:`dpid.pid.decompose`.
+        Fewer than two replicates, or numbers of replicates that differ; and as :func:`dpid.pid.decompose`.
     """
     concepts = concepts_of(information, "information")
     counts = sorted({len(f) if isinstance(f, Tensor) and f.ndim else 0 for f in information.values()})
@@ -96,52 +92,92 @@ def decompose_replicates(
         atoms = decompose(f, measure, priors, pixels=pixels, coarse=coarse)
         return _summed(atoms) if total else atoms
 
-    atoms, points = at(None), [at(point) for point in range(2 * (counts[0] - 1))]
-    nodes = atoms.nodes if len(concepts) <= 4 else _union([atoms, *points])
-    return _with_errors(atoms, points, nodes, corrected)
+    atoms, points = at(None), []
+    spread = _Spread(atoms) if atoms.flat.is_sparse else None
+    for point in range(2 * (counts[0] - 1)):
+        points.append(at(point))
+        if spread:
+            spread.add(points[-1])
+            points[-1] = replace(points[-1], nodes=(), flat=atoms.flat)  # which are many, and in the sums
+    return _with_errors(atoms, points, spread, corrected)
 
 
 def _summed(atoms: Atoms) -> Atoms:
     """``atoms`` with every tensor summed over [*]."""
+    flat = atoms.flat.sum(1, keepdim=True)
     return replace(
         atoms,
-        flat=atoms.flat.to_dense().sum(1, keepdim=True),
+        flat=flat.coalesce() if flat.is_sparse else flat,
         coarse=atoms.coarse.flatten(1).sum(1),
         information={s: f.sum() for s, f in atoms.information.items()},
         residual={s: f.sum() for s, f in atoms.residual.items()},
     )
 
 
-def _union(atoms: list[Atoms]) -> list[Sets]:
-    """Every antichain that occurs in ``atoms``; ``ValueError`` if their dense values would not fit in memory."""
-    nodes = list(dict.fromkeys(node for a in atoms for node in a.nodes))
-    if len(atoms) * len(nodes) * atoms[0].flat.shape[1] > _MOST:
-        raise ValueError(
-            f"information: maps of {len(atoms[0].concepts)} concepts have {len(nodes)} atoms here, too many for "
-            "errors of each; pass coarse=True, or totals"
-        )
-    return nodes
+class _Spread:
+    """How far sparse atoms of perturbed means are from those of the mean, ``value``, summed up one by one.
+
+    A few atoms of each value are not zero, others at every perturbation: dense, all that occur would not fit in memory.
+
+    Attributes
+    ----------
+    nodes : {antichain: row} of all that occurred
+    """
+
+    def __init__(self, value: Atoms) -> None:
+        self.nodes = {node: row for row, node in enumerate(value.nodes)}
+        self._value, self._count = value.flat, 0
+        self._sum = self._squares = torch.zeros_like(value.flat)
+
+    def add(self, atoms: Atoms) -> None:
+        """Count the atoms of one more perturbed mean."""
+        rows = torch.tensor([self.nodes.setdefault(node, len(self.nodes)) for node in atoms.nodes], dtype=torch.long)
+        row, column = atoms.flat.indices()
+        at = torch.stack((rows.to(row.device)[row], column))
+        off = (self._sparse(at, atoms.flat.values()) - self._grown(self._value)).coalesce()
+        self._sum = self._grown(self._sum) + off
+        self._squares = self._grown(self._squares) + self._sparse(off.indices(), off.values().square())
+        self._count += 1
+
+    def mean(self) -> Tensor:
+        """The mean of the perturbed atoms less the atoms, sparse [A, P]."""
+        return (self._sum / self._count).coalesce()
+
+    def stderr(self) -> Tensor:
+        """The standard errors of the atoms, sparse [A, P]; as of :func:`stderr`."""
+        return (self._squares / self._count).coalesce().sqrt()
+
+    def value(self) -> Tensor:
+        """The atoms, sparse [A, P]."""
+        return self._grown(self._value).coalesce()
+
+    def _grown(self, flat: Tensor) -> Tensor:
+        flat = flat.coalesce()
+        return self._sparse(flat.indices(), flat.values())
+
+    def _sparse(self, at: Tensor, values: Tensor) -> Tensor:
+        size = (len(self.nodes), self._value.shape[1])
+        return torch.sparse_coo_tensor(at, values, size, check_invariants=False, device=at.device)
 
 
-def _dense(atoms: Atoms, nodes: Sequence[Sets]) -> Tensor:
-    """The values [A, P] of ``atoms`` at ``nodes``, zero where they have none."""
-    values = atoms.flat.to_dense()
-    if atoms.nodes == nodes:
-        return values
-    dense = values.new_zeros(len(nodes), values.shape[1])
-    at = {node: i for i, node in enumerate(nodes)}
-    dense[[at[node] for node in atoms.nodes]] = values
-    return dense
+def _with_errors(atoms: Atoms, points: list[Atoms], spread: _Spread | None, corrected: bool) -> tuple[Atoms, Atoms]:
+    """``atoms`` of the mean, corrected or not, and their standard errors from those of perturbed means.
 
-
-def _with_errors(atoms: Atoms, points: list[Atoms], nodes: Sequence[Sets], corrected: bool) -> tuple[Atoms, Atoms]:
-    """``atoms`` of the mean at ``nodes``, corrected or not, and their standard errors from those of perturbed means."""
+    Sparse atoms are those of ``spread``.
+    """
 
     def both(value: Tensor, others: list[Tensor]) -> tuple[Tensor, Tensor]:
         stacked = torch.stack(others)
         return (2 * value - stacked.mean(0) if corrected else value), stderr(stacked, value)
 
-    values = both(_dense(atoms, nodes), [_dense(a, nodes) for a in points])
+    if spread is None:
+        nodes, values = atoms.nodes, both(atoms.flat, [a.flat for a in points])
+    else:
+        value = spread.value()
+        nodes, values = (
+            list(spread.nodes),
+            ((value - spread.mean()).coalesce() if corrected else value, spread.stderr()),
+        )
     coarse = both(atoms.coarse, [a.coarse for a in points])
     information = {s: both(f, [a.information[s] for a in points]) for s, f in atoms.information.items()}
     residual = {s: both(f, [a.residual[s] for a in points]) for s, f in atoms.residual.items()}

@@ -114,8 +114,7 @@ class PIDResult(Comparable):
         """Maps of every atom of the lattice by ``metadata.estimator``, and maps of their standard errors.
 
         ``values, errors = result.atom_maps()``; ``values[("cow",), ("giraffe", "tree")]`` is a map float64 [h,w] in
-        nats. Two concepts have 4 atoms, three 18, four 166. ``ValueError`` if those of five concepts or more do not fit
-        the memory.
+        nats. Two concepts have 4 atoms, three 18, four 166; of more those are listed that are not zero everywhere.
         """
         name = self.metadata.estimator
         f = displayed(self.replicates_by(name), self.metadata.smooth, self._towards(name), self.metadata.frames)

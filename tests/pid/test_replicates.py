@@ -129,6 +129,24 @@ def test_five_concepts():
     torch.testing.assert_close(coarse_errors.synergy, errors.synergy)
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+def test_errors_of_five_concepts_are_those_of_perturbed_means_written_out(corrected):
+    """Of maps, whose atoms are sparse: every pixel and every perturbed mean has others; where it has none, zero."""
+    f = named(noisy(2, 31, 2, 3))
+    atoms, errors = decompose_replicates(f, corrected=corrected)
+    mean, *either = (decompose({s: v.mean(0) if g is None else v[g] for s, v in f.items()}) for g in (None, 0, 1))
+    assert set(atoms) == set(errors) == {key for a in (mean, *either) for key in a}
+    for key in atoms:
+        value, *points = (a[key] if key in a else torch.zeros(2, 3, dtype=torch.float64) for a in (mean, *either))
+        expected = 2 * value - (points[0] + points[1]) / 2 if corrected else value
+        error = ((points[0] - value).square() / 2 + (points[1] - value).square() / 2).sqrt()
+        # float64, another order of sums
+        torch.testing.assert_close(atoms[key], expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(errors[key], error, rtol=1e-9, atol=1e-12)
+    assert atoms == decompose_replicates(f, corrected=corrected)[0]
+    assert atoms != errors
+
+
 def test_refusals():
     f = named(torch.ones(4, 3))
     with pytest.raises(ValueError, match="measure: found 'max'"):
