@@ -2,17 +2,20 @@
 
 ``python benchmarks/bench_precision.py [--scenes 12] [--types bfloat16] [--rules adaptive,shifted-grid]``. Every scene
 is explained in float32 and in the fast type in turn, on the same samples. Deviations are divided by float32's
-standard error: one of 1 is as much as the noise of the estimate.
+standard error: one of 1 is as much as the noise of the estimate. With ``--model sd2.1 --side 32`` the network is one of
+true size with random weights, its texts random hidden states, and a scene random latents of that side.
 """
 
 import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import ledger
 import torch
 import typer
+from bench_unet import denoisers
 
 import dpid
 
@@ -20,10 +23,27 @@ DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 ESTIMATORS = ("rao-blackwell", "standard")
 
 
-def timed(explainer: dpid.Explainer, scene: dict, **options: object) -> tuple[dpid.PIDResult, float]:
-    """The explanation of a held-out ``scene``, and the seconds that it took."""
+def explainer_of(model: str, precision: str) -> dpid.Explainer:
+    """The embedded model, or one of true size with random weights."""
+    if model == "emoji":
+        return dpid.Explainer.from_pretrained(model, precision=precision)
+    return dpid.Explainer(denoisers(model, precision)[-1])
+
+
+def scenes_of(model: str, count: int, side: int) -> list[dict[str, Any]]:
+    """The arguments of :meth:`dpid.Explainer.explain` for ``count`` scenes."""
+    if model == "emoji":
+        held_out = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2]
+        return [{"image": DATA / s["file"]} | {k: s[k] for k in ("prompt", "concepts")} for s in held_out[:count]]
+    generator = torch.Generator().manual_seed(0)
+    asked = {"prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe")}
+    return [asked | {"latents": torch.randn(4, side, side, generator=generator)} for _ in range(count)]
+
+
+def timed(explainer: dpid.Explainer, scene: dict[str, Any], **options: object) -> tuple[dpid.PIDResult, float]:
+    """The explanation of a ``scene``, and the seconds that it took."""
     began = time.perf_counter()
-    result = explainer.explain(DATA / scene["file"], scene["prompt"], scene["concepts"], **options)
+    result = explainer.explain(**scene, **options)
     return result, time.perf_counter() - began
 
 
@@ -44,11 +64,13 @@ def mean_square_root(values: list[float]) -> float:
     return float(torch.tensor(values, dtype=torch.float64).square().mean().sqrt())
 
 
-def measured(precision: str, rule: str, chosen: list[dict], samples: int) -> list[dict[str, object]]:
+def measured(
+    model: str, precision: str, rule: str, chosen: list[dict[str, Any]], samples: int
+) -> list[dict[str, object]]:
     """Rows of the ledger for one type and one rule."""
-    explainers = [dpid.Explainer.from_pretrained("emoji", precision=p) for p in ("float32", precision)]
+    explainers = [explainer_of(model, p) for p in ("float32", precision)]
     for explainer in explainers:
-        timed(explainer, chosen[0], rule=rule, samples=samples)  # weights are converted and packed
+        timed(explainer, chosen[0], rule=rule, samples=samples if model == "emoji" else 2)  # weights are packed
     found: dict[tuple[str, str], list[float]] = {}
     speed, paired = [], []
     for i, scene in enumerate(chosen):
@@ -60,7 +82,8 @@ def measured(precision: str, rule: str, chosen: list[dict], samples: int) -> lis
         for estimator in ESTIMATORS:
             for kind, values in deviations(fast, exact, estimator).items():
                 found.setdefault((estimator, kind), []).extend(values)
-    case = f"{precision}, {rule}, {samples} samples"
+    shape = "x".join(map(str, chosen[0]["latents"].shape)) if "latents" in chosen[0] else ""
+    case = f"{f'{model} {shape}, ' if shape else ''}{precision}, {rule}, {samples} samples"
     low, _, high = statistics.quantiles(speed, n=4)
     rows: list[dict[str, object]] = [
         {"case": case, "metric": "samples in float32 too", "value": statistics.mean(paired), "n": len(paired)},
@@ -74,12 +97,16 @@ def measured(precision: str, rule: str, chosen: list[dict], samples: int) -> lis
     return rows
 
 
-def main(scenes: int = 12, samples: int = 32, types: str = "bfloat16", rules: str = "adaptive,shifted-grid") -> None:
+def main(
+    model: str = "emoji", scenes: int = 12, samples: int = 32, types: str = "bfloat16",
+    rules: str = "adaptive,shifted-grid", side: int = 64,
+) -> None:  # fmt: skip
     """Measure and record in the ledger."""
-    pairs = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2][:scenes]
+    chosen = scenes_of(model, scenes, side)
     for precision in types.split(","):
         for rule in rules.split(","):
-            ledger.record("precision", measured(precision, rule, pairs, samples), "emoji")
+            rows = measured(model, precision, rule, chosen, samples)
+            ledger.record("precision", rows, "emoji" if model == "emoji" else "")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ compiled by torch as well, in the same run. Below float32 the bias by rounding i
 import copy
 import statistics
 import time
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -22,6 +24,7 @@ from true_sizes import UNETS
 
 from dpid.bench.speed import Contender
 from dpid.bench.timing import in_turns, matmul_peak, seconds
+from dpid.denoisers.families import family_of
 from dpid.denoisers.modes import PRECISIONS, TOLERANCE
 from dpid.denoisers.network import NetworkDenoiser
 from dpid.denoisers.protocol import Conditions
@@ -52,7 +55,6 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
     """Three denoisers of ``model``: the plain one in fp32, the plain and the fused one in ``precision``."""
     from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 
-    from dpid.denoisers import from_pipeline
     from dpid.denoisers.loading import load_pipeline
 
     pipe = load_pipeline("emoji")
@@ -63,12 +65,32 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
         pipe.register_modules(
             vae=vae, unet=random_unet(UNETS[model]), scheduler=DDPMScheduler.from_config(pipe.scheduler.config)
         )
-    plain, fused = from_pipeline(pipe, fused=False), from_pipeline(pipe).at(precision)
+    plain, fused = made(pipe, fused=False), made(pipe).at(precision)
     if precision == "float32":
         return plain, plain, fused
     coarse = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
     coarse.register_modules(unet=copy.deepcopy(pipe.unet).to(getattr(torch, precision)))
-    return plain, from_pipeline(coarse, fused=False), fused
+    return plain, made(coarse, fused=False), fused
+
+
+def made(pipe: Any, **options: Any) -> NetworkDenoiser:
+    """The denoiser of ``pipe``; where the text encoder is of another size than the UNet, texts are random."""
+    family = family_of(pipe)
+    config = family.net_config
+    if config["cross_attention_dim"] == pipe.text_encoder.config.hidden_size:
+        return NetworkDenoiser(family, **options)
+
+    def encode_texts(texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """{argument: [K,…]} of K texts, random numbers drawn by the text."""
+        seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
+        width = config["cross_attention_dim"]
+        encoded = {"encoder_hidden_states": torch.stack([torch.randn(77, width, generator=seed) for seed in seeds])}
+        if config["addition_embed_type"]:
+            encoded["text_embeds"] = torch.stack([torch.randn(1280, generator=seed) for seed in seeds])
+        return {name: rows.to(family.device, family.net.dtype) for name, rows in encoded.items()}
+
+    family.encode_texts = encode_texts
+    return NetworkDenoiser(family, check=False, **options)  # against a pipeline whose parts do not fit
 
 
 def itd(denoiser: Any, x: torch.Tensor, conditions: Conditions, samples: Samples) -> torch.Tensor:
@@ -119,24 +141,13 @@ class Inside:
         return sum(began.elapsed_time(end) for began, end in self.calls) / 1e3
 
 
-def encode(denoiser: Any) -> Conditions:
-    """The conditions: texts for the embedded model, random hidden states for the others."""
-    if denoiser.latent_shape[-1] == 16:
-        return denoiser.encode_conditions(PROMPTS)
-    config, generator = denoiser.family.net_config, torch.Generator().manual_seed(1)
-    hidden = torch.randn(K, 77, config["cross_attention_dim"], generator=generator).to(denoiser.device)
-    pooled = torch.randn(K, 1280, generator=generator).to(denoiser.device)
-    pooled_too = {"text_embeds": pooled} if config["addition_embed_type"] else {}
-    return denoiser.conditions_of(PROMPTS, {"encoder_hidden_states": hidden, **pooled_too})
-
-
 def rounding(fused: Any, x: torch.Tensor) -> float:
     """The largest rounding bias of iʳ(x; y_S) over its standard error, at 32 samples, not corrected."""
     drawn = draw("shifted-grid", fused.logsnr_grid, 2, 4, torch.Generator().manual_seed(2))
     f = []
     for model in (fused, fused.at("float32")):
         into = Accumulator.empty(x, 4, K, PAIRS)
-        integrate(model, x, encode(model), drawn, into, seed=2)
+        integrate(model, x, model.encode_conditions(PROMPTS), drawn, into, seed=2)
         null, one, two = into.gaps.sum((2, 3, 4))[:, 2:].unbind(1)  # of the condition of all concepts
         f.append(torch.stack((null - one, null - two, null)))
     error = f[1].std(1) / 32**0.5 * 2**0.5  # of 4 replicates of 2 samples
@@ -165,7 +176,7 @@ def compiled(batched: Contender, ours: Contender, mode: str) -> dict[str, Conten
     other = NetworkDenoiser(denoiser.family, compile=True, check=False, precision=denoiser.precision)
     return {
         f"batched, compiled ({mode})": replace(batched, compiled={net: torch.compile(net._call_impl, mode=mode)}),
-        "ours, compiled": Contender(other, encode(other)),
+        "ours, compiled": Contender(other, other.encode_conditions(PROMPTS)),
     }
 
 
@@ -180,7 +191,7 @@ def main(
     compile: Annotated[str, typer.Option(help="A mode of torch.compile, to measure that too: default, …")] = "",
 ) -> None:
     """Measure and record in the ledger."""
-    plain, batched, fused = (Contender(d, encode(d)) for d in denoisers(model, precision))
+    plain, batched, fused = (Contender(d, d.encode_conditions(PROMPTS)) for d in denoisers(model, precision))
     denoiser = fused.denoiser
     count = samples or (32 if model == "emoji" or torch.cuda.is_available() else 2)
     generator = torch.Generator().manual_seed(0)

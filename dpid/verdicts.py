@@ -45,7 +45,7 @@ class Verdicts(Runner):
         concepts : the phrases of the prompt to judge; None: those of
             :func:`dpid.prompts.words.content_words`
         options : ``samples=256``, most evaluations of a condition, in rounds of 32; ``seconds=None``, the time after
-            which no further round begins; ``margin=0.1``, what counts as nothing, as a share of iʳ(x; prompt) / the
+            which no further round begins; ``margin=0.1``, what counts as nothing, as a share of i(x; prompt) / the
             number of words; and of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic,
             seed and max_batch_size
 

@@ -38,7 +38,7 @@ class Budget:
     ----------
     samples : most evaluations of a condition
     seconds : time after which no further round begins, or None
-    margin : what counts as nothing, as a share of what a word tells on average, iʳ(x; prompt) / the number of words
+    margin : what counts as nothing, as a share of what a word tells on average, i(x; prompt) / the number of words
     """
 
     samples: int

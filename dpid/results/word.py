@@ -31,7 +31,7 @@ class Word(Comparable):
     Attributes
     ----------
     pid : the decomposition of what the word and the rest of the prompt tell; its second concept is "the rest"
-    margin : what counts as nothing, as a share of iʳ(x; prompt)
+    margin : what counts as nothing, as a share of what the prompt tells
     partner : the word that tells the same, or with which alone this one works; "" where no single one does
     """
 
@@ -103,8 +103,11 @@ class Word(Comparable):
     @property
     def nothing(self) -> float:
         """The margin in nats: numbers that are surely no larger count as zero."""
-        told = self.pid.estimates["rao-blackwell"].information
-        return self.margin * max(0.0, *(estimate.value for estimate in told.values()))
+        told = (
+            max(estimate.value for estimate in self.pid.estimates[name].information.values())
+            for name in ("rao-blackwell", self.pid.metadata.estimator)
+        )
+        return self.margin * max(0.0, min(told))  # a prompt that misleads changes much and tells nothing
 
     @property
     def beside_wrong(self) -> bool:
@@ -139,9 +142,9 @@ class Word(Comparable):
 
     @cached_property
     def _lead(self) -> tuple[float, float]:
-        """The 95 % interval of uniqueness less the size of redundancy, as if their errors were independent."""
+        """The 95 % interval of uniqueness less redundancy, if that is positive, as if their errors were independent."""
         unique, shared = self.unique, self.redundancy
-        lead, error = unique.value - abs(shared.value), math.hypot(unique.stderr, shared.stderr)
+        lead, error = unique.value - max(0.0, shared.value), math.hypot(unique.stderr, shared.stderr)
         half = -Estimate(0.0, error, unique.dof).interval()[0]  # even: of a difference
         return lead - half, lead + half
 
