@@ -53,7 +53,7 @@ def random_unet(config: dict[str, object]) -> torch.nn.Module:
 
 def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
     """Three denoisers of ``model``: the plain one in fp32, the plain and the fused one in ``precision``."""
-    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
+    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
 
     from dpid.denoisers.loading import load_pipeline
 
@@ -65,10 +65,13 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
         pipe.register_modules(
             vae=vae, unet=random_unet(UNETS[model]), scheduler=DDPMScheduler.from_config(pipe.scheduler.config)
         )
+    if model == "sdxl":
+        parts = {name: getattr(pipe, name) for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+        pipe = StableDiffusionXLPipeline(**parts, text_encoder_2=pipe.text_encoder, tokenizer_2=pipe.tokenizer)
     plain, fused = made(pipe, fused=False), made(pipe).at(precision)
     if precision == "float32":
         return plain, plain, fused
-    coarse = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    coarse = copy.copy(pipe)
     coarse.register_modules(unet=copy.deepcopy(pipe.unet).to(getattr(torch, precision)))
     return plain, made(coarse, fused=False), fused
 
