@@ -52,7 +52,7 @@ def deviations(fast: dpid.PIDResult, exact: dpid.PIDResult, estimator: str) -> d
     found: dict[str, list[float]] = {"corrected": [], "not corrected": [], "errors": []}
     for subset, e in exact.estimates[estimator].information.items():
         own = fast.estimates[estimator].information[subset]
-        added = (fast.metadata.correction or {})[estimator]["+".join(subset)][0]
+        added, _ = (fast.metadata.correction or {}).get(estimator, {}).get("+".join(subset), (0.0, 0.0))
         found["corrected"].append((own.value - e.value) / e.stderr)
         found["not corrected"].append((own.value - added - e.value) / e.stderr)
         found["errors"].append(own.stderr / e.stderr)
