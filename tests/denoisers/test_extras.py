@@ -3,38 +3,12 @@
 import diffusers
 import pytest
 import torch
+from own_calls import differs
 from PIL import Image
 from tiny_pipelines import build, drawn
 
 import dpid
 from dpid.denoisers import from_pipeline
-
-TEXT = "cow giraffe"
-
-
-def first_call(pipe, text, guidance=2.0, **call):
-    """(x [1,C,h,w], time [1], output [2,C,h,w] for no text and ``text``) of the network in the pipeline's own run."""
-    net, seen = getattr(pipe, "unet", None) or pipe.transformer, []
-
-    def record(module, args, kwargs, out):
-        x, t = args[:2] if args else (kwargs["hidden_states"], kwargs["timestep"])
-        seen.append((x[:1].clone(), t.reshape(-1)[:1].clone(), out[0].clone()))
-
-    hook = net.register_forward_hook(record, with_kwargs=True)
-    generator = torch.Generator().manual_seed(0)
-    pipe(prompt=text, num_inference_steps=2, guidance_scale=guidance, output_type="latent", generator=generator, **call)
-    hook.remove()
-    return seen[0]
-
-
-def differs(pipe, text=TEXT, call=None, **options):
-    """The relative difference of the denoiser's network output from that of :func:`first_call`."""
-    x, t, expected = first_call(pipe, text, **(call or {}))
-    family = from_pipeline(pipe, **options).family
-    t = t / 1000 if hasattr(pipe, "transformer") else t
-    found = family.plain(x, t, family.encode_texts(["", text]), family.precision)[:, 0]
-    return float((found - expected).norm() / expected.norm())
-
 
 # The same float32 operations; in another order where a batch has another shape.
 EXACT = 1e-5
@@ -317,13 +291,13 @@ def test_offloaded_transformers(sequential):
     assert from_pipeline(pipe).precisions == ("float32",)
 
 
-def test_a_transformer_quantised_by_torchao():
-    quantization = pytest.importorskip("torchao.quantization")
-    pipe = build("sd3")
-    quantization.quantize_(pipe.transformer, quantization.Int8WeightOnlyConfig())
-    assert differs(pipe, "a cow") < EXACT
-    assert from_pipeline(pipe).precisions == ("float32",)
-    with pytest.raises(
-        ValueError, match=r"^precision: found 'bfloat16'; this network computes in float32 alone, since "
-    ):
-        dpid.Explainer(pipe, precision="bfloat16")
+def test_a_transformer_with_blocks_on_a_disk(tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    pipe, plain = build("sd3"), build("sd3")
+    accelerate.disk_offload(pipe.transformer.transformer_blocks, tmp_path, torch.device("cpu"))
+    found, expected = from_pipeline(pipe), from_pipeline(plain, precision="float32")
+    z = torch.randn(1, 1, *found.latent_shape, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (d.eps_hat(z, d.logsnr_grid[300:301], d.encode_conditions(["", "cow"])) for d in (found, expected))
+    assert torch.equal(ours, theirs)
+    assert found.precisions == ("float32",)
+    assert all(p.is_meta for p in pipe.transformer.transformer_blocks.parameters())
