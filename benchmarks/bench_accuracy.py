@@ -1,4 +1,4 @@
-"""How many UNet evaluations ITD's sampling rule and those of dpid need for the same error.
+"""How many evaluations of the network ITD's sampling rule and those of dpid need for the same error.
 
 ``python benchmarks/bench_accuracy.py`` measures what is not yet in build/accuracy, then prints, draws docs/accuracy.png
 and records in the ledger; ``--only PIECE`` measures one piece (those of the embedded model take minutes).
@@ -198,7 +198,7 @@ def draw(curves: dict[str, dict[str, dict[int, np.ndarray]]]) -> None:
             axis.set_xticks([4 * n for n in SIZES], [str(4 * n) for n in SIZES], minor=False)
             axis.xaxis.set_minor_locator(ticker.NullLocator())
             axis.grid(alpha=0.3)
-        column[-1].set_xlabel("UNet evaluations (4 conditions)")
+        column[-1].set_xlabel("evaluations of the network (4 conditions)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(FIGURE, dpi=120)
 

@@ -74,7 +74,8 @@ def family_at_true_size(model: Model) -> Family:
     family.pipe = type("Pipeline", (SimpleNamespace,), called)(
         _execution_device=torch.device("cpu"), scheduler=SimpleNamespace(config=model.scheduler),
         vae=SimpleNamespace(config={"block_out_channels": (0,) * 4, "encoder_block_out_channels": (0,) * 6,
-                                    "temperal_downsample": (False, True, True)}),
+                                    "temperal_downsample": (False, True, True)},
+                            spatial_compression_ratio=32, temporal_compression_ratio=8),  # LTX-Video's
         **{kind.network: network},
     )  # fmt: skip
     return family

@@ -1,9 +1,9 @@
 """The models that people use at their true size: configurations of networks, and shapes of encoded texts.
 
 Configurations were written by hand, as what differs from the defaults of the class in diffusers, which are those of the
-model for Flux.1 and Flux.2 dev, Chroma, Sana 1.6B, Z-Image, Qwen-Image and Wan 2.1 14B; the others are those of the
-authors' papers and code. No weights were read: ``tests/test_model_costs.py`` compares the numbers of parameters with
-what authors say.
+model for Flux.1 and Flux.2 dev, Chroma, Sana 1.6B, Z-Image, Qwen-Image, Wan 2.1 14B and LTX-Video 2B; the others are
+those of the authors' papers and code. No weights were read: ``tests/test_model_costs.py`` compares the numbers of
+parameters with what authors say.
 """
 
 from __future__ import annotations
@@ -103,6 +103,16 @@ def _wan(name: str, **config: Any) -> Model:
     return Model(name, "WanPipeline", "WanTransformer3DModel", config, texts, 512, distilled=distilled, side=624)
 
 
+def _ltx(name: str, **config: Any) -> Model:
+    """A model of videos; a square of 608² has about the area of its 512 × 704 pixels."""
+    texts = {"encoder_hidden_states": (TEXT, 4096)}
+    distilled = "named distilled: to a few steps"
+    return Model(
+        name, "LTXPipeline", "LTXVideoTransformer3DModel", config, texts, 128, True, distilled, side=608, factor=32,
+        scheduler={"use_dynamic_shifting": True, "base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024},
+    )  # fmt: skip
+
+
 MODELS = (
     _unet("Stable Diffusion 1.5", "sd1.5", 768, 512),
     _unet("Stable Diffusion 2.1", "sd2.1", 1024, 768),
@@ -192,4 +202,6 @@ MODELS = (
     ),
     _wan("Wan 2.1 1.3B, 81 frames", num_attention_heads=12, ffn_dim=8960, num_layers=30),
     _wan("Wan 2.1 14B, 81 frames"),
+    _ltx("LTX-Video 2B, 161 frames"),
+    _ltx("LTX-Video 13B, 161 frames", attention_head_dim=128, num_layers=48, cross_attention_dim=4096),
 )  # fmt: skip

@@ -185,7 +185,7 @@ class Options:
     )
     max_batch_size: int | None = option(
         None, optional(count(1, _MOST)),
-        "UNet evaluations in one call; None: as many as run fastest and fit the free memory",
+        "Evaluations of the network in one call; None: as many as run fastest and fit the free memory",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -16,7 +16,8 @@ PUBLISHED = {
     "Flux.1 schnell": "12", "Flux.2 dev": "32", "Flux.2 klein 9B": "9", "Flux.2 klein 4B": "4", "Chroma": "8.9",
     "PixArt-α": "0.6", "PixArt-Σ": "0.6", "Sana 1.6B": "1.6", "Sana 0.6B": "0.6", "AuraFlow": "6.8",
     "Lumina-Image 2.0": "2.6", "Z-Image": "6", "HunyuanDiT 1.2": "1.5", "Qwen-Image": "20", "HiDream-I1": "17",
-    "CogView4": "6", "Wan 2.1 14B, 81 frames": "14",
+    "CogView4": "6", "Wan 2.1 14B, 81 frames": "14", "LTX-Video 2B, 161 frames": "2",
+    "LTX-Video 13B, 161 frames": "13",
 }  # fmt: skip
 
 

@@ -21,8 +21,8 @@ def bar(console: Console, description: str = "") -> Iterator[tuple[Progress, Any
 
 @contextmanager
 def evaluations() -> Iterator[Callable[[int, int], None]]:
-    """What :meth:`dpid.Explainer.explain` tells its progress to: a bar of UNet evaluations on stderr."""
-    with bar(Console(stderr=True), "UNet evaluations") as (progress, task):
+    """What :meth:`dpid.Explainer.explain` tells its progress to: a bar of evaluations of the network on stderr."""
+    with bar(Console(stderr=True), "evaluations of the network") as (progress, task):
         yield lambda done, planned: progress.update(task, completed=done, total=planned)
 
 

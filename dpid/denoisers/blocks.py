@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 _HALF = (torch.float16, torch.bfloat16)
+ROUNDS = (
+    "quantised layers round what they are given, and what that adds is not known; of a pipeline in a half type "
+    "(torch_dtype=torch.bfloat16) it is corrected"
+)
 
 
 def blocks_of(net: nn.Module) -> list[nn.Module]:
@@ -21,8 +26,9 @@ def blocks_of(net: nn.Module) -> list[nn.Module]:
 def in_float32(*nets: nn.Module) -> Iterator[None]:
     """A context in which ``nets`` compute in float32 with weights of half as many bits, which float32 holds exactly.
 
-    Their blocks are converted one by one, each while it runs, so that a network of 24 GB needs a few hundred MB more.
-    The user's tensors themselves are put back. Not thread-safe.
+    Layers that are quantised compute with the weights that they stand for. Blocks are converted one by one, each while
+    it runs, so that a network of 24 GB needs a few hundred MB more. The user's tensors themselves are put back. Not
+    thread-safe.
     """
     modules, blocks = ([part for net in nets for part in parts(net)] for parts in (nn.Module.modules, blocks_of))
     inside = {module for block in blocks for module in block.modules()}
@@ -33,6 +39,28 @@ def in_float32(*nets: nn.Module) -> Iterator[None]:
         for block in blocks:
             stack.enter_context(_converted_while_running(block))
         yield
+
+
+def is_quantised_linear(module: nn.Module) -> bool:
+    """Whether ``module`` is a linear layer quantised by bitsandbytes, which :func:`in_float32` knows."""
+    return type(module).__module__.startswith("bitsandbytes.") and hasattr(module, "in_features")
+
+
+def _dequantised(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What a quantised linear ``layer`` would compute in float32, without rounding what it is given.
+
+    Its weights are its answer to the rows of the identity, which bitsandbytes rounds to themselves; how they are stored
+    depends on the release and the device.
+    """
+    bias, weight = layer.bias, layer.weight
+    # Eight bits are multiplied in float16 whatever they are given, four bits in the type that the layer names.
+    kind = torch.float32 if hasattr(layer, "compute_dtype") else torch.float16
+    layer._parameters["bias"] = None
+    try:
+        rows = layer(torch.eye(int(layer.in_features), dtype=kind, device=weight.device))  # type: ignore[arg-type]
+    finally:
+        layer._parameters["bias"] = bias  # type: ignore[assignment]
+    return partial(nn.functional.linear, weight=rows.float().T, bias=bias)  # type: ignore[arg-type]
 
 
 def compiled(net: nn.Module) -> dict[nn.Module, Any]:
@@ -68,7 +96,8 @@ def _converted(modules: list[nn.Module]) -> Iterator[None]:
                     if tensor is not None and tensor.dtype in _HALF:
                         before.append((held, name, tensor))
                         held[name] = tensor.detach().float()
-        yield
+        with calling({module: _dequantised(module) for module in modules if is_quantised_linear(module)}):
+            yield
     finally:
         for held, name, tensor in before:
             held[name] = tensor

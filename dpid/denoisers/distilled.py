@@ -23,7 +23,10 @@ _WORDS = {
     "turbo": _SHARP, "schnell": _SHARP, "dmd": _SHARP, "flash": _SHARP,
     "lightning": _JUMPS, "hyper": _JUMPS,
 }  # fmt: skip
-_HIDREAM = {"dev": _SHARP, "fast": _SHARP}  # which mean something else in other families
+# Words that mean something else in other families, by the beginning of the pipeline's class.
+_OWN = {
+    "HiDream": {"dev": _SHARP, "fast": _SHARP}, "HunyuanDiT": {"distilled": _JUMPS}, "LTX": {"distilled": _SHARP},
+}  # fmt: skip
 _STEPS = re.compile(r"(?<!\d)\d{1,2}[-_ ]?steps?\b", re.IGNORECASE)  # "4step", "8-steps", and not "100000-steps"
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of "DreamShaperXL_Turbo", "SDXL-Lightning", "lcm-lora"
 
@@ -37,7 +40,8 @@ def distilled(pipe: Any, net: Any) -> str:
         return f"the network takes its guidance as an input (time_cond_proj_dim): {_CONSISTENCY}"
     if pipe.config.get("is_distilled"):
         return f"the pipeline's configuration says is_distilled: {_SHARP}"
-    words = _WORDS | _HIDREAM if type(pipe).__name__.startswith("HiDream") else _WORDS
+    kinds = (own for kind, own in _OWN.items() if type(pipe).__name__.startswith(kind))
+    words = _WORDS | next(kinds, {})
     for kind, name in _names(pipe, net):
         for part in _PART.findall(name):
             if part.lower() in words:

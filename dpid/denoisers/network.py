@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpid.denoisers.blocks import blocks_of, calling, compiled
+from dpid.denoisers.blocks import ROUNDS, blocks_of, calling, compiled
 from dpid.denoisers.checks import check_family, difference, small_input
 from dpid.denoisers.distilled import distilled
 from dpid.denoisers.families import Family, family_of
@@ -130,8 +130,10 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def caveat(self) -> str:
-        """How good the numbers of a network are that was distilled at guidance; "" of others."""
-        return sentence(self.guidance, self._bend) if self.family.takes_guidance else ""
+        """How good the numbers of a network are that was distilled at guidance, or rounds in float32; "" of others."""
+        rounds = self._model.fixed and self.family.precision == "float32" and self.family.dequantises()
+        known = [sentence(self.guidance, self._bend)] if self.family.takes_guidance else []
+        return "; ".join([*known, ROUNDS] if rounds else known)
 
     @property
     def levels(self) -> Discrete | Flow:
@@ -182,12 +184,12 @@ class NetworkDenoiser(Denoiser):
     def precisions(self) -> tuple[str, ...]:
         """The types that the network can compute in: all, or only its own if its weights are quantised or offloaded.
 
-        Weights in a half type that no fused network replaces compute in that type or float32: torch's autocast does not
-        turn one half type into the other.
+        With weights that bitsandbytes quantised it can in float32, too. Weights in a half type that no fused network
+        replaces compute in that type or float32: torch's autocast does not turn one half type into the other.
         """
         own = self.family.precision
         if self._model.fixed is not None:
-            return (own,)
+            return ("float32", own) if own != "float32" and self.family.dequantises() else (own,)
         return tuple(PRECISIONS) if own == "float32" or self._model.fusable else ("float32", own)
 
     def at(self, precision: str) -> NetworkDenoiser:

@@ -256,8 +256,8 @@ def _frame(figure: Figure, result: PIDResult, key: str = "") -> None:
     metadata = result.metadata
     figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
     settings = (
-        f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} UNet evaluations; "
-        f"{literal(metadata.model, _MODEL)}"
+        f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} evaluations of the "
+        f"network; {literal(metadata.model, _MODEL)}"
     )
     below = [*textwrap.wrap(key, int(16 * figure.get_figwidth())), settings]
     figure.supxlabel("\n".join(below), fontsize=7.5, color="0.4")

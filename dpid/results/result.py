@@ -45,7 +45,7 @@ class PIDResult(Comparable):
 
     Attributes
     ----------
-    metadata : prompt, concepts, conditions, seed, model, UNet evaluations, …
+    metadata : prompt, concepts, conditions, seed, model, evaluations of the network, …
     replicates : {estimator: float32 [G,S,h,w]}, f(S) of the non-empty subsets, smallest first, in nats per latent
         pixel; all numbers and maps are computed from these. Of a video [G,S,T·h,w], its frames one below the other
     profiles : {estimator: float32 [A,S,L]}, f(S) of the image in L bins of log-SNR, nats; A is 4 if that divides G,
@@ -372,7 +372,7 @@ class PIDResult(Comparable):
         return (
             f"PIDResult({self.metadata.prompt!r}, {self.metadata.estimator}, {self.metadata.unit}: "
             f"redundancy {self.redundancy}, {unique}, synergy {self.synergy}; "
-            f"{self.metadata.unet_evaluations} UNet evaluations)"
+            f"{self.metadata.unet_evaluations} evaluations of the network)"
         )
 
 

@@ -122,4 +122,4 @@ class WordsResult(Comparable):
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name!r} {verdict}" for name, verdict in self.verdicts.items())
-        return f"WordsResult({self.metadata.prompt!r}: {told}; {self.unet_evaluations} UNet evaluations)"
+        return f"WordsResult({self.metadata.prompt!r}: {told}; {self.unet_evaluations} evaluations of the network)"

@@ -33,7 +33,7 @@ def test_every_word_is_judged_without_concepts(dpid, two_things, tmp_path):
     for word in words:
         assert word in done.stdout
         assert result["words"][word]["verdict"] in done.stdout
-    assert "48 UNet evaluations; written: explained/words.png, words.json, words.safetensors" in done.stdout
+    assert "48 evaluations of the network; written: explained/words.png, words.json, words.safetensors" in done.stdout
 
 
 def test_pairs_say_what_is_to_be_known_of_each(dpid, bad, tmp_path):

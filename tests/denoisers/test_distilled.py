@@ -52,6 +52,10 @@ def test_words_that_mean_it_in_one_family_alone():
     assert "'Fast'" in distilled(*named("HiDream-ai/HiDream-I1-Fast", "HiDreamImagePipeline"))
     assert distilled(*named("HiDream-ai/HiDream-I1-Dev", "HiDreamImagePipeline"))
     assert distilled(*named("HiDream-ai/HiDream-I1-Full", "HiDreamImagePipeline")) == ""
+    assert distilled(*named("Lightricks/LTX-Video-0.9.7-distilled", "LTXPipeline"))
+    assert distilled(*named("Lightricks/LTX-Video-0.9.7-dev", "LTXPipeline")) == ""
+    assert distilled(*named("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers-Distilled", "HunyuanDiTPipeline"))
+    assert distilled(*named("someone/distilled-sd-small")) == ""  # to fewer weights
 
 
 def test_the_sentence_says_what_was_found_where():

@@ -301,14 +301,14 @@ def kolors():
 
 
 @functools.cache
-def small_wan():
-    class SmallPipeline(diffusers.WanPipeline):
-        """One that makes videos of five small frames by default, which have two frames of latents."""
+def small(pipeline, frames):
+    class SmallPipeline(pipeline):
+        """One that makes videos of few small frames by default, which have two frames of latents."""
 
-        def __call__(self, prompt=None, height=64, width=64, num_frames=5, **more):
+        def __call__(self, prompt=None, height=64, width=64, num_frames=frames, **more):
             return super().__call__(prompt, height=height, width=width, num_frames=num_frames, **more)
 
-    given = inspect.signature(diffusers.WanPipeline.__call__).parameters
+    given = inspect.signature(pipeline.__call__).parameters
     own = inspect.signature(SmallPipeline.__call__).parameters
     SmallPipeline.__call__.__signature__ = inspect.Signature([own.get(name, given[name]) for name in given])
     return SmallPipeline
@@ -323,7 +323,26 @@ def wan():
     autoencoder = diffusers.AutoencoderKLWan(
         base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True]
     )
-    return small_wan()(
+    return small(diffusers.WanPipeline, 5)(
         transformer=drawn(transformer, 0), scheduler=flow(shift=3.0), vae=drawn(autoencoder, 3),
         text_encoder=t5_multilingual(), tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
+@tiny("LTXPipeline")
+def ltx():
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        in_channels=8, out_channels=8, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=32,
+        num_layers=2, caption_channels=32,
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=8, block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(7)
+    autoencoder.latents_mean.normal_(generator=generator)
+    autoencoder.latents_std.uniform_(0.5, 2.0, generator=generator)
+    return small(diffusers.LTXPipeline, 9)(
+        transformer=drawn(transformer, 0), vae=drawn(autoencoder, 3), text_encoder=t5(), tokenizer=t5_tokenizer(128),
+        scheduler=flow(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024),
     )  # fmt: skip

@@ -188,7 +188,9 @@ def _rows(out: Any) -> list[Any]:
 def _latents(family: Family, packed: Tensor, size: tuple[int, int]) -> Tensor:
     """Latents [1,C,h,w] fp32 of what the scheduler works on, by the inverse of the family's ``pack``."""
     # Frames of a video come one below the other.
-    height, width = size if packed.ndim < 4 else (packed.shape[2:-1].numel(), packed.shape[-1])
+    height, width = size[0] * (family.latent_frames or 1), size[1]
+    if packed.ndim > 3:
+        height, width = packed.shape[2:-1].numel(), packed.shape[-1]
     shape = (1, family.latent_shape[0], height, width)
     if math.prod(shape) != packed.numel():
         _refuse(family, f"its latents {shape} cannot be those of the pipeline, {tuple(packed.shape)}")

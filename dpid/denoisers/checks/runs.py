@@ -142,6 +142,7 @@ def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
         given["negative_prompt"] = ""
     if "strength" in takes:  # of a pipeline that starts from a picture
         given |= {"image": torch.zeros(1, 3, height, width), "strength": 1.0}
+        given["mask_image"] = torch.ones(1, 1, height, width)  # of inpainting, all of it
     if "timesteps" not in takes and "sigmas" in inspect.signature(found.scheduler.set_timesteps).parameters:
         given["sigmas"] = [1.0, _SIGMA]
     given |= family.asks() | family.call_arguments()

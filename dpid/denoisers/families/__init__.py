@@ -11,8 +11,9 @@ from dpid.denoisers.families.discrete import DiscreteFamily
 from dpid.denoisers.families.family import FAMILIES, Family
 from dpid.denoisers.families.flow import FlowFamily
 from dpid.denoisers.families.patches import PatchFamily
+from dpid.denoisers.families.video import VideoFamily
 
-__all__ = ["FAMILIES", "DiscreteFamily", "Family", "FlowFamily", "PatchFamily", "family_of", "unknown"]
+__all__ = ["FAMILIES", "DiscreteFamily", "Family", "FlowFamily", "PatchFamily", "VideoFamily", "family_of", "unknown"]
 
 _HOW = "docs/extending.md says how to add a pipeline"
 

@@ -20,7 +20,7 @@ class Chroma(Flux):
     training drew σ with a density of about 2 - 7.7 (σ - ½)², which ends at log-SNRs of ±7.
     """
 
-    pipelines = ("ChromaPipeline",)
+    pipelines = ("ChromaPipeline", "ChromaImg2ImgPipeline")
     networks = ("ChromaTransformer2DModel",)
     tokenizers = {"tokenizer": "text_encoder"}
     limits = {"tokenizer": 512}

@@ -6,14 +6,14 @@ import inspect
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dpid.denoisers.blocks import in_float32
+from dpid.denoisers.blocks import in_float32, is_quantised_linear
 from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
@@ -140,16 +140,22 @@ class Family(Pictures, ABC):
 
     def fixed_precision(self) -> str | None:
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
-        if _is_hooked(self.net):
-            return "it is offloaded"
+        return "it is offloaded" if _is_hooked(self.net) else next((why for _, why in self._unconvertible()), None)
+
+    def dequantises(self) -> bool:
+        """Whether a network that is quantised can compute in float32 all the same, with the weights that it has."""
+        return not _is_hooked(self.net) and all(is_quantised_linear(module) for module, _ in self._unconvertible())
+
+    def _unconvertible(self) -> Iterator[tuple[nn.Module, str]]:
+        """The modules of the network that compute in other types than those of their parameters, each with how."""
         for name, module in self.net.named_modules():
             kind = type(module)
             if not kind.__module__.startswith(_KNOWN):
-                return f"{name or 'it'} is a {kind.__module__.split('.')[0]} {kind.__name__}"
-        for name, p in self.net.named_parameters():
-            if not p.is_floating_point() or p.element_size() < 2 or type(p.data) is not Tensor or p.is_meta:
-                return f"{name} is stored as {p.dtype}" if type(p.data) is Tensor else f"{name} is quantised"
-        return None
+                yield module, f"{name or 'it'} is a {kind.__module__.split('.')[0]} {kind.__name__}"
+            for part, p in module.named_parameters(name, recurse=False):
+                if not p.is_floating_point() or p.element_size() < 2 or type(p.data) is not Tensor or p.is_meta:
+                    plain = type(p.data) is Tensor
+                    yield module, f"{part} is stored as {p.dtype}" if plain else f"{part} is quantised"
 
     def _parts_of_text(self) -> dict[str, tuple[Any, Any]]:
         """{attribute of a tokenizer: (tokenizer, text encoder)} of those that the pipeline has."""

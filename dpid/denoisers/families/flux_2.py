@@ -18,7 +18,7 @@ class Flux2Klein(PatchFamily):
     latent pixels, which are kept apart here.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("Flux2KleinPipeline", "Flux2KleinInpaintPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = ("Flux2KleinPipeline",)
     networks = ("Flux2Transformer2DModel",)
     limits = {"tokenizer": 512}
     text = {"encoder_hidden_states": (0, None)}

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from torch import Tensor
 
-from dpid.denoisers.families.flow import FlowFamily
+from dpid.denoisers.families.video import VideoFamily
 
 
-class Wan(FlowFamily):
-    """A Wan 2.1 pipeline of videos from texts. Padding is zeros, which are attended.
-
-    The frames of latents [C,T,h,w] come one below the other: [C,T·h,w].
-    """
+class Wan(VideoFamily):
+    """A Wan 2.1 pipeline of videos from texts. Padding is zeros, which are attended."""
 
     pipelines = ("WanPipeline",)
     networks = ("WanTransformer3DModel",)
     limits = {"tokenizer": 512}
     text = {"encoder_hidden_states": (0, 1)}
-    _frames: int | None = None
 
     def check(self) -> None:
         """Raise ``ValueError`` also for the networks of Wan 2.2, and for one that takes a picture."""
@@ -36,44 +31,10 @@ class Wan(FlowFamily):
         """The length of texts that the pipeline's call has by default; its ``encode_prompt`` has another."""
         return {"max_sequence_length": 512}
 
-    # -- videos
-
-    def _default(self, name: str) -> int:
-        """The default of an argument of the pipeline's call."""
-        return int(inspect.signature(type(self.pipe).__call__).parameters[name].default)
-
     @property
-    def _stride(self) -> int:
-        """The number of frames that a frame of latents stands for; the first stands for one."""
+    def stride(self) -> int:
+        """The number of frames that a frame of latents stands for."""
         return int(2 ** sum(self.vae_config["temperal_downsample"]))
-
-    @property
-    def frames(self) -> int:
-        """The number of frames of a video."""
-        return self._frames or self._default("num_frames")
-
-    @property
-    def latent_frames(self) -> int:
-        """The number of frames of its latents."""
-        return (self.frames - 1) // self._stride + 1
-
-    def set_frames(self, frames: int | None) -> None:
-        """Take videos of so many frames; ``ValueError`` for a number that the VAE does not take, or a larger one."""
-        most = self._default("num_frames")
-        if frames is not None and not (0 < frames <= most and frames % self._stride == 1):
-            raise ValueError(f"frames: found {frames}, expected 1 more than a multiple of {self._stride}, up to {most}")
-        self._frames = frames
-
-    def call_arguments(self) -> dict[str, Any]:
-        """The number of frames."""
-        return {"num_frames": self.frames}
-
-    # -- latents
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of a frame of the latents at the native size."""
-        return self.channels, self._default("height") // self.factor, self._default("width") // self.factor
 
     @property
     def factor(self) -> int:
@@ -84,10 +45,6 @@ class Wan(FlowFamily):
     def step(self) -> int:
         """The side of a token."""
         return int(self.net_config["patch_size"][1])
-
-    def mode(self, image: Tensor) -> Tensor:
-        """The mode [B,C,T·h,w] of the VAE's posterior for frames [B,3,F,H,W]."""
-        return super().mode(image).flatten(2, 3)
 
     def normalise(self, mode: Tensor) -> Tensor:
         """The network's latents [B,C,T·h,w]: the VAE's latents ``mode``, standardised by channel."""

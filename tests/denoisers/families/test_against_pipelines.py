@@ -43,6 +43,9 @@ def unpacked(pipe, latents, height, width):
         return latents
     if latents.ndim == 5:  # frames one below the other
         return latents.flatten(2, 3)
+    if hasattr(pipe, "vae_spatial_compression_ratio"):  # of videos: two frames of latents
+        sides = (side // pipe.vae_spatial_compression_ratio for side in (height, width))
+        return pipe._unpack_latents(latents, 2, *sides).flatten(2, 3)
     if hasattr(pipe, "_unpack_latents"):
         found = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
         return found if found.ndim == 4 else found[:, :, 0]

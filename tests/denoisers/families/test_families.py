@@ -46,6 +46,7 @@ LENGTH = {
     "sana": (1, 7, 21),  # a beginning and the last of the instruction; before the empty text a beginning
     "lumina2": (1, 170, 184),  # a beginning, 149 of the system prompt and 15 of "<Prompt Start>"
     "qwen_image": (128, 133, 147),  # 128 of the template, without the 34 that are dropped
+    "ltx": (1, 7, 21),
     "cogview4": (16, 16, 32),  # a beginning, and padding up to a multiple of 16
 }
 
@@ -62,7 +63,7 @@ FIT = {
     "sd3": 75, "flux": 510, "chroma": 510, "flux2_klein": 512 - 19, "flux2": 512 - 186, "z_image": 512 - 19,
     "sana": 298, "pixart_alpha": 118, "pixart_sigma": 298, "lumina2": 256 - 165, "aura_flow": 254,
     "qwen_image": 512 - 128, "hunyuan_dit": 75, "hidream": 126, "cogview4": 1023, "kolors": 256,
-    "wan": 510,
+    "wan": 510, "ltx": 126,
 }  # fmt: skip
 
 
