@@ -17,7 +17,7 @@ def upload(page, path):
 def ask(page, picture, prompt, words, samples=None):
     """Fill the page in and press Explain."""
     upload(page, picture)
-    page.get_by_text("A picture of").wait_for()
+    page.get_by_text("A picture of 64 × 64 pixels").wait_for()
     page.get_by_label("Prompt").first.fill(prompt)
     for word in words:
         page.get_by_label(word, exact=True).check()
@@ -72,14 +72,14 @@ def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
     assert str(loaded.synergy) != wanted
 
 
-def test_every_word_without_choosing(visit, two_things):
-    """Both things of the picture are found to be used."""
-    picture, prompt, concepts = two_things
+def test_every_word_without_choosing(visit, emoji, two_things):
+    """The page tells of each word what the explainer finds with the same samples."""
+    picture, prompt, _ = two_things
     page = visit()
-    ask(page, picture, prompt, ())
-    page.get_by_text("Done:").wait_for()
-    for concept in concepts:
-        page.get_by_text(f"{concept}: used").wait_for()
+    ask(page, picture, prompt, (), samples=16)
+    page.get_by_text("Done: 16 samples").wait_for()
+    for word in emoji.words(picture, prompt, samples=16).words.values():
+        page.get_by_role("row", name=f"{word.text}: {word.told} {word.alone} {word.given_rest}").wait_for()
 
 
 def test_makes_a_picture(visit):
