@@ -203,10 +203,13 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     local: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     asked.prompt.change(handlers.words, [asked.prompt, asked.words], asked.words, trigger_mode="always_last", **local)
     asked.picture.upload(handlers.check, asked.picture, [asked.picture, asked.status], **local)
-    asked.make.click(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
     question = [asked.picture, asked.prompt, asked.words, asked.phrases, asked.context, asked.samples]
-    buttons = [asked.explain, asked.stop]
-    running = asked.explain.click(handlers.start, None, [*buttons, asked.status, *shown.files], **local)
+    buttons = [asked.explain, asked.make, asked.stop]
+    making = asked.make.click(handlers.start, None, [*buttons, asked.status], **local)
+    making = making.then(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
+    making.then(handlers.finish, None, buttons, **local)
+    asked.explain.click(handlers.hide, None, shown.files, **local)
+    running = asked.explain.click(handlers.start, None, [*buttons, asked.status], **local)
     running = running.then(handlers.explain, question, [result, asked.status], **one_model)
     views = [shown.estimator, shown.measure, shown.level]
     draw = {
@@ -251,23 +254,21 @@ class Handlers:
             return None, said(error)
         return gr.skip(), f"A picture of {size} pixels. Choose words, and press Explain."
 
-    def make(self, prompt: str) -> tuple[Any, str]:
-        """A picture that the model makes, and how."""
-        try:
-            return self._studio.make(prompt)
-        except Exception as error:
-            return gr.skip(), said(error)
-
     def start(self, request: gr.Request) -> tuple[Any, ...]:
         """Let a run begin, which Stop may end from now on, also while it waits for others."""
         alone = self._studio.start(request.session_hash)
-        status = "Starting …" if alone else "Waiting: the model explains the picture of another page first."
-        files = [gr.DownloadButton(visible=False) for _ in FILES]  # which are of another result
-        return gr.Button(interactive=False), gr.Button(interactive=True), status, *files
+        status = "Starting …" if alone else "Waiting: the model works for another page first."
+        off = gr.Button(interactive=False)
+        return off, off, gr.Button(interactive=True), status
 
-    def finish(self) -> tuple[gr.Button, gr.Button]:
+    def finish(self) -> tuple[gr.Button, ...]:
         """The buttons after a run."""
-        return gr.Button(interactive=True), gr.Button(interactive=False)
+        on = gr.Button(interactive=True)
+        return on, on, gr.Button(interactive=False)
+
+    def hide(self) -> list[gr.DownloadButton]:
+        """No downloads, which are of another result."""
+        return [gr.DownloadButton(visible=False) for _ in FILES]
 
     def stop(self, request: gr.Request) -> str:
         """End the run of this page."""
@@ -278,6 +279,16 @@ class Handlers:
         """End the run of a page that is gone."""
         self._studio.stop(request.session_hash)
         rmtree(self._folder / request.session_hash, ignore_errors=True)
+
+    def make(
+        self, prompt: str, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008, as of explain
+    ) -> tuple[Any, str]:  # fmt: skip
+        """A picture that the model makes, unless it is stopped, and how."""
+        try:
+            made, state = self._studio.make(request.session_hash, prompt, progress)
+        except Exception as error:
+            return gr.skip(), said(error)
+        return gr.skip() if made is None else made, state
 
     def explain(
         self, picture: str | None, prompt: str, words: list[str], phrases: str, context: bool, samples: int,

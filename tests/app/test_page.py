@@ -82,8 +82,12 @@ def test_every_word_without_choosing(visit, emoji, two_things):
         page.get_by_role("row", name=f"{word.text}: {word.told} {word.alone} {word.given_rest}").wait_for()
 
 
-def test_makes_a_picture(visit):
+def test_makes_a_picture_or_stops(visit):
     page = visit()
+    page.get_by_role("button", name="Make a picture").click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped before there was a picture").wait_for()
+    assert page.locator("#picture img").count() == 0
     page.get_by_role("button", name="Make a picture").click()
     page.get_by_text("Made by the model").wait_for()
     assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 64
@@ -109,7 +113,7 @@ def test_a_page_waits_for_another_until_that_is_gone(visit, two_things):
     ask(first, *two_things, samples=1024)
     first.get_by_text("of at most 1024 samples").wait_for()
     ask(second, *two_things, samples=16)
-    second.get_by_text("Waiting: the model explains").wait_for()
+    second.get_by_text("Waiting: the model works").wait_for()
     first.goto("about:blank")
     second.get_by_text("Done: 16 samples").wait_for()
 
