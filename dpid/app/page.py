@@ -15,33 +15,16 @@ from typing import Any
 import gradio as gr
 
 from dpid.app.studio import Studio, opened, words_of
-from dpid.app.views import FILES, KINDS, Result, picture_of, profile_of, seen, table, write_files
+from dpid.app.views import FILES, KINDS, Result, maps_of, profile_of, seen, table, write_files
 from dpid.errors import told
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS, Options
 from dpid.pid.decomposition import picture_measures
 from dpid.results.words import WordsResult
 
-_KEPT = 3600  # seconds that files of a page stay on the disk
+_STORED = 3600  # seconds that files of a page stay on the disk
+_KEEP, _KEPT = "Keep this one, to compare with the next", "Kept: the next one will stand beside it"
 _WORDS = "Choose none to ask what each word does; or two to eight, to see what they tell together."
-CSS = """
-.gradio-container {max-width: 1200px !important; margin: auto}
-#picture img {width: 100%; height: 100%; object-fit: contain}
-#progress {min-height: 3em}
-.failed {color: #c81e1e; font-weight: 600}
-.dark .failed {color: #f98080}
-.numbers .wide {overflow-x: auto}
-@media (max-width: 480px) {.numbers table {font-size: .85em}}
-.numbers table {width: 100%; border-collapse: collapse; border: 0 !important}
-.numbers tr {border: 0 !important}
-.numbers th, .numbers td {padding: .25em .5em; font-weight: 400; border: 0 !important}
-.numbers th, .numbers td {border-bottom: 1px solid var(--border-color-primary) !important}
-.numbers th {text-align: left}
-.numbers td {text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums}
-.numbers thead th {font-weight: 600; vertical-align: bottom}
-.numbers thead th + th {text-align: right}
-.numbers ul {margin: .8em 0 0 1.2em; list-style: disc; color: var(--body-text-color-subdued)}
-"""
 
 
 @dataclass(frozen=True)
@@ -65,17 +48,15 @@ class Asked:
 class Shown:
     """The right side of the page: the answer."""
 
-    maps: gr.Image
+    maps: gr.HTML
     numbers: gr.HTML
     keep: gr.Button
-    kept_maps: gr.Image
     kind: gr.Dropdown
     estimator: gr.Dropdown
     measure: gr.Dropdown
     level: gr.Dropdown
     logsnr: gr.Slider
-    profile: gr.Image
-    reading: gr.HTML
+    profile: gr.HTML
     files: list[gr.DownloadButton]
 
 
@@ -99,7 +80,7 @@ def in_words() -> Iterator[None]:
 def build(studio: Studio, folder: Path, prompt: str = "") -> gr.Blocks:
     """The page for the model of ``studio``, with ``prompt`` already written; downloads are written into ``folder``."""
     model = studio.explainer.denoiser.name
-    with gr.Blocks(title="dpid", analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as page:
+    with gr.Blocks(title="dpid", analytics_enabled=False, delete_cache=(_STORED, _STORED)) as page:
         gr.Markdown(
             "# Which word put what into this picture?\n"
             "dpid measures what each word of a prompt tells about a picture, alone and together with other words. "
@@ -169,13 +150,9 @@ def _shown(studio: Studio) -> Shown:
     """The right side; all but the figure of the maps has its place below."""
     grid = studio.explainer.denoiser.logsnr_grid
     low, high = math.ceil(10 * grid[0]) / 10, math.floor(10 * grid[-1]) / 10
-    figure: dict[str, Any] = {
-        "format": "png", "interactive": False, "show_label": False, "buttons": ["fullscreen"]
-    }  # fmt: skip
-    maps = gr.Image(label="Maps", **figure)
+    maps = gr.HTML(elem_classes="maps")
     numbers = gr.HTML(elem_classes="numbers")
-    keep = gr.Button("Keep this one, to compare with the next", visible=False)
-    kept_maps = gr.Image(label="Kept to compare", visible=False, **figure)
+    keep = gr.Button(_KEEP, visible=False)
     with gr.Accordion("Look at it in another way", open=False, elem_id="views"), gr.Row():
         kind = gr.Dropdown(list(KINDS), label="Figure")
         estimator = gr.Dropdown(list(ESTIMATORS), value=Options.estimator, label="Estimator")
@@ -184,11 +161,10 @@ def _shown(studio: Studio) -> Shown:
     with gr.Accordion("At which noise do the words matter?", open=False):
         logsnr = gr.Slider(low, high, round((low + high) / 2, 1), step=0.1, label="log-SNR",
                            info="Left: nearly all noise, where layout is decided; right: details.")  # fmt: skip
-        profile = gr.Image(label="Over log-SNR", **figure)
-        reading = gr.HTML()
+        profile = gr.HTML()
     with gr.Row():
         files = [gr.DownloadButton(f"Download the {what}", visible=False, min_width=100) for what in FILES]
-    return Shown(maps, numbers, keep, kept_maps, kind, estimator, measure, level, logsnr, profile, reading, files)
+    return Shown(maps, numbers, keep, kind, estimator, measure, level, logsnr, profile, files)
 
 
 def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -214,10 +190,10 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     views = [shown.estimator, shown.measure, shown.level]
     draw = {
         "fn": handlers.draw, "inputs": [result, kept, shown.kind, *views], "show_progress": "hidden",
-        "outputs": [shown.maps, shown.numbers, shown.kept_maps, shown.keep],
+        "outputs": [shown.maps, shown.numbers, shown.keep],
     }  # fmt: skip
     over = {
-        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr], "outputs": [shown.profile, shown.reading],
+        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr], "outputs": shown.profile,
         "show_progress": "hidden",
     }  # fmt: skip
     written = {
@@ -304,23 +280,22 @@ class Handlers:
             yield gr.skip(), said(error)
 
     def draw(self, result: Result | None, kept: Result | None, kind: str, *view: str) -> tuple[Any, ...]:
-        """The figure and the numbers of the newest result, and of the one that is kept."""
+        """The maps and the numbers of the newest result, and of the one that is kept."""
         if result is None:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
         with in_words():
-            views = [seen(each, *view) for each in (result, kept) if each is not None]
-            figures = [picture_of(each, kind) for each in views]
-            before = gr.skip() if kept is None else gr.Image(figures[1], visible=True)
-            return figures[0], table(views), before, gr.Button(visible=True)
+            compared = [result] if kept in (None, result) else [result, kept]
+            views = [seen(each, *view) for each in compared]
+            return maps_of(views, kind), table(views), gr.Button(_KEPT if kept == result else _KEEP, visible=True)
 
     def profile(self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float) -> Any:
         """The figure over log-SNR and its numbers at ``logsnr``."""
         if result is None:
-            return gr.skip(), gr.skip()
+            return gr.skip()
         with in_words():
             view = seen(result, estimator, measure, level)
             if isinstance(view, WordsResult):
-                return None, "Choose two to eight words to see this."
+                return "Choose two to eight words to see this."
             return profile_of(view, logsnr)
 
     def files(

@@ -99,8 +99,10 @@ def test_stops_in_the_middle(visit, two_things):
     ask(page, *two_things, samples=1024)
     page.get_by_text("of at most 1024 samples").wait_for()
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("Stopped after").wait_for()
-    page.locator(".numbers td").first.wait_for()
+    state = page.get_by_text("Stopped after")
+    state.wait_for()
+    samples = state.inner_text().split()[2]
+    page.locator("thead").get_by_text(f"{samples} samples").wait_for()  # the last result, of all that was sampled
     page.get_by_role("button", name="Explain").click()
     page.get_by_text("of at most 1024 samples").wait_for()
     page.get_by_role("button", name="Stop").click()
@@ -124,12 +126,15 @@ def test_compares_two_prompts(visit, two_things):
     ask(page, picture, prompt, concepts, samples=16)
     page.get_by_text("Done: 16 samples").wait_for()
     page.get_by_role("button", name="Keep this one").click()
+    page.get_by_role("button", name="Kept: the next one").wait_for()
     page.get_by_label("Prompt").first.fill(f"{prompt} and a tree")
     page.get_by_label("tree", exact=True).check()
     page.get_by_role("button", name="Explain").click()
-    page.locator(".numbers thead th").nth(2).wait_for()
+    page.locator(".numbers thead").get_by_text(f"“{prompt} and a tree”").wait_for()
     heads = page.locator(".numbers thead th").all_inner_texts()
     assert [f"“{prompt} and a tree”" in heads[1], f"“{prompt}”" in heads[2]] == [True, True]
+    assert page.locator(".maps h3").all_inner_texts() == [f"“{prompt} and a tree”", f"Kept: “{prompt}”"]
+    assert page.locator(".maps img").count() == 6
 
 
 def bomb(path):
