@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from shutil import rmtree
+from time import monotonic
 from typing import Any
 
 import gradio as gr
@@ -23,6 +24,7 @@ from dpid.pid.decomposition import picture_measures
 from dpid.results.words import WordsResult
 
 _STORED = 3600  # seconds that files of a page stay on the disk
+_PAUSE = 2.0  # seconds between two drawings of a run, each of which takes half a second of the processor
 _KEEP, _KEPT = "Keep this one, to compare with the next", "Kept: the next one will stand beside it"
 _WORDS = "Choose none to ask what each word does; or two to eight, to see what they tell together."
 
@@ -55,6 +57,7 @@ class Shown:
     estimator: gr.Dropdown
     measure: gr.Dropdown
     level: gr.Dropdown
+    noise: gr.Accordion
     logsnr: gr.Slider
     profile: gr.HTML
     files: list[gr.DownloadButton]
@@ -158,13 +161,13 @@ def _shown(studio: Studio) -> Shown:
         estimator = gr.Dropdown(list(ESTIMATORS), value=Options.estimator, label="Estimator")
         measure = gr.Dropdown(list(picture_measures()), value=Options.measure, label="Redundancy measure")
         level = gr.Dropdown(list(LEVELS), value=Options.level, label="Measured on")
-    with gr.Accordion("At which noise do the words matter?", open=False):
+    with gr.Accordion("At which noise do the words matter?", open=False) as noise:
         logsnr = gr.Slider(low, high, round((low + high) / 2, 1), step=0.1, label="log-SNR",
                            info="Left: nearly all noise, where layout is decided; right: details.")  # fmt: skip
         profile = gr.HTML()
     with gr.Row():
         files = [gr.DownloadButton(f"Download the {what}", visible=False, min_width=100) for what in FILES]
-    return Shown(maps, numbers, keep, kind, estimator, measure, level, logsnr, profile, files)
+    return Shown(maps, numbers, keep, kind, estimator, measure, level, noise, logsnr, profile, files)
 
 
 def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -174,7 +177,7 @@ def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
 
 def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) -> None:
     """Let every control do what it says. What uses the model waits in one queue, those of all pages in turn."""
-    result, kept = gr.State(), gr.State()
+    result, kept, looked_at = gr.State(), gr.State(), gr.State(False)
     one_model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": asked.progress}
     local: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     asked.prompt.change(handlers.words, [asked.prompt, asked.words], asked.words, trigger_mode="always_last", **local)
@@ -193,7 +196,7 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
         "outputs": [shown.maps, shown.numbers, shown.keep],
     }  # fmt: skip
     over = {
-        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr], "outputs": shown.profile,
+        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr, looked_at], "outputs": shown.profile,
         "show_progress": "hidden",
     }  # fmt: skip
     written = {
@@ -204,9 +207,11 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     page.unload(handlers.leave)
     changed = [view.input for view in (shown.kind, *views)]
     # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out.
-    gr.on([asked.status.change, *changed], trigger_mode="always_last", **draw)
-    gr.on([asked.status.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
+    gr.on([result.change, *changed], trigger_mode="always_last", **draw)
+    gr.on([result.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
     gr.on(changed, trigger_mode="always_last", **written)
+    shown.noise.expand(lambda: True, None, looked_at, **local).then(**over)
+    shown.noise.collapse(lambda: False, None, looked_at, **local)
     shown.keep.click(lambda now: now, result, kept, **local).then(**draw)
 
 
@@ -273,11 +278,15 @@ class Handlers:
         """Results while samples come, and how far the run is."""
         concepts = [*words, *(phrase.strip() for phrase in phrases.split(",") if phrase.strip())]
         asked = (request.session_hash, picture, prompt, concepts, context, samples, progress)
+        result, drawn = None, -math.inf
         try:
             for result, state in self._studio.explain(*asked):
-                yield (gr.skip() if result is None else result), state
+                due = monotonic() - drawn > _PAUSE or not self._studio.running(request.session_hash)
+                if due:
+                    drawn = monotonic()
+                yield (result if due and result is not None else gr.skip()), state
         except Exception as error:  # raised, it would leave the buttons as they are while it runs
-            yield gr.skip(), said(error)
+            yield (gr.skip() if result is None else result), said(error)
 
     def draw(self, result: Result | None, kept: Result | None, kind: str, *view: str) -> tuple[Any, ...]:
         """The maps and the numbers of the newest result, and of the one that is kept."""
@@ -288,9 +297,11 @@ class Handlers:
             views = [seen(each, *view) for each in compared]
             return maps_of(views, kind), table(views), gr.Button(_KEPT if kept == result else _KEEP, visible=True)
 
-    def profile(self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float) -> Any:
-        """The figure over log-SNR and its numbers at ``logsnr``."""
-        if result is None:
+    def profile(
+        self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float, looked_at: bool
+    ) -> Any:
+        """The figure over log-SNR and its numbers at ``logsnr``, if it is ``looked_at``."""
+        if result is None or not looked_at:
             return gr.skip()
         with in_words():
             view = seen(result, estimator, measure, level)
