@@ -10,38 +10,23 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from shutil import rmtree
+from time import monotonic
 from typing import Any
 
 import gradio as gr
 
 from dpid.app.studio import Studio, opened, words_of
-from dpid.app.views import FILES, KINDS, Result, picture_of, profile_of, seen, table, write_files
+from dpid.app.views import FILES, KINDS, Result, maps_of, profile_of, seen, table, write_files
 from dpid.errors import told
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS, Options
 from dpid.pid.decomposition import picture_measures
 from dpid.results.words import WordsResult
 
-_KEPT = 3600  # seconds that files of a page stay on the disk
+_STORED = 3600  # seconds that files of a page stay on the disk
+_PAUSE = 2.0  # seconds between two drawings of a run, each of which takes half a second of the processor
+_KEEP, _KEPT = "Keep this one, to compare with the next", "Kept: the next one will stand beside it"
 _WORDS = "Choose none to ask what each word does; or two to eight, to see what they tell together."
-CSS = """
-.gradio-container {max-width: 1200px !important; margin: auto}
-#picture img {width: 100%; height: 100%; object-fit: contain}
-#progress {min-height: 3em}
-.failed {color: #c81e1e; font-weight: 600}
-.dark .failed {color: #f98080}
-.numbers .wide {overflow-x: auto}
-@media (max-width: 480px) {.numbers table {font-size: .85em}}
-.numbers table {width: 100%; border-collapse: collapse; border: 0 !important}
-.numbers tr {border: 0 !important}
-.numbers th, .numbers td {padding: .25em .5em; font-weight: 400; border: 0 !important}
-.numbers th, .numbers td {border-bottom: 1px solid var(--border-color-primary) !important}
-.numbers th {text-align: left}
-.numbers td {text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums}
-.numbers thead th {font-weight: 600; vertical-align: bottom}
-.numbers thead th + th {text-align: right}
-.numbers ul {margin: .8em 0 0 1.2em; list-style: disc; color: var(--body-text-color-subdued)}
-"""
 
 
 @dataclass(frozen=True)
@@ -65,17 +50,16 @@ class Asked:
 class Shown:
     """The right side of the page: the answer."""
 
-    maps: gr.Image
+    maps: gr.HTML
     numbers: gr.HTML
     keep: gr.Button
-    kept_maps: gr.Image
     kind: gr.Dropdown
     estimator: gr.Dropdown
     measure: gr.Dropdown
     level: gr.Dropdown
+    noise: gr.Accordion
     logsnr: gr.Slider
-    profile: gr.Image
-    reading: gr.HTML
+    profile: gr.HTML
     files: list[gr.DownloadButton]
 
 
@@ -99,7 +83,7 @@ def in_words() -> Iterator[None]:
 def build(studio: Studio, folder: Path, prompt: str = "") -> gr.Blocks:
     """The page for the model of ``studio``, with ``prompt`` already written; downloads are written into ``folder``."""
     model = studio.explainer.denoiser.name
-    with gr.Blocks(title="dpid", analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as page:
+    with gr.Blocks(title="dpid", analytics_enabled=False, delete_cache=(_STORED, _STORED)) as page:
         gr.Markdown(
             "# Which word put what into this picture?\n"
             "dpid measures what each word of a prompt tells about a picture, alone and together with other words. "
@@ -169,26 +153,21 @@ def _shown(studio: Studio) -> Shown:
     """The right side; all but the figure of the maps has its place below."""
     grid = studio.explainer.denoiser.logsnr_grid
     low, high = math.ceil(10 * grid[0]) / 10, math.floor(10 * grid[-1]) / 10
-    figure: dict[str, Any] = {
-        "format": "png", "interactive": False, "show_label": False, "buttons": ["fullscreen"]
-    }  # fmt: skip
-    maps = gr.Image(label="Maps", **figure)
+    maps = gr.HTML(elem_classes="maps")
     numbers = gr.HTML(elem_classes="numbers")
-    keep = gr.Button("Keep this one, to compare with the next", visible=False)
-    kept_maps = gr.Image(label="Kept to compare", visible=False, **figure)
+    keep = gr.Button(_KEEP, visible=False)
     with gr.Accordion("Look at it in another way", open=False, elem_id="views"), gr.Row():
         kind = gr.Dropdown(list(KINDS), label="Figure")
         estimator = gr.Dropdown(list(ESTIMATORS), value=Options.estimator, label="Estimator")
         measure = gr.Dropdown(list(picture_measures()), value=Options.measure, label="Redundancy measure")
         level = gr.Dropdown(list(LEVELS), value=Options.level, label="Measured on")
-    with gr.Accordion("At which noise do the words matter?", open=False):
+    with gr.Accordion("At which noise do the words matter?", open=False) as noise:
         logsnr = gr.Slider(low, high, round((low + high) / 2, 1), step=0.1, label="log-SNR",
                            info="Left: nearly all noise, where layout is decided; right: details.")  # fmt: skip
-        profile = gr.Image(label="Over log-SNR", **figure)
-        reading = gr.HTML()
+        profile = gr.HTML()
     with gr.Row():
         files = [gr.DownloadButton(f"Download the {what}", visible=False, min_width=100) for what in FILES]
-    return Shown(maps, numbers, keep, kept_maps, kind, estimator, measure, level, logsnr, profile, reading, files)
+    return Shown(maps, numbers, keep, kind, estimator, measure, level, noise, logsnr, profile, files)
 
 
 def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -198,23 +177,26 @@ def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
 
 def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) -> None:
     """Let every control do what it says. What uses the model waits in one queue, those of all pages in turn."""
-    result, kept = gr.State(), gr.State()
+    result, kept, looked_at = gr.State(), gr.State(), gr.State(False)
     one_model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": asked.progress}
     local: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     asked.prompt.change(handlers.words, [asked.prompt, asked.words], asked.words, trigger_mode="always_last", **local)
     asked.picture.upload(handlers.check, asked.picture, [asked.picture, asked.status], **local)
-    asked.make.click(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
     question = [asked.picture, asked.prompt, asked.words, asked.phrases, asked.context, asked.samples]
-    buttons = [asked.explain, asked.stop]
-    running = asked.explain.click(handlers.start, None, [*buttons, asked.status, *shown.files], **local)
+    buttons = [asked.explain, asked.make, asked.stop]
+    making = asked.make.click(handlers.start, None, [*buttons, asked.status], **local)
+    making = making.then(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
+    making.then(handlers.finish, None, buttons, **local)
+    asked.explain.click(handlers.hide, None, shown.files, **local)
+    running = asked.explain.click(handlers.start, None, [*buttons, asked.status], **local)
     running = running.then(handlers.explain, question, [result, asked.status], **one_model)
     views = [shown.estimator, shown.measure, shown.level]
     draw = {
         "fn": handlers.draw, "inputs": [result, kept, shown.kind, *views], "show_progress": "hidden",
-        "outputs": [shown.maps, shown.numbers, shown.kept_maps, shown.keep],
+        "outputs": [shown.maps, shown.numbers, shown.keep],
     }  # fmt: skip
     over = {
-        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr], "outputs": [shown.profile, shown.reading],
+        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr, looked_at], "outputs": shown.profile,
         "show_progress": "hidden",
     }  # fmt: skip
     written = {
@@ -225,9 +207,11 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     page.unload(handlers.leave)
     changed = [view.input for view in (shown.kind, *views)]
     # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out.
-    gr.on([asked.status.change, *changed], trigger_mode="always_last", **draw)
-    gr.on([asked.status.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
+    gr.on([result.change, *changed], trigger_mode="always_last", **draw)
+    gr.on([result.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
     gr.on(changed, trigger_mode="always_last", **written)
+    shown.noise.expand(lambda: True, None, looked_at, **local).then(**over)
+    shown.noise.collapse(lambda: False, None, looked_at, **local)
     shown.keep.click(lambda now: now, result, kept, **local).then(**draw)
 
 
@@ -251,23 +235,21 @@ class Handlers:
             return None, said(error)
         return gr.skip(), f"A picture of {size} pixels. Choose words, and press Explain."
 
-    def make(self, prompt: str) -> tuple[Any, str]:
-        """A picture that the model makes, and how."""
-        try:
-            return self._studio.make(prompt)
-        except Exception as error:
-            return gr.skip(), said(error)
-
     def start(self, request: gr.Request) -> tuple[Any, ...]:
         """Let a run begin, which Stop may end from now on, also while it waits for others."""
         alone = self._studio.start(request.session_hash)
-        status = "Starting …" if alone else "Waiting: the model explains the picture of another page first."
-        files = [gr.DownloadButton(visible=False) for _ in FILES]  # which are of another result
-        return gr.Button(interactive=False), gr.Button(interactive=True), status, *files
+        status = "Starting …" if alone else "Waiting: the model works for another page first."
+        off = gr.Button(interactive=False)
+        return off, off, gr.Button(interactive=True), status
 
-    def finish(self) -> tuple[gr.Button, gr.Button]:
+    def finish(self) -> tuple[gr.Button, ...]:
         """The buttons after a run."""
-        return gr.Button(interactive=True), gr.Button(interactive=False)
+        on = gr.Button(interactive=True)
+        return on, on, gr.Button(interactive=False)
+
+    def hide(self) -> list[gr.DownloadButton]:
+        """No downloads, which are of another result."""
+        return [gr.DownloadButton(visible=False) for _ in FILES]
 
     def stop(self, request: gr.Request) -> str:
         """End the run of this page."""
@@ -279,6 +261,16 @@ class Handlers:
         self._studio.stop(request.session_hash)
         rmtree(self._folder / request.session_hash, ignore_errors=True)
 
+    def make(
+        self, prompt: str, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008, as of explain
+    ) -> tuple[Any, str]:  # fmt: skip
+        """A picture that the model makes, unless it is stopped, and how."""
+        try:
+            made, state = self._studio.make(request.session_hash, prompt, progress)
+        except Exception as error:
+            return gr.skip(), said(error)
+        return gr.skip() if made is None else made, state
+
     def explain(
         self, picture: str | None, prompt: str, words: list[str], phrases: str, context: bool, samples: int,
         request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008, how gradio is asked for one
@@ -286,30 +278,35 @@ class Handlers:
         """Results while samples come, and how far the run is."""
         concepts = [*words, *(phrase.strip() for phrase in phrases.split(",") if phrase.strip())]
         asked = (request.session_hash, picture, prompt, concepts, context, samples, progress)
+        result, drawn = None, -math.inf
         try:
             for result, state in self._studio.explain(*asked):
-                yield (gr.skip() if result is None else result), state
+                due = monotonic() - drawn > _PAUSE or not self._studio.running(request.session_hash)
+                if due:
+                    drawn = monotonic()
+                yield (result if due and result is not None else gr.skip()), state
         except Exception as error:  # raised, it would leave the buttons as they are while it runs
-            yield gr.skip(), said(error)
+            yield (gr.skip() if result is None else result), said(error)
 
     def draw(self, result: Result | None, kept: Result | None, kind: str, *view: str) -> tuple[Any, ...]:
-        """The figure and the numbers of the newest result, and of the one that is kept."""
+        """The maps and the numbers of the newest result, and of the one that is kept."""
         if result is None:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
         with in_words():
-            views = [seen(each, *view) for each in (result, kept) if each is not None]
-            figures = [picture_of(each, kind) for each in views]
-            before = gr.skip() if kept is None else gr.Image(figures[1], visible=True)
-            return figures[0], table(views), before, gr.Button(visible=True)
+            compared = [result] if kept in (None, result) else [result, kept]
+            views = [seen(each, *view) for each in compared]
+            return maps_of(views, kind), table(views), gr.Button(_KEPT if kept == result else _KEEP, visible=True)
 
-    def profile(self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float) -> Any:
-        """The figure over log-SNR and its numbers at ``logsnr``."""
-        if result is None:
-            return gr.skip(), gr.skip()
+    def profile(
+        self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float, looked_at: bool
+    ) -> Any:
+        """The figure over log-SNR and its numbers at ``logsnr``, if it is ``looked_at``."""
+        if result is None or not looked_at:
+            return gr.skip()
         with in_words():
             view = seen(result, estimator, measure, level)
             if isinstance(view, WordsResult):
-                return None, "Choose two to eight words to see this."
+                return "Choose two to eight words to see this."
             return profile_of(view, logsnr)
 
     def files(

@@ -14,8 +14,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dpid.app.page import CSS, build
+from dpid.app.page import build
 from dpid.app.studio import Studio
+from dpid.report.page import render
 
 _LARGEST = "100mb"  # of an upload
 _POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; frame-ancestors 'self'"
@@ -58,7 +59,8 @@ def serve(studio: Studio, host: str, port: int, prompt: str) -> None:
         _, url, _ = page.launch(
             server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_LARGEST,
             ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], prevent_thread_lock=True,
-            theme=gr.themes.Default(**_FONTS), css=CSS, app_kwargs={"middleware": [Middleware(Alone)]},
+            theme=gr.themes.Default(**_FONTS), css=render("app/page.css"),
+            app_kwargs={"middleware": [Middleware(Alone)]},
         )  # fmt: skip
         print(f"The page is at {url}; Ctrl+C ends it.", flush=True)
         # Not closed: that waits for pages that are open, and the process ends anyway.

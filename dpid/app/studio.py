@@ -12,7 +12,7 @@ from PIL import Image
 from dpid.app.views import Result
 from dpid.explainer import Explainer
 from dpid.images import open_image
-from dpid.many import Stopped
+from dpid.many import Stopped, Watch
 from dpid.options import Options
 from dpid.prompts.phrases import check_text, is_blank, span_of
 from dpid.prompts.words import content_words
@@ -41,13 +41,28 @@ class Studio:
         """End the run of ``session`` after the batch that it computes, or before it begins; returns nothing."""
         self._running.discard(session)
 
-    def make(self, prompt: str) -> tuple[Image.Image, str]:
-        """A picture that the model makes of ``prompt``, and a sentence on how; ``ValueError`` without a prompt."""
+    def running(self, session: str) -> bool:
+        """Whether a run of ``session`` has started and is not to end."""
+        return session in self._running
+
+    def make(self, session: str, prompt: str, progress: Callable[[float], None]) -> tuple[Image.Image | None, str]:
+        """A picture that the model makes of ``prompt``, and a sentence on how; ``ValueError`` without a prompt.
+
+        None if it is stopped. ``progress`` as of :meth:`explain`.
+        """
         seed = secrets.randbelow(2**31)
-        if is_blank(check_text("prompt", prompt)):
-            raise ValueError("prompt: is empty; write what the picture should show")
-        with self.explainer.denoiser.lock:
-            return generate(self._pipe, [prompt], seed=seed)[0], f"Made by the model, with seed {seed}."
+        watch = Watch(lambda done, planned: progress(done / planned), lambda: not self.running(session))
+        try:
+            if is_blank(check_text("prompt", prompt)):
+                raise ValueError("prompt: is empty; write what the picture should show")
+            with self.explainer.denoiser.lock:
+                watch(0, 1)
+                (made,) = generate(self._pipe, [prompt], seed=seed, progress=watch)
+            return made, f"Made by the model, with seed {seed}."
+        except Stopped:
+            return None, "Stopped before there was a picture."
+        finally:
+            self.stop(session)
 
     def explain(
         self, session: str, image: str | None, prompt: str, concepts: Sequence[str], context: bool, samples: int,
@@ -69,7 +84,7 @@ class Studio:
             progress(min(1.0, (rounds + evaluated / planned) / options.rounds))
 
         def stopped() -> bool:
-            return session not in self._running
+            return not self.running(session)
 
         picture = opened(image)
         try:

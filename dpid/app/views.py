@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 
 from dpid.pid.decomposition import find, image_priors
+from dpid.report import pid, words
+from dpid.report.page import drawn, render
+from dpid.report.parts import Panel, panel
 from dpid.report.results import write
 from dpid.results.figure_style import Figure
 from dpid.results.intervals import Estimate
@@ -42,20 +44,36 @@ def seen(result: Result, estimator: str, measure: str, level: str) -> Result:
     return replace(result, metadata=replace(metadata, estimator=estimator, measure=measure, level=level, priors=priors))
 
 
-def picture_of(result: Result, kind: str) -> Image.Image:
-    """The figure of ``result``, for chosen words one of :data:`KINDS`, as a picture."""
-    return _image(result.plot() if isinstance(result, WordsResult) else result.plot(kind))
+def maps_of(results: Sequence[Result], kind: str) -> str:
+    """The figures of ``results`` as HTML, for chosen words of one of :data:`KINDS`; those after the first were kept."""
+    return render("app/maps.html.jinja", results=[_shown(result, kind) for result in results])
 
 
-def _image(figure: Figure) -> Image.Image:
-    """``figure`` as a picture, sharp on a screen of two pixels a point."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return Image.open(buffer)
+def _shown(result: Result, kind: str) -> dict[str, Any]:
+    """The variables of the template: panels, of which a narrow window has fewer side by side, or else one figure."""
+    panels = []
+    if result.metadata.frames is None:  # a video's frames are a strip
+        if isinstance(result, WordsResult):
+            panels = [*words.panels(result), _bars(result)]
+        elif kind == "overlay":
+            panels = pid.panels(result)
+    figure = "" if panels else drawn(_plot(result, kind))
+    return {"prompt": result.metadata.prompt, "panels": panels, "figure": figure}
 
 
-def profile_of(result: PIDResult, logsnr: float) -> tuple[Image.Image, str]:
-    """The figure over log-SNR with a line at ``logsnr``, and the numbers there in a sentence of HTML."""
+def _bars(result: WordsResult) -> Panel:
+    """The panel of every word's numbers."""
+    figure = Figure(figsize=(4.8, 0.8 + 0.42 * len(result.words)), dpi=150, layout="constrained")
+    result.plot("words", ax=figure.subplots())
+    return panel("numbers", "what each word tells alone and beside the others, with 95 % intervals", figure, [])
+
+
+def _plot(result: Result, kind: str) -> Figure:
+    return result.plot() if isinstance(result, WordsResult) else result.plot(kind)
+
+
+def profile_of(result: PIDResult, logsnr: float) -> str:
+    """The figure over log-SNR with a line at ``logsnr``, and the numbers there in a sentence, as HTML."""
     figure = result.plot("profile")
     for axes in figure.axes:
         axes.axvline(logsnr, color="black", linewidth=1, linestyle=":")
@@ -67,7 +85,8 @@ def profile_of(result: PIDResult, logsnr: float) -> tuple[Image.Image, str]:
     told = "; ".join(f"{escape(name)} {value:.2f} ± {error:.2f}" for (name, value), error in numbers)
     low, high = (float(edge) for edge in profile.edges[at : at + 2])
     unit = result.metadata.unit
-    return _image(figure), f"Between log-SNR {low:.1f} and {high:.1f}: {told} ({unit} per unit of log-SNR)."
+    sentence = f"Between log-SNR {low:.1f} and {high:.1f}: {told} ({unit} per unit of log-SNR)."
+    return f'<div class="wide"><img src="{drawn(figure)}" alt="Over log-SNR"></div><p>{sentence}</p>'
 
 
 def _at(profile: Profile, at: int) -> dict[str, float]:
@@ -138,6 +157,6 @@ def write_files(result: Result, folder: Path, kind: str) -> dict[str, Path]:
     paths = {what: folder / name for what, name in FILES.items()}
     result.save(paths["result"])
     paths["numbers"].write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    picture_of(result, kind).save(paths["figure"])
+    _plot(result, kind).savefig(paths["figure"])
     write({result.metadata.prompt: result}, paths["report"])
     return paths

@@ -22,11 +22,13 @@ def listed(concepts: Sequence[str]) -> str:
     return f"{', '.join(quoted[:-1])} and {quoted[-1]}" if len(quoted) > 1 else quoted[0]
 
 
-def picture_panel(picture: Tensor) -> Panel:
-    """The panel of a picture uint8 [H,W,3]."""
+def picture_panels(picture: Tensor | None) -> list[Panel]:
+    """The panel of a picture uint8 [H,W,3], if there is one."""
+    if picture is None:
+        return []
     file = io.BytesIO()
     Image.fromarray(picture.numpy()).save(file, format="png")
-    return {"title": "picture", "meaning": "", "data": png(file.getvalue()), "legend": []}
+    return [{"title": "picture", "meaning": "", "data": png(file.getvalue()), "legend": []}]
 
 
 def panel(title: str, meaning: str, figure: Figure, legend: list[tuple[str, str]]) -> Panel:

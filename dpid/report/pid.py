@@ -10,7 +10,7 @@ from typing import Any
 from dpid.options import Options
 from dpid.prompts.plan import plan_concepts
 from dpid.report.page import drawn
-from dpid.report.parts import Panel, frameless, listed, panel, picture_panel, settings, summed
+from dpid.report.parts import Panel, frameless, listed, panel, picture_panels, settings, summed
 from dpid.results.decomposition import antichain_name
 from dpid.results.figure_style import standard
 from dpid.results.intervals import Estimate
@@ -82,7 +82,7 @@ def section(result: PIDResult) -> dict[str, Any]:
     video = result.metadata.frames is not None
     return {
         "title": f"“{result.metadata.prompt}”: {', '.join(concepts)}", "finding": finding(result),
-        "panels": [] if video else _panels(result),
+        "panels": [] if video else [*picture_panels(result.picture), *panels(result)],
         "figures": ([strip] if video else []) + ([graph] if len(concepts) >= _GRAPH else []),
         "header": ("part", result.metadata.unit, "95 % interval"),
         "rows": [(n, m, str(e), "{:.2f} to {:.2f}".format(*e.interval())) for n, e, m in (*numbers, *_parts(result))],
@@ -93,25 +93,24 @@ def section(result: PIDResult) -> dict[str, Any]:
 
 
 @standard()
-def _panels(result: PIDResult) -> list[Panel]:
-    """The picture and the maps over it: title, meaning, the address of the picture, and the legend of its colours."""
+def panels(result: PIDResult) -> list[Panel]:
+    """The maps over the picture: of uniqueness, redundancy and synergy, each with a legend of its colours."""
     maps, errors, picture = result.maps, result.maps.stderr, result.picture
     assert errors is not None
     concepts = result.metadata.concepts
     colours = colours_of(concepts)
     limit = scale_of([*maps.unique.values(), maps.redundancy, maps.synergy])
     parts = {name: meaning for name, _, meaning in _parts(result)}
-    panels = [] if picture is None else [picture_panel(picture)]
     figure, ax = frameless(maps.redundancy if picture is None else picture)
     overlay(ax, picture, maps.unique, errors.unique, colours, limit)
     legend = [(colours[c], f"{c}: {e}, {summed(maps.unique[c])}") for c, e in result.unique.items()]
-    panels.append(panel("unique", "what only this word tells", figure, legend))
+    shown = [panel("unique", "what only this word tells", figure, legend)]
     for name, colour in (("redundancy", REDUNDANCY), ("synergy", SYNERGY)):
         value, error = getattr(maps, name), getattr(errors, name)
         figure, ax = frameless(maps.redundancy if picture is None else picture)
         paint(ax, picture, {name: value}, {name: error}, {name: colour}, limit)
-        panels.append(panel(name, parts[name], figure, [(colour, f"{getattr(result, name)}, {summed(value)}")]))
-    return panels
+        shown.append(panel(name, parts[name], figure, [(colour, f"{getattr(result, name)}, {summed(value)}")]))
+    return shown
 
 
 def _estimators(result: PIDResult) -> tuple[list[tuple[str, bool]], list[list[str]]]:

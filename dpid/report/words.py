@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dpid.report.page import drawn
-from dpid.report.parts import Panel, frameless, listed, panel, picture_panel, settings
+from dpid.report.parts import Panel, frameless, listed, panel, picture_panels, settings
 from dpid.results.overlay import colours_of
 from dpid.results.words import WordsResult
 from dpid.results.words_plot import outer
@@ -16,7 +16,7 @@ def section(result: WordsResult) -> dict[str, Any]:
     metadata = result.metadata
     return {
         "title": f"“{metadata.prompt}”: every word", "finding": finding(result),
-        "panels": _panels(result) if metadata.frames is None else [], "figures": [],
+        "panels": [*picture_panels(result.picture), *panels(result)] if metadata.frames is None else [], "figures": [],
         "header": (f"word, {metadata.unit}", "alone", "given the rest", "unique, by pixel"),
         "rows": [(name, w.told, str(w.alone), str(w.given_rest), str(w.unique)) for name, w in result.words.items()],
         "more": "Intervals, and the map of every word",
@@ -41,12 +41,11 @@ def finding(result: WordsResult) -> str:
     return " ".join(said)
 
 
-def _panels(result: WordsResult) -> list[Panel]:
-    """The picture, and over it what only each word tells."""
-    words, picture = outer(result), result.picture
+def panels(result: WordsResult) -> list[Panel]:
+    """What only each word tells, over the picture, with a legend of the words' colours."""
+    words = outer(result)
     colours = colours_of(word.text for word in words)
-    figure, ax = frameless(words[0].map if picture is None else picture)
+    figure, ax = frameless(words[0].map if result.picture is None else result.picture)
     result.plot("overlay", ax=ax)
     legend = [(colours[word.text], f"{word.text}: {word.unique}, {word.told}") for word in words]
-    shown = panel("unique", "what only this word tells", figure, legend)
-    return [shown] if picture is None else [picture_panel(picture), shown]
+    return [panel("unique", "what only this word tells", figure, legend)]

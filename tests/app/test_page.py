@@ -1,5 +1,6 @@
 """The page in a browser, as a person uses it."""
 
+import os
 import struct
 import zlib
 
@@ -8,6 +9,7 @@ import pytest
 import dpid
 
 pytestmark = pytest.mark.filterwarnings("default")  # what other libraries deprecate is not for users to mend
+more = pytest.mark.skipif(not os.environ.get("DPID_BROWSER"), reason="takes minutes with the others: make pages")
 
 
 def upload(page, path):
@@ -17,7 +19,7 @@ def upload(page, path):
 def ask(page, picture, prompt, words, samples=None):
     """Fill the page in and press Explain."""
     upload(page, picture)
-    page.get_by_text("A picture of").wait_for()
+    page.get_by_text("A picture of 64 × 64 pixels").wait_for()
     page.get_by_label("Prompt").first.fill(prompt)
     for word in words:
         page.get_by_label(word, exact=True).check()
@@ -58,6 +60,7 @@ def test_explains_chosen_words_and_gives_the_result(visit, emoji, two_things, tm
     assert "<h1" in download(page, "report", tmp_path).read_text(encoding="utf-8")
 
 
+@more
 def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
     """Numbers change with the view, and the download with them; evaluations do not."""
     page = visit()
@@ -72,60 +75,74 @@ def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
     assert str(loaded.synergy) != wanted
 
 
-def test_every_word_without_choosing(visit, two_things):
-    """Both things of the picture are found to be used."""
-    picture, prompt, concepts = two_things
+@more
+def test_every_word_without_choosing(visit, emoji, two_things):
+    """The page tells of each word what the explainer finds with the same samples."""
+    picture, prompt, _ = two_things
     page = visit()
-    ask(page, picture, prompt, ())
-    page.get_by_text("Done:").wait_for()
-    for concept in concepts:
-        page.get_by_text(f"{concept}: used").wait_for()
+    ask(page, picture, prompt, (), samples=16)
+    page.get_by_text("Done: 16 samples").wait_for()
+    for word in emoji.words(picture, prompt, samples=16).words.values():
+        page.get_by_role("row", name=f"{word.text}: {word.told} {word.alone} {word.given_rest}").wait_for()
 
 
-def test_makes_a_picture(visit):
+@more
+def test_makes_a_picture_or_stops(visit):
     page = visit()
+    page.get_by_role("button", name="Make a picture").click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped before there was a picture").wait_for()
+    assert page.locator("#picture img").count() == 0
     page.get_by_role("button", name="Make a picture").click()
     page.get_by_text("Made by the model").wait_for()
     assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 64
 
 
+@more
 def test_stops_in_the_middle(visit, two_things):
     """What was found before is shown, and the next run begins as if nothing had been."""
     page = visit()
     ask(page, *two_things, samples=1024)
     page.get_by_text("of at most 1024 samples").wait_for()
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("Stopped after").wait_for()
-    page.locator(".numbers td").first.wait_for()
+    state = page.get_by_text("Stopped after")
+    state.wait_for()
+    samples = state.inner_text().split()[2]
+    page.locator("thead").get_by_text(f"{samples} samples").wait_for()  # the last result, of all that was sampled
     page.get_by_role("button", name="Explain").click()
     page.get_by_text("of at most 1024 samples").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped after").wait_for()
 
 
+@more
 def test_a_page_waits_for_another_until_that_is_gone(visit, two_things):
     """A run ends with its page: else the second would wait for a thousand samples of the first."""
     first, second = visit(), visit()
     ask(first, *two_things, samples=1024)
     first.get_by_text("of at most 1024 samples").wait_for()
     ask(second, *two_things, samples=16)
-    second.get_by_text("Waiting: the model explains").wait_for()
+    second.get_by_text("Waiting: the model works").wait_for()
     first.goto("about:blank")
     second.get_by_text("Done: 16 samples").wait_for()
 
 
+@more
 def test_compares_two_prompts(visit, two_things):
     picture, prompt, concepts = two_things
     page = visit()
     ask(page, picture, prompt, concepts, samples=16)
     page.get_by_text("Done: 16 samples").wait_for()
     page.get_by_role("button", name="Keep this one").click()
+    page.get_by_role("button", name="Kept: the next one").wait_for()
     page.get_by_label("Prompt").first.fill(f"{prompt} and a tree")
     page.get_by_label("tree", exact=True).check()
     page.get_by_role("button", name="Explain").click()
-    page.locator(".numbers thead th").nth(2).wait_for()
+    page.locator(".numbers thead").get_by_text(f"“{prompt} and a tree”").wait_for()
     heads = page.locator(".numbers thead th").all_inner_texts()
     assert [f"“{prompt} and a tree”" in heads[1], f"“{prompt}”" in heads[2]] == [True, True]
+    assert page.locator(".maps h3").all_inner_texts() == [f"“{prompt} and a tree”", f"Kept: “{prompt}”"]
+    assert page.locator(".maps img").count() == 6
 
 
 def bomb(path):

@@ -86,9 +86,24 @@ def test_words_of_a_prompt():
 
 
 @pytest.mark.filterwarnings("default")  # what diffusers deprecates
-def test_makes_pictures(emoji):
-    picture, said = Studio(emoji, load_pipeline("emoji")).make("a cow")
+def test_makes_pictures_unless_it_is_stopped(emoji):
+    """A stopped one ends after the step that it computes, and so does one that was stopped while it waited."""
+    studio, shares = Studio(emoji, load_pipeline("emoji")), []
+    studio.start("page")
+    picture, said = studio.make("page", "a cow", shares.append)
     assert picture.size == (64, 64)
     assert "seed" in said
+    assert shares == [step / 25 for step in range(26)]
+    seen = []
+
+    def stop_at_three(share):
+        seen.append(share)
+        if len(seen) > 3:
+            studio.stop("page")
+
+    studio.start("page")
+    assert studio.make("page", "a cow", stop_at_three) == (None, "Stopped before there was a picture.")
+    assert seen == shares[:4]
+    assert studio.make("page", "a cow", None) == (None, "Stopped before there was a picture.")
     with pytest.raises(ValueError, match="prompt: is empty"):
-        Studio(emoji, None).make(" ")
+        studio.make("page", " ", None)

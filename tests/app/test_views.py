@@ -1,17 +1,26 @@
 """What the page shows of a result."""
 
+import base64
+import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 import dpid
-from dpid.app.views import FILES, picture_of, profile_of, seen, table, write_files
+from dpid.app.views import FILES, KINDS, maps_of, profile_of, seen, table, write_files
 
 
 @pytest.fixture(scope="module")
 def result(emoji, two_things):
     return emoji.explain(*two_things, samples=16)
+
+
+def pictures_in(html):
+    """The pictures that a piece of HTML contains."""
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r'base64,([^"]+)"', html)]
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +52,31 @@ def test_profile_tells_the_bin_of_a_log_snr(result):
     """At the first edge, between two edges, and at the last one."""
     edges, synergy = result.profile.edges.tolist(), result.profile.synergy.tolist()
     for logsnr, at in ((edges[0], 0), ((edges[1] + edges[2]) / 2, 1), (edges[-1], len(synergy) - 1)):
-        picture, told = profile_of(result, logsnr)
+        told = profile_of(result, logsnr)
         assert f"Between log-SNR {edges[at]:.1f} and {edges[at + 1]:.1f}:" in told
         assert f"synergy {synergy[at]:.2f} ±" in told
-        assert picture.width > picture.height
+        assert pictures_in(told)[0].width > pictures_in(told)[0].height
+
+
+def test_maps_are_panels_and_other_kinds_one_figure(result, words):
+    """Panels have the picture's shape, square here, and can be put below one another; what was kept follows."""
+    first = pictures_in(maps_of([result], "overlay"))
+    assert [picture.width == picture.height for picture in first] == [True] * 3
+    assert [len(pictures_in(maps_of([result], kind))) for kind in KINDS] == [3, 1, 1]
+    both = maps_of([words, result], "overlay")
+    assert len(pictures_in(both)) == 2 + 3  # of words the map and the bars
+    assert pictures_in(both)[2:] == first
+    assert both.index("<h3>“") < both.index("<h3>Kept: “")
+    assert "Kept" not in maps_of([words], "overlay")
 
 
 def test_table_shows_text_as_it_is(result, words):
     metadata = replace(result.metadata, prompt="<script>alert(1)</script> & co")
-    shown = table([replace(result, metadata=metadata), result, words])
-    assert "<script>" not in shown
-    assert "&lt;script&gt;" in shown
+    odd = replace(result, metadata=metadata)
+    shown = table([odd, result, words])
+    for html in (shown, maps_of([odd, odd], "graph")):
+        assert "<script>" not in html
+        assert "&lt;script&gt;" in html
     assert str(result.synergy) in shown
     assert all(f"<b>{told}</b>" in shown for told in words.verdicts.values())
 
@@ -63,5 +86,6 @@ def test_files(result, words, tmp_path):
     assert {what: path.name for what, path in paths.items()} == FILES
     assert dpid.PIDResult.load(paths["result"]) == result
     assert json.loads(paths["numbers"].read_text(encoding="utf-8")) == json.loads(json.dumps(result.to_dict()))
-    assert picture_of(result, "overlay").size != picture_of(result, "strip").size
+    with Image.open(paths["figure"]) as figure:
+        assert figure.width == int(150 * result.plot("strip").get_figwidth())
     assert set(write_files(words, tmp_path, "overlay")) == FILES.keys()

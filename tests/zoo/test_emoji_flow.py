@@ -77,7 +77,9 @@ def test_refuses_what_it_would_not_read(flow, text):
 def test_draws_a_thing_and_changes_nothing():
     pipe = load_pipeline("emoji-flow", "cpu")
     before = pipe.scheduler, dict(pipe.scheduler.config)
-    (image,) = generate(pipe, ["a apple"], steps=10)
+    told = []
+    (image,) = generate(pipe, ["a apple"], steps=10, progress=lambda *steps: told.append(steps))
+    assert told == [(step, 10) for step in range(1, 11)]
     assert nearest([image]) == ["apple"]  # of 148 drawings
     assert (pipe.scheduler, dict(pipe.scheduler.config)) == before
 
