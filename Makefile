@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 	$(BIN)/dpid demo --out demo/
 
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 pages: $(VENV)/.installed-test  ## all tests of the page of `dpid app` in a browser (Chromium), of which `test` has some
 	DPID_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app

@@ -5,17 +5,21 @@ line. A block of ``text`` is what the block before it prints.
 """
 
 import io
+import json
 import math
 import re
 import shlex
+import shutil
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import measurements
 import pytest
 import torch
 import typer
+from PIL import Image
+from safetensors import safe_open
 from sybil import Document
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
@@ -94,12 +98,31 @@ def text(example):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The picture that ``dpid demo`` makes, and what it prints."""
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
-        patch.chdir(tmp_path_factory.mktemp("demo"))
+    """The folder that ``dpid demo`` makes, and what it prints."""
+    folder, out, errors = tmp_path_factory.mktemp("demo"), io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.chdir(folder)
         patch.setattr(sys, "argv", ["dpid", "demo"])
         assert dpid.cli.run() == 0
-        return Path("demo/picture.png").read_bytes(), out.getvalue()
+    assert errors.getvalue() == ""
+    return folder / "demo", out.getvalue()
+
+
+def test_demo_makes_a_picture_and_explains_it(demo):
+    folder, out = demo
+    assert {p.name for p in folder.iterdir()} == {
+        "report.html", "picture.png", "maps.png", "profile.png", "result.json", "result.safetensors",
+        "words.json", "words.png", "words.safetensors",
+    }  # fmt: skip
+    with Image.open(folder / "picture.png") as picture:
+        assert picture.size == (64, 64)
+    words = json.loads((folder / "words.json").read_text())["words"]
+    assert {word: found["verdict"] for word, found in words.items()} == {"cow": "used", "giraffe": "used"}
+    for said in ("unique: giraffe", "iʳ", "iˢ"):
+        assert said in out
+    assert out.endswith("\nA page of all this: demo/report.html\n")
+    with safe_open(folder / "result.safetensors", "pt") as f:
+        assert {"maps/redundancy", "maps/unique/cow", "maps/stderr/synergy"} <= set(f.keys())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -111,10 +134,10 @@ def test_examples(page, demo, tmp_path, monkeypatch):
     # One precision on every machine: what "auto" chooses depends on the processor.
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    picture, document.namespace["demo"] = demo
+    made, document.namespace["demo"] = demo
     for name in ("demo/picture.png", "picture.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(picture)
+        shutil.copy(made / "picture.png", tmp_path / name)
     measures = dict(MEASURES)
     try:
         for example in document:

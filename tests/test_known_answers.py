@@ -116,8 +116,9 @@ def test_coverage_of_the_intervals():
     hits = 0
     for seed in range(400):
         result = explainer.explain(
-            latents=x, conditions=conditions, samples=64, replicates=8, seed=seed, max_batch_size=999
-        )
-        low, high = result.estimates["standard"].information[("y1",)].interval()
+            latents=x, conditions=conditions, samples=64, replicates=8, seed=seed, max_batch_size=999,
+            estimator="standard",
+        )  # fmt: skip
+        low, high = result.information[("y1",)].interval()
         hits += low <= exact <= high
     assert 0.917 <= hits / 400 <= 0.983

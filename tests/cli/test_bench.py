@@ -2,9 +2,12 @@
 
 import json
 import math
+import re
 
 import pytest
+import torch
 
+from dpid.bench import Report, Row
 from dpid.bench.measure import Effort
 
 EFFORT = Effort(calls=3, seconds=0, compiling=False, sizes=(8,), runs=2, long=16, most=math.inf)
@@ -21,18 +24,19 @@ def rows(path):
 
 
 def test_a_model_is_measured_and_compared(command, short, tmp_path):
-    code, out, errors = command("bench", "--quick")
+    Report({"model": "emoji", "torch": "1.0"}, [Row("loading", 1e-6, "s")], whole=True).write(tmp_path / "bench.json")
+    code, out, errors = command("bench", "--quick", "--out", "new/other.json", "--compare", "bench.json")
     assert (code, errors) == (0, "")
-    whole, found = rows(tmp_path / "bench.json")
+    whole, found = rows(tmp_path / "new/other.json")
     assert whole
     assert all(math.isfinite(value) and value >= 0 for value in found.values())
     assert {"explanation, first", "32 evaluations: error of i", "memory, peak", "plain: evaluations a second",
             "fused: times as fast as plain"} <= set(found)  # fmt: skip
     assert "emoji, float32, 64×64 pixels" in out
-    code, out, errors = command("bench", "--quick", "--out", "new/other.json", "--compare", "bench.json")
-    assert (code, errors) == (0, "")
+    (loading,) = (line.split() for line in out.splitlines() if " loading " in line)
     assert "now / before" in out
-    assert rows(tmp_path / "new/other.json")[0]
+    assert loading[-2] == f"{found['loading'] / 1e-6:.2f}"
+    assert f"torch: 1.0, now {torch.__version__}" in out
 
 
 def test_an_interrupt_keeps_what_was_measured(command, short, tmp_path, monkeypatch):
@@ -42,6 +46,7 @@ def test_an_interrupt_keeps_what_was_measured(command, short, tmp_path, monkeypa
     monkeypatch.setattr("dpid.bench.measure.matmul_peak", interrupt)
     code, out, errors = command("bench", "--quick")
     assert (code, errors) == (130, "dpid: interrupted\n")
+    assert re.search("┃ +measured ┃", out)  # the heading of the only column of numbers
     assert "not all was measured; written: bench.json" in out
     whole, found = rows(tmp_path / "bench.json")
     assert not whole

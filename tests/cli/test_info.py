@@ -1,7 +1,7 @@
 """What is installed and known."""
 
 
-def test_info(dpid, tmp_path):
-    done = dpid("info", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "giraffe" in done.stdout
+def test_info(command):
+    code, out, errors = command("info")
+    assert (code, errors) == (0, "")
+    assert "giraffe" in out

@@ -17,10 +17,10 @@ from dpid.prompts.plan import plan_concepts
 PROMPT = "a cow and a giraffe"
 
 
-def test_without_a_command_there_is_help_and_nothing_else(dpid, tmp_path):
-    done = dpid(cwd=tmp_path)
-    assert "explain" in done.stdout
-    assert done.stderr == ""
+def test_without_a_command_there_is_help_and_nothing_else(command):
+    _, out, errors = command()
+    assert "explain" in out
+    assert errors == ""
 
 
 class Stub:

@@ -7,26 +7,14 @@ import pytest
 from dpid.cli.outputs import folders
 
 
-def test_a_picture_that_cannot_be_drawn_fails_nothing(dpid, bad, tmp_path):
+def test_a_picture_that_cannot_be_drawn_fails_nothing(command, bad, tmp_path):
     (tmp_path / "maps.png").mkdir()
-    done = dpid(
-        "explain",
-        "noisy.png",
-        "a cow and a giraffe",
-        "-c",
-        "cow",
-        "-c",
-        "giraffe",
-        "--samples",
-        "8",
-        "--out",
-        tmp_path,
-        cwd=bad,
-    )
-    assert done.returncode == 0
-    assert done.stderr.startswith(f"dpid: warning: {tmp_path}/maps.png could not be drawn: ")
-    assert done.stderr.count("\n") == 1
-    assert "written: " + str(tmp_path) + "/profile.png, result.json, result.safetensors" in done.stdout
+    asked = (bad / "noisy.png", "a cow and a giraffe", "-c", "cow", "-c", "giraffe", "--samples", 8)
+    code, out, errors = command("explain", *asked, "--out", tmp_path)
+    assert code == 0
+    assert errors.startswith(f"dpid: warning: {tmp_path}/maps.png could not be drawn: ")
+    assert errors.count("\n") == 1
+    assert f"written: {tmp_path}/profile.png, result.json, result.safetensors" in out
     assert {p.name for p in tmp_path.iterdir()} == {"result.json", "result.safetensors", "maps.png", "profile.png"}
 
 

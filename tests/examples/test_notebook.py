@@ -17,7 +17,8 @@ def test_notebook(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as Jupyter sets it
     notebook = nbformat.read(SOURCE, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # which would be of another version
-    # Half a minute where nothing else runs.
+    for cell in notebook.cells:  # half of the samples finds the same
+        cell.source = cell.source.replace("samples=64", "samples=32")
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]

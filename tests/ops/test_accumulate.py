@@ -44,7 +44,7 @@ def check(backend, args):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("k", "b", "h", "w"), [(1, 1, 1, 1), (4, 2, 5, 7), (4, 1, 17, 31)])
+@pytest.mark.parametrize(("k", "b", "h", "w"), [(1, 1, 1, 1), (4, 2, 5, 7), (4, 1, 9, 31)])  # three tiles of pixels
 def test_matches_float64(backend, put, dtype, k, b, h, w):
     if backend == "triton" and dtype == torch.bfloat16 and not torch.cuda.is_available():
         pytest.skip("Triton's CPU interpreter gives NaN for bf16; this runs on a GPU")

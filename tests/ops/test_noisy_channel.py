@@ -23,7 +23,7 @@ def check(backend, x, logsnr, ids, seed):
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 4, 5, 7), (3, 4, 64, 96)])
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 4, 5, 7), (3, 4, 24, 32)])  # three blocks of an image
 def test_matches_float64(backend, put, dtype, shape):
     if backend == "triton" and dtype == torch.bfloat16 and not torch.cuda.is_available():
         pytest.skip("Triton's CPU interpreter gives NaN for bf16; this runs on a GPU")

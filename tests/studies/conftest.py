@@ -1,18 +1,23 @@
 """Fixtures of the studies' tests: a workbench of the embedded model, few cases, pictures of a user."""
 
+from functools import partial
+
 import pytest
 
 from dpid.denoisers.loading import load_pipeline
 from dpid.studies import Workbench, world
 from dpid.studies.data import Scene
+from dpid.zoo import generate
 from dpid.zoo.emoji import scenes
 
 
 @pytest.fixture
 def fewer(monkeypatch):
-    """One homonym and one pair of objects in place of all of them."""
+    """One homonym and one pair of objects in place of all, pictures in fewer steps, intervals from fewer resamples."""
     monkeypatch.setattr(scenes, "HOMONYMS", {"mouse": scenes.HOMONYMS["mouse"]})
     monkeypatch.setattr("dpid.studies.features._PAIRS", (("zebra", "horse"),))
+    monkeypatch.setattr("dpid.zoo.generate", partial(generate, steps=10))
+    monkeypatch.setattr("dpid.studies.study._RESAMPLES", 200)
 
 
 @pytest.fixture(scope="module")
