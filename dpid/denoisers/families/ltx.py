@@ -33,7 +33,8 @@ class LTX(VideoFamily):
         """The network's latents [B,C,T·h,w]: the VAE's latents ``mode``, standardised by channel and scaled."""
         vae = self.pipe.vae
         mean, std = (numbers.to(mode).view(1, -1, 1, 1) for numbers in (vae.latents_mean, vae.latents_std))
-        return (mode - mean) / std * float(self.vae_config["scaling_factor"])
+        standardised: Tensor = (mode - mean) / std
+        return standardised * float(self.vae_config["scaling_factor"])
 
     def pack(self, x: Tensor) -> Tensor:
         """The tokens [M,T·h·w,C] of latents [M,C,T·h,w]."""
