@@ -23,11 +23,12 @@ DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 ESTIMATORS = ("rao-blackwell", "standard")
 
 
-def explainer_of(model: str, precision: str) -> dpid.Explainer:
-    """The embedded model, or one of true size with random weights."""
+def explainers_of(model: str, *precisions: str) -> list[dpid.Explainer]:
+    """The embedded model in each of ``precisions``, or one network of true size with random weights."""
     if model == "emoji":
-        return dpid.Explainer.from_pretrained(model, precision=precision)
-    return dpid.Explainer(denoisers(model, precision)[-1])
+        return [dpid.Explainer.from_pretrained(model, precision=p) for p in precisions]
+    fused = denoisers(model, "float32")[-1]
+    return [dpid.Explainer(fused.at(p)) for p in precisions]
 
 
 def scenes_of(model: str, count: int, side: int) -> list[dict[str, Any]]:
@@ -68,7 +69,7 @@ def measured(
     model: str, precision: str, rule: str, chosen: list[dict[str, Any]], samples: int
 ) -> list[dict[str, object]]:
     """Rows of the ledger for one type and one rule."""
-    explainers = [explainer_of(model, p) for p in ("float32", precision)]
+    explainers = explainers_of(model, "float32", precision)
     for explainer in explainers:
         timed(explainer, chosen[0], rule=rule, samples=samples if model == "emoji" else 2)  # weights are packed
     found: dict[tuple[str, str], list[float]] = {}
