@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## install into .venv, make a picture with the embedde
 test: $(VENV)/.installed-test  ## install into .venv and run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-pages: $(VENV)/.installed-test  ## all tests of the page of `dpid app` in a browser (Chromium), of which `test` has some
+pages: $(VENV)/.installed-test  ## the tests of the page of `dpid app` in a browser (Chromium), in some minutes
 	DPID_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app
 
 docs: $(VENV)/.installed-docs $(VENV)/.installed-test  ## the documentation, in build/site; a broken link fails

@@ -1,8 +1,9 @@
 """The page of the embedded model in a process of its own, and a browser to open it.
 
-Workers get their tests in runs of neighbours, so that one of them starts the one server that the tests need.
+Its tests take minutes: they run where DPID_BROWSER is set, as ``make pages`` does.
 """
 
+import os
 import shutil
 import signal
 import socket
@@ -15,20 +16,10 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """A headless Chromium, the machine's own."""
-    if BROWSER is None:
-        pytest.skip("no Chromium is installed")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="session")
-def address(browser):
-    """Where ``dpid app`` answers, if there is a browser; ends with an interrupt, as a user ends it."""
+def address():
+    """Where ``dpid app`` answers; ends with an interrupt, as a user ends it."""
+    if not os.environ.get("DPID_BROWSER"):
+        pytest.skip("takes minutes; run by make pages")
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -44,6 +35,18 @@ def address(browser):
     server.send_signal(signal.SIGINT)
     rest, _ = server.communicate(timeout=60)
     assert (server.returncode, rest) == (0, ""), rest  # an error inside would have left a traceback
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, the machine's own."""
+    if BROWSER is None:
+        pytest.skip("no Chromium is installed")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

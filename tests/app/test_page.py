@@ -1,6 +1,5 @@
 """The page in a browser, as a person uses it."""
 
-import os
 import struct
 import zlib
 
@@ -9,7 +8,6 @@ import pytest
 import dpid
 
 pytestmark = pytest.mark.filterwarnings("default")  # what other libraries deprecate is not for users to mend
-more = pytest.mark.skipif(not os.environ.get("DPID_BROWSER"), reason="takes minutes with the others: make pages")
 
 
 def upload(page, path):
@@ -60,7 +58,6 @@ def test_explains_chosen_words_and_gives_the_result(visit, emoji, two_things, tm
     assert "<h1" in download(page, "report", tmp_path).read_text(encoding="utf-8")
 
 
-@more
 def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
     """Numbers change with the view, and the download with them; evaluations do not."""
     page = visit()
@@ -75,7 +72,6 @@ def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
     assert str(loaded.synergy) != wanted
 
 
-@more
 def test_every_word_without_choosing(visit, emoji, two_things):
     """The page tells of each word what the explainer finds with the same samples."""
     picture, prompt, _ = two_things
@@ -86,7 +82,6 @@ def test_every_word_without_choosing(visit, emoji, two_things):
         page.get_by_role("row", name=f"{word.text}: {word.told} {word.alone} {word.given_rest}").wait_for()
 
 
-@more
 def test_makes_a_picture_or_stops(visit):
     page = visit()
     page.get_by_role("button", name="Make a picture").click()
@@ -98,7 +93,6 @@ def test_makes_a_picture_or_stops(visit):
     assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 64
 
 
-@more
 def test_stops_in_the_middle(visit, two_things):
     """What was found before is shown, and the next run begins as if nothing had been."""
     page = visit()
@@ -115,7 +109,6 @@ def test_stops_in_the_middle(visit, two_things):
     page.get_by_text("Stopped after").wait_for()
 
 
-@more
 def test_a_page_waits_for_another_until_that_is_gone(visit, two_things):
     """A run ends with its page: else the second would wait for a thousand samples of the first."""
     first, second = visit(), visit()
@@ -127,7 +120,6 @@ def test_a_page_waits_for_another_until_that_is_gone(visit, two_things):
     second.get_by_text("Done: 16 samples").wait_for()
 
 
-@more
 def test_compares_two_prompts(visit, two_things):
     picture, prompt, concepts = two_things
     page = visit()
