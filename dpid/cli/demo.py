@@ -31,6 +31,6 @@ def demo(
         explainer = Explainer.from_pretrained("emoji")
         picture = generate(load_pipeline("emoji"), [PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
-        explain_words(explainer, picture, PROMPT, out, seed=seed, samples=128)
+        explain_words(explainer, picture, PROMPT, out, seed=seed)
         explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64)
         page([out / f"{name}.safetensors" for name in ("words", "result")], out / "report.html")
