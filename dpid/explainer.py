@@ -21,7 +21,7 @@ from dpid.estimation.estimators import SIGNED
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import ImageLike, open_image
-from dpid.many import Stop, Wanted, Watch, apart, column, is_of_texts, table
+from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, subsets_of
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations
@@ -241,8 +241,7 @@ class Explainer(Densities, Verdicts):
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         rows = table(
-            images, latents, column("prompts", prompts, not isinstance(prompts, str)),
-            column("concepts", concepts, not is_of_texts(concepts)),
+            images, latents, *prompt_columns(prompts, concepts),
             column("conditions", conditions, not isinstance(conditions, Mapping)),
         )  # fmt: skip
 

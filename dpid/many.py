@@ -103,9 +103,12 @@ def column(name: str, value: Any, each: bool) -> Column:
     return name, value if value is None or not each else list(value), each and value is not None
 
 
-def is_of_texts(value: Any) -> bool:
-    """Whether ``value`` is a text or a sequence of texts."""
-    return isinstance(value, str) or (isinstance(value, Sequence) and all(isinstance(text, str) for text in value))
+def prompt_columns(prompts: Any, concepts: Any) -> tuple[Column, Column]:
+    """The arguments ``prompts`` and ``concepts`` for :func:`table`, each one for all pictures or a sequence of them."""
+    of_texts = isinstance(concepts, str) or (
+        isinstance(concepts, Sequence) and all(isinstance(text, str) for text in concepts)
+    )
+    return column("prompts", prompts, not isinstance(prompts, str)), column("concepts", concepts, not of_texts)
 
 
 def table(

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dpid.images import ImageLike
-from dpid.many import PicturesError, Stop, Stopped, Watch, column, is_of_texts, table
+from dpid.many import PicturesError, Stop, Stopped, Watch, prompt_columns, table
 from dpid.options import Options
 from dpid.prompts.plan import Plan
 from dpid.results.result import PIDResult
@@ -92,11 +92,7 @@ class Verdicts(Runner):
         """
         watch = Watch(progress, stop)
         self._budget(**options)
-        rows = table(
-            images, latents, column("prompts", prompts, not isinstance(prompts, str)),
-            column("concepts", concepts, not is_of_texts(concepts)),
-        )  # fmt: skip
-        return self._judged(rows, watch, options)
+        return self._judged(table(images, latents, *prompt_columns(prompts, concepts)), watch, options)
 
     def _judged(
         self, rows: Sequence[tuple[Any, ...]], watch: Watch, options: dict[str, Any]
