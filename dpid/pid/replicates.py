@@ -174,10 +174,8 @@ def _with_errors(atoms: Atoms, points: list[Atoms], spread: _Spread | None, corr
         nodes, values = atoms.nodes, both(atoms.flat, [a.flat for a in points])
     else:
         value = spread.value()
-        nodes, values = (
-            list(spread.nodes),
-            ((value - spread.mean()).coalesce() if corrected else value, spread.stderr()),
-        )
+        nodes = list(spread.nodes)
+        values = (value - spread.mean()).coalesce() if corrected else value, spread.stderr()
     coarse = both(atoms.coarse, [a.coarse for a in points])
     information = {s: both(f, [a.information[s] for a in points]) for s, f in atoms.information.items()}
     residual = {s: both(f, [a.residual[s] for a in points]) for s, f in atoms.residual.items()}
