@@ -52,9 +52,7 @@ class Word(Comparable):
     @cached_property
     def given_rest(self) -> Estimate:
         """i(x; w | rest) = i(x; prompt) - i(x; prompt without w), nats: what is lost without the word."""
-        f = self.pid.replicates_by(self.pid.metadata.estimator).sum((-2, -1))
-        value, error = mean_stderr(f[:, 2] - f[:, 1])
-        return Estimate(float(value), float(error), len(f) - 1)
+        return self._added(self.pid.metadata.estimator)
 
     @cached_property
     def effect(self) -> Estimate:
@@ -63,9 +61,17 @@ class Word(Comparable):
         It is never below zero, has little noise, and does not say whether the change is towards the picture, as
         :attr:`given_rest` does.
         """
-        f = self.pid.replicates_by("rao-blackwell").sum((-2, -1))
+        return self._added("rao-blackwell")
+
+    def _added(self, estimator: str) -> Estimate:
+        """i(x; w | rest) by ``estimator``, nats."""
+        f = self._totals(estimator)
         value, error = mean_stderr(f[:, 2] - f[:, 1])
         return Estimate(float(value), float(error), len(f) - 1)
+
+    def _totals(self, estimator: str) -> Tensor:
+        """Replicates [G,3] by ``estimator`` of what the word, the rest and both tell, nats."""
+        return self.pid.replicates_by(estimator).sum((-2, -1))
 
     @property
     def unique(self) -> Estimate:
@@ -100,14 +106,12 @@ class Word(Comparable):
         value, error = mean_stderr(maps[:, 2] - maps[:, 1])
         return value.float(), error.float()
 
-    @property
+    @cached_property
     def nothing(self) -> float:
-        """The margin in nats: numbers that are surely no larger count as zero."""
-        told = (
-            max(estimate.value for estimate in self.pid.estimates[name].information.values())
-            for name in ("rao-blackwell", self.pid.metadata.estimator)
-        )
-        return self.margin * max(0.0, min(told))  # a prompt that misleads changes much and tells nothing
+        """The margin in nats, docs/theory.md, eq. (69): numbers that are surely no larger count as zero."""
+        names = "rao-blackwell", self.pid.metadata.estimator
+        told = min(float(self._totals(name).mean(0).max()) for name in names)
+        return self.margin * max(0.0, told)  # a prompt that misleads changes much and tells nothing
 
     @property
     def beside_wrong(self) -> bool:
