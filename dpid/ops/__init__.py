@@ -1,10 +1,11 @@
-"""Ops with several backends: noising and accumulation of squares, and three layers of the UNet.
+"""Ops with several backends: noising and accumulation of squares, and layers of the UNet.
 
 ``noisy_channel`` and ``accumulate`` have the backends reference, cpu, cuda and triton; ``group_norm_silu``,
-``add_layer_norm`` and ``geglu`` have reference and triton. The reference is readable torch code, with which tests
-compare all other backends. ``backend=None`` takes ``DPID_BACKEND`` from the environment if the op has that backend,
-else the fastest for the tensors' device: the compiled kernel, else Triton's on a GPU, else the reference, but never a
-float64 reference on a GPU; see ``dpid/ops/_table.py``. If ``backend`` is named and cannot compute, an error is raised.
+``add_maps``, ``layer_norm``, ``add_layer_norm`` and ``geglu`` have reference and triton. The reference is readable
+torch code, with which tests compare all other backends. ``backend=None`` takes ``DPID_BACKEND`` from the environment if
+the op has that backend, else the fastest for the tensors' device: the compiled kernel, else Triton's on a GPU, else the
+reference, but never a float64 reference on a GPU; see ``dpid/ops/_table.py``. If ``backend`` is named and cannot
+compute, an error is raised.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dpid.ops import compiled
 from dpid.ops._table import BACKENDS, TABLE, Op, function
 
 __all__ = [
-    "BACKENDS", "accumulate", "add_layer_norm", "geglu", "group_norm_silu", "noisy_channel", "normal", "philox4x32",
+    "BACKENDS", "accumulate", "add_layer_norm", "add_maps", "geglu", "group_norm_silu", "layer_norm", "noisy_channel",
+    "normal", "philox4x32",
 ]  # fmt: skip
 
 _LEVELS, _INDICES = (torch.float64, torch.float32), (torch.int64,)
@@ -186,6 +188,37 @@ def group_norm_silu(
         )
     tensors = {"x": x, "weight": weight, "bias": bias} | ({} if added is None else {"added": added})
     out: Tensor = _unet_function("group_norm_silu", backend, **tensors)(x, groups, weight, bias, eps, silu, added)
+    return out
+
+
+def add_maps(x: Tensor, y: Tensor, bias: Tensor | None = None, *, backend: str | None = None) -> Tensor:
+    """x + y + bias, [k·M,C,H,W] for x and y [k·M,C,H,W] or [M,C,H,W], where the shorter is repeated, and a bias [C].
+
+    ``ValueError`` if lengths do not fit. Triton's kernel returns channels-last memory.
+    """
+    if x.ndim != 4 or y.shape[1:] != x.shape[1:] or not _repeats(len(x), len(y)):
+        raise ValueError(
+            f"x, y: found {tuple(x.shape)}, {tuple(y.shape)}, expected [B,C,H,W] and [B',C,H,W], where one of B and B' "
+            "divides the other"
+        )
+    if bias is not None and bias.shape != x.shape[1:2]:
+        raise ValueError(f"bias: found {tuple(bias.shape)}, expected ({x.shape[1]},)")
+    tensors = {"x": x, "y": y} | ({} if bias is None else {"bias": bias})
+    out: Tensor = _unet_function("add_maps", backend, **tensors)(x, y, bias)
+    return out
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, backend: str | None = None) -> Tensor:
+    """LayerNorm(x) over the last dimension: [..., D] for x [..., D], weight and bias [D].
+
+    ``ValueError`` if lengths do not fit.
+    """
+    if x.ndim < 1 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+        raise ValueError(
+            f"x, weight, bias: found {tuple(x.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}, expected [..., D], "
+            "[D], [D]"
+        )
+    out: Tensor = _unet_function("layer_norm", backend, x=x, weight=weight, bias=bias)(x, weight, bias, eps)
     return out
 
 

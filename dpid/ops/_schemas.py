@@ -15,6 +15,8 @@ for schema in (
     "Tensor sample_id, int seed) -> Tensor",
     "group_norm_silu(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu, Tensor? added=None) "
     "-> Tensor",
+    "add_maps(Tensor x, Tensor y, Tensor? bias=None) -> Tensor",
+    "layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "add_layer_norm(Tensor x, Tensor y, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
     "geglu(Tensor x) -> Tensor",
 ):
@@ -44,6 +46,17 @@ def _(
     return x.new_empty((b, *x.shape[1:])).contiguous(memory_format=torch.channels_last)
 
 
+@torch.library.register_fake("dpid::add_maps")
+def _(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+    b = max(x.shape[0], y.shape[0])
+    return x.new_empty((b, *x.shape[1:])).contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.register_fake("dpid::layer_norm")
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return x.new_empty(x.shape)
+
+
 @torch.library.register_fake("dpid::add_layer_norm")
 def _(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape)
@@ -66,10 +79,21 @@ def _(gaps: Tensor, *rest: Any) -> Tensor:
     return squares
 
 
-@torch.library.register_kernel("dpid::group_norm_silu", DEVICES)
+def _channels_last(op: str) -> None:
+    @torch.library.register_kernel(f"dpid::{op}", DEVICES)
+    def _(x: Tensor, *rest: Any) -> Tensor:
+        out: Tensor = automatic(op, x.device)(x, *rest)
+        return out.contiguous(memory_format=torch.channels_last)  # as the fake promises, and Triton's kernel does
+
+
+for op in ("group_norm_silu", "add_maps"):
+    _channels_last(op)
+
+
+@torch.library.register_kernel("dpid::layer_norm", DEVICES)
 def _(x: Tensor, *rest: Any) -> Tensor:
-    out: Tensor = automatic("group_norm_silu", x.device)(x, *rest)
-    return out.contiguous(memory_format=torch.channels_last)  # as the fake promises, and Triton's kernel does
+    out: Tensor = automatic("layer_norm", x.device)(x, *rest)
+    return out
 
 
 @torch.library.register_kernel("dpid::geglu", DEVICES)

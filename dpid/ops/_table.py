@@ -2,9 +2,8 @@
 
 The order is compiled, Triton, reference: on the CPU the compiled kernel, else the reference; on a GPU the compiled
 kernel, else Triton's. The reference of ``noisy_channel`` and ``accumulate`` computes in float64, hundreds of times
-slower on a GPU, where it is used only if named. Those of ``group_norm_silu``, ``add_layer_norm`` and ``geglu`` call
-torch's own kernels and are used where Triton does not work, and under ``torch.compile``, which fuses them with what is
-around them.
+slower on a GPU, where it is used only if named. Those of the UNet's layers call torch's own kernels and are used where
+Triton does not work, and under ``torch.compile``, which fuses them with what is around them.
 """
 
 from __future__ import annotations
@@ -54,11 +53,9 @@ TABLE: dict[str, dict[str, Op]] = {
         "triton": _triton("accumulate"),
         "reference": reference.accumulate,
     },
-    "group_norm_silu": {"triton": _triton("group_norm_silu"), "reference": reference.group_norm_silu},
-    "add_layer_norm": {"triton": _triton("add_layer_norm"), "reference": reference.add_layer_norm},
-    "geglu": {"triton": _triton("geglu"), "reference": reference.geglu},
 }
-TORCH_SERVES = ("group_norm_silu", "add_layer_norm", "geglu")  # ops whose reference calls torch's own, fast kernels
+TORCH_SERVES = ("group_norm_silu", "add_maps", "layer_norm", "add_layer_norm", "geglu")  # by kernels that are fast
+TABLE |= {op: {"triton": _triton(op), "reference": getattr(reference, op)} for op in TORCH_SERVES}
 
 
 def named(op: str, backend: str, device: torch.device) -> Op:
@@ -106,8 +103,9 @@ def triton_works(device: torch.device) -> bool:
     try:
         triton = load_triton()
         weight = x.flatten()
-        normed = triton.group_norm_silu(x, 1, weight, weight, 1e-5, True, x.flatten(1)).flatten(2).mT.contiguous()
-        triton.geglu(triton.add_layer_norm(normed, normed, weight, weight, 1e-5)[1]).sum().item()
+        summed = triton.add_maps(triton.group_norm_silu(x, 1, weight, weight, 1e-5, True, x.flatten(1)), x, weight)
+        tokens = triton.layer_norm(summed.flatten(2).mT.contiguous(), weight, weight, 1e-5)
+        triton.geglu(triton.add_layer_norm(tokens, tokens, weight, weight, 1e-5)[1]).sum().item()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Triton raises many kinds: no compiler, no driver, an old GPU

@@ -94,10 +94,21 @@ def group_norm_silu(
     return functional.silu(y, inplace=True) if silu else y
 
 
+def add_maps(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x + y + bias, [k·M,C,H,W] for x and y [k·M,…] or [M,…], where the shorter is repeated, and a bias [C]."""
+    total = repeated_sum(x, y)
+    return total if bias is None else total + bias[:, None, None]
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm(x) over the last dimension, [..., D]."""
+    return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
 def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x + y and LayerNorm(x + y), [k·M,T,D] each, for x [k·M,T,D] and y [M,T,D], which is repeated."""
     total = repeated_sum(x, y)
-    return total, functional.layer_norm(total, total.shape[-1:], weight, bias, eps)
+    return total, layer_norm(total, weight, bias, eps)
 
 
 def repeated_sum(x: Tensor, y: Tensor) -> Tensor:

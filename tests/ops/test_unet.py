@@ -43,7 +43,7 @@ def test_group_norm_silu(shape, groups, silu, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(2,), (3, 10), (2, 3, 1030)])
+@pytest.mark.parametrize("shape", [(2,), (3, 10), (2, 9, 1030)])  # rows and columns that do not fill a tile
 def test_geglu(shape, dtype):
     x = 3 * randn(*shape, dtype=dtype)
     close(ops.geglu(x, backend="triton"), ops.geglu(x.double()), dtype)
@@ -86,12 +86,44 @@ def test_add_layer_norm(rows, others, size, dtype):
     torch.testing.assert_close(precise, (total, normed), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1,), (3, 10), (2, 5, 320), (9, 1280)])
+def test_layer_norm(shape, dtype):
+    # A large mean: the variance must not cancel.
+    x, weight, bias = randn(*shape, dtype=dtype) + 3, randn(shape[-1], seed=1, dtype=dtype), randn(shape[-1], seed=2)
+    bias = bias.to(dtype)
+    centred = x.double() - x.double().mean(-1, keepdim=True)
+    exact = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double() + bias.double()
+    close(ops.layer_norm(x, weight, bias, backend="triton"), exact, dtype)
+    precise = ops.layer_norm(x.double(), weight.double(), bias.double())
+    torch.testing.assert_close(precise, exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "others", "size"), [(1, 1, (1, 1, 1)), (6, 2, (80, 5, 7)), (1, 3, (4, 9, 9)), (2, 2, (65, 8, 9))]
+)
+def test_add_maps(rows, others, size, biased, dtype):
+    x, y = randn(rows, *size, dtype=dtype), randn(others, *size, seed=3, dtype=dtype)
+    bias = randn(size[0], seed=1, dtype=dtype) if biased else None
+    # Map i of M is that of i + M, i + 2 M, …
+    exact = torch.stack([x[i % rows].double() + y[i % others] for i in range(max(rows, others))])
+    exact = exact if bias is None else exact + bias.double()[:, None, None]
+    for memory in (x, x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT):
+        close(ops.add_maps(memory, y, bias, backend="triton"), exact, dtype)
+    precise = ops.add_maps(x.double(), y.double(), None if bias is None else bias.double())
+    torch.testing.assert_close(precise, exact, rtol=1e-12, atol=1e-12)
+
+
 def test_opcheck():
     x, weight, bias = randn(2, 12, 5, 7), randn(12, seed=1), randn(12, seed=2)
     for memory in (x, x.contiguous(memory_format=torch.channels_last)):
         torch.library.opcheck(torch.ops.dpid.group_norm_silu, (memory, 4, weight, bias, 1e-5, True))
     torch.library.opcheck(torch.ops.dpid.group_norm_silu, (x, 4, weight, bias, 1e-5, True, randn(4, 12)))
     tokens = randn(4, 3, 12)
+    torch.library.opcheck(torch.ops.dpid.add_maps, (x, x[:1].clone(), weight))
+    torch.library.opcheck(torch.ops.dpid.layer_norm, (tokens, weight, bias, 1e-5))
     torch.library.opcheck(torch.ops.dpid.add_layer_norm, (tokens, tokens[:2].clone(), weight, bias, 1e-5))
     torch.library.opcheck(torch.ops.dpid.geglu, (randn(3, 10),))
 
@@ -118,6 +150,9 @@ def test_compile_whole():
         ),
         (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(4, 3, 4), randn(4), randn(4)), ValueError, "x, y: found"),
         (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(2, 3, 4), randn(3), randn(4)), ValueError, "weight, bias"),
+        (lambda: ops.add_maps(randn(2, 3, 4, 4), randn(3, 3, 4, 4)), ValueError, "x, y: found .* divides the other"),
+        (lambda: ops.add_maps(randn(2, 3, 4, 4), randn(2, 3, 4, 4), randn(4)), ValueError, "bias: found"),
+        (lambda: ops.layer_norm(randn(2, 3), randn(2), randn(3)), ValueError, "x, weight, bias: found"),
         (lambda: ops.geglu(randn(2, 3)), ValueError, "even last dimension"),
         (lambda: ops.geglu(randn(2, 4), backend="cuda"), ValueError, "backend: found 'cuda'"),
         (lambda: ops.geglu(randn(2, 4).requires_grad_(), backend="triton"), ValueError, "x: requires_grad"),
