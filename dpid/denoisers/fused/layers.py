@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dpid import ops
-from dpid.device import is_gpu
+from dpid.device import free_memory, is_gpu
 
+# Padding, padding of the output, stride, dilation and groups of the transposed convolutions of `Layers.doubled`.
+_DOUBLING = (1, 1), (0, 0), (2, 2), (1, 1), 1
 _LARGE = 2**22  # bytes of a convolution's weights worth packing: 320 channels are below, 640 above
 
 
@@ -23,44 +24,89 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return (y.view(-1, len(x), *y.shape[1:]) + x).flatten(0, 1)
 
 
+def doubling_kernel(weight: Tensor) -> Tensor:
+    """The kernel [C,E,4,4] of the transposed convolution of stride 2 that equals enlarging twice, then ``weight``.
+
+    ``weight`` is that of a convolution 3×3, [E,C,3,3], of a map in which every pixel is repeated 2×2. Each of its
+    outputs sees two pixels a side, so that 16 products a pixel and pair of channels do the work of 36.
+    """
+    wide = weight.detach().double()
+    spread = sum(functional.pad(wide, (1 - i, i, 1 - j, j)) for i in (0, 1) for j in (0, 1))
+    assert isinstance(spread, Tensor)
+    kernel = spread.flip(2, 3).transpose(0, 1).to(weight.dtype)
+    return kernel.contiguous(memory_format=torch.channels_last)
+
+
+def _packs(weight: Tensor) -> bool:
+    """Whether oneDNN can pack ``weight`` here."""
+    # Writes to a tensor of inference mode leave no trace: the copy could be out of date.
+    if weight.device.type != "cpu" or weight.is_inference():
+        return False
+    bf16 = weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bf16 or weight.dtype == torch.float32
+
+
+@torch.inference_mode()
+def _packed(weight: Tensor, doubling: bool) -> Tensor:
+    """``weight`` of a linear layer, a convolution or, if ``doubling``, a transposed one in oneDNN's own layout."""
+    packed: Tensor
+    if weight.ndim == 2:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    elif doubling:
+        packed = torch.ops.mkldnn._reorder_convolution_transpose_weight(weight, *_DOUBLING)
+    else:
+        pad = [weight.shape[-1] // 2] * 2
+        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), pad, [1, 1], [1, 1], 1)
+    return packed
+
+
 class Layers:
     """Layers over ``weights``, {"<layer>.weight" or "<layer>.bias": tensor}, which are shared, not copied.
 
     Attributes
     ----------
+    weights : those given, and those of :meth:`join`
+    doubling : {layer: its :func:`doubling_kernel`} of the convolutions that :meth:`doubled` computes
     packed : {layer: its weights in oneDNN's own layout}, those of :meth:`pack`
     """
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self.weights = weights
+    def __init__(self, weights: Mapping[str, Tensor], doubling: Iterable[str] = ()) -> None:
+        self.weights = dict(weights)
+        self.doubling = {name: doubling_kernel(weights[f"{name}.weight"]) for name in doubling}
         self.packed: dict[str, Tensor] = {}
+        self._elsewhere = set(self.doubling)  # layers that others compute
+
+    def join(self, layers: Mapping[str, Sequence[str]]) -> None:
+        """Add linear layers {name: those whose outputs it returns, one after the other}, which have no biases.
+
+        One product is faster than several of the same input. It copies weights, so that nothing changes if they take
+        more than a quarter of the free memory.
+        """
+        parts = {name: [self.weights[f"{part}.weight"] for part in of] for name, of in layers.items()}
+        bytes_ = sum(w.nbytes for of in parts.values() for w in of)
+        if not parts or bytes_ > free_memory(next(iter(parts.values()))[0].device) // 4:
+            return
+        self.weights |= {f"{name}.weight": torch.cat([w.detach() for w in of]) for name, of in parts.items()}
+        self._elsewhere.update(part for of in layers.values() for part in of)
 
     def pack(self) -> None:
         """Copy weights of convolutions and linear layers into oneDNN's own layout, which is else done in every call.
 
-        On two cores SD 2.1 is 11 % faster with it: at 16×16 and 8×8 the copy takes a fifth of a convolution, and packed
-        linear layers are 10 % faster than MKL's. Small convolutions are faster unpacked. It applies to float32 on the
-        CPU, if torch has the ops (they belong to its compiler) and the copy takes less than a quarter of the free
-        memory; else nothing changes.
+        On two cores SD 2.1 is 11 % faster with it in float32: at 16×16 and 8×8 the copy takes a fifth of a convolution,
+        and packed linear layers are 10 % faster than MKL's. Small convolutions are faster unpacked. It applies to
+        float32 and bfloat16 on the CPU, if torch has the ops (they belong to its compiler) and the copy takes less than
+        a quarter of the free memory; else nothing changes.
         """
         known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
-        weights = {name: w for name, w in self.weights.items() if name.endswith(".weight") and w.ndim in (2, 4)}
-        bytes_ = sum(w.nbytes for w in weights.values())
-        if not known or bytes_ > psutil.virtual_memory().available // 4:
+        named = {name: w for name, w in self.weights.items() if name.endswith(".weight") and w.ndim in (2, 4)}
+        bytes_ = sum(w.nbytes for w in (*named.values(), *self.doubling.values()))
+        if not known or bytes_ > free_memory(torch.device("cpu")) // 4:
             return
-        for name, w in weights.items():
-            # Writes to a tensor of inference mode leave no trace: the copy could be out of date.
-            if w.device.type != "cpu" or w.dtype != torch.float32 or w.is_inference():
-                continue
-            if w.ndim == 4 and w.nbytes < _LARGE:
-                continue
-            with torch.inference_mode():
-                if w.ndim == 2:
-                    packed = torch.ops.mkldnn._reorder_linear_weight(w, None)
-                else:
-                    pad = [w.shape[-1] // 2] * 2
-                    packed = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), pad, [1, 1], [1, 1], 1)
-            self.packed[name.removesuffix(".weight")] = packed
+        for name, w in named.items():
+            layer = name.removesuffix(".weight")
+            if layer not in self._elsewhere and _packs(w) and (w.ndim == 2 or w.nbytes >= _LARGE):
+                self.packed[layer] = _packed(w, False)
+        self.packed |= {layer: _packed(w, True) for layer, w in self.doubling.items() if _packs(w)}
 
     def has(self, name: str) -> bool:
         """Whether the weights have a layer ``name``."""
@@ -76,19 +122,48 @@ class Layers:
 
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
         """The LayerNorm ``name`` of x [..., D] over its last dimension: [..., D]."""
-        return functional.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+        return ops.layer_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
 
-    def conv(self, name: str, x: Tensor, stride: int = 1, padding: int | None = None) -> Tensor:
-        """The convolution ``name`` of x [B,C,H,W]: [B,E,H',W']; the default ``padding`` keeps the size at stride 1."""
+    def conv(
+        self, name: str, x: Tensor, stride: int = 1, padding: int | None = None, channels: slice = slice(None),
+        later: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """The convolution ``name`` of x [B,C,H,W]: [B,E,H',W']; the default ``padding`` keeps the size at stride 1.
+
+        ``channels``: those of the layer's input that x consists of. With ``later``, a GPU leaves the bias to
+        :meth:`add` or :meth:`biased`, since torch would add it there in a slow pass of its own.
+        """
         weight = self.weights[f"{name}.weight"]
         padding = weight.shape[-1] // 2 if padding is None else padding
-        if name in self.packed:
+        if name in self.packed and channels == slice(None):
             out: Tensor = torch.ops.mkldnn._convolution_pointwise(
                 x, self.packed[name], self.weights[f"{name}.bias"], (padding,) * 2, (stride,) * 2, (1, 1), 1,
                 "none", [], "",
             )  # fmt: skip
             return out
-        return functional.conv2d(x, weight, self.weights[f"{name}.bias"], stride, padding)
+        bias = None if later and is_gpu(x.device) else self.weights[f"{name}.bias"]
+        return functional.conv2d(x, weight[:, channels], bias, stride, padding)
+
+    def biased(self, name: str, x: Tensor) -> Tensor:
+        """x [B,E] plus the bias [E] of the convolution ``name`` if :meth:`conv` has left it to be added ``later``."""
+        return x + self.weights[f"{name}.bias"] if is_gpu(x.device) else x
+
+    def add(self, x: Tensor, y: Tensor, *later: str) -> Tensor:
+        """x + y as of :func:`add`, plus the biases of the convolutions that were left to be added ``later``."""
+        if not is_gpu(x.device):
+            return add(x, y)
+        biases = [self.weights[f"{name}.bias"] for name in later]
+        return ops.add_maps(x, y, torch.stack(biases).sum(0) if biases else None)
+
+    def doubled(self, name: str, x: Tensor) -> Tensor:
+        """The convolution ``name``, one of ``doubling``, of x [B,C,H,W] enlarged to the nearest: [B,E,2H,2W]."""
+        bias = self.weights[f"{name}.bias"]
+        if name in self.packed:
+            out: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+                x, self.packed[name], bias, *_DOUBLING, "none", [], ""
+            )
+            return out
+        return functional.conv_transpose2d(x, self.doubling[name], bias, stride=2, padding=1)
 
     def group_norm(
         self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None), silu: bool = False,

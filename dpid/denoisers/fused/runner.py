@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import lru_cache, partial
 from typing import Any
 
@@ -85,7 +86,8 @@ class FusedNetwork:
     def compile(self) -> None:
         """From now on full batches are computed by a compiled UNet; :mod:`dpid.denoisers.fused.compiled` says how."""
         # Torch's compiler does not know the layout of packed weights.
-        same = FusedUNet(self.unet.config, self.unet.weights)
+        same = copy(self.unet)
+        same.packed = {}
         self.graphed = Graphed(Compiled(self._call, partial(_called, same), self._precision))
 
     @contextmanager

@@ -14,7 +14,7 @@ has the samples of one image.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,8 @@ class FusedUNet(Layers):
         reason = unsupported(config)
         if reason:
             raise ValueError(f"unet: {reason} is not supported by the fused path")
-        super().__init__(weights)
+        layers = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
+        super().__init__(weights, [name for name in layers if name.endswith(".upsamplers.0.conv")])
         self.config = config
         depth = len(config["block_out_channels"])
         heads = config.get("num_attention_heads") or config["attention_head_dim"]
@@ -99,7 +100,9 @@ class FusedUNet(Layers):
         self._heads = {f"down_blocks.{i}": h for i, h in enumerate(per_level)}
         self._heads |= {f"up_blocks.{i}": h for i, h in enumerate(reversed(per_level))}
         self._heads["mid_block"] = per_level[-1]
-        self._cross = [name.removesuffix(".to_k.weight") for name in weights if name.endswith("attn2.to_k.weight")]
+        own = [name for name in layers if name.endswith(".attn1.to_q")]
+        self.join({f"{name}kv": [name, f"{name[:-1]}k", f"{name[:-1]}v"] for name in own})
+        self._cross = [name.removesuffix(".to_k") for name in layers if name.endswith(".attn2.to_k")]
 
     def encode(self, hidden: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values [K, heads, L, D] of every cross-attention from hidden states [K, L, E]."""
@@ -177,32 +180,37 @@ class FusedUNet(Layers):
             if self.has(f"{name}.attentions.{i}.norm"):
                 h = self._transformer(f"{name}.attentions.{i}", h, call)
             i += 1
-        if self.has(f"{name}.upsamplers.0.conv"):
-            h = functional.interpolate(h, skips[-1].shape[-2:], mode="nearest")
-            h = self.conv(f"{name}.upsamplers.0.conv", h)
-        return h
+        conv = f"{name}.upsamplers.0.conv"
+        if not self.has(conv):
+            return h
+        size = skips[-1].shape[-2:]
+        if size == (2 * h.shape[-2], 2 * h.shape[-1]):
+            return self.doubled(conv, h)
+        return self.conv(conv, functional.interpolate(h, size, mode="nearest"))  # a map of the way down has an odd side
 
     def _resnet(self, name: str, h: Tensor, call: _Call, skip: Tensor | None = None) -> Tensor:
         """The ResNet block ``name`` of h [k·M,C,H,W]; on the way up with a ``skip`` connection [k·M,…] or [M,…]."""
         if skip is not None and len(skip) == len(h):
             h, skip = torch.cat((h, skip), 1), None
+        first, second, shortcut = (f"{name}.{conv}" for conv in ("conv1", "conv2", "conv_shortcut"))
         x = (
-            self.conv(f"{name}.conv1", self._norm_silu(f"{name}.norm1", h))
+            self.conv(first, self._norm_silu(f"{name}.norm1", h), later=True)
             if skip is None
             else self._joined(name, h, skip)
         )
-        time = self.linear(f"{name}.time_emb_proj", call.emb)
-        x = self.conv(f"{name}.conv2", self._norm_silu(f"{name}.norm2", x, added=time))
-        if not self.has(f"{name}.conv_shortcut"):
-            return add(x, h)
+        time = self.biased(first, self.linear(f"{name}.time_emb_proj", call.emb))
+        x = self.conv(second, self._norm_silu(f"{name}.norm2", x, added=time), later=True)
+        if not self.has(shortcut):
+            return self.add(x, h, second)
         if skip is None:
-            return add(x, self.conv(f"{name}.conv_shortcut", h))
-        weight, bias = self.weights[f"{name}.conv_shortcut.weight"], self.weights[f"{name}.conv_shortcut.bias"]
-        x = add(x, functional.conv2d(h, weight[:, : h.shape[1]], bias))
-        return add(x, functional.conv2d(skip, weight[:, h.shape[1] :]))
+            return self.add(x, self.conv(shortcut, h, later=True), second, shortcut)
+        x = self.add(x, self.conv(shortcut, h, channels=slice(h.shape[1]), later=True), second, shortcut)
+        return self.add(x, functional.conv2d(skip, self.weights[f"{shortcut}.weight"][:, h.shape[1] :]))
 
     def _joined(self, name: str, h: Tensor, skip: Tensor) -> Tensor:
         """conv1(SiLU(norm1(concat(h, skip)))) [K·M,…] for h [K·M,…] and ``skip`` [M,…] that all conditions share.
+
+        On a GPU without conv1's bias, as :meth:`conv` with ``later``.
 
         Groups of the norm without channels of h are normalised and convolved once, not K times.
         """
@@ -213,13 +221,12 @@ class FusedUNet(Layers):
         if taken:
             border = skip[:, :taken].repeat(len(h) // len(skip), 1, 1, 1)
             h = torch.cat((h, border), 1)
-        weight, bias = self.weights[f"{name}.conv1.weight"], self.weights[f"{name}.conv1.bias"]
         x = self._norm_silu(f"{name}.norm1", h, slice(cut), own)
-        x = functional.conv2d(x, weight[:, :cut], bias, padding=1)
-        if cut == weight.shape[1]:
+        x = self.conv(f"{name}.conv1", x, channels=slice(cut), later=True)
+        if taken == skip.shape[1]:
             return x
         shared = self._norm_silu(f"{name}.norm1", skip[:, taken:], slice(cut, None), groups - own)
-        return add(x, functional.conv2d(shared, weight[:, cut:], padding=1))
+        return self.add(x, functional.conv2d(shared, self.weights[f"{name}.conv1.weight"][:, cut:], padding=1))
 
     def _transformer(self, name: str, h: Tensor, call: _Call) -> Tensor:
         """The transformer ``name`` of h [k·M,C,H,W]: [K·M,C,H,W]."""
@@ -229,19 +236,24 @@ class FusedUNet(Layers):
         x = x if linear else self.conv(f"{name}.proj_in", x)
         x = x.flatten(2).transpose(1, 2).contiguous()  # [k·M, H·W, C]
         x = self.linear(f"{name}.proj_in", x) if linear else x
-        i = 0
+        i, y = 0, None
         while self.has(f"{name}.transformer_blocks.{i}.norm1"):
-            x = self._block(f"{name}.transformer_blocks.{i}", x, call)
+            x, y = self._block(f"{name}.transformer_blocks.{i}", x, y, call)
             i += 1
+        x = x if y is None else add(y, x)
         x = self.linear(f"{name}.proj_out", x) if linear else x
         x = x.transpose(1, 2).unflatten(2, (height, width))
         x = x if linear else self.conv(f"{name}.proj_out", x)
-        return add(x, h)
+        return self.add(x, h)
 
-    def _block(self, name: str, x: Tensor, call: _Call) -> Tensor:
-        """Self-attention, cross-attention and feed-forward layer of x [k·M, T, C]: [K·M, T, C]."""
-        n = self.layer_norm(f"{name}.norm1", x)
-        q, k, v = (self._split(self.linear(f"{name}.attn1.to_{p}", n), name) for p in "qkv")
+    def _block(self, name: str, x: Tensor, y: Tensor | None, call: _Call) -> tuple[Tensor, Tensor]:
+        """Self-attention, cross-attention and feed-forward layer of x + y [k·M, T, C]: two terms of [K·M, T, C].
+
+        The second is not yet added, since that takes no pass of its own where the next block begins with a norm.
+        """
+        norm = f"{name}.norm1"
+        x, n = (x, self.layer_norm(norm, x)) if y is None else self.add_layer_norm(norm, y, x)
+        q, k, v = (self._split(part, name) for part in self._queries_keys_values(f"{name}.attn1", n))
         y = self._merge(functional.scaled_dot_product_attention(q, k, v))
         x, n = self.add_layer_norm(f"{name}.norm2", self.linear(f"{name}.attn1.to_out.0", y), x)
         k, v = call.keys_values[f"{name}.attn2"]  # [K, heads, L, D]
@@ -252,7 +264,13 @@ class FusedUNet(Layers):
         y = self._merge(functional.scaled_dot_product_attention(q, k, v)).view(-1, *x.shape[1:])
         x, n = self.add_layer_norm(f"{name}.norm3", self.linear(f"{name}.attn2.to_out.0", y), x)
         y = ops.geglu(self.linear(f"{name}.ff.net.0.proj", n))
-        return add(self.linear(f"{name}.ff.net.2", y), x)
+        return x, self.linear(f"{name}.ff.net.2", y)
+
+    def _queries_keys_values(self, name: str, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values [B, T, C] of the self-attention ``name`` of x [B, T, C]."""
+        if self.has(f"{name}.to_qkv"):
+            return self.linear(f"{name}.to_qkv", x).chunk(3, -1)
+        return [self.linear(f"{name}.to_{part}", x) for part in "qkv"]
 
     def _split(self, x: Tensor, name: str) -> Tensor:
         """x [B, T, heads·D] split into heads: [B, heads, T, D]."""
