@@ -75,6 +75,8 @@ class Explainer(Densities, Verdicts):
 
     def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
         check_precision(precision)
+        if isinstance(model, (str, Path)):
+            raise TypeError(f"model: found {model!r}; expected a pipeline, or use Explainer.from_pretrained({model!r})")
         if isinstance(model, Denoiser) and options:
             raise ValueError(f"{', '.join(options)}: is for pipelines, and the model is a denoiser already")
         if isinstance(model, Denoiser) and model.training:

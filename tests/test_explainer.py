@@ -291,6 +291,11 @@ def test_bad_priors_are_refused_before_anything_is_evaluated(emoji):
         )  # fmt: skip
 
 
+def test_a_name_is_loaded_by_another_call():
+    with pytest.raises(TypeError, match=r"model: found 'emoji'; .* Explainer.from_pretrained\('emoji'\)"):
+        dpid.Explainer("emoji")
+
+
 def test_prompts_and_concepts_as_people_hand_them_over(emoji, two_things):
     path, prompt, concepts = two_things
     expected = emoji.explain(path, prompt, concepts, samples=8)

@@ -18,10 +18,12 @@ from torch.nn import functional
 
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.stable_diffusion import StableDiffusion
+from dpid.denoisers.fused.graphs import Graphed
 from dpid.denoisers.fused.layers import Layers
 from dpid.denoisers.levels import Discrete
 from dpid.denoisers.modes import usable_device
 from dpid.denoisers.network import NetworkDenoiser
+from dpid.denoisers.protocol import Conditions
 from dpid.denoisers.texts import refuse_text
 
 
@@ -97,6 +99,9 @@ class _Files(StableDiffusion):
         self._weights, self._vae, self._text = unet, Layers(vae), Layers(text)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
         self._lock = threading.RLock()
+        # At these sizes launching the kernels takes a GPU's host longer than computing them takes the GPU.
+        self._states = Graphed(lambda ids, _: clip_text(self._text, self._text_config, ids))
+        self._mode = Graphed(lambda pixels, _: vae_mode(self._vae, self._vae_config, pixels))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Files, self._asked
@@ -178,12 +183,12 @@ class _Files(StableDiffusion):
         """{"encoder_hidden_states": [K,L,E]} of K texts."""
         ids = torch.tensor([self._ids(text) for text in texts], device=self.device)
         with torch.inference_mode():
-            return {"encoder_hidden_states": clip_text(self._text, self._text_config, ids)}
+            return {"encoder_hidden_states": self._states(ids, None)}
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Latents fp32 [B,4,h,w] of pixels [B,3,H,W] in [-1,1]: the scaled mode of the VAE's posterior."""
         with torch.inference_mode():
-            mode = vae_mode(self._vae, self.vae_config, image.to(self.device, torch.float32))
+            mode = self._mode(image.to(self.device, torch.float32), None)
         return mode * float(self.vae_config["scaling_factor"])
 
 
@@ -195,3 +200,14 @@ class EmbeddedDenoiser(NetworkDenoiser):
 
     def __init__(self, folder: Path, device: str | None = None, **options: Any) -> None:
         super().__init__(_Files(folder, device), **options)
+        # {precision: the last conditions and their encodings}, shared by the copies in other precisions
+        self._last: dict[str, tuple[tuple[Any, ...], Conditions]] = {}
+
+    def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
+        """As of :class:`NetworkDenoiser`; those of the last call are kept, since the model never changes."""
+        asked = tuple(conditions)
+        last, encoded = self._last.get(self.precision, (None, None))
+        if encoded is None or last != asked:
+            encoded = super().encode_conditions(conditions)
+            self._last[self.precision] = asked, encoded
+        return encoded

@@ -22,6 +22,7 @@ from dpid.estimation.sampling import Samples
 
 _LOG = logging.getLogger("dpid")
 _MOST_BINS = 64  # of log-SNR in a profile
+_PRODUCTS = 2**22  # numbers that :func:`half_products` multiplies at a time, 16 MiB
 
 
 @dataclass
@@ -261,10 +262,10 @@ class _Run:
 
 def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:
     """½ ε̂·(ε - ε̂) over C, H and W, fp32 [N,K,B], of ``eps_hat`` [N,K,B,C,H,W] and the noise of ``sample_id`` [N]."""
-    eps = ops.normal(seed, sample_id, (1, *eps_hat.shape[3:]))
-    # One condition at a time, so that a call for many needs no more memory than their ε̂.
-    found = [(e * (eps - e)).sum((-3, -2, -1)) for e in (e.float() for e in eps_hat.unbind(1))]
-    return torch.stack(found, 1) / 2
+    eps = ops.normal(seed, sample_id, (1, *eps_hat.shape[3:]))[:, None]
+    # Not all of many conditions at a time: their products would need more memory than their ε̂.
+    parts = eps_hat.split(max(1, _PRODUCTS // eps_hat[:, :1].numel()), 1)
+    return torch.cat([(e * (eps - e)).sum((-3, -2, -1)) for e in (part.float() for part in parts)], 1) / 2
 
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:

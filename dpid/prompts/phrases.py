@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import regex
@@ -57,7 +58,8 @@ def _fold(letter: str) -> str:
     return str(regex.sub(r"(?<=i)\u0307|\p{DI}", "", folded)).replace("ı", "i")
 
 
-def _letters(text: str) -> list[_Letter]:
+@lru_cache(maxsize=256)  # a prompt is searched for each of its concepts
+def _letters(text: str) -> tuple[_Letter, ...]:
     letters = []
     for match in _LETTER.finditer(text):
         letter, (start, end) = match[0], match.span()
@@ -69,7 +71,7 @@ def _letters(text: str) -> list[_Letter]:
             script = "unspaced" if regex.match(f"[{_UNSPACED}]", letter) else "spaced"
             script = "Hangul" if regex.match(r"\p{Hangul}", letter) else script
         letters.append(_Letter(start, end, _fold(letter), script))
-    return letters
+    return tuple(letters)
 
 
 def check_text(name: str, text: Any) -> str:

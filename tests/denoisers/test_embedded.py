@@ -50,6 +50,19 @@ def test_refuses_what_the_pipeline_refuses_in_the_same_words(pair, text):
         pair[0].encode_conditions([3])
 
 
+def test_the_last_texts_are_encoded_once(pair):
+    ours, _ = pair
+    first = ours.encode_conditions(["", "cow"])
+    assert ours.encode_conditions(("", "cow")) is first
+    assert ours.at("bfloat16").encode_conditions(["", "cow"]) is ours.at("bfloat16").encode_conditions(["", "cow"])
+    assert ours.encode_conditions(["", "cow"]) is first  # and those of another type beside it
+    other = ours.encode_conditions(["cow", ""])
+    assert other.names == ("cow", "")
+    texts = [c.encoded["encoder_hidden_states"] for c in (first, other)]
+    # Rounding of another batch.
+    torch.testing.assert_close(texts[1], texts[0].flip(0), rtol=1e-5, atol=1e-6)
+
+
 def test_no_pipeline_library_is_imported():
     code = (
         "import dpid, sys; dpid.Explainer.from_pretrained('emoji', device='cpu'); "
