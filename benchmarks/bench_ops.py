@@ -181,6 +181,9 @@ def unet_ops(rows: list[Case], budget: float) -> None:
     cases: dict[str, partial[Any]] = {
         "group_norm_silu 16x320x64x64": partial(ops.group_norm_silu, x, 32, w, b),
         "group_norm_silu 16x320x64x64 and a time embedding": partial(ops.group_norm_silu, x, 32, w, b, added=time),
+        "group_norm_silu 16x320x64x64 and a skip connection of 320": partial(
+            ops.group_norm_silu, x, 32, randn(640), randn(640), skip=x.clone()
+        ),
         "add_maps 16x320x64x64 and a bias": partial(ops.add_maps, x, x.clone(), b),
         "layer_norm 16x4096x320": partial(ops.layer_norm, tokens, w, b),
         "add_layer_norm 16x4096x320": partial(ops.add_layer_norm, tokens, more, w, b),

@@ -3,7 +3,8 @@
 The first computes mean and squared deviations of every channel in every block of pixels, the second mean and scale of
 every group, the third the result. The input is read twice and written once, along its channels. Deviations are those
 from a block's own mean, merged by the formula of Chan, Golub and LeVeque (1983): E[x²] - E[x]² would cancel where the
-mean is large. What is added to every pixel of a channel, such as a time embedding, is added while x is read.
+mean is large. What is added to every pixel of a channel, such as a time embedding, is added while x is read. Channels
+of a skip connection, which follow those of x, are read where they are.
 """
 
 import torch
@@ -15,19 +16,35 @@ PIXELS, CHANNELS = 64, 64
 
 
 @triton.jit
+def _read(
+    x, skip, added, b, h, c, HW, C, X_C, X_ROWS, ADDED_ROWS, ADDED: tl.constexpr, SKIP: tl.constexpr
+):  # fmt: skip
+    """The input [len(h), len(c)] of image b at pixels h and channels c, 0 outside."""
+    mask = (h < HW)[:, None] & (c < C)[None, :]
+    if SKIP:
+        own = mask & (c < X_C)[None, :]
+        values = tl.load(x + (b * HW + h)[:, None] * X_C + c[None, :], mask=own, other=0.0).to(tl.float32)
+        at = (b * HW + h)[:, None] * (C - X_C) + (c - X_C)[None, :]
+        values += tl.load(skip + at, mask=mask & (c >= X_C)[None, :], other=0.0).to(tl.float32)
+    else:
+        at = (b % X_ROWS * HW + h)[:, None] * C + c[None, :]
+        values = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    if ADDED:
+        more = tl.load(added + b % ADDED_ROWS * C + c, mask=c < C, other=0.0).to(tl.float32)
+        values = tl.where(mask, values + more[None, :], 0.0)
+    return values
+
+
+@triton.jit
 def _group_norm_blocks_kernel(
-    x, added, means, squares, HW, C, X_ROWS, ADDED_ROWS, ADDED: tl.constexpr, PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    x, skip, added, means, squares, HW, C, X_C, X_ROWS, ADDED_ROWS, ADDED: tl.constexpr, SKIP: tl.constexpr,
+    PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     b, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     h = block * PIXELS + tl.arange(0, PIXELS)
     mask = (h < HW)[:, None] & (c < C)[None, :]
-    at = (b % X_ROWS * HW + h)[:, None] * C + c[None, :]
-    values = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
-    if ADDED:
-        more = tl.load(added + b % ADDED_ROWS * C + c, mask=c < C, other=0.0).to(tl.float32)
-        values = tl.where(mask, values + more[None, :], 0.0)
+    values = _read(x, skip, added, b, h, c, HW, C, X_C, X_ROWS, ADDED_ROWS, ADDED, SKIP)
     mean = tl.sum(values, 0) / tl.minimum(HW - block * PIXELS, PIXELS)
     distance = tl.where(mask, values - mean[None, :], 0.0)
     to = (b * tl.num_programs(1) + block) * C + c
@@ -63,8 +80,8 @@ def _group_norm_groups_kernel(
 
 @triton.jit
 def _group_norm_apply_kernel(
-    x, added, mean, scale, weight, bias, out, HW, C, groups, X_ROWS, ADDED_ROWS, ADDED: tl.constexpr,
-    SILU: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    x, skip, added, mean, scale, weight, bias, out, HW, C, X_C, X_ROWS, ADDED_ROWS, groups, SILU: tl.constexpr,
+    ADDED: tl.constexpr, SKIP: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
@@ -75,9 +92,7 @@ def _group_norm_apply_kernel(
     centre = tl.load(mean + group, mask=c < C, other=0.0)
     at = (b * HW + h)[:, None] * C + c[None, :]
     mask = (h < HW)[:, None] & (c < C)[None, :]
-    values = tl.load(x + (b % X_ROWS * HW + h)[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
-    if ADDED:
-        values += tl.load(added + b % ADDED_ROWS * C + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
+    values = _read(x, skip, added, b, h, c, HW, C, X_C, X_ROWS, ADDED_ROWS, ADDED, SKIP)
     y = (values - centre[None, :]) * w[None, :] + shift[None, :]
     if SILU:
         y = y / (1.0 + tl.exp(-y))
@@ -85,12 +100,16 @@ def _group_norm_apply_kernel(
 
 
 def group_norm_silu(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None
-) -> Tensor:
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None,
+    skip: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """SiLU(GroupNorm(x + added)), or without SiLU, in channels-last memory; arguments as checked by ``dpid.ops``."""
     x = x.contiguous(memory_format=torch.channels_last)
-    rows, c, h, w = x.shape
-    more = x if added is None else added.contiguous()  # some address, where nothing is read
+    rows, own, h, w = x.shape
+    c = len(weight)
+    # Where nothing is read, some address.
+    more = x if added is None else added.contiguous()
+    rest = x if skip is None else skip.contiguous(memory_format=torch.channels_last)
     b = rows if added is None else max(rows, len(added))
     out = torch.empty((b, c, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     if out.numel():
@@ -98,13 +117,13 @@ def group_norm_silu(
         means, squares = x.new_empty((2, b, blocks, c), dtype=torch.float32)
         mean, scale = x.new_empty((2, b, groups), dtype=torch.float32)
         grid = b, blocks, triton.cdiv(c, CHANNELS)
-        tile = {"ADDED": added is not None, "PIXELS": PIXELS, "CHANNELS": CHANNELS}
-        _group_norm_blocks_kernel[grid](x, more, means, squares, h * w, c, rows, len(more), **tile)
+        how = {"ADDED": added is not None, "SKIP": skip is not None, "PIXELS": PIXELS, "CHANNELS": CHANNELS}
+        sizes = h * w, c, own, rows, len(more)
+        _group_norm_blocks_kernel[grid](x, rest, more, means, squares, *sizes, **how)
         _group_norm_groups_kernel[(b * groups,)](
             means, squares, mean, scale, blocks, h * w, c, groups, eps, PIXELS=PIXELS, WIDTH=1024
         )
         _group_norm_apply_kernel[grid](
-            x, more, mean, scale, weight.contiguous(), bias.contiguous(), out, h * w, c, groups, rows, len(more),
-            SILU=silu, **tile,
+            x, rest, more, mean, scale, weight.contiguous(), bias.contiguous(), out, *sizes, groups, SILU=silu, **how
         )  # fmt: skip
     return out

@@ -170,24 +170,29 @@ def _unet_function(op: str, backend: str | None, **tensors: Tensor) -> Op:
 
 def group_norm_silu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True,
-    added: Tensor | None = None, *, backend: str | None = None,
+    added: Tensor | None = None, skip: Tensor | None = None, *, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     """SiLU(GroupNorm(x)), or GroupNorm(x) without ``silu``: [B,C,H,W] for x [B,C,H,W], weight and bias [C].
 
-    ``added`` [B',C] is added to x at every pixel before; the shorter of both, M of k·M, is repeated. ``ValueError`` if
-    ``groups`` does not divide C, or lengths do not fit. Triton's kernel returns channels-last memory.
+    ``added`` [B',C] is added to x at every pixel before; the shorter of both, M of k·M, is repeated. With ``skip``
+    [B,C',H,W] instead, its channels follow those of x, and weight and bias are [C + C']. ``ValueError`` if ``groups``
+    does not divide the channels, or lengths do not fit. Triton's kernel returns channels-last memory.
     """
-    if x.ndim != 4 or groups < 1 or x.shape[1] % groups:
+    if skip is not None and (added is not None or x.ndim != 4 or skip[:, :1].shape != x[:, :1].shape):
+        raise ValueError(f"skip: found {tuple(skip.shape)}, expected [B,C',H,W] as x {tuple(x.shape)}, without added")
+    channels = x.shape[1] + (0 if skip is None else skip.shape[1]) if x.ndim == 4 else 0
+    if x.ndim != 4 or groups < 1 or channels % groups:
         raise ValueError(f"x, groups: found {tuple(x.shape)}, {groups}; expected [B,C,H,W] with groups dividing C")
-    if weight.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
-        raise ValueError(f"weight, bias: found {tuple(weight.shape)}, {tuple(bias.shape)}, expected ({x.shape[1]},)")
+    if weight.shape != (channels,) or bias.shape != (channels,):
+        raise ValueError(f"weight, bias: found {tuple(weight.shape)}, {tuple(bias.shape)}, expected ({channels},)")
     if added is not None and (added.shape[1:] != x.shape[1:2] or not _repeats(len(x), len(added))):
         raise ValueError(
             f"x, added: found {tuple(x.shape)}, {tuple(added.shape)}, expected [B,C,H,W] and [B',C], where one of B "
             "and B' divides the other"
         )
-    tensors = {"x": x, "weight": weight, "bias": bias} | ({} if added is None else {"added": added})
-    out: Tensor = _unet_function("group_norm_silu", backend, **tensors)(x, groups, weight, bias, eps, silu, added)
+    tensors = {"x": x, "weight": weight, "bias": bias, "added": added, "skip": skip}
+    chosen = _unet_function("group_norm_silu", backend, **{n: t for n, t in tensors.items() if t is not None})
+    out: Tensor = chosen(x, groups, weight, bias, eps, silu, added, skip)
     return out
 
 

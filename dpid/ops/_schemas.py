@@ -13,8 +13,8 @@ for schema in (
     "noisy_channel(Tensor x, Tensor logsnr, Tensor sample_id, int seed) -> Tensor",
     "accumulate(Tensor(a!) gaps, Tensor(b!) residuals, Tensor eps_hat, Tensor weight, Tensor replicate, Tensor pairs, "
     "Tensor sample_id, int seed) -> Tensor",
-    "group_norm_silu(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu, Tensor? added=None) "
-    "-> Tensor",
+    "group_norm_silu(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu, Tensor? added=None, "
+    "Tensor? skip=None) -> Tensor",
     "add_maps(Tensor x, Tensor y, Tensor? bias=None) -> Tensor",
     "layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "add_layer_norm(Tensor x, Tensor y, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
@@ -40,10 +40,11 @@ def _(
 
 @torch.library.register_fake("dpid::group_norm_silu")
 def _(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None
-) -> Tensor:
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None,
+    skip: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     b = x.shape[0] if added is None else max(x.shape[0], added.shape[0])
-    return x.new_empty((b, *x.shape[1:])).contiguous(memory_format=torch.channels_last)
+    return x.new_empty((b, weight.shape[0], *x.shape[2:])).contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.register_fake("dpid::add_maps")

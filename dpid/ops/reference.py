@@ -85,9 +85,15 @@ def accumulate(
 
 
 def group_norm_silu(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None
-) -> Tensor:
-    """SiLU(GroupNorm(x + added)), or without SiLU, for x [B,C,H,W] and ``added`` [B',C]; repeats the shorter one."""
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None,
+    skip: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """SiLU(GroupNorm(x + added)), or without SiLU, for x [B,C,H,W] and ``added`` [B',C]; repeats the shorter one.
+
+    The channels of ``skip`` follow those of x.
+    """
+    if skip is not None:
+        x = torch.cat((x, skip), 1)
     if added is not None:
         x = repeated_sum(x, added[:, :, None, None])
     y = functional.group_norm(x, groups, weight, bias, eps)

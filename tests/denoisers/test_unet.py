@@ -171,7 +171,8 @@ def test_as_a_gpu_computes_it(unet, kernels, monkeypatch):
         if name.endswith("bias"):  # they are small, and one that is forgotten must be seen
             weight.normal_(generator=torch.Generator().manual_seed(len(name)))
     expected = fused(unet, *arguments)
-    monkeypatch.setattr("dpid.denoisers.fused.layers.is_gpu", lambda device: True)
+    for module in ("layers", "unet"):
+        monkeypatch.setattr(f"dpid.denoisers.fused.{module}.is_gpu", lambda device: True)
     monkeypatch.setattr("dpid.denoisers.fused.layers.free_memory", lambda device: 2**40)
     monkeypatch.setattr("dpid.ops._table.ENVIRONMENT", kernels)
     with exact_float32():

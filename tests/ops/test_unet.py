@@ -67,6 +67,19 @@ def test_group_norm_silu_of_a_sum(images, embeddings, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("own", "rest", "groups"), [(4, 8, 3), (64, 128, 32), (70, 50, 8)])  # the last in one tile
+def test_group_norm_silu_of_two_maps(own, rest, groups, dtype):
+    x, skip = randn(2, own, 5, 7, dtype=dtype) + 3, randn(2, rest, 5, 7, seed=3, dtype=dtype)
+    weight, bias = randn(own + rest, seed=1, dtype=dtype), randn(own + rest, seed=2, dtype=dtype)
+    exact = ops.group_norm_silu(torch.cat((x, skip), 1).double(), groups, weight.double(), bias.double())
+    for memory in (x, x.contiguous(memory_format=torch.channels_last)):
+        close(ops.group_norm_silu(memory, groups, weight, bias, skip=skip, backend="triton"), exact, dtype)
+    precise = (t.double() for t in (x, weight, bias, skip))
+    x, weight, bias, skip = precise
+    torch.testing.assert_close(ops.group_norm_silu(x, groups, weight, bias, skip=skip), exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("rows", "others", "size"), [(1, 1, (1, 1)), (6, 2, (3, 10)), (2, 2, (5, 40)), (4, 1, (2, 1280))]
 )
@@ -150,6 +163,11 @@ def test_compile_whole():
         ),
         (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(4, 3, 4), randn(4), randn(4)), ValueError, "x, y: found"),
         (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(2, 3, 4), randn(3), randn(4)), ValueError, "weight, bias"),
+        (
+            lambda: ops.group_norm_silu(randn(2, 4, 2, 2), 2, randn(8), randn(8), skip=randn(2, 4, 2, 3)),
+            ValueError,
+            "skip: found",
+        ),
         (lambda: ops.add_maps(randn(2, 3, 4, 4), randn(3, 3, 4, 4)), ValueError, "x, y: found .* divides the other"),
         (lambda: ops.add_maps(randn(2, 3, 4, 4), randn(2, 3, 4, 4), randn(4)), ValueError, "bias: found"),
         (lambda: ops.layer_norm(randn(2, 3), randn(2), randn(3)), ValueError, "x, weight, bias: found"),

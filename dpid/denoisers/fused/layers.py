@@ -144,6 +144,16 @@ class Layers:
         bias = None if later and is_gpu(x.device) else self.weights[f"{name}.bias"]
         return functional.conv2d(x, weight[:, channels], bias, stride, padding)
 
+    def mixed(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """The convolution 1×1 ``name`` of the channels of x, then y, [B,E,H,W], without its bias; not joined before.
+
+        In channels-last memory it is a matrix product, to whose result the second is added.
+        """
+        weight = self.weights[f"{name}.weight"].flatten(1)
+        first, second = (t.movedim(1, -1).flatten(0, 2) for t in (x, y))
+        out = first @ weight[:, : first.shape[1]].mT
+        return out.addmm_(second, weight[:, first.shape[1] :].mT).view(len(x), *x.shape[2:], -1).movedim(-1, 1)
+
     def biased(self, name: str, x: Tensor) -> Tensor:
         """x [B,E] plus the bias [E] of the convolution ``name`` if :meth:`conv` has left it to be added ``later``."""
         return x + self.weights[f"{name}.bias"] if is_gpu(x.device) else x
@@ -167,17 +177,17 @@ class Layers:
 
     def group_norm(
         self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None), silu: bool = False,
-        added: Tensor | None = None,
+        added: Tensor | None = None, skip: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The GroupNorm ``name`` of x [B,C,H,W], with SiLU after it if ``silu``: [B,C,H,W].
 
         ``channels``: those of the layer that x consists of; only their weights are used. ``added`` [B',C] is added to x
-        before, as :func:`add` does, which may overwrite x.
+        before, as :func:`add` does, which may overwrite x. The channels of ``skip`` [B,C',H,W] follow those of x.
         """
         weight, bias = self.weights[f"{name}.weight"][channels], self.weights[f"{name}.bias"][channels]
         if added is not None and not is_gpu(x.device):  # where it is read in the same pass
             x, added = add(x, added[:, :, None, None]), None
-        return ops.group_norm_silu(x, groups, weight, bias, eps, silu, added)
+        return ops.group_norm_silu(x, groups, weight, bias, eps, silu, added, skip)
 
     def add_layer_norm(self, name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of x [k·M,T,D] and y [M,T,D], as :func:`add` computes it, and its LayerNorm ``name``."""

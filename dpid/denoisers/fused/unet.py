@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from dpid import ops
 from dpid.denoisers.fused.layers import Layers, add
+from dpid.device import is_gpu
 
 KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # {cross-attention: (keys, values)}, [K, heads, L, D]
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
@@ -155,10 +156,10 @@ class FusedUNet(Layers):
 
     def _norm_silu(
         self, name: str, x: Tensor, channels: slice = slice(None), groups: int | None = None,
-        added: Tensor | None = None,
+        added: Tensor | None = None, skip: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         groups = groups or self.config["norm_num_groups"]
-        return self.group_norm(name, x, groups, self.config["norm_eps"], channels, silu=True, added=added)
+        return self.group_norm(name, x, groups, self.config["norm_eps"], channels, True, added, skip)
 
     def _down(self, name: str, h: Tensor, call: _Call, skips: list[Tensor]) -> Tensor:
         i = 0
@@ -190,29 +191,31 @@ class FusedUNet(Layers):
 
     def _resnet(self, name: str, h: Tensor, call: _Call, skip: Tensor | None = None) -> Tensor:
         """The ResNet block ``name`` of h [k·M,C,H,W]; on the way up with a ``skip`` connection [k·M,…] or [M,…]."""
-        if skip is not None and len(skip) == len(h):
-            h, skip = torch.cat((h, skip), 1), None
         first, second, shortcut = (f"{name}.{conv}" for conv in ("conv1", "conv2", "conv_shortcut"))
-        x = (
-            self.conv(first, self._norm_silu(f"{name}.norm1", h), later=True)
-            if skip is None
-            else self._joined(name, h, skip)
-        )
+        shared = skip is not None and len(skip) != len(h)
+        in_place = is_gpu(h.device) and self.has(shortcut)  # where a kernel reads both as they are
+        if skip is not None and not shared and not in_place:
+            h, skip = torch.cat((h, skip), 1), None
+        if skip is not None and shared:
+            x = self._joined(name, h, skip)
+        else:
+            x = self.conv(first, self._norm_silu(f"{name}.norm1", h, skip=skip), later=True)
         time = self.biased(first, self.linear(f"{name}.time_emb_proj", call.emb))
         x = self.conv(second, self._norm_silu(f"{name}.norm2", x, added=time), later=True)
         if not self.has(shortcut):
             return self.add(x, h, second)
         if skip is None:
             return self.add(x, self.conv(shortcut, h, later=True), second, shortcut)
+        if not shared:
+            return self.add(x, self.mixed(shortcut, h, skip), second, shortcut)
         x = self.add(x, self.conv(shortcut, h, channels=slice(h.shape[1]), later=True), second, shortcut)
         return self.add(x, functional.conv2d(skip, self.weights[f"{shortcut}.weight"][:, h.shape[1] :]))
 
     def _joined(self, name: str, h: Tensor, skip: Tensor) -> Tensor:
         """conv1(SiLU(norm1(concat(h, skip)))) [K·M,…] for h [K·M,…] and ``skip`` [M,…] that all conditions share.
 
-        On a GPU without conv1's bias, as :meth:`conv` with ``later``.
-
-        Groups of the norm without channels of h are normalised and convolved once, not K times.
+        On a GPU without conv1's bias, as :meth:`conv` with ``later``. Groups of the norm without channels of h are
+        normalised and convolved once, not K times.
         """
         groups = self.config["norm_num_groups"]
         size = (h.shape[1] + skip.shape[1]) // groups
