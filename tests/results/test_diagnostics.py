@@ -167,7 +167,9 @@ def test_a_student_that_is_linear_in_guidance_does_not_bend():
     assert bend(lambda z, logsnr, guidance: z, x, exact.logsnr_grid, 3.0) == 0
 
 
-def test_products_are_those_of_the_noise():
+@pytest.mark.parametrize("at_a_time", [2**22, 1])
+def test_products_are_those_of_the_noise(at_a_time, monkeypatch):
+    monkeypatch.setattr("dpid.estimation.engine._PRODUCTS", at_a_time)
     ids = torch.tensor([3, ~3, 5])
     eps_hat = torch.randn(3, 2, 1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     eps = normal(7, ids, (1, 2, 4, 4)).double()[:, None]
