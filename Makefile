@@ -33,9 +33,9 @@ sanitize:  ## the C++ tests under sanitizers of addresses and undefined behaviou
 	  -o build/sanitize/test_ops
 	build/sanitize/test_ops
 	$(CXX) -std=c++20 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -Werror -fsanitize=thread -DDPID_SANITIZE -Icsrc \
-	  -Itests/cpp/cuda_on_cpu tests/cpp/test_accumulate_cuda.cpp csrc/noisy_channel_cpu.cpp csrc/accumulate_cpu.cpp \
-	  -pthread -o build/sanitize/test_accumulate_cuda
-	build/sanitize/test_accumulate_cuda
+	  -Itests/cpp/cuda_on_cpu tests/cpp/test_cuda_ops.cpp csrc/noisy_channel_cpu.cpp csrc/accumulate_cpu.cpp \
+	  -pthread -o build/sanitize/test_cuda_ops
+	build/sanitize/test_cuda_ops
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, import-linter, clang-format, workflows, citation
 	$(BIN)/ruff check .

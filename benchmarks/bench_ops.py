@@ -108,14 +108,15 @@ def channel(shape: tuple[int, ...], n: int, device: str, peak: dict[str, float],
     """Times of the op noisy_channel and of others at N = ``n``, and rows on its bandwidth and errors."""
     x = torch.randn(1, *shape, device=device)
     logsnr, ids = torch.linspace(-5, 7, n, device=device), partners(n, device)
+    levels = logsnr.double()  # as an explanation has them
     inductor = torch.compile(eager_channel)
-    exact = reference.noisy_channel(x.double(), logsnr, ids, 1)
-    ok = match(ops.noisy_channel(x, logsnr, ids, 1), exact, 1e-5)
+    exact = reference.noisy_channel(x.double(), levels, ids, 1)
+    ok = match(ops.noisy_channel(x, levels, ids, 1), exact, 1e-5)
     contenders: dict[str, Callable[[], object]] = {
-        "ours": lambda: ops.noisy_channel(x, logsnr, ids, 1),
+        "ours": lambda: ops.noisy_channel(x, levels, ids, 1),
         "eager": lambda: eager_channel(x, logsnr),
         "compile": lambda: inductor(x, logsnr),
-        "reference": lambda: reference.noisy_channel(x, logsnr, ids, 1),
+        "reference": lambda: reference.noisy_channel(x, levels, ids, 1),
     }
     times = paired(contenders, device, budget)
     moved = 4 * x.numel() * (n + 1)
@@ -213,11 +214,12 @@ def overhead(rows: list[Case], device: str) -> None:
     where = {"seed": 1, "threads": threads, "stream": torch.cuda.current_stream().cuda_stream if threads < 0 else 0}
     z, squares = torch.empty(1, *x.shape, device=device), torch.empty(1, 9, 1, device=device)
     views = {name: compiled._view(t) for name, t in (channel | sums | {"z": z, "squares": squares}).items()}
-    count = _C.accumulate_tiles(eps_hat=views["eps_hat"], pairs=views["pairs"], threads=threads)
-    tiles = torch.empty(count, 1, 9, 1, device=device)
-    views["tiles"] = compiled._view(tiles)
+    scratch = torch.empty(
+        _C.accumulate_scratch(eps_hat=views["eps_hat"], pairs=views["pairs"], threads=threads), device=device
+    )
+    views["scratch"] = compiled._view(scratch)
     z_views, sum_views = (
-        {name: views[name] for name in names} for names in ((*channel, "z"), (*sums, "squares", "tiles"))
+        {name: views[name] for name in names} for names in ((*channel, "z"), (*sums, "squares", "scratch"))
     )
     calls: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "noisy_channel": (lambda: ops.noisy_channel(**channel, seed=1), lambda: _C.noisy_channel(**z_views, **where)),
@@ -230,6 +232,16 @@ def overhead(rows: list[Case], device: str) -> None:
                      "stderr": None, "n": len(times["call"]), "unit": "us"})  # fmt: skip
 
 
+def verdict(rows: list[Case]) -> None:
+    """Print where torch.compile is faster, where an op is wrong, and the share of the bandwidth of every case."""
+    for row in rows:
+        name, value = row["metric"], row["value"]
+        if (name.endswith("compile / ours") and value < 1) or (name.endswith("Match") and not value):
+            print(f"NOT REACHED: {row['case']}, {name}: {value:.2f}")
+        elif "share of" in name:
+            print(f"{row['case']}, {name}: {value:.2f}")
+
+
 def main(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
     budget: Annotated[float, typer.Option(help="Seconds for every case.")] = 2.0,
@@ -237,6 +249,7 @@ def main(
 ) -> None:
     """Measure and record in the ledger."""
     rows: list[Case] = []
+    recorded: list[Case] = []
     peak = bandwidths(device)
     for kind, value in peak.items():
         rows.append(
@@ -262,7 +275,9 @@ def main(
                     continue
                 report(rows, "accumulate", f"{name} N={n} K={k}", *accumulate(shape, n, k, device, peak, budget))
             ledger.record("ops", rows)  # after every case, so that an interrupted run loses nothing
+            recorded += rows
             rows.clear()
+    verdict(recorded)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,17 @@ import torch
 
 from dpid import ops
 
-PAIRS = torch.tensor(list(combinations(range(9), 2)), device="cuda")  # more sums than a block of threads computes
+K = 18  # more conditions than a block of threads compares
+PAIRS = torch.tensor(list(combinations(range(K), 2)), device="cuda")
 
 
 def call(x: torch.Tensor, ids: torch.Tensor, logsnr: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The sums and squares of one step of an explanation, with multiples of z in place of the UNet's output."""
     b, _, h, w = x.shape
     gaps = torch.zeros(2, len(PAIRS), b, h, w, device="cuda")
-    residuals = torch.zeros(2, 9, b, h, w, device="cuda")
+    residuals = torch.zeros(2, K, b, h, w, device="cuda")
     z = ops.noisy_channel(x, logsnr, ids, 5, backend="cuda")
-    eps_hat = torch.stack([z * k for k in range(9)], 1)
+    eps_hat = torch.stack([z * k for k in range(K)], 1)
     weight = torch.ones(len(ids), device="cuda")
     replicate = torch.arange(len(ids), device="cuda") // 2  # antithetic partners in one replicate
     squares = ops.accumulate(gaps, residuals, eps_hat, weight, replicate, PAIRS, ids, 5, backend="cuda")

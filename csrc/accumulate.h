@@ -15,7 +15,7 @@ struct AccumulateArgs {
   float* gaps;               // [G,P,B,HW]
   float* residuals;          // [G,K,B,HW]
   float* squares;            // [N,K+P,B], of K residuals, then P pairs
-  float* tiles;              // [tiles,N,K+P,B], scratch: sums of squares over the pixels of every tile
+  float* scratch;            // sums over the pixels of every tile, laid out as the kernel likes
   const T* eps_hat;          // [N,K,B,C,HW]
   const float* weight;       // [N]
   const int64_t* replicate;  // [N], each in [0, G)
@@ -27,25 +27,14 @@ struct AccumulateArgs {
 
 DPID_INLINE float squared_difference(float a, float b) { return (a - b) * (a - b); }
 
-// squares[i]: half the sum of its tiles; in double, since there may be thousands of them.
-template <typename T>
-DPID_INLINE float half_sum(const AccumulateArgs<T>& a, int64_t tiles, int64_t i) {
-  double total = 0.0;
-  for (int64_t tile = 0; tile < tiles; ++tile) total += a.tiles[tile * a.N * (a.K + a.P) * a.B + i];
-  return static_cast<float>(0.5 * total);
-}
-
-// The number of tiles, the first dimension of the scratch memory.
-int64_t accumulate_tiles_cpu(int64_t HW);
+// The number of elements of the scratch memory.
+int64_t accumulate_scratch_cpu(int64_t N, int64_t K, int64_t P, int64_t B, int64_t HW);
+int64_t accumulate_scratch_cuda(int64_t N, int64_t K, int64_t B, int64_t HW);
 
 template <typename T>
 void accumulate_cpu(const AccumulateArgs<T>& args, int threads);
 
-// These return a cudaError_t.
 template <typename T>
-int accumulate_tiles_cuda(int64_t K, int64_t P, int64_t HW, int64_t* tiles);
-
-template <typename T>
-int accumulate_cuda(const AccumulateArgs<T>& args, void* stream);
+int accumulate_cuda(const AccumulateArgs<T>& args, void* stream);  // a cudaError_t
 
 }  // namespace dpid

@@ -113,11 +113,13 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
 
 }  // namespace
 
-int64_t accumulate_tiles_cpu(int64_t HW) { return (HW + kTile - 1) / kTile; }
+int64_t accumulate_scratch_cpu(int64_t N, int64_t K, int64_t P, int64_t B, int64_t HW) {
+  return (HW + kTile - 1) / kTile * N * (K + P) * B;
+}
 
 template <typename T>
 void accumulate_cpu(const AccumulateArgs<T>& a, int threads) {
-  const int64_t tiles = accumulate_tiles_cpu(a.HW), sums = (a.K + a.P) * a.B;
+  const int64_t tiles = (a.HW + kTile - 1) / kTile, sums = (a.K + a.P) * a.B;
   parallel_for(a.B * tiles, a.N * a.K * a.B * a.C * a.HW, threads, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     scratch.eps_hat.resize(static_cast<size_t>(a.K * kChannels * kTile));
@@ -126,11 +128,15 @@ void accumulate_cpu(const AccumulateArgs<T>& a, int threads) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / tiles, tile = item % tiles, h = tile * kTile;
       for (int64_t n = 0; n < a.N; ++n) {
-        add_sample(a, n, b, h, std::min(kTile, a.HW - h), scratch, a.tiles + (tile * a.N + n) * sums + b);
+        add_sample(a, n, b, h, std::min(kTile, a.HW - h), scratch, a.scratch + (tile * a.N + n) * sums + b);
       }
     }
   });
-  for (int64_t i = 0; i < a.N * sums; ++i) a.squares[i] = half_sum(a, tiles, i);
+  for (int64_t i = 0; i < a.N * sums; ++i) {
+    double total = 0.0;  // since there may be thousands of tiles
+    for (int64_t tile = 0; tile < tiles; ++tile) total += a.scratch[tile * a.N * sums + i];
+    a.squares[i] = static_cast<float>(0.5 * total);
+  }
 }
 
 template void accumulate_cpu(const AccumulateArgs<float>&, int);

@@ -1,276 +1,348 @@
 #include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
 
-#include "accumulate.h"
+#include "accumulate_units.h"
+
+// From Hopper on the second kernel starts while the first runs, and waits for it where its sums are needed.
+#if defined(CUDART_VERSION) && CUDART_VERSION >= 12030 && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900)
+#define DPID_EARLY
+#endif
 
 namespace dpid {
 namespace {
 
-constexpr int kChannels = 4;  // most channels taken together: their squares are summed in a register
-constexpr int kRows = 36;     // most residuals and gaps of a block, enough for K = 8 with all pairs
+constexpr int kPixels = 2 * kWarp;  // pixels of a block, two a thread
+constexpr int kChannels = 4;        // most channels taken together
+constexpr int kStages = 3;          // steps in shared memory: the current one and those that are copied meanwhile
+constexpr int kKept = 8;            // most steps whose noise is kept for the antithetic partner
+constexpr int kSumLanes = 8;        // threads that add up the tiles of a sum
 
-// The two conditions whose difference is summed in a row; -1 is the noise.
-struct Pair {
-  int left, right;
+using Sums = float[kSlots][2];  // of a thread: of every slot and pixel
+
+template <typename T>
+struct alignas(2 * sizeof(T)) Two {
+  T v[2];
 };
 
-// The dynamic shared memory of a block: pairs[kRows], noise[kChannels][threads], sums[rows][threads] over samples,
-// squares[rows][threads] of the current sample, and eps_hat[channels][K][threads] twice, for this step and the next.
-template <typename T>
-struct Shared {
-  Pair* pairs;
-  float *noise, *sums, *squares;
-  T* eps_hat;
-
-  __device__ Shared(unsigned char* memory, int rows)
-      : pairs(reinterpret_cast<Pair*>(memory)),
-        noise(reinterpret_cast<float*>(pairs + kRows)),
-        sums(noise + kChannels * blockDim.x),
-        squares(sums + rows * blockDim.x),
-        eps_hat(reinterpret_cast<T*>(squares + rows * blockDim.x)) {}
-
-  static int64_t bytes(int64_t threads, int64_t K, int64_t rows, int64_t channels) {
-    const int64_t pixel = (kChannels + 2 * rows) * sizeof(float) + 2 * channels * K * sizeof(T);
-    return kRows * static_cast<int64_t>(sizeof(Pair)) + threads * pixel;
-  }
+// What the blocks of a launch have in common.
+struct Layout {
+  int parts, conditions, channels;  // parts of the pairs; conditions and channels that are in shared memory together
+  int kept;                         // steps whose noise is kept
+  int64_t row, sample, sums;        // elements of eps_hat for every condition and sample, of scratch for every sample
 };
 
-// The first sample from n on that belongs to replicate g.
-template <typename T>
-__device__ int64_t next_sample(const AccumulateArgs<T>& a, int64_t g, int64_t n) {
-  while (n < a.N && a.replicate[n] != g) ++n;
-  return n;
-}
-
-// Starts the copy of channels c … c + count - 1 of all conditions of sample n to the buffer `to`. Each of four
-// neighbouring threads copies one channel of all four pixels.
+// A step of a block: `count` channels from c on of one sample, at pixels from h on of image b; in shared memory
+// [channel][conditions][kPixels], its noise [channel][kPixels]. kAligned: four pixels are one word.
 template <typename T, bool kAligned>
-__device__ void fetch(const AccumulateArgs<T>& a, T* to, int64_t n, int64_t b, int64_t c, int count, int64_t h) {
-  const int lane = threadIdx.x % 4;
-  if (h >= a.HW) return;
-  to += threadIdx.x;
-  for (int64_t k = 0; k < a.K; ++k, to += blockDim.x) {
-    const T* from = a.eps_hat + (((n * a.K + k) * a.B + b) * a.C + c) * a.HW + h;
-    if constexpr (!kAligned) {
-      for (int i = 0; i < count; ++i) to[i * a.K * blockDim.x] = from[i * a.HW];
-    } else if (lane < count) {
-      __pipeline_memcpy_async(to - lane + lane * a.K * blockDim.x, from - lane + lane * a.HW, sizeof(Four<T>));
+struct Steps {
+  static constexpr int kWidth = kAligned ? 4 : 1;
+  struct alignas(kWidth * sizeof(float)) Word {
+    float v[kWidth];
+  };
+  const AccumulateArgs<T>& a;
+  const Layout& layout;
+  const Part part;
+  const int64_t b, h;
+
+  // Starts the copy of a step to `to`. In `step` are its pixels under condition 0.
+  __device__ void fetch(T* to, const T* step, int count) const {
+    constexpr int columns = kAligned ? kPixels / kWidth : kWarp;
+    const int rows = part.diagonal ? min(layout.conditions, kWide) : layout.conditions;
+#pragma unroll 1
+    for (int row = threadIdx.x / columns; row < rows; row += blockDim.x / columns) {
+      const int k = part.condition(row);
+      for (int x = threadIdx.x % columns * kWidth; x < kPixels; x += columns * kWidth) {
+        if (k >= a.K || h + x >= a.HW) continue;
+        const T* from = step + k * layout.row + x;
+        T* at = to + row * kPixels + x;
+#pragma unroll
+        for (int i = 0; i < kChannels; ++i, from += a.HW, at += layout.conditions * kPixels) {
+          if (i >= count) break;
+          if constexpr (kAligned) {
+            __pipeline_memcpy_async(at, from, sizeof(Four<T>));
+          } else {
+            *at = *from;
+          }
+        }
+      }
     }
   }
-}
 
-// Sets noise to that of the channels from c on at this thread's pixel h. Each of four neighbouring threads computes one
-// channel of all four pixels, which are one Philox block.
-template <typename T, bool kAligned>
-__device__ void set_noise(const AccumulateArgs<T>& a, float* shared, int64_t id, int64_t c, int64_t h,
-                          float (&noise)[kChannels]) {
-  if constexpr (kAligned) {
-    const int lane = threadIdx.x % 4;
-    const int64_t e = (c + lane) * a.HW + h - lane;
-    const Normals eps = normals4(a.seed, id, static_cast<uint32_t>(e / 4));
-    *reinterpret_cast<Four<float>*>(shared + lane * blockDim.x + threadIdx.x - lane) =
-        Four<float>{eps.v[0], eps.v[1], eps.v[2], eps.v[3]};
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kChannels; ++i) noise[i] = shared[i * blockDim.x + threadIdx.x];
-  } else {
-#pragma unroll
-    for (int i = 0; i < kChannels; ++i) {
-      const int64_t e = (c + i) * a.HW + h;
+  // Sets `to` to the noise of a step; if that of the antithetic partner is known, to `partner` with the other sign.
+  __device__ void set_noise(float* to, const float* partner, bool known, int64_t id, int c, int count) const {
+#pragma unroll 1
+    for (int i = threadIdx.x * kWidth; i < count * kPixels; i += blockDim.x * kWidth) {
+      if (h + i % kPixels >= a.HW) continue;
+      if (known) {
+        Word eps = *reinterpret_cast<const Word*>(partner + i);
+        for (float& value : eps.v) value = -value;
+        *reinterpret_cast<Word*>(to + i) = eps;
+        continue;
+      }
+      const int64_t e = (c + i / kPixels) * a.HW + h + i % kPixels;
       const Normals eps = normals4(a.seed, id, static_cast<uint32_t>(e / 4));
-      const int lane = static_cast<int>(e % 4);
-      noise[i] = lane < 2 ? (lane ? eps.v[1] : eps.v[0]) : (lane == 2 ? eps.v[2] : eps.v[3]);
-    }
-  }
-}
-
-// Adds scale * s to sums[row] and s to squares[row], s = sum over channels of (left - right)^2 at this thread's pixel,
-// whose eps_hat is tile[channel][K]. The `first` channels of a sample overwrite squares. A thread that is not `inside`
-// the image contributes nothing.
-template <typename T>
-__device__ void add_rows(const Pair* pairs, int rows, const T* tile, int64_t K, int count, float scale,
-                         const float (&noise)[kChannels], float* sums, float* squares, bool first, bool inside) {
-  float left[kChannels] = {};
-  int loaded = -1;
-  for (int row = 0; row < rows; ++row) {
-    const Pair pair = pairs[row];
-    if (pair.left != loaded) {
-#pragma unroll
-      for (int i = 0; i < kChannels; ++i) {
-        if (i < count) left[i] = to_float(tile[(i * K + pair.left) * blockDim.x]);
-      }
-      loaded = pair.left;
-    }
-    float total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kChannels; ++i) {
-      if (i < count) {
-        const float right = to_float(tile[(i * K + pair.right) * blockDim.x]);
-        total += squared_difference(pair.left < 0 ? noise[i] : left[i], right);
+      if constexpr (kAligned) {
+        *reinterpret_cast<Word*>(to + i) = Word{eps.v[0], eps.v[1], eps.v[2], eps.v[3]};
+      } else {
+        const int lane = static_cast<int>(e % 4);
+        to[i] = lane < 2 ? (lane ? eps.v[1] : eps.v[0]) : (lane == 2 ? eps.v[2] : eps.v[3]);
       }
     }
-    sums[row * blockDim.x] += scale * total;
-    if (!inside) total = 0.0f;
-    squares[row * blockDim.x] = first ? total : squares[row * blockDim.x] + total;
   }
-}
+};
 
-// The number of pixels of a tile: those of a warp, or of a smaller block.
-__host__ __device__ inline int64_t tile_width(int64_t threads) { return threads < 32 ? threads : 32; }
-
-// Sets to[row * B] to the sum of squares[row] over the pixels of this warp, each lane for some of the rows. Lanes begin
-// at different pixels, so that no two read the same bank.
-__device__ void add_pixels(const float* squares, int rows, int64_t B, float* to) {
-  const int width = static_cast<int>(tile_width(blockDim.x)), lane = threadIdx.x % width;
-  squares += threadIdx.x - lane;
-  for (int row = lane; row < rows; row += width) {
-    float total = 0.0f;
-    for (int i = 0; i < width; ++i) total += squares[row * blockDim.x + (lane + i) % width];
-    to[row * B] = total;
-  }
-}
-
-// The address of the sums [HW] of residual or gap `row` of replicate g and image b.
 template <typename T>
-__device__ float* sums_of(const AccumulateArgs<T>& a, int64_t row, int64_t g, int64_t b) {
-  return row < a.K ? a.residuals + ((g * a.K + row) * a.B + b) * a.HW
-                   : a.gaps + ((g * a.P + row - a.K) * a.B + b) * a.HW;
+__device__ void load(const T* from, float (&to)[2]) {
+  const Two<T> two = *reinterpret_cast<const Two<T>*>(from + 2 * (threadIdx.x % kWarp));
+  to[0] = to_float(two.v[0]), to[1] = to_float(two.v[1]);
 }
 
-// A block has blockDim.x pixels of one image and one replicate, one for each thread, and up to kRows of the K residuals
-// and P gaps. It adds the samples of its replicate in order, `channels` at a time, while the next are copied.
-// eps_hat is read once for every kRows rows. There are no atomics and no sums shared between warps, so that the result
-// is the same at every launch. Data is exchanged only within a warp, so that no warp waits for another.
+// Adds the squared differences in one channel: of the groups at left and right or, if they are the same (kDiagonal), of
+// all pairs of its conditions and of each with the noise.
+template <bool kDiagonal, typename T>
+__device__ void add_channel(const T* left, const T* right, const float* noise, Sums& sums) {
+  float l[kGroup][2], r[kGroup][2], eps[2];
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i) {
+    load(left + i * kPixels, l[i]);
+    if (!kDiagonal) load(right + i * kPixels, r[i]);
+  }
+  if (kDiagonal) load(noise, eps);
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int i = slot / kGroup, j = slot % kGroup;
+    if (kDiagonal && i > j) continue;
+#pragma unroll
+    for (int v = 0; v < 2; ++v) {
+      const float difference = (kDiagonal && i == j ? eps[v] : l[i][v]) - (kDiagonal ? l[j][v] : r[j][v]);
+      sums[slot][v] = fmaf(difference, difference, sums[slot][v]);
+    }
+  }
+}
+
+// The sum of values[lane % kSlots] over the threads of a warp. Each gives away half of its values, again and again.
+template <int kCount>
+__device__ float add_lanes(const float (&values)[kCount]) {
+  if constexpr (kCount == 1) {
+    return values[0] + __shfl_xor_sync(kAll, values[0], kSlots);
+  } else {
+    constexpr int half = kCount / 2;
+    const bool upper = (threadIdx.x & half) != 0;
+    float sums[half];
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const float low = values[i], high = values[i + half];
+      sums[i] = (upper ? high : low) + __shfl_xor_sync(kAll, upper ? low : high, half);
+    }
+    return add_lanes(sums);
+  }
+}
+
+// Adds the `count` channels of a step, [channel][size / kPixels][kPixels], and of its noise.
+template <typename T>
+__device__ void add_step(const Unit& own, const T* step, int size, const float* noise, int count, Sums& sums) {
+  const T *left = step + own.left * kPixels, *right = step + own.right * kPixels;
+  if (own.diagonal) {
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) add_channel<true>(left + i * size, right, noise + i * kPixels, sums);
+  } else {
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) add_channel<false>(left + i * size, right + i * size, noise, sums);
+  }
+}
+
+// Adds scale * values to a warp's sums [kSlots][kPixels] and sets values to zero. Returns the sum of a slot of them
+// over all pixels, in lanes s and kSlots + s that of slot s.
+__device__ float take(Sums& values, float scale, float* sums) {
+  float totals[kSlots];
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    totals[s] = values[s][0] + values[s][1];
+    auto* to = reinterpret_cast<Two<float>*>(sums + s * kPixels) + threadIdx.x % kWarp;
+    const Two<float> before = *to;
+    *to = Two<float>{before.v[0] + scale * values[s][0], before.v[1] + scale * values[s][1]};
+    values[s][0] = values[s][1] = 0.0f;
+  }
+  return add_lanes(totals);
+}
+
+// Adds a warp's sums [kSlots][kPixels] to the residuals and gaps that have its slots; several may have the same. The
+// memory itself adds, so that nothing waits for it, and only once to every value, so that there is only one order.
+template <typename T>
+__device__ void add_rows(const AccumulateArgs<T>& a, int unit, int64_t b, int64_t h, const float* sums) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t g = blockIdx.z;
+  for (int64_t first = 0; first < a.K + a.P; first += kWarp) {
+    const int64_t slot = first + lane < a.K + a.P ? slot_of(a, first + lane) : -1;
+    for (unsigned left = __ballot_sync(kAll, slot >= 0 && slot / kSlots == unit); left != 0; left &= left - 1) {
+      const int next = __ffs(static_cast<int>(left)) - 1;
+      const float* from = sums + __shfl_sync(kAll, static_cast<int>(slot % kSlots), next) * kPixels;
+      const int64_t row = first + next;
+      float* to = row < a.K ? a.residuals + ((g * a.K + row) * a.B + b) * a.HW
+                            : a.gaps + ((g * a.P + row - a.K) * a.B + b) * a.HW;
+      for (int64_t x = lane; x < min(static_cast<int64_t>(kPixels), a.HW - h); x += kWarp) {
+        atomicAdd(to + h + x, from[x]);
+      }
+    }
+  }
+}
+
+// A block has kPixels pixels of one image and one replicate, and one part of the pairs of conditions. It adds the
+// samples of its replicate in order, `channels` at a time, while the next are copied to shared memory. There its warps
+// find eps_hat and noise; each adds up the differences of its two groups of conditions. No sum is shared between warps,
+// so that the result is the same at every launch and does not depend on other images.
 template <typename T, bool kAligned>
-__global__ void accumulate_kernel(AccumulateArgs<T> a, int channels) {
+__global__ void __launch_bounds__(kWarps* kWarp, 2) accumulate_kernel(AccumulateArgs<T> a, Layout layout) {
+#ifdef DPID_EARLY
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
   extern __shared__ __align__(16) unsigned char memory[];
-  const int64_t h = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t b = blockIdx.y, g = blockIdx.z % a.G, first = blockIdx.z / a.G * kRows;
-  const int rows = static_cast<int>(min(static_cast<int64_t>(kRows), a.K + a.P - first));
-  const Shared<T> shared(memory, rows);
-  int64_t n = next_sample(a, g, 0), c = 0;
-  if (n == a.N) return;
+  const int lane = threadIdx.x % kWarp, C = static_cast<int>(a.C), channels = layout.channels;
+  const int64_t tile = blockIdx.x / layout.parts;
+  const Part part(static_cast<int>(blockIdx.x % layout.parts));
+  const Steps<T, kAligned> steps{a, layout, part, blockIdx.y, tile * kPixels};
+  const Unit own(part, a.K);
+  const int channel = layout.conditions * kPixels, size = channels * channel, noise_size = channels * kPixels;
+  float* sums = reinterpret_cast<float*>(memory);                            // [warps][kSlots][kPixels], over samples
+  float* const noise = sums + blockDim.x / kWarp * kSlots * kPixels;         // [kept] steps
+  T* const stages = reinterpret_cast<T*>(noise + layout.kept * noise_size);  // [kStages] steps
+  sums += threadIdx.x / kWarp * kSlots * kPixels;
 
-  for (int row = threadIdx.x; row < rows; row += blockDim.x) {
-    const int64_t p = first + row - a.K;
-    shared.pairs[row] = p < 0 ? Pair{-1, static_cast<int>(first + row)}
-                              : Pair{static_cast<int>(a.pairs[2 * p]), static_cast<int>(a.pairs[2 * p + 1])};
-  }
-  float* sums = shared.sums + threadIdx.x;
-  for (int row = 0; row < rows; ++row) {
-    sums[row * blockDim.x] = h < a.HW ? sums_of(a, first + row, g, b)[h] : 0.0f;
+  Samples<T> sample(a, static_cast<int>(blockIdx.z));
+  if (sample.n == sample.N) return;
+  const bool used = own.exists && (layout.parts == 1 || own.diagonal || is_needed(a, own.unit));
+  if (layout.parts > 1 && !__syncthreads_or(used)) return;
+  for (int i = lane; i < kSlots * kPixels; i += kWarp) sums[i] = 0.0f;
+  if (steps.h + kPixels > a.HW) {  // zeros, so that pixels outside the image add nothing
+    for (int i = threadIdx.x; i < layout.kept * noise_size; i += blockDim.x) noise[i] = 0.0f;
+    for (int i = threadIdx.x; i < kStages * size; i += blockDim.x) stages[i] = T{};
   }
   __syncthreads();
 
-  const auto count_at = [&](int64_t c) { return static_cast<int>(min(static_cast<int64_t>(channels), a.C - c)); };
-  const int64_t tile = channels * a.K * blockDim.x;
-  float noise[kChannels] = {};
-  int64_t noise_id = 0, noise_channel = -1;
-  fetch<T, kAligned>(a, shared.eps_hat, n, b, c, count_at(c), h);
-  __pipeline_commit();
-  for (int buffer = 0; n < a.N; buffer ^= 1) {
-    const bool same = c + channels < a.C;
-    const int64_t next_n = same ? n : next_sample(a, g, n + 1), next_c = same ? c + channels : 0;
-    __syncwarp();  // before the buffer is overwritten, all neighbours must have read it
-    if (next_n < a.N) {
-      fetch<T, kAligned>(a, shared.eps_hat + (buffer ^ 1) * tile, next_n, b, next_c, count_at(next_c), h);
+  float* totals = a.scratch + tile * a.N * layout.sums + steps.b * all_slots(a.K) + own.unit * kSlots + lane;
+  Sums current = {};         // sums over the channels of a sample
+  bool is_partner = false;   // whether it is the antithetic partner of the one before, whose noise is kept
+  int c = 0, next_c = 0;     // the first channel of a step
+  Samples<T> next = sample;  // that is copied
+  const T* const image = a.eps_hat + steps.b * a.C * a.HW + steps.h;
+  const T* from = image + next.n * layout.sample;
+  for (int t = 1 - kStages, place = 0; sample.n < sample.N; ++t) {
+    const int count = min(channels, C - c);
+    float* const eps = noise + place * noise_size;
+    if (t >= 0) {
+      if (part.diagonal) {
+        // The partner's noise is in the same place or, if one step has all channels, in the other of two.
+        const float* partner = C > channels ? eps : noise + (1 - place) * noise_size;
+        steps.set_noise(eps, partner, is_partner, sample.id, c, count);
+      }
+      __pipeline_wait_prior(kStages - 2);
+      __syncthreads();  // the step is there, and nobody reads the one before any more
+    }
+    if (next.n < next.N) {
+      steps.fetch(stages + (t + kStages - 1) % kStages * size, from, min(channels, C - next_c));
+      next_c += channels, from += channels * a.HW;
+      if (next_c >= C) {
+        next.next();
+        next_c = 0, from = image + next.n * layout.sample;
+      }
     }
     __pipeline_commit();
-    __pipeline_wait_prior(1);
-    __syncwarp();
-    if (first < a.K) {
-      const int64_t id = a.sample_id[n];
-      if (id == ~noise_id && noise_channel == c) {  // the antithetic partner of the last sample; same channels
-        for (float& value : noise) value = -value;
-      } else {
-        set_noise<T, kAligned>(a, shared.noise, id, c, h, noise);
-      }
-      noise_id = id, noise_channel = c;
-    }
-    add_rows(shared.pairs, rows, shared.eps_hat + buffer * tile + threadIdx.x, a.K, count_at(c), 0.5f * a.weight[n],
-             noise, sums, shared.squares + threadIdx.x, c == 0, h < a.HW);
-    if (!same) {
-      __syncwarp();
-      const int64_t at = h / tile_width(blockDim.x) * a.N + n;
-      add_pixels(shared.squares, rows, a.B, a.tiles + (at * (a.K + a.P) + first) * a.B + b);
-    }
-    n = next_n, c = next_c;
+    if (t < 0) continue;
+
+    if (used) add_step(own, stages + t % kStages * size, channel, eps, count, current);
+    place = place + 1 < layout.kept ? place + 1 : 0;
+    c += channels;
+    if (c < C) continue;
+    c = 0;
+    const float total = take(current, 0.5f * sample.weight, sums);
+    if (used && lane < kSlots) totals[sample.n * layout.sums] = total;
+    const int64_t id = sample.id;
+    sample.next();
+    is_partner = sample.id == ~id && C <= layout.kept * channels;
   }
-  if (h >= a.HW) return;
-  for (int row = 0; row < rows; ++row) sums_of(a, first + row, g, b)[h] = sums[row * blockDim.x];
+  __syncwarp();
+  if (used) add_rows(a, own.unit, steps.b, steps.h, sums);
 }
 
+// Sets squares to half the sums over tiles, in double, since there may be thousands of them.
 template <typename T>
 __global__ void sum_kernel(AccumulateArgs<T> a, int64_t tiles) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < a.N * (a.K + a.P) * a.B) a.squares[i] = half_sum(a, tiles, i);
-}
-
-struct Shape {
-  int64_t threads = 128, rows, channels = kChannels, bytes;
-  int most = 0;  // bytes of shared memory that a block may have
-
-  int64_t blocks(int64_t HW) const { return (HW + threads - 1) / threads; }
-  int64_t tiles(int64_t HW) const { return blocks(HW) * threads / tile_width(threads); }
-};
-
-// Sets *shape to the launch configuration of accumulate_kernel; returns a cudaError_t.
-template <typename T>
-int shape_of(int64_t K, int64_t P, Shape* shape) {
-  int device = 0;
-  if (cudaError_t error = cudaGetDevice(&device)) return error;
-  if (cudaError_t error = cudaDeviceGetAttribute(&shape->most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) {
-    return error;
+  const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x, i = thread / kSumLanes;  // squares[n][row][b]
+  const unsigned B = static_cast<unsigned>(a.B), rows = static_cast<unsigned>(a.K + a.P), n = i / B / rows;
+  const int64_t slots = all_slots(a.K), slot = n < a.N ? slot_of(a, i / B % rows) : -1;
+  double total = 0.0;
+#ifdef DPID_EARLY
+  cudaGridDependencySynchronize();
+#endif
+  if (slot >= 0) {
+    const float* from = a.scratch + (n * B + i % B) * slots + slot;
+#pragma unroll 8
+    for (int64_t tile = thread % kSumLanes; tile < tiles; tile += kSumLanes) total += from[tile * a.N * a.B * slots];
   }
-  // Blocks are small so that a multiprocessor holds several. If many conditions need more memory than there is: smaller
-  // blocks, then fewer channels at once, then less than a warp.
-  shape->rows = std::min<int64_t>(kRows, K + P);
-  const auto bytes = [&] { return shape->bytes = Shared<T>::bytes(shape->threads, K, shape->rows, shape->channels); };
-  while (bytes() > shape->most / 4 && shape->threads > 32) shape->threads /= 2;
-  while (bytes() > shape->most && shape->channels > 1) shape->channels /= 2;
-  while (bytes() > shape->most && shape->threads > 4) shape->threads /= 2;
-  return bytes() > shape->most ? cudaErrorInvalidConfiguration : cudaSuccess;
+  for (int half = kSumLanes / 2; half > 0; half /= 2) total += __shfl_xor_sync(kAll, total, half);
+  if (n < a.N && thread % kSumLanes == 0) a.squares[i] = static_cast<float>(0.5 * total);
 }
 
 }  // namespace
 
+int64_t accumulate_scratch_cuda(int64_t N, int64_t K, int64_t B, int64_t HW) {
+  return divide_up(HW, kPixels) * N * B * all_slots(K);
+}
+
 template <typename T>
-int accumulate_tiles_cuda(int64_t K, int64_t P, int64_t HW, int64_t* tiles) {
-  Shape shape;
-  const int error = shape_of<T>(K, P, &shape);
-  *tiles = shape.tiles(HW);
-  return error;
+int launch_accumulate(const AccumulateArgs<T>& a, cudaLaunchConfig_t launch) {
+  const bool aligned = a.HW % 4 == 0 && reinterpret_cast<uintptr_t>(a.eps_hat) % alignof(Four<T>) == 0;
+  auto* kernel = aligned ? accumulate_kernel<T, true> : accumulate_kernel<T, false>;
+  int device = 0, most = 0;  // bytes of shared memory that a block may have
+  if (int error = cudaGetDevice(&device)) return error;
+  if (int error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
+  if (int error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)) return error;
+
+  const int64_t wide = divide_up(a.K, kWide), groups = std::min<int64_t>(divide_up(a.K, kGroup), kWide / kGroup);
+  const int64_t parts = wide * wide, conditions = wide == 1 ? groups * kGroup : kWide + kNarrow, image = a.C * a.HW;
+  const int64_t warps = triangle(groups), word = sizeof(float);
+  int64_t channels = 2 * kChannels, kept = 0, bytes = most + 1;
+  while (bytes > most && channels > 1) {  // a small device takes fewer channels together
+    channels /= 2, kept = std::clamp<int64_t>(divide_up(a.C, channels), 2, kKept);
+    const int64_t element = kStages * conditions * static_cast<int64_t>(sizeof(T));
+    bytes = kPixels * (warps * kSlots * word + channels * (kept * word + element));
+  }
+  const Layout layout = {static_cast<int>(parts),
+                         static_cast<int>(conditions),
+                         static_cast<int>(channels),
+                         static_cast<int>(kept),
+                         a.B * image,
+                         a.K * a.B * image,
+                         a.B * all_slots(a.K)};
+  launch.gridDim = dim3(static_cast<unsigned>(divide_up(a.HW, kPixels) * parts), static_cast<unsigned>(a.B),
+                        static_cast<unsigned>(a.G));
+  launch.blockDim = dim3(static_cast<unsigned>(warps * kWarp));
+  launch.dynamicSmemBytes = static_cast<size_t>(bytes);
+  return cudaLaunchKernelEx(&launch, kernel, a, layout);
 }
 
 template <typename T>
 int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
-  const int64_t parts = (a.K + a.P + kRows - 1) / kRows, sums = a.N * (a.K + a.P) * a.B;
+  const int64_t sums = a.N * (a.K + a.P) * a.B;
   if (sums == 0) return cudaSuccess;
-  Shape shape;
-  if (int error = shape_of<T>(a.K, a.P, &shape)) return error;
   cudaLaunchConfig_t launch = {};
   launch.stream = static_cast<cudaStream_t>(stream);
   if (a.HW > 0) {
-    const bool aligned = a.HW % 4 == 0 && reinterpret_cast<uintptr_t>(a.eps_hat) % alignof(Four<T>) == 0;
-    auto* kernel = aligned ? accumulate_kernel<T, true> : accumulate_kernel<T, false>;
-    if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.most)) {
-      return error;
-    }
-    launch.gridDim =
-        dim3(static_cast<unsigned>(shape.blocks(a.HW)), static_cast<unsigned>(a.B), static_cast<unsigned>(a.G * parts));
-    launch.blockDim = dim3(static_cast<unsigned>(shape.threads));
-    launch.dynamicSmemBytes = static_cast<size_t>(shape.bytes);
-    if (cudaError_t error = cudaLaunchKernelEx(&launch, kernel, a, static_cast<int>(shape.channels))) return error;
+    if (int error = launch_accumulate(a, launch)) return error;
   }
+#ifdef DPID_EARLY
+  cudaFuncAttributes compiled;
+  if (int error = cudaFuncGetAttributes(&compiled, sum_kernel<T>)) return error;
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  if (compiled.ptxVersion >= 90) launch.attrs = &early, launch.numAttrs = 1;  // else its code does not wait
+#endif
   launch.blockDim = dim3(128);
-  launch.gridDim = dim3(static_cast<unsigned>((sums + 127) / 128));
-  launch.dynamicSmemBytes = 0;
-  return cudaLaunchKernelEx(&launch, sum_kernel<T>, a, shape.tiles(a.HW));
+  launch.gridDim = dim3(static_cast<unsigned>(divide_up(sums * kSumLanes, 128)));
+  return cudaLaunchKernelEx(&launch, sum_kernel<T>, a, divide_up(a.HW, kPixels));
 }
 
-template int accumulate_tiles_cuda<float>(int64_t, int64_t, int64_t, int64_t*);
-template int accumulate_tiles_cuda<Half>(int64_t, int64_t, int64_t, int64_t*);
-template int accumulate_tiles_cuda<BFloat16>(int64_t, int64_t, int64_t, int64_t*);
 template int accumulate_cuda(const AccumulateArgs<float>&, void*);
 template int accumulate_cuda(const AccumulateArgs<Half>&, void*);
 template int accumulate_cuda(const AccumulateArgs<BFloat16>&, void*);

@@ -76,36 +76,29 @@ void noisy_channel(const View& x, const View& logsnr, const View& sample_id, con
   });
 }
 
-// The number of tiles, the first dimension of the scratch memory of accumulate.
-int64_t accumulate_tiles(const View& eps_hat, const View& pairs, int threads) {
-  const int64_t HW = eps_hat.shape[4] * eps_hat.shape[5];
+// The number of elements of the scratch memory of accumulate.
+int64_t accumulate_scratch(const View& eps_hat, const View& pairs, int threads) {
+  const auto& [N, K, B, C, H, W] = eps_hat.shape;
 #ifdef DPID_HAS_CUDA
-  if (threads < 0) {
-    int64_t tiles = 0;
-    dispatch(eps_hat.dtype, [&](auto type) {
-      check(accumulate_tiles_cuda<decltype(type)>(eps_hat.shape[1], pairs.shape[0], HW, &tiles));
-    });
-    return tiles;
-  }
+  if (threads < 0) return accumulate_scratch_cuda(N, K, B, H * W);
 #else
-  static_cast<void>(pairs);
   refuse_cuda(threads);
 #endif
-  return accumulate_tiles_cpu(HW);
+  return accumulate_scratch_cpu(N, K, pairs.shape[0], B, H * W);
 }
 
-void accumulate(const View& gaps, const View& residuals, const View& squares, const View& tiles, const View& eps_hat,
+void accumulate(const View& gaps, const View& residuals, const View& squares, const View& scratch, const View& eps_hat,
                 const View& weight, const View& replicate, const View& pairs, const View& sample_id, uint64_t seed,
                 int threads, [[maybe_unused]] uintptr_t stream) {
   const auto& [n, k, b, c, h, w] = eps_hat.shape;
   const int64_t N = n, K = k, B = b, C = c, H = h, W = w;  // lambdas cannot capture structured bindings in C++17
-  const int64_t P = pairs.shape[0], G = gaps.shape[0], T = accumulate_tiles(eps_hat, pairs, threads);
+  const int64_t P = pairs.shape[0], G = gaps.shape[0], S = accumulate_scratch(eps_hat, pairs, threads);
   dispatch(eps_hat.dtype, [&](auto type) {
     using E = decltype(type);
     const AccumulateArgs<E> args{expect<float>("gaps", gaps, {G, P, B, H, W}),
                                  expect<float>("residuals", residuals, {G, K, B, H, W}),
                                  expect<float>("squares", squares, {N, K + P, B}),
-                                 expect<float>("tiles", tiles, {T, N, K + P, B}),
+                                 expect<float>("scratch", scratch, {S}),
                                  expect<const E>("eps_hat", eps_hat, {N, K, B, C, H, W}),
                                  expect<const float>("weight", weight, {N}),
                                  expect<const int64_t>("replicate", replicate, {N}),
@@ -156,8 +149,8 @@ PYBIND11_MODULE(_C, m) {
   const auto nogil = py::call_guard<py::gil_scoped_release>();
   m.def("noisy_channel", &noisy_channel, nogil, py::kw_only(), "x"_a, "logsnr"_a, "sample_id"_a, "z"_a, "seed"_a,
         "threads"_a, "stream"_a);
-  m.def("accumulate_tiles", &accumulate_tiles, py::kw_only(), "eps_hat"_a, "pairs"_a, "threads"_a);
-  m.def("accumulate", &accumulate, nogil, py::kw_only(), "gaps"_a, "residuals"_a, "squares"_a, "tiles"_a, "eps_hat"_a,
+  m.def("accumulate_scratch", &accumulate_scratch, py::kw_only(), "eps_hat"_a, "pairs"_a, "threads"_a);
+  m.def("accumulate", &accumulate, nogil, py::kw_only(), "gaps"_a, "residuals"_a, "squares"_a, "scratch"_a, "eps_hat"_a,
         "weight"_a, "replicate"_a, "pairs"_a, "sample_id"_a, "seed"_a, "threads"_a, "stream"_a);
   m.def("philox4x32", &philox, py::kw_only(), "counter"_a, "key"_a, "out"_a);
 }

@@ -58,10 +58,10 @@ def accumulate(
     sums = (n, k + len(pairs), b)
     # All memory is allocated before the launch, so that running out of it leaves gaps and residuals unchanged.
     squares = torch.empty(sums, dtype=torch.float32, device=device)
-    count = _C.accumulate_tiles(eps_hat=predictions, pairs=indices, threads=threads)
-    tiles = torch.empty((count, *sums), dtype=torch.float32, device=device)
+    count = _C.accumulate_scratch(eps_hat=predictions, pairs=indices, threads=threads)
+    scratch = torch.empty(count, dtype=torch.float32, device=device)
     _C.accumulate(
-        gaps=_view(gaps), residuals=_view(residuals), squares=_view(squares), tiles=_view(tiles),
+        gaps=_view(gaps), residuals=_view(residuals), squares=_view(squares), scratch=_view(scratch),
         eps_hat=predictions, weight=_view(weight), replicate=_view(replicate), pairs=indices,
         sample_id=_view(sample_id), seed=seed % 2**64, threads=threads, stream=stream,
     )  # fmt: skip

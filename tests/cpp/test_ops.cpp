@@ -101,8 +101,8 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
   const std::vector<float> weight(static_cast<size_t>(N), 2.0f);
   std::vector<float> gaps(static_cast<size_t>(G * P * B * HW)), residuals(static_cast<size_t>(G * K * B * HW));
   std::vector<float> squares(static_cast<size_t>(N * (K + P) * B));
-  std::vector<float> tiles(static_cast<size_t>(accumulate_tiles_cpu(HW)) * squares.size());
-  accumulate_cpu(AccumulateArgs<T>{gaps.data(), residuals.data(), squares.data(), tiles.data(), eps_hat.data(),
+  std::vector<float> scratch(static_cast<size_t>(accumulate_scratch_cpu(N, K, P, B, HW)));
+  accumulate_cpu(AccumulateArgs<T>{gaps.data(), residuals.data(), squares.data(), scratch.data(), eps_hat.data(),
                                    weight.data(), replicate.data(), pairs.data(), id.data(), N, K, B, C, HW, P, G, 7},
                  threads);
   std::vector<double> exact_squares(squares.size());

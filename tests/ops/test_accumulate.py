@@ -171,12 +171,18 @@ def test_refusals_write_nothing(change, error, named, by):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("gaps", "residuals"), ("squares", "tiles"), ("weight", "replicate"), ("pairs", "sample_id"), ("eps_hat", "gaps")],
+    [
+        ("gaps", "residuals"),
+        ("squares", "scratch"),
+        ("weight", "replicate"),
+        ("pairs", "sample_id"),
+        ("eps_hat", "gaps"),
+    ],
 )
 def test_swapped_tensors_are_noticed_by_the_extension(one, other):
     args = problem(3, 4, 2, 4, 5, 6)
-    seed, memory = args.pop("seed"), torch.zeros(1, 3, 10, 2)
-    views = {name: compiled._view(t) for name, t in (args | {"squares": memory[0], "tiles": memory}).items()}
+    seed, memory = args.pop("seed"), torch.zeros(3, 10, 2)
+    views = {name: compiled._view(t) for name, t in (args | {"squares": memory, "scratch": memory.flatten()}).items()}
     _C.accumulate(**views, seed=seed, threads=1, stream=0)
     views[one], views[other] = views[other], views[one]
     before = {name: t.clone() for name, t in args.items()}
@@ -188,10 +194,10 @@ def test_swapped_tensors_are_noticed_by_the_extension(one, other):
 def test_the_extension_takes_names_and_whole_views():
     args = problem(3, 3, 2, 4, 5, 6)
     with pytest.raises(TypeError):
-        _C.accumulate_tiles(compiled._view(args["eps_hat"]), compiled._view(args["pairs"]), 1)
+        _C.accumulate_scratch(compiled._view(args["eps_hat"]), compiled._view(args["pairs"]), 1)
     for broken in ((1, 0), (1, 9, (3, 3)), ("x", 0, (3, 3)), (1, 0, ("x",)), (1, 0, (1,) * 7), (1, 0, None), 5):
         with pytest.raises(TypeError):
-            _C.accumulate_tiles(eps_hat=broken, pairs=compiled._view(args["pairs"]), threads=1)
+            _C.accumulate_scratch(eps_hat=broken, pairs=compiled._view(args["pairs"]), threads=1)
 
 
 def test_the_extension_without_cuda_refuses_it():
@@ -199,4 +205,4 @@ def test_the_extension_without_cuda_refuses_it():
         pytest.skip("a build with CUDA")
     args = problem(3, 3, 2, 4, 5, 6)
     with pytest.raises(RuntimeError, match="CUDA: not in this build"):
-        _C.accumulate_tiles(eps_hat=compiled._view(args["eps_hat"]), pairs=compiled._view(args["pairs"]), threads=-1)
+        _C.accumulate_scratch(eps_hat=compiled._view(args["eps_hat"]), pairs=compiled._view(args["pairs"]), threads=-1)
