@@ -3,11 +3,6 @@
 
 #include "accumulate_units.h"
 
-// From Hopper on the second kernel starts while the first runs, and waits for it where its sums are needed.
-#if defined(CUDART_VERSION) && CUDART_VERSION >= 12030 && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900)
-#define DPID_EARLY
-#endif
-
 namespace dpid {
 namespace {
 
@@ -193,9 +188,6 @@ __device__ void add_rows(const AccumulateArgs<T>& a, int unit, int64_t b, int64_
 // so that the result is the same at every launch and does not depend on other images.
 template <typename T, bool kAligned>
 __global__ void __launch_bounds__(kWarps* kWarp, 2) accumulate_kernel(AccumulateArgs<T> a, Layout layout) {
-#ifdef DPID_EARLY
-  cudaTriggerProgrammaticLaunchCompletion();
-#endif
   extern __shared__ __align__(16) unsigned char memory[];
   const int lane = threadIdx.x % kWarp, C = static_cast<int>(a.C), channels = layout.channels;
   const int64_t tile = blockIdx.x / layout.parts;
@@ -271,9 +263,6 @@ __global__ void sum_kernel(AccumulateArgs<T> a, int64_t tiles) {
   const unsigned B = static_cast<unsigned>(a.B), rows = static_cast<unsigned>(a.K + a.P), n = i / B / rows;
   const int64_t slots = all_slots(a.K), slot = n < a.N ? slot_of(a, i / B % rows) : -1;
   double total = 0.0;
-#ifdef DPID_EARLY
-  cudaGridDependencySynchronize();
-#endif
   if (slot >= 0) {
     const float* from = a.scratch + (n * B + i % B) * slots + slot;
 #pragma unroll 8
@@ -330,14 +319,6 @@ int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
   if (a.HW > 0) {
     if (int error = launch_accumulate(a, launch)) return error;
   }
-#ifdef DPID_EARLY
-  cudaFuncAttributes compiled;
-  if (int error = cudaFuncGetAttributes(&compiled, sum_kernel<T>)) return error;
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  if (compiled.ptxVersion >= 90) launch.attrs = &early, launch.numAttrs = 1;  // else its code does not wait
-#endif
   launch.blockDim = dim3(128);
   launch.gridDim = dim3(static_cast<unsigned>(divide_up(sums * kSumLanes, 128)));
   return cudaLaunchKernelEx(&launch, sum_kernel<T>, a, divide_up(a.HW, kPixels));
