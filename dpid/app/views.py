@@ -63,7 +63,7 @@ def _shown(result: Result, kind: str) -> dict[str, Any]:
 
 def _bars(result: WordsResult) -> Panel:
     """The panel of every word's numbers."""
-    figure = Figure(figsize=(4.8, 0.8 + 0.42 * len(result.words)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(4.8, 1.0 + 0.42 * len(result.words)), dpi=150, layout="constrained")
     result.plot("words", ax=figure.subplots())
     return panel("numbers", "what each word tells alone and beside the others, with 95 % intervals", figure, [])
 
