@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from dpid.app.studio import Studio, opened, words_of
-from dpid.app.views import FILES, KINDS, Result, maps_of, profile_of, seen, table, write_files
+from dpid.app.views import FILES, KINDS, Result, maps_of, profile_of, seen, table, write_file
 from dpid.errors import told
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS, Options
@@ -24,8 +23,16 @@ from dpid.pid.decomposition import picture_measures
 from dpid.results.words import WordsResult
 
 _STORED = 3600  # seconds that files of a page stay on the disk
+_WAITING = 16  # runs at a time, of which one has the model; each takes one of gradio's forty threads
 _PAUSE = 2.0  # seconds between two drawings of a run, each of which takes half a second of the processor
 _KEEP, _KEPT = "Keep this one, to compare with the next", "Kept: the next one will stand beside it"
+_DOWNLOAD = """(file) => {
+    if (!file) return;
+    const link = document.createElement("a");
+    link.href = file.url;
+    link.download = file.orig_name;
+    link.click();
+}"""
 _WORDS = "Choose none to ask what each word does; or two to eight, to see what they tell together."
 
 
@@ -60,7 +67,8 @@ class Shown:
     noise: gr.Accordion
     logsnr: gr.Slider
     profile: gr.HTML
-    files: list[gr.DownloadButton]
+    files: dict[str, gr.Button]
+    written: gr.DownloadButton
 
 
 def said(error: Exception) -> str:
@@ -69,15 +77,6 @@ def said(error: Exception) -> str:
     if code == 1:
         traceback.print_exc()
     return f'<span class="failed">{escape(message)}</span>'
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """A context whose errors pop up on the page, in words."""
-    try:
-        yield
-    except Exception as error:
-        raise gr.Error(said(error), print_exception=False) from error
 
 
 def build(studio: Studio, folder: Path, prompt: str = "") -> gr.Blocks:
@@ -166,8 +165,9 @@ def _shown(studio: Studio) -> Shown:
                            info="Left: nearly all noise, where layout is decided; right: details.")  # fmt: skip
         profile = gr.HTML()
     with gr.Row():
-        files = [gr.DownloadButton(f"Download the {what}", visible=False, min_width=100) for what in FILES]
-    return Shown(maps, numbers, keep, kind, estimator, measure, level, noise, logsnr, profile, files)
+        files = {what: gr.Button(f"Download the {what}", visible=False, min_width=100) for what in FILES}
+        written = gr.DownloadButton(visible="hidden")
+    return Shown(maps, numbers, keep, kind, estimator, measure, level, noise, logsnr, profile, files, written)
 
 
 def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -176,9 +176,15 @@ def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) -> None:
-    """Let every control do what it says. What uses the model waits in one queue, those of all pages in turn."""
+    """Let every control do what it says.
+
+    Only runs go through gradio's queue: it closes the connection to a page when nothing of the page is queued any more,
+    and what is queued at that moment would be answered to nobody.
+    """
     result, kept, looked_at = gr.State(), gr.State(), gr.State(False)
-    one_model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress_on": asked.progress}
+    one_model: dict[str, Any] = {
+        "concurrency_id": "model", "concurrency_limit": _WAITING, "show_progress_on": asked.progress
+    }  # fmt: skip
     local: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     asked.prompt.change(handlers.words, [asked.prompt, asked.words], asked.words, trigger_mode="always_last", **local)
     asked.picture.upload(handlers.check, asked.picture, [asked.picture, asked.status], **local)
@@ -187,29 +193,29 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     making = asked.make.click(handlers.start, None, [*buttons, asked.status], **local)
     making = making.then(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
     making.then(handlers.finish, None, buttons, **local)
-    asked.explain.click(handlers.hide, None, shown.files, **local)
     running = asked.explain.click(handlers.start, None, [*buttons, asked.status], **local)
     running = running.then(handlers.explain, question, [result, asked.status], **one_model)
     views = [shown.estimator, shown.measure, shown.level]
     draw = {
-        "fn": handlers.draw, "inputs": [result, kept, shown.kind, *views], "show_progress": "hidden",
-        "outputs": [shown.maps, shown.numbers, shown.keep],
+        "fn": handlers.draw, "inputs": [result, kept, shown.kind, *views], **local,
+        "outputs": [shown.maps, shown.numbers, shown.keep, *shown.files.values()],
     }  # fmt: skip
     over = {
-        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr, looked_at], "outputs": shown.profile,
-        "show_progress": "hidden",
+        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr, looked_at], "outputs": shown.profile, **local
     }  # fmt: skip
-    written = {
-        "fn": handlers.files, "inputs": [result, shown.kind, *views], "outputs": shown.files, "show_progress": "hidden"
-    }  # fmt: skip
-    running.then(handlers.finish, None, buttons, **local).then(**written)
-    asked.stop.click(handlers.stop, None, asked.status, **local)
+    running.then(handlers.finish, None, buttons, **local)
+    for what, button in shown.files.items():
+        which = [gr.State(what), result, shown.kind, *views]
+        written = button.click(handlers.file, which, [shown.written, asked.status], **local)
+        written.then(None, shown.written, js=_DOWNLOAD)
+    # Said by the page itself: an answer of the server could come after what the run says at its end.
+    asked.stop.click(None, None, asked.status, js="() => 'Stopping …'")
+    asked.stop.click(handlers.stop, None, None, **local)
     page.unload(handlers.leave)
     changed = [view.input for view in (shown.kind, *views)]
     # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out.
     gr.on([result.change, *changed], trigger_mode="always_last", **draw)
     gr.on([result.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
-    gr.on(changed, trigger_mode="always_last", **written)
     shown.noise.expand(lambda: True, None, looked_at, **local).then(**over)
     shown.noise.collapse(lambda: False, None, looked_at, **local)
     shown.keep.click(lambda now: now, result, kept, **local).then(**draw)
@@ -223,9 +229,10 @@ class Handlers:
 
     def words(self, prompt: str, chosen: list[str]) -> Any:
         """The words of ``prompt`` to choose from; those that were chosen stay so."""
-        with in_words():
-            words = words_of(prompt)
-            return gr.CheckboxGroup(_choices(words), value=[word for word in chosen if word in words])
+        words = words_of(prompt)
+        kept = [word for word in chosen if word in words]
+        # Where all of them stay, nothing is said of them: others may have been clicked meanwhile.
+        return gr.CheckboxGroup(_choices(words), **({} if kept == chosen else {"value": kept}))
 
     def check(self, picture: str | None) -> tuple[Any, str]:
         """The picture again, if it can be explained, and its size."""
@@ -247,14 +254,9 @@ class Handlers:
         on = gr.Button(interactive=True)
         return on, on, gr.Button(interactive=False)
 
-    def hide(self) -> list[gr.DownloadButton]:
-        """No downloads, which are of another result."""
-        return [gr.DownloadButton(visible=False) for _ in FILES]
-
-    def stop(self, request: gr.Request) -> str:
+    def stop(self, request: gr.Request) -> None:
         """End the run of this page."""
         self._studio.stop(request.session_hash)
-        return "Stopping …"
 
     def leave(self, request: gr.Request) -> None:
         """End the run of a page that is gone."""
@@ -289,13 +291,17 @@ class Handlers:
             yield (gr.skip() if result is None else result), said(error)
 
     def draw(self, result: Result | None, kept: Result | None, kind: str, *view: str) -> tuple[Any, ...]:
-        """The maps and the numbers of the newest result, and of the one that is kept."""
+        """The maps and the numbers of the newest result, and of the one that is kept; and what can be done with it."""
         if result is None:
-            return gr.skip(), gr.skip(), gr.skip()
-        with in_words():
-            compared = [result] if kept in (None, result) else [result, kept]
+            return tuple(gr.skip() for _ in range(3 + len(FILES)))
+        compared = [result] if kept in (None, result) else [result, kept]
+        try:
             views = [seen(each, *view) for each in compared]
-            return maps_of(views, kind), table(views), gr.Button(_KEPT if kept == result else _KEEP, visible=True)
+            maps, numbers = maps_of(views, kind), table(views)
+        except Exception as error:
+            maps, numbers = said(error), ""
+        keep = gr.Button(_KEPT if kept == result else _KEEP, visible=True)
+        return maps, numbers, keep, *(gr.Button(visible=True) for _ in FILES)
 
     def profile(
         self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float, looked_at: bool
@@ -303,20 +309,21 @@ class Handlers:
         """The figure over log-SNR and its numbers at ``logsnr``, if it is ``looked_at``."""
         if result is None or not looked_at:
             return gr.skip()
-        with in_words():
+        try:
             view = seen(result, estimator, measure, level)
             if isinstance(view, WordsResult):
                 return "Choose two to eight words to see this."
             return profile_of(view, logsnr)
+        except Exception as error:
+            return said(error)
 
-    def files(
-        self, result: Result | None, kind: str, estimator: str, measure: str, level: str, request: gr.Request
-    ) -> Any:
-        """The files to download; of every page there are only its last ones."""
-        if result is None:
-            return [gr.skip() for _ in FILES]
+    def file(
+        self, what: str, result: Result, kind: str, estimator: str, measure: str, level: str, request: gr.Request
+    ) -> tuple[str | None, Any]:
+        """The path of a file to download, of the result as it is shown; of every page there are only its last ones."""
         folder = self._folder / request.session_hash
-        folder.mkdir(exist_ok=True)
-        with in_words():
-            paths = write_files(seen(result, estimator, measure, level), folder, kind)
-            return [gr.DownloadButton(value=paths.get(what), visible=what in paths) for what in FILES]
+        try:
+            folder.mkdir(exist_ok=True)
+            return str(write_file(seen(result, estimator, measure, level), what, folder, kind)), gr.skip()
+        except Exception as error:
+            return None, said(error)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 from PIL import Image
@@ -16,6 +18,7 @@ from dpid.many import Stopped, Watch
 from dpid.options import Options
 from dpid.prompts.phrases import check_text, is_blank, span_of
 from dpid.prompts.words import content_words
+from dpid.run import Progress
 from dpid.zoo import generate
 
 
@@ -31,6 +34,8 @@ class Studio:
     def __init__(self, explainer: Explainer, pipe: Any) -> None:
         self.explainer, self._pipe = explainer, pipe
         self._running: set[str] = set()
+        self._line: list[str] = []  # the sessions that wait for the model, or have it, in turn
+        self._moved = Condition()
 
     def start(self, session: str) -> bool:
         """Let the next run of ``session`` begin; whether no other session has one, for which it would wait."""
@@ -39,11 +44,33 @@ class Studio:
 
     def stop(self, session: str) -> None:
         """End the run of ``session`` after the batch that it computes, or before it begins; returns nothing."""
-        self._running.discard(session)
+        with self._moved:
+            self._running.discard(session)
+            self._moved.notify_all()
 
     def running(self, session: str) -> bool:
         """Whether a run of ``session`` has started and is not to end."""
         return session in self._running
+
+    @contextmanager
+    def _turn(self, session: str) -> Iterator[None]:
+        """A context that begins when no run before that of ``session`` goes on; :class:`Stopped` if it is to end."""
+        with self._moved:
+            self._line.append(session)
+        try:
+            with self._moved:
+                self._moved.wait_for(lambda: not self.running(session) or not self._before(session))
+            if not self.running(session):
+                raise Stopped
+            yield
+        finally:
+            with self._moved:
+                self._line.remove(session)
+                self._moved.notify_all()
+
+    def _before(self, session: str) -> list[str]:
+        """The sessions before ``session`` in the line whose runs go on."""
+        return [other for other in self._line[: self._line.index(session)] if self.running(other)]
 
     def make(self, session: str, prompt: str, progress: Callable[[float], None]) -> tuple[Image.Image | None, str]:
         """A picture that the model makes of ``prompt``, and a sentence on how; ``ValueError`` without a prompt.
@@ -55,7 +82,7 @@ class Studio:
         try:
             if is_blank(check_text("prompt", prompt)):
                 raise ValueError("prompt: is empty; write what the picture should show")
-            with self.explainer.denoiser.lock:
+            with self._turn(session), self.explainer.denoiser.lock:
                 watch(0, 1)
                 (made,) = generate(self._pipe, [prompt], seed=seed, progress=watch)
             return made, f"Made by the model, with seed {seed}."
@@ -74,34 +101,22 @@ class Studio:
         0…1. Errors as of :meth:`dpid.Explainer.stream` and :meth:`dpid.Explainer.stream_words`; also ``ValueError``
         without a picture, or with one concept or more than eight.
         """
-        if len(concepts) == 1 or len(concepts) > 8:
-            raise ValueError(f"words: found {len(concepts)}, choose two to eight, or none for every word")
-        options = Options(samples=min(samples, Options.samples), max_samples=samples, context=context)
         done, result = 0, None
 
         def tell(evaluated: int, planned: int) -> None:
             rounds = 0 if concepts else done / options.per_round  # every word is asked about in rounds of their own
             progress(min(1.0, (rounds + evaluated / planned) / options.rounds))
 
-        def stopped() -> bool:
-            return not self.running(session)
-
-        picture = opened(image)
         try:
-            if stopped():  # while it waited, and before its concepts are looked for
-                raise Stopped
-            tell(0, 1)
-            results: Iterator[Result] = (
-                self.explainer.stream(
-                    picture, prompt, in_order(prompt, concepts), context=context, samples=options.samples,
-                    max_samples=samples, progress=tell, stop=stopped,
-                )
-                if concepts
-                else self.explainer.stream_words(picture, prompt, samples=samples, progress=tell, stop=stopped)
-            )  # fmt: skip
-            for result in results:
-                done = result.metadata.samples
-                yield result, f"{done} of at most {samples} samples. Stop when the errors are small enough for you."
+            if len(concepts) == 1 or len(concepts) > 8:
+                raise ValueError(f"words: found {len(concepts)}, choose two to eight, or none for every word")
+            options = Options(samples=min(samples, Options.samples), max_samples=samples, context=context)
+            picture = opened(image)
+            with self._turn(session):
+                tell(0, 1)
+                for result in self._results(session, picture, prompt, concepts, options, tell):
+                    done = result.metadata.samples
+                    yield result, f"{done} of at most {samples} samples. Stop when the errors are small enough for you."
         except Stopped:
             yield result, f"Stopped after {done} samples."
             return
@@ -110,6 +125,16 @@ class Studio:
         assert result is not None
         evaluations = result.metadata.unet_evaluations
         yield result, f"Done: {done} samples of every condition, {evaluations} evaluations of the network."
+
+    def _results(
+        self, session: str, picture: Image.Image, prompt: str, concepts: Sequence[str], options: Options, tell: Progress
+    ) -> Iterator[Result]:
+        """The explainer's stream for ``concepts``, or of every word; raises :class:`Stopped` if it is to end."""
+        how: dict[str, Any] = {"progress": tell, "stop": lambda: not self.running(session)}
+        if not concepts:
+            return self.explainer.stream_words(picture, prompt, samples=options.max_samples, **how)
+        how |= {"context": options.context, "samples": options.samples, "max_samples": options.max_samples}
+        return self.explainer.stream(picture, prompt, in_order(prompt, concepts), **how)
 
 
 def opened(image: str | None) -> Image.Image:

@@ -27,6 +27,7 @@ Result = PIDResult | WordsResult
 FILES = {
     "result": "result.safetensors", "numbers": "result.json", "figure": "figure.png", "report": "report.html"
 }  # fmt: skip
+"""{what can be downloaded: name of the file}"""
 KINDS = "overlay", "strip", "graph"  # of the figure of chosen words
 
 
@@ -63,7 +64,7 @@ def _shown(result: Result, kind: str) -> dict[str, Any]:
 
 def _bars(result: WordsResult) -> Panel:
     """The panel of every word's numbers."""
-    figure = Figure(figsize=(4.8, 0.8 + 0.42 * len(result.words)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(4.8, 1.0 + 0.42 * len(result.words)), dpi=150, layout="constrained")
     result.plot("words", ax=figure.subplots())
     return panel("numbers", "what each word tells alone and beside the others, with 95 % intervals", figure, [])
 
@@ -152,11 +153,15 @@ def _title(result: Result) -> str:
     return f"“{escape(result.metadata.prompt)}”<br><small>{result.metadata.samples} samples{given}</small>"
 
 
-def write_files(result: Result, folder: Path, kind: str) -> dict[str, Path]:
-    """{what it is: path} of what can be downloaded, written into ``folder``."""
-    paths = {what: folder / name for what, name in FILES.items()}
-    result.save(paths["result"])
-    paths["numbers"].write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _plot(result, kind).savefig(paths["figure"])
-    write({result.metadata.prompt: result}, paths["report"])
-    return paths
+def write_file(result: Result, what: str, folder: Path, kind: str) -> Path:
+    """The path of one of :data:`FILES`, written into ``folder``."""
+    path = folder / FILES[what]
+    if what == "result":
+        result.save(path)
+    elif what == "numbers":
+        path.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    elif what == "figure":
+        _plot(result, kind).savefig(path)
+    else:
+        write({result.metadata.prompt: result}, path)
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dpid.cli.many import explain_many, words_of_many
+from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
 from dpid.cli.outputs import draw, figures, folders, graph, write
-from dpid.cli.parameters import PANEL, all_at_home, at_home, with_options
+from dpid.cli.parameters import LOADING, PANEL, all_at_home, at_home, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
@@ -25,19 +26,28 @@ from dpid.options import Options
 @with_options
 def explain(
     images: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="IMAGE",
             help="PNG, JPEG or WebP of any size, of several a folder each; of a video a GIF or a folder of frames.",
             callback=all_at_home,
         ),
-    ],
+    ] = None,
     prompt: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="What the picture shows. The model is given its concepts alone, but for --context and --reference."
+            metavar="PROMPT",
+            help="What the picture shows; left out with --prompts. The model is given its concepts alone, but for "
+            "--context and --reference.",
         ),
-    ],
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file of prompts in place of PROMPT: a line for every picture, in their order.",
+            callback=at_home,
+        ),
+    ] = None,
     concept: Annotated[
         list[str] | None,
         typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight, or none to judge every word."),
@@ -45,29 +55,12 @@ def explain(
     model: Annotated[
         str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
     ] = "emoji",
-    variant: Annotated[str | None, typer.Option(help="Of the model's weights: fp16, …")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    subfolder: Annotated[str | None, typer.Option(help="The pipeline's folder within the model.")] = None,
     pairs: Annotated[
         bool,
         typer.Option(
             help="The PID of every pair of concepts, from one run; a folder each, cow+giraffe, and a graph of all."
         ),
     ] = False,
-    precision: Annotated[str, typer.Option(help="auto, float32, or bfloat16 or float16, corrected to it.")] = "auto",
-    size: Annotated[
-        int | None, typer.Option(help="Pixels a side of a square of the picture's area; the model's own if left out.")
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(help="Of a video, from the first on; as many as the model makes if left out.")
-    ] = None,
-    guidance: Annotated[
-        float, typer.Option(help="Of models distilled at guidance (Flux dev); any but 1, which is none, is undone.")
-    ] = 1.0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
-    check: Annotated[
-        bool, typer.Option(help="Run a pipeline for two small steps first, to compare it with what dpid takes it for.")
-    ] = True,
     out: Annotated[Path, typer.Option(help="Folder for the results.", callback=at_home)] = Path("explained"),
     samples: Annotated[
         int | None,
@@ -88,49 +81,56 @@ def explain(
     from dpid.images import open_image
 
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
+    shown, texts = pictures_and_prompts(images or [], prompt, prompts)
     concepts = tuple(concept or ())
-    named = (
-        ("prompt", prompt),
-        ("concepts", " ".join(concepts)),
-        ("model", model),
-        ("reference", options["reference"]),
-    )
+    named = [("prompt", text) for text in texts]
+    named += [("concepts", " ".join(concepts)), ("model", model), ("reference", options["reference"])]
     for name, text in named:
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
             raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
+    given = {name: value for name in LOADING if (value := options.pop(name)) is not None}
+    _check_prompts(texts, concepts, options["context"])
     if not concepts:
-        options = check_words(prompt, samples, time, pairs, options)
+        options = check_words(samples, time, pairs, options)
     elif time is not None:
         raise ValueError("time: is for every word, without -c; with -c, --tolerance and --samples end a run")
     else:
-        options = _check_concepts(prompt, concepts, samples, options)
-    if pairs and len(images) > 1:
-        raise ValueError(f"pairs: found {len(images)} pictures, expected one")
+        options = _check_concepts(samples, options)
+    if pairs and len(shown) > 1:
+        raise ValueError(f"pairs: found {len(shown)} pictures, expected one")
     # Of several pictures those that cannot be read are told at the end; a folder has the frames of a video.
-    if len(images) == 1 and not images[0].is_dir():
-        open_image(images[0])
+    if len(shown) == 1 and not shown[0].is_dir():
+        open_image(shown[0])
     with writable(out):
-        asked = {"variant": variant, "revision": revision, "subfolder": subfolder, "size": size, "frames": frames}
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        explainer = Explainer.from_pretrained(
-            model, device=device, precision=precision, check=check, guidance=guidance, **given
-        )
-        if len(images) > 1 and concepts:
-            explain_many(explainer, images, prompt, concepts, out, **options)
-        elif len(images) > 1:
-            words_of_many(explainer, images, prompt, out, **options)
+        explainer = Explainer.from_pretrained(model, **given)
+        if len(shown) > 1 and concepts:
+            explain_many(explainer, shown, texts, concepts, out, **options)
+        elif len(shown) > 1:
+            words_of_many(explainer, shown, texts, out, **options)
         elif concepts:
-            (explain_pairs if pairs else explain_one)(explainer, images[0], prompt, concepts, out, **options)
+            (explain_pairs if pairs else explain_one)(explainer, shown[0], texts[0], concepts, out, **options)
         else:
-            explain_words(explainer, images[0], prompt, out, **options)
+            explain_words(explainer, shown[0], texts[0], out, **options)
 
 
-def _check_concepts(
-    prompt: str, concepts: tuple[str, ...], samples: int | None, options: dict[str, Any]
-) -> dict[str, Any]:  # fmt: skip
-    """The options of an explanation of ``concepts``; errors name what is not allowed."""
+def _check_prompts(prompts: Sequence[str], concepts: tuple[str, ...], context: bool) -> None:
+    """Raise ``ValueError`` for a prompt without the ``concepts``, or without a word to judge, named by its line."""
     from dpid.prompts.plan import plan_concepts
+    from dpid.prompts.words import content_words
 
+    lines = {prompt: line for line, prompt in enumerate(prompts, 1)}
+    for prompt, line in lines.items():
+        try:
+            if concepts:
+                plan_concepts(prompt, concepts, context=context)
+            else:
+                content_words(prompt)
+        except ValueError as error:
+            raise ValueError(f"prompts: line {line}: {error}" if len(lines) > 1 else str(error)) from error
+
+
+def _check_concepts(samples: int | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an explanation of concepts; errors name what is not allowed."""
     if samples is None:
         samples = Options.samples if options["tolerance"] is None else Options.max_samples
     Options(samples=samples)  # by the name that it has here
@@ -138,7 +138,6 @@ def _check_concepts(
     if options["tolerance"] is not None:  # --samples is the limit, and the steps towards it are of the default size
         options |= {"samples": min(samples, Options.samples), "max_samples": samples}
     Options(**options)
-    plan_concepts(prompt, concepts, context=options["context"])
     return options
 
 

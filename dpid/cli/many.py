@@ -16,11 +16,34 @@ from dpid.cli.process import printing, warn
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import table_console
 from dpid.cli.words import explain_words
-from dpid.files import writable
+from dpid.files import as_path, writable
+
+
+def pictures_and_prompts(
+    images: Sequence[Path], prompt: str | None, file: Path | None
+) -> tuple[list[Path], list[str]]:  # fmt: skip
+    """The pictures of a command line, and a prompt for each: ``prompt``, or else a line each of ``file``.
+
+    ``ValueError`` without pictures or prompts, and for numbers of them that differ. With ``file`` the last word of the
+    command line, which is taken for a prompt, is a picture.
+    """
+    if file is None:
+        if prompt is None or not images:
+            found = "nothing" if prompt is None else f"{prompt!r} alone"
+            raise ValueError(f"images, prompt: found {found}, expected pictures and a prompt, or --prompts")
+        return list(images), [prompt] * len(images)
+    pictures = [*images, *([] if prompt is None else [as_path(prompt)])]
+    try:
+        lines = file.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"prompts: {file} cannot be read as text: {error}") from error
+    if len(lines) != len(pictures):
+        raise ValueError(f"prompts: found {len(lines)} lines in {file} for {len(pictures)} pictures, expected one each")
+    return pictures, lines
 
 
 def explain_many(
-    explainer: Any, images: Sequence[Path], prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
+    explainer: Any, images: Sequence[Path], prompts: Sequence[str], concepts: tuple[str, ...], out: Path, **options: Any
 ) -> None:
     """A folder a picture, written as soon as it is explained, and a table of all; exit code 1 if one could not be."""
     from dpid.explainer import ConvergenceWarning
@@ -33,7 +56,7 @@ def explain_many(
         warnings.simplefilter("ignore", ConvergenceWarning)  # of which the results' own remarks tell
         progress = stack.enter_context(evaluations())
         try:
-            for i, result in explainer.explain_many(images, prompt, concepts, progress=progress, **options):
+            for i, result in explainer.explain_many(images, prompts, concepts, progress=progress, **options):
                 with writable(paths[i]):
                     write(result, paths[i])
                 results[i] = result
@@ -41,14 +64,15 @@ def explain_many(
             errors = {str(images[i]): str(one) for i, one in error.errors.items()}
     draw({k: v for i, result in results.items() for k, v in figures(result, paths[i]).items()})
     with printing(str(out)):
-        _show({paths[i].name: result for i, result in results.items()}, prompt, out)
+        _show({paths[i].name: result for i, result in results.items()}, out)
     tell(errors)
 
 
-def words_of_many(explainer: Any, images: Sequence[Path], prompt: str, out: Path, **options: Any) -> None:
+def words_of_many(explainer: Any, images: Sequence[Path], prompts: Sequence[str], out: Path, **options: Any) -> None:
     """What every word does, a folder and a table for every picture; exit code 1 if one could not be explained."""
     errors = {}
-    for image, name in zip(images, folders([(image.stem,) for image in images]), strict=True):
+    names = folders([(image.stem,) for image in images])
+    for image, prompt, name in zip(images, prompts, names, strict=True):
         try:
             with writable(out / name):
                 explain_words(explainer, image, prompt, out / name, **options)
@@ -57,16 +81,20 @@ def words_of_many(explainer: Any, images: Sequence[Path], prompt: str, out: Path
     tell(errors)
 
 
-def _show(results: Mapping[str, Any], prompt: str, out: Path) -> None:
+def _show(results: Mapping[str, Any], out: Path) -> None:
     console = table_console()
     if results:
-        first = next(iter(results.values()))
-        table = Table(title=f"“{prompt}”, {first.metadata.unit} ± standard error", title_justify="left")
-        table.add_column("picture")
-        for column in ("redundancy", *(f"unique: {concept}" for concept in first.metadata.concepts), "synergy"):
+        metadata = next(iter(results.values())).metadata
+        prompts = {result.metadata.prompt for result in results.values()}
+        title = f"“{metadata.prompt}”, " if len(prompts) == 1 else ""
+        table = Table(title=f"{title}{metadata.unit} ± standard error", title_justify="left")
+        for column in ["picture"] + ["prompt"] * (len(prompts) > 1):
+            table.add_column(column)
+        for column in ("redundancy", *(f"unique: {concept}" for concept in metadata.concepts), "synergy"):
             table.add_column(column, justify="right")
         for name, result in results.items():
-            table.add_row(name, *map(str, (result.redundancy, *result.unique.values(), result.synergy)))
+            about = [name] + [result.metadata.prompt] * (len(prompts) > 1)
+            table.add_row(*about, *map(str, (result.redundancy, *result.unique.values(), result.synergy)))
         console.print(table)
     for name, result in results.items():
         for line in result.remarks():

@@ -15,6 +15,18 @@ from dpid.options import Options
 
 Command = TypeVar("Command", bound=Callable[..., None])
 PANEL = "What is computed"  # heading of the options of an explanation
+LOADING: dict[str, tuple[Any, Any, str]] = {
+    "variant": (str | None, None, "Of the model's weights: fp16, …"),
+    "revision": (str | None, None, "Branch, tag or commit of a hub id."),
+    "subfolder": (str | None, None, "The pipeline's folder within the model."),
+    "precision": (str, "auto", "auto, float32, or bfloat16 or float16, corrected to it."),
+    "size": (int | None, None, "Pixels a side of a square of the picture's area; the model's own if left out."),
+    "frames": (int | None, None, "Of a video, from the first on; as many as the model makes if left out."),
+    "guidance": (float, 1.0, "Of models distilled at guidance (Flux dev); any but 1, which is none, is undone."),
+    "device": (str | None, None, "cpu, cuda, cuda:1, …; the fastest if left out."),
+    "check": (bool, True, "Run a pipeline for two small steps first, to compare it with what dpid takes it for."),
+}
+"""{option of loading a model: (type, default, help)}"""
 
 
 def at_home(path: Path | None) -> Path | None:
@@ -22,24 +34,25 @@ def at_home(path: Path | None) -> Path | None:
     return None if path is None else as_path(path)
 
 
-def all_at_home(paths: list[Path]) -> list[Path]:
+def all_at_home(paths: list[Path] | None) -> list[Path]:
     """Every one of ``paths`` with "~" as the user's home."""
-    return [as_path(path) for path in paths]
+    return [as_path(path) for path in paths or ()]
 
 
 def with_options(command: Command) -> Command:
-    """``command`` with a flag for every option of :class:`dpid.options.Options` that has one, for its ``**options``."""
+    """``command`` with flags for its ``**options``: how a model is loaded, and :class:`dpid.options.Options`."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    flags = []
+    flags = [_flag(name, *about) for name, about in LOADING.items()]
     for option in fields(Options):
         kind: Any = option.metadata["flag"]
         if kind is not None:
             kind = kind if option.default is not None else kind | None
-            described = typer.Option(help=f"{option.metadata['help']}.", rich_help_panel=PANEL)
-            flags.append(inspect.Parameter(
-                option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default,
-                annotation=Annotated[kind, described],
-            ))  # fmt: skip
+            flags.append(_flag(option.name, kind, option.default, f"{option.metadata['help']}.", PANEL))
     command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     return command
+
+
+def _flag(name: str, kind: Any, default: Any, told: str, panel: str | None = None) -> inspect.Parameter:
+    described = Annotated[kind, typer.Option(help=told, rich_help_panel=panel)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=described)

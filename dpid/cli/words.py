@@ -17,14 +17,10 @@ SAMPLES = 256  # most evaluations of a condition
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
-def check_words(
-    prompt: str, samples: int | None, time: str | None, pairs: bool, options: dict[str, Any]
-) -> dict[str, Any]:  # fmt: skip
+def check_words(samples: int | None, time: str | None, pairs: bool, options: dict[str, Any]) -> dict[str, Any]:
     """The options of :meth:`dpid.Explainer.words` from those of the command line; errors name what is not allowed."""
-    from dpid.prompts.words import content_words
     from dpid.words import Budget, allowed
 
-    content_words(prompt)
     if pairs:
         raise ValueError("pairs: is for concepts; give two to eight with -c")
     own = {name: options[name] for name in _given(options)}

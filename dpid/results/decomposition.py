@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -17,45 +18,13 @@ from dpid.results.maps import Maps, displayed
 from dpid.results.profile import Profile
 
 
-@dataclass(frozen=True, eq=False)
-class Decomposition(Comparable):
-    """The partial information decomposition by one estimator.
-
-    Attributes
-    ----------
-    information : i(x; y_S) of every non-empty subset S, nats
-    redundancy, unique, synergy : of the image, nats; docs/theory.md, eq. (33)
-    atoms : {antichain: atom}, nats; for two concepts these are redundancy, the two uniquenesses and synergy
-    maps : the same per latent pixel
-    profile : the same over log-SNR
-    """
-
-    information: dict[Subset, Estimate]
-    redundancy: Estimate
-    unique: dict[str, Estimate]
-    synergy: Estimate
-    atoms: dict[Antichain, Estimate]
-    maps: Maps
-    profile: Profile
-
-    def to_dict(self) -> dict[str, Any]:
-        """The image-level numbers, ready for JSON; subsets are "cow+giraffe", antichains "{cow}{giraffe}"."""
-        return {
-            "redundancy": self.redundancy.to_dict(),
-            "unique": {c: e.to_dict() for c, e in self.unique.items()},
-            "synergy": self.synergy.to_dict(),
-            "information": {"+".join(s): e.to_dict() for s, e in self.information.items()},
-            "atoms": {antichain_name(a): e.to_dict() for a, e in self.atoms.items()},
-        }
-
-
 def antichain_name(antichain: Antichain) -> str:
     """``antichain`` as a string: "{cow}{giraffe+tree}" for (("cow",), ("giraffe", "tree"))."""
     return "".join("{" + "+".join(subset) + "}" for subset in antichain)
 
 
-@dataclass(frozen=True)
-class Method:
+@dataclass(frozen=True, eq=False)
+class Method(Comparable):
     """The concepts and the settings of their decomposition; see :class:`dpid.options.Options`.
 
     ``priors``: {subset S: h(y_S)}, nats, where the measure needs them; ``frames``: of a video, whose replicates have
@@ -86,47 +55,115 @@ def atoms_of(
         )
 
 
-def decomposition(
-    f: Tensor, profile: Tensor, edges: Tensor, method: Method, positive: Sequence[bool], towards: Tensor | None = None
-) -> Decomposition:  # fmt: skip
-    """The decomposition of replicates ``f`` [G,S,h,w] with ``profile`` [A,S,L] in bins of ``edges`` [L+1].
-
-    ``method.level`` decides whether the measure acts on the image, on every bin of log-SNR or on every latent pixel;
-    ``positive`` [S] says which f(S) are integrals of squares. Smoothed maps are shrunk towards ``towards``, if given;
-    see :mod:`dpid.results.maps`.
+@dataclass(frozen=True, eq=False, repr=False)
+class Decomposition(Comparable):
+    """The partial information decomposition by one estimator; every number and map is computed when it is asked for.
 
     Only numbers of the image are corrected for the bias of the minimum, docs/theory.md, eq. (23). At almost every pixel
     the values of two concepts differ by less than their noise: there the correction adds more variance than it removes
     bias, and with it uniqueness maps separate the two things of a held-out scene less well.
+
+    Attributes
+    ----------
+    replicates : f(S) [G,S,h,w] of the non-empty subsets, nats
+    profiles : f(S) of the image [A,S,L] in L bins of log-SNR, nats
+    edges : of the bins, [L+1]
+    method : its ``level`` says whether the measure acts on the image, on every bin of log-SNR or on every latent pixel
+    positive : bool [S], which f(S) are integrals of squares
+    towards : replicates towards which smoothed maps are shrunk, or None; see :mod:`dpid.results.maps`
     """
-    smooth = displayed(f, method.smooth, towards, method.frames)
-    pixels, bins = f.shape[-2] * f.shape[-1], profile.shape[-1]
-    pixel, pixel_error = atoms_of(smooth, method, pixels, corrected=False)
-    binned, binned_error = atoms_of(profile, method, bins, corrected=False)
-    # For five concepts and more there is an algorithm for all atoms only if the measure consists of minima.
-    coarse = len(method.concepts) > 4 and (method.level != "image" or method.measure not in ("min", "ppid"))
-    if method.level == "pixel":
-        image, error = atoms_of(smooth, method, pixels, corrected=False, coarse=coarse, total=True)
-    elif method.level == "logsnr":
-        image, error = atoms_of(profile, method, bins, corrected=True, coarse=coarse, total=True)
-    else:
-        image, error = atoms_of(f.sum((-2, -1)), method, 1, corrected=True, coarse=coarse)
-    dof = len(profile if method.level == "logsnr" else f) - 1
 
-    def estimate(value: Tensor, err: Tensor) -> Estimate:
-        return Estimate(float(value), float(err), dof)
+    replicates: Tensor
+    profiles: Tensor
+    edges: Tensor
+    method: Method
+    positive: Sequence[bool]
+    towards: Tensor | None = None
 
-    sums = zip(subsets_of(method.concepts)[1:], *mean_stderr(f.sum((-2, -1))), positive, strict=True)
-    width = (edges[1:] - edges[:-1]).to(profile)
-    return Decomposition(
-        {s: Estimate(float(value), float(err), len(f) - 1, above) for s, value, err, above in sums},
-        estimate(image.redundancy, error.redundancy),
-        {c: estimate(value, error.unique[c]) for c, value in image.unique.items()},
-        estimate(image.synergy, error.synergy),
-        {a: estimate(value, error[a]) for a, value in image.items()},
-        Maps(*_parts(pixel), stderr=Maps(*_parts(pixel_error))),
-        Profile(edges, *_parts(binned, width), stderr=Profile(edges, *_parts(binned_error, width))),
-    )
+    @cached_property
+    def information(self) -> dict[Subset, Estimate]:
+        """i(x; y_S) of every non-empty subset S, nats."""
+        f = self.replicates.double().sum((-2, -1))
+        sums = zip(subsets_of(self.method.concepts)[1:], *mean_stderr(f), self.positive, strict=True)
+        return {s: Estimate(float(value), float(err), len(f) - 1, above) for s, value, err, above in sums}
+
+    @property
+    def redundancy(self) -> Estimate:
+        """Redundancy of the image, nats; docs/theory.md, eq. (33)."""
+        return self._estimate(*(atoms.redundancy for atoms in self._image))
+
+    @property
+    def unique(self) -> dict[str, Estimate]:
+        """Uniqueness of every concept, nats."""
+        value, error = self._image
+        return {c: self._estimate(value.unique[c], error.unique[c]) for c in value.unique}
+
+    @property
+    def synergy(self) -> Estimate:
+        """Synergy of the image, nats."""
+        return self._estimate(*(atoms.synergy for atoms in self._image))
+
+    @cached_property
+    def atoms(self) -> dict[Antichain, Estimate]:
+        """{antichain: atom}, nats; for two concepts these are redundancy, the two uniquenesses and synergy."""
+        value, error = self._image
+        return {a: self._estimate(atom, error[a]) for a, atom in value.items()}
+
+    @cached_property
+    def maps(self) -> Maps:
+        """The same per latent pixel."""
+        value, error = self._atoms(self.displayed())
+        return Maps(*_parts(value), stderr=Maps(*_parts(error)))
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The same over log-SNR."""
+        profiles = self.profiles.double()
+        width = (self.edges[1:] - self.edges[:-1]).to(profiles)
+        value, error = (_parts(atoms, width) for atoms in self._atoms(profiles))
+        return Profile(self.edges, *value, stderr=Profile(self.edges, *error))
+
+    @cached_property
+    def _image(self) -> tuple[Atoms, Atoms]:
+        """The atoms of the image, and their standard errors."""
+        method = self.method
+        # For five concepts and more there is an algorithm for all atoms only if the measure consists of minima.
+        coarse = len(method.concepts) > 4 and (method.level != "image" or method.measure not in ("min", "ppid"))
+        if method.level == "pixel":
+            return self._atoms(self.displayed(), coarse=coarse, total=True)
+        if method.level == "logsnr":
+            return self._atoms(self.profiles.double(), corrected=True, coarse=coarse, total=True)
+        return self._atoms(self.replicates.double().sum((-2, -1)), corrected=True, coarse=coarse)
+
+    def displayed(self) -> Tensor:
+        """The replicates as maps show them, float64 [G,S,h,w], of a video [G,S,T,h,w]."""
+        towards = None if self.towards is None else self.towards.double()
+        return displayed(self.replicates.double(), self.method.smooth, towards, self.method.frames)
+
+    def _atoms(self, f: Tensor, *, corrected: bool = False, **how: bool) -> tuple[Atoms, Atoms]:
+        return atoms_of(f, self.method, f[0, 0].numel(), corrected=corrected, **how)
+
+    def _estimate(self, value: Tensor, error: Tensor) -> Estimate:
+        acted = self.profiles if self.method.level == "logsnr" else self.replicates
+        return Estimate(float(value), float(error), len(acted) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image-level numbers, ready for JSON; subsets are "cow+giraffe", antichains "{cow}{giraffe}"."""
+        return {
+            "redundancy": self.redundancy.to_dict(),
+            "unique": {c: e.to_dict() for c, e in self.unique.items()},
+            "synergy": self.synergy.to_dict(),
+            "information": {"+".join(s): e.to_dict() for s, e in self.information.items()},
+            "atoms": {antichain_name(a): e.to_dict() for a, e in self.atoms.items()},
+        }
+
+    def told(self) -> str:
+        """Redundancy, uniqueness and synergy in a line."""
+        unique = ", ".join(f"unique[{c!r}] {e}" for c, e in self.unique.items())
+        return f"redundancy {self.redundancy}, {unique}, synergy {self.synergy}"
+
+    def __repr__(self) -> str:
+        return f"Decomposition({self.told()})"
 
 
 def _parts(atoms: Atoms, unit: Tensor | float = 1.0) -> tuple[dict[Subset, Tensor], Tensor, dict[str, Tensor], Tensor]:

@@ -16,10 +16,10 @@ from dpid.files import PathLike
 from dpid.pid import Atoms, mean_stderr
 from dpid.prompts.phrases import remarks_on
 from dpid.prompts.plan import Subset, subsets_of
-from dpid.results.decomposition import Decomposition, Method, atoms_of, decomposition
+from dpid.results.decomposition import Decomposition, Method, atoms_of
 from dpid.results.diagnostics import Diagnostics, diagnose
 from dpid.results.intervals import Estimate, has_outlier
-from dpid.results.maps import Maps, displayed
+from dpid.results.maps import Maps
 from dpid.results.metadata import Metadata
 from dpid.results.profile import Profile
 from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
@@ -70,10 +70,14 @@ class PIDResult(Comparable):
         return {name: self.decomposition if name == chosen else self._decomposition(name) for name in ESTIMATORS}
 
     def _decomposition(self, estimator: str) -> Decomposition:
-        return decomposition(
-            self.replicates_by(estimator), self._profiles_by(estimator), self.edges, self._method,
-            self._squares(estimator), self._towards(estimator),
-        )  # fmt: skip
+        if estimator == "shrinkage":
+            quiet, noisy = (self.profiles[name].double() for name in SIGNED)
+            f, profiles = self.replicates_by(estimator), shrunk_profile(quiet, noisy, self.shrinkage)
+        else:  # as they are stored: in double precision they would take twice the memory
+            f, profiles = self.replicates[estimator], self.profiles[estimator]
+        # docs/theory.md, eq. (25)
+        towards = self.replicates["standard"] if estimator in ("shrinkage", "rao-blackwell") else None
+        return Decomposition(f, profiles, self.edges, self._method, self._squares(estimator), towards)
 
     def replicates_by(self, estimator: str) -> Tensor:
         """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed."""
@@ -81,12 +85,6 @@ class PIDResult(Comparable):
             return self.replicates[estimator].double()
         quiet, noisy = (self.replicates[name].double() for name in SIGNED)
         return shrunk_sums(quiet, noisy, self.shrinkage)
-
-    def _profiles_by(self, estimator: str) -> Tensor:
-        if estimator != "shrinkage":
-            return self.profiles[estimator].double()
-        quiet, noisy = (self.profiles[name].double() for name in SIGNED)
-        return shrunk_profile(quiet, noisy, self.shrinkage)
 
     @cached_property
     def shrinkage(self) -> float:
@@ -106,18 +104,13 @@ class PIDResult(Comparable):
         priors = {s: known["+".join(s)] for s in subsets_of(metadata.concepts)[1:] if "+".join(s) in known} or None
         return Method(metadata.concepts, metadata.measure, metadata.level, metadata.smooth, priors, metadata.frames)
 
-    def _towards(self, estimator: str) -> Tensor | None:
-        """The replicates towards which the maps of ``estimator`` are shrunk, or None; docs/theory.md, eq. (25)."""
-        return self.replicates["standard"].double() if estimator in ("shrinkage", "rao-blackwell") else None
-
     def atom_maps(self) -> tuple[Atoms, Atoms]:
         """Maps of every atom of the lattice by ``metadata.estimator``, and maps of their standard errors.
 
         ``values, errors = result.atom_maps()``; ``values[("cow",), ("giraffe", "tree")]`` is a map float64 [h,w] in
         nats. Two concepts have 4 atoms, three 18, four 166; of more those are listed that are not zero everywhere.
         """
-        name = self.metadata.estimator
-        f = displayed(self.replicates_by(name), self.metadata.smooth, self._towards(name), self.metadata.frames)
+        f = self.decomposition.displayed()
         return atoms_of(f, self._method, f[0, 0].numel(), corrected=False, coarse=False)
 
     @cached_property
@@ -368,10 +361,9 @@ class PIDResult(Comparable):
         return figure
 
     def __repr__(self) -> str:
-        unique = ", ".join(f"unique[{c!r}] {e}" for c, e in self.unique.items())
         return (
             f"PIDResult({self.metadata.prompt!r}, {self.metadata.estimator}, {self.metadata.unit}: "
-            f"redundancy {self.redundancy}, {unique}, synergy {self.synergy}; "
+            f"{self.decomposition.told()}; "
             f"{self.metadata.unet_evaluations} evaluations of the network)"
         )
 

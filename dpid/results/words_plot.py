@@ -10,12 +10,13 @@ from dpid.results.overlay import colours_of, overlay, scale_of
 from dpid.results.plot import draw_maps, draw_picture, drawn_as, heading
 
 if TYPE_CHECKING:
+    from dpid.results.intervals import Estimate
     from dpid.results.word import Word
     from dpid.results.words import WordsResult
 
 _INSIDE = "0.55"  # the colour of a word inside a phrase, whose map is part of the phrase's
-_FEWEST = 5  # words that bars beside a picture leave room for, so that those of two are not thick
-_COLUMNS, _WORD = 5, 24  # maps side by side; letters of a word
+_FEWEST = 4  # words that bars beside a picture leave room for, so that those of two are not thick
+_COLUMNS, _WORD, _TOLD = 5, 24, 36  # maps side by side; letters of a word; of a verdict
 _PANEL = 3.2  # inches, the longer side of a picture
 
 
@@ -43,13 +44,16 @@ def _plot_overlay(result: WordsResult, ax: Any) -> Any:
     panels = 1 + (result.picture is not None)
     total = panels * (wide + 0.15) + 4.6
     figure = Figure(figsize=(total, max(tall + 0.4, 0.9 + 0.4 * len(words)) + 0.7), dpi=150, layout="constrained")
-    axes = figure.subplots(1, panels + 1, width_ratios=[wide] * panels + [4.0], squeeze=False)[0]
+    grid = figure.add_gridspec(1, panels + 1, width_ratios=[wide] * panels + [4.0])
+    axes = [figure.add_subplot(grid[0, i]) for i in range(panels)]
     if result.picture is not None:
         draw_picture(axes[0], result.picture)
         axes[0].set_title("picture", fontsize=10)
-    _overlay(axes[-2], result)
-    axes[-2].set_title("what only this word tells", fontsize=10)
-    _bars(axes[-1], result, _FEWEST)
+    _overlay(axes[-1], result)
+    axes[-1].set_title("what only this word tells", fontsize=10)
+    free = max(0.02, _FEWEST - len(words)) / 2  # a row needs some height
+    rows = grid[0, -1].subgridspec(3, 1, height_ratios=[free, len(words), free])
+    _bars(figure.add_subplot(rows[1]), result)
     figure.suptitle(heading(result.metadata, total), fontsize=11, fontweight="bold")
     return figure
 
@@ -58,7 +62,7 @@ def _plot_overlay(result: WordsResult, ax: Any) -> Any:
 def _plot_words(result: WordsResult, ax: Any) -> Any:
     """i(x; w) and i(x; w | rest) of every word with 95 % intervals and verdicts."""
     if ax is None:
-        figure = Figure(figsize=(7, 1.2 + 0.42 * len(result.words)), dpi=150, layout="constrained")
+        figure = Figure(figsize=(7, 1.4 + 0.42 * len(result.words)), dpi=150, layout="constrained")
         figure.suptitle(heading(result.metadata, 7), fontsize=11, fontweight="bold")
         ax = figure.subplots()
     _bars(ax, result)
@@ -94,41 +98,53 @@ def _overlay(ax: Any, result: WordsResult) -> None:
     overlay(ax, result.picture, maps, errors, colours_of(maps), scale_of(maps.values()))
 
 
-def _bars(ax: Any, result: WordsResult, fewest: int = 1) -> None:
-    """Draw i(x; w) as an outline and i(x; w | rest) filled, with 95 % intervals, and the verdict beside them.
+def _bars(ax: Any, result: WordsResult) -> None:
+    """Draw i(x; w) as an outline and i(x; w | rest) filled, with 95 % intervals, and the verdict below the word.
 
-    There is room for at least ``fewest`` words. The axis ends a little beyond the numbers, so that one uncertain word
-    does not squeeze the others: an interval that goes on ends in an arrow.
+    An interval that goes on beyond the axis ends in an arrow; see :func:`_range`.
     """
+    from matplotlib.patheffects import withStroke
+
     words = list(result.words.values())
     colours = colours_of(word.text for word in outer(result))
-    low, high = _range([n for word in words for n in (word.alone, word.given_rest)])
+    low, high = _range([(word.alone, word.given_rest) for word in words])
+    line = {
+        "color": "0.2",
+        "linewidth": 1.2,
+        "clip_on": False,
+        "path_effects": [withStroke(linewidth=2.2, foreground="white")],
+    }
     for place, word in enumerate(words):
         colour = colours.get(word.text, _INSIDE)
         for number, shift, face in ((word.alone, -0.17, "none"), (word.given_rest, 0.17, colour)):
             ax.barh(place + shift, number.value, 0.3, color=face, edgecolor=colour)
             ends = number.interval()
-            ax.plot([min(max(end, low), high) for end in ends], (place + shift,) * 2, color="0.2", linewidth=1.2)
+            ax.plot([min(max(end, low), high) for end in ends], (place + shift,) * 2, **line)
             for end, limit, marker in ((ends[0], low, "<"), (ends[1], high, ">")):
                 if min(max(end, low), high) != end:
-                    ax.plot(limit, place + shift, marker, color="0.2", markersize=4, clip_on=False)
-        ax.text(1.03, place, word.told, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+                    ax.plot(limit, place + shift, marker, markersize=4, **line)
+        beside = {"xy": (0, place), "xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
+        ax.annotate(literal(word.text, _WORD), xytext=(-10, 0), va="bottom", fontsize=10, **beside)
+        ax.annotate(literal(word.told, _TOLD), xytext=(-10, -1), va="top", fontsize=9, color="0.35", **beside)
     ax.set_xlim(low, high)
-    ax.set_ylim(-0.6, max(len(words), fewest) - 0.4)
-    ax.set_yticks(range(len(words)), [literal(word.text, _WORD) for word in words], fontsize=10)
-    ax.invert_yaxis()
+    ax.set_ylim(len(words) - 0.4, -0.6)
+    ax.set_yticks([])
     ax.axvline(0, color="0.3", linewidth=0.8)
-    ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.set_xlabel(f"{result.metadata.unit}: alone (outline), added to the rest (filled)", fontsize=9)
+    unit = result.metadata.unit
+    ax.set_xlabel(f"{unit}, with 95 % intervals\noutline: alone; filled: added to the rest", fontsize=9, loc="right")
 
 
-def _range(numbers: Sequence[Any]) -> tuple[float, float]:
-    """The ends of an axis that shows every value, and of intervals as much as the largest value again."""
-    values = [float(n) for n in numbers]
-    room = max(abs(value) for value in values) or 1.0
-    ends = [n.interval() for n in numbers]
-    low = max(min(0.0, *(end for end, _ in ends)), min(0.0, *values) - room)
-    high = min(max(0.0, *(end for _, end in ends)), max(0.0, *values) + room)
-    margin = 0.04 * (high - low)
+def _range(numbers: Sequence[tuple[Estimate, Estimate]]) -> tuple[float, float]:
+    """The ends of an axis that shows both ``numbers`` of every word with their intervals.
+
+    Of one word that is far less certain than all others, which it would squeeze, it shows as far as three times theirs.
+    """
+    ends = [[end for number in pair for end in number.interval()] for pair in numbers]
+    values = [number.value for pair in numbers for number in pair]
+    *others, widest = sorted(max(map(abs, word)) for word in ends)
+    reach = max(min(widest, 3 * others[-1]), *map(abs, values)) if others else widest
+    low = max(min(0.0, *map(min, ends)), -reach)
+    high = min(max(0.0, *map(max, ends)), reach)
+    margin = 0.04 * (high - low) or 1.0
     return low - margin, high + margin

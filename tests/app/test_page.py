@@ -23,8 +23,11 @@ def ask(page, picture, prompt, words, samples=None):
         page.get_by_label(word, exact=True).check()
     if samples:
         page.get_by_text("More settings").click()
-        page.get_by_label("number input for Samples").fill(str(samples))
-        page.keyboard.press("Tab")
+        number = page.get_by_label("number input for Samples")
+        while number.input_value() != str(samples):  # where it is slow, it still takes its first value
+            number.fill(str(samples))
+            page.keyboard.press("Tab")
+            page.wait_for_timeout(200)
     page.get_by_role("button", name="Explain").click()
 
 
@@ -70,6 +73,7 @@ def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
     name, wanted = "synergy: told only together", str(loaded.estimates["orthogonal"].synergy)
     page.get_by_role("row", name=f"{name} {wanted}").wait_for()
     assert str(loaded.synergy) != wanted
+    assert dpid.PIDResult.load(download(page, "result", tmp_path)).metadata.estimator == "orthogonal"
 
 
 def test_every_word_without_choosing(visit, emoji, two_things):
@@ -106,11 +110,19 @@ def test_stops_in_the_middle(visit, two_things):
 
 
 def test_a_page_waits_for_another_until_that_is_gone(visit, two_things):
-    """A run ends with its page: else the second would wait for a thousand samples of the first."""
+    """A run ends with its page: else the second would wait for a thousand samples of the first.
+
+    Stop ends the wait, too.
+    """
     first, second = visit(), visit()
     ask(first, *two_things, samples=1024)
     first.get_by_text("of at most 1024 samples").wait_for()
     ask(second, *two_things, samples=16)
+    second.get_by_text("Waiting: the model works").wait_for()
+    second.get_by_role("button", name="Stop").click()
+    second.get_by_text("Stopped after 0 samples").wait_for()
+    assert first.get_by_text("of at most 1024 samples").is_visible()  # it goes on
+    second.get_by_role("button", name="Explain").click()
     second.get_by_text("Waiting: the model works").wait_for()
     first.goto("about:blank")
     second.get_by_text("Done: 16 samples").wait_for()

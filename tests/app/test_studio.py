@@ -1,5 +1,7 @@
 """What the page asks of the model, without the page."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from dpid.app.studio import Studio, in_order, opened, words_of
@@ -55,10 +57,40 @@ def test_a_run_of_another_page_goes_on(studio, two_things):
     assert said.startswith("Done")
 
 
+def test_runs_take_turns_and_a_stop_ends_the_wait_at_once(studio, two_things):
+    for session in ("first", "second", "third"):
+        studio.start(session)
+    first = run(studio, two_things, samples=64, session="first")
+    next(first)
+    with ThreadPoolExecutor() as pool:
+        second, third = (
+            pool.submit(lambda s=session: list(run(studio, two_things, samples=16, session=s)))
+            for session in ("second", "third")
+        )
+        studio.stop("second")
+        assert second.result(timeout=60) == [(None, "Stopped after 0 samples.")]
+        assert not third.done()
+        assert [said.split()[0] for _, said in first] == ["64", "Done:"]
+        assert third.result(timeout=60)[-1][1].startswith("Done: 16")
+
+
+def test_a_run_that_is_dropped_lets_the_next_begin(studio, two_things):
+    """As gradio drops that of a page which is gone."""
+    for session in ("page", "another"):
+        studio.start(session)
+    dropped = run(studio, two_things, samples=64)
+    next(dropped)
+    dropped.close()
+    *_, (_, said) = run(studio, two_things, samples=16, session="another")
+    assert said.startswith("Done")
+
+
 @pytest.mark.parametrize("number", [1, 9])
 def test_refuses_numbers_of_words(studio, two_things, number):
+    studio.start("page")
     with pytest.raises(ValueError, match=f"words: found {number}, choose two to eight"):
         next(run(studio, two_things, ["cow"] * number))
+    assert studio.start("another") is True
 
 
 def test_an_error_lets_the_next_page_begin(studio, two_things):

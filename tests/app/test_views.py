@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import dpid
-from dpid.app.views import FILES, KINDS, maps_of, profile_of, seen, table, write_files
+from dpid.app.views import FILES, KINDS, maps_of, profile_of, seen, table, write_file
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,13 @@ def test_table_shows_text_as_it_is(result, words):
 
 
 def test_files(result, words, tmp_path):
-    paths = write_files(result, tmp_path, "strip")
+    paths = {what: write_file(result, what, tmp_path, "strip") for what in FILES}
     assert {what: path.name for what, path in paths.items()} == FILES
     assert dpid.PIDResult.load(paths["result"]) == result
     assert json.loads(paths["numbers"].read_text(encoding="utf-8")) == json.loads(json.dumps(result.to_dict()))
     with Image.open(paths["figure"]) as figure:
         assert figure.width == int(150 * result.plot("strip").get_figwidth())
-    assert set(write_files(words, tmp_path, "overlay")) == FILES.keys()
+    for what in FILES:
+        assert write_file(words, what, tmp_path, "overlay") == tmp_path / FILES[what]
+    assert dpid.WordsResult.load(paths["result"]) == words
+    assert "<h1" in paths["report"].read_text(encoding="utf-8")

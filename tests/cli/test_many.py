@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 PROMPT = "a cow and a giraffe"
 
 
@@ -16,6 +18,48 @@ def test_the_others_are_explained_and_the_broken_one_is_named(command, bad, tmp_
         assert json.loads((tmp_path / "all" / name / "result.json").read_text())["unet_evaluations"] == 32
     assert "noisy (2)" in out
     assert "2 pictures; a folder each: all/" in out
+
+
+@pytest.mark.parametrize("concepts", [("cow", "giraffe"), ()])
+def test_every_picture_may_have_a_prompt_of_its_own(command, bad, tmp_path, concepts):
+    (tmp_path / "prompts.txt").write_text("a cow and a giraffe\r\na giraffe and a cow\n", encoding="utf-8-sig")
+    given = [word for concept in concepts for word in ("-c", concept)]
+    code, out, err = command("explain", bad / "good.png", bad / "noisy.png", "--prompts", "prompts.txt", *given,
+                             "--samples", 8, "--out", "all")  # fmt: skip
+    assert (code, err) == (0, "")
+    name = "result.json" if concepts else "words.json"
+    for folder, prompt in (("good", "a cow and a giraffe"), ("noisy", "a giraffe and a cow")):
+        assert json.loads((tmp_path / "all" / folder / name).read_text())["prompt"] == prompt
+        assert prompt in out
+
+
+@pytest.mark.parametrize(
+    ("text", "pictures", "message"),
+    [
+        ("a cow and a giraffe\n" * 3, 2, "prompts: found 3 lines in prompts.txt for 2 pictures, expected one each"),
+        ("a cow and a giraffe\n\na giraffe and a cow", 2, "prompts: found 3 lines in prompts.txt for 2 pictures"),
+        ("", 1, "prompt: found an empty text"),
+        ("a cow and a giraffe\na cow\n", 2, "prompts: line 2: concepts: 'giraffe' is not in the prompt"),
+        (b"\xff\xfe", 1, "prompts: prompts.txt cannot be read as text"),
+        (None, 1, "prompts: prompts.txt cannot be read as text"),
+        ("a cow", 0, "prompts: found 1 lines in prompts.txt for 0 pictures"),
+    ],
+)
+def test_prompts_that_do_not_fit_their_pictures_are_refused(command, bad, tmp_path, text, pictures, message):
+    if text is not None:
+        (tmp_path / "prompts.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    code, _, err = command("explain", *[bad / "good.png"] * pictures, "--prompts", "prompts.txt", "-c", "cow", "-c",
+                           "giraffe")  # fmt: skip
+    assert code == 2
+    assert err.startswith("dpid: ")
+    assert message in err
+
+
+@pytest.mark.parametrize("given", [(), ("good.png",)])
+def test_pictures_without_a_prompt_are_refused(command, given):
+    code, _, err = command("explain", *given)
+    assert code == 2
+    assert "expected pictures and a prompt, or --prompts" in err
 
 
 def test_pairs_are_of_one_picture(command, bad):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import pickle
 import subprocess
 import sys
 from threading import Thread
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import made
 from PIL import Image
 
-import dpid
 from dpid.results.figure_style import Figure, literal, shortened, standard
 
 
@@ -26,16 +27,13 @@ def drawn(figure):
 
 
 @pytest.fixture(scope="module")
-def result(emoji, two_things):
-    path, prompt, concepts = two_things
-    return emoji.explain(path, prompt, concepts, samples=8)
+def result():
+    return made()
 
 
 def renamed(result, prompt, concepts):
     """``result`` as if of other words."""
-    from dataclasses import replace
-
-    return replace(result, metadata=replace(result.metadata, prompt=prompt, concepts=concepts))
+    return dataclasses.replace(result, metadata=dataclasses.replace(result.metadata, prompt=prompt, concepts=concepts))
 
 
 KINDS = ("overlay", "strip", "profile", "graph")
@@ -59,7 +57,7 @@ def test_a_users_settings_change_no_picture_and_stay(result):
 
 def test_threads_that_draw_leave_the_settings_alone(result):
     before, pictures = dict(matplotlib.rcParams), []
-    threads = [Thread(target=lambda: pictures.append(drawn(result.plot()))) for _ in range(4)]
+    threads = [Thread(target=lambda: pictures.append(drawn(result.plot("graph")))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -72,15 +70,15 @@ def test_threads_that_draw_leave_the_settings_alone(result):
 @pytest.mark.parametrize("named", ["module://matplotlib_inline.backend_inline", "nonsense"])
 def test_an_inherited_backend_that_is_not_there_is_not_needed(named, tmp_path):
     code = (
-        "import os\nfrom dpid.studies.figures import strips\n"
-        "strips({'a': [1.0, 2.0]}, 'nats').savefig('a.png')\n"
+        "import os\nfrom dpid.results.figure_style import Figure\n"
+        "figure = Figure(figsize=(2, 3), dpi=100)\nfigure.subplots().plot([1, 2])\nfigure.savefig('a.png')\n"
         f"assert os.environ['MPLBACKEND'] == {named!r}"
     )  # fmt: skip
     environment = {**os.environ, "MPLBACKEND": named}
     flags = ("-W", "error::UserWarning", "-W", "ignore::DeprecationWarning")  # of what old matplotlib imports
     subprocess.run([sys.executable, *flags, "-c", code], check=True, cwd=tmp_path, env=environment)
     with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (276, 384)  # 1.2 + 1.1 by 3.2 inches of 120 dots
+        assert image.size == (200, 300)
 
 
 WORDS = {
@@ -92,16 +90,25 @@ WORDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", WORDS.values(), ids=WORDS)
-def test_any_words_make_a_picture_of_the_usual_size(result, text):
-    other = renamed(result, text, (text, text + "2"))
-    # Five panels of 2.5 inches and 0.6 more, 150 dots each; 10 by 4, 100 dots; four panels of 3 inches and 0.1 more
-    for kind, shape in (("strip", (495, 1965)), ("profile", (400, 1000)), ("overlay", (None, 1815))):
-        figure = other.plot(kind)
-        height, width, _ = drawn(figure).shape
-        assert (shape[0] and height, width) == shape
-        lines = [line for t in figure.findobj(matplotlib.text.Text) for line in t.get_text().splitlines()]
-        assert max(map(len, lines)) < 200
+@pytest.mark.parametrize("turn", range(-(-len(WORDS) // 4)))
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("overlay", (None, 1815)),  # four panels of 3 inches and 0.1 more, 150 dots each
+        ("strip", (885, 1965)),  # two rows of five panels, 2.6 by 2.5 inches, and 0.7 by 0.6 more, 150 dots each
+        ("profile", (400, 1000)),  # 10 by 4 inches, 100 dots each
+        ("graph", (816, 768)),  # 6.8 by 6.4 inches, 120 dots each
+    ],
+    ids=KINDS,
+)
+def test_any_words_make_a_picture_of_the_usual_size(kind, shape, turn):
+    """Four texts at a time, of which every kind has another one as its prompt."""
+    texts = [list(WORDS.values())[(4 * turn + KINDS.index(kind) + i) % len(WORDS)] for i in range(4)]
+    figure = renamed(made(concepts=("a", "b", "c")), texts[0], tuple(texts[1:])).plot(kind)
+    height, width, _ = drawn(figure).shape
+    assert (shape[0] and height, width) == shape
+    lines = [line for t in figure.findobj(matplotlib.text.Text) for line in t.get_text().splitlines()]
+    assert max(map(len, lines)) < 200
 
 
 @given(st.text(), st.integers(2, 30), st.integers(1, 3))
@@ -144,14 +151,11 @@ def test_a_profile_shows_all_of_its_lines(result):
 
 
 def test_a_figure_can_be_pickled(result):
-    import pickle
-
-    assert np.array_equal(drawn(pickle.loads(pickle.dumps(result.plot()))), drawn(result.plot()))
-    assert isinstance(result, dpid.PIDResult)
+    assert np.array_equal(drawn(pickle.loads(pickle.dumps(result.plot("graph")))), drawn(result.plot("graph")))
 
 
 def test_a_notebook_shows_a_figure(result):
     """By itself it shows figures of pyplot only."""
-    shown = Image.open(io.BytesIO(result.plot()._repr_png_()))
+    shown = Image.open(io.BytesIO(result.plot("graph")._repr_png_()))
     assert shown.format == "PNG"
     assert shown.width > 100

@@ -98,6 +98,25 @@ def test_results_travel():
         assert other.to_dict() == r.to_dict()
 
 
+def test_numbers_of_the_image_need_no_map(monkeypatch):
+    monkeypatch.setattr("dpid.results.decomposition.displayed", None)
+    for decomposition in made().estimates.values():
+        assert decomposition.to_dict()["information"]
+        with pytest.raises(TypeError):
+            decomposition.maps  # noqa: B018
+
+
+def test_decompositions_are_equal_hash_alike_and_travel():
+    first, second = (made(priors={"cow": 1.0, "pizza": 1.0, "cow+pizza": 2.0}).estimates for _ in range(2))
+    assert first == second
+    assert len({*first.values(), *second.values()}) == 4
+    for decomposition in first.values():
+        other = pickle.loads(pickle.dumps(decomposition))
+        assert other == decomposition
+        assert other.maps == decomposition.maps
+        assert repr(other) == repr(decomposition)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_surroundings_change_no_number(dtype, tmp_path):
     expected = made().to_dict(), made(), made().atom_maps(), made(measure="i_ccs_plugin").maps

@@ -221,9 +221,27 @@ def test_plots_refuse_what_they_cannot_draw(kind, ax, told):
         several().plot(kind, Figure().subplots() if ax == "own" else ax)
 
 
+def with_dog(noise):
+    """The words of :func:`several`, and one as uncertain as ``noise``."""
+    dog = Word(made(HERE, THERE, HERE + THERE, noise=noise, text="dog"), 0.05)
+    return WordsResult(dict(several().words) | {"dog": dog}, 1)
+
+
+def ends_of(words):
+    return [end for word in words for n in (word.alone, word.given_rest) for end in n.interval()]
+
+
 def test_an_uncertain_word_does_not_squeeze_the_others():
-    words = dict(several().words) | {"dog": Word(made(HERE, THERE, HERE + THERE, noise=100.0, text="dog"), 0.05)}
-    values = [float(n) for word in words.values() for n in (word.alone, word.given_rest)]
-    figure = WordsResult(words, 1).plot("words")
+    figure = with_dog(100.0).plot("words")
+    reach = 3 * max(map(abs, ends_of(several().words.values())))
     low, high = figure.axes[0].get_xlim()
-    assert high - low <= 1.1 * (2 * max(map(abs, values)) + max(values) - min(values))
+    assert -1.2 * reach < low < high < 1.2 * reach  # and some margin
+    assert {line.get_marker() for line in figure.axes[0].lines} >= {"<", ">"}
+
+
+def test_intervals_are_whole_where_no_word_is_far_less_certain():
+    result = with_dog(1.0)
+    ax = result.plot("words").axes[0]
+    low, high = ax.get_xlim()
+    assert low < min(ends_of(result.words.values())) < max(ends_of(result.words.values())) < high
+    assert {line.get_marker() for line in ax.lines} == {"None"}
