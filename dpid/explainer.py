@@ -71,6 +71,8 @@ class Explainer(Densities, Verdicts):
     ------
     ValueError
         The model cannot be used, computes something else than dpid takes it for, or is a denoiser in training mode.
+    TypeError
+        The model is a name or path, which :meth:`from_pretrained` loads.
     """
 
     def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
