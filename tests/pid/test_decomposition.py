@@ -78,7 +78,7 @@ def test_no_concept_is_special(measure, order, seed):
     atoms = discrete(joint, measure, concepts="abc")
     moved = discrete(joint.transpose([*order, 3]), measure, concepts=["abc"[k] for k in order])
     assert set(map(frozenset, atoms)) == {frozenset(tuple(sorted(s)) for s in a) for a in moved}
-    # Rounding; the distribution of greatest entropy, which i_ccs needs, is found to 1e-10 in nats of each outcome.
+    # Rounding; the distribution of greatest entropy, which i_ccs needs, is found to 1e-10.
     tolerance = 1e-9 if measure == "i_ccs" else 1e-12
     for antichain, value in atoms.items():
         assert float(moved[antichain]) == pytest.approx(float(value), abs=tolerance)
