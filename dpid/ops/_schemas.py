@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.ops._table import DEVICES, automatic
+from dpid.ops._table import DEVICES, TABLE, automatic
+
+_CHANNELS_LAST = ("group_norm_silu", "add_maps")  # ops that return such memory
 
 for schema in (
     "noisy_channel(Tensor x, Tensor logsnr, Tensor sample_id, int seed) -> Tensor",
@@ -68,42 +70,15 @@ def _(x: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
 
 
-@torch.library.register_kernel("dpid::noisy_channel", DEVICES)
-def _(x: Tensor, *rest: Any) -> Tensor:
-    z: Tensor = automatic("noisy_channel", x.device)(x, *rest)
-    return z
+def _register(op: str) -> None:
+    """Let ``torch.ops.dpid`` call the kernel of ``op`` that is chosen for the tensors' device."""
 
-
-@torch.library.register_kernel("dpid::accumulate", DEVICES)
-def _(gaps: Tensor, *rest: Any) -> Tensor:
-    squares: Tensor = automatic("accumulate", gaps.device)(gaps, *rest)
-    return squares
-
-
-def _channels_last(op: str) -> None:
     @torch.library.register_kernel(f"dpid::{op}", DEVICES)
-    def _(x: Tensor, *rest: Any) -> Tensor:
-        out: Tensor = automatic(op, x.device)(x, *rest)
-        return out.contiguous(memory_format=torch.channels_last)  # as the fake promises, and Triton's kernel does
+    def _(first: Tensor, *rest: Any) -> Any:
+        found = automatic(op, first.device)(first, *rest)
+        # As the fake promises, and Triton's kernel does.
+        return found.contiguous(memory_format=torch.channels_last) if op in _CHANNELS_LAST else found
 
 
-for op in ("group_norm_silu", "add_maps"):
-    _channels_last(op)
-
-
-@torch.library.register_kernel("dpid::layer_norm", DEVICES)
-def _(x: Tensor, *rest: Any) -> Tensor:
-    out: Tensor = automatic("layer_norm", x.device)(x, *rest)
-    return out
-
-
-@torch.library.register_kernel("dpid::geglu", DEVICES)
-def _(x: Tensor) -> Tensor:
-    out: Tensor = automatic("geglu", x.device)(x)
-    return out
-
-
-@torch.library.register_kernel("dpid::add_layer_norm", DEVICES)
-def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    found: tuple[Tensor, Tensor] = automatic("add_layer_norm", x.device)(x, *rest)
-    return found
+for op in TABLE:
+    _register(op)
