@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -48,7 +49,10 @@ def _packs(weight: Tensor) -> bool:
 
 @torch.inference_mode()
 def _packed(weight: Tensor, doubling: bool) -> Tensor:
-    """``weight`` of a linear layer, a convolution or, if ``doubling``, a transposed one in oneDNN's own layout."""
+    """A copy of ``weight`` in the layout in which oneDNN computes.
+
+    It is that of a linear layer [E,C], a convolution [E,C,k,k] or, if ``doubling``, a transposed one [C,E,4,4].
+    """
     packed: Tensor
     if weight.ndim == 2:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
@@ -98,7 +102,11 @@ class Layers:
         changes if the copy takes more than a quarter of the free memory, or torch lacks the ops for it (they belong to
         its compiler).
         """
-        named = {name: w for name, w in self.weights.items() if name.endswith(".weight") and w.ndim in (2, 4)}
+        named = {
+            name: w
+            for name, w in self.weights.items()
+            if name.endswith(".weight") and w.ndim in (2, 4) and name.removesuffix(".weight") not in self._elsewhere
+        }
         device = next(iter(named.values())).device
         if is_gpu(device):
             named = {name: w for name, w in named.items() if w.ndim == 4}
@@ -113,10 +121,8 @@ class Layers:
 
     def _pack_for_onednn(self, named: Mapping[str, Tensor]) -> None:
         for name, w in named.items():
-            layer = name.removesuffix(".weight")
-            # Small convolutions are faster unpacked.
-            if layer not in self._elsewhere and _packs(w) and (w.ndim == 2 or w.nbytes >= _LARGE):
-                self.packed[layer] = _packed(w, False)
+            if _packs(w) and (w.ndim == 2 or w.nbytes >= _LARGE):  # small convolutions are faster unpacked
+                self.packed[name.removesuffix(".weight")] = _packed(w, False)
         self.packed |= {layer: _packed(w, True) for layer, w in self.doubling.items() if _packs(w)}
 
     def has(self, name: str) -> bool:
@@ -186,7 +192,7 @@ class Layers:
         if not is_gpu(x.device):
             return add(x, y)
         biases = [self.weights[f"{name}.bias"] for name in later]
-        return ops.add_maps(x, y, torch.stack(biases).sum(0) if biases else None)
+        return ops.add_maps(x, y, reduce(torch.add, biases) if biases else None)
 
     def doubled(self, name: str, x: Tensor) -> Tensor:
         """The convolution ``name``, one of ``doubling``, of x [B,C,H,W] enlarged to the nearest: [B,E,2H,2W]."""

@@ -67,7 +67,7 @@ def sinusoids(t: Tensor, width: int, flip_sin_to_cos: bool, freq_shift: float) -
 
 @dataclass(frozen=True)
 class _Call:
-    """The arguments of one call that every block needs."""
+    """What every block needs of one call of the UNet: how its samples are grouped, their times, and the texts."""
 
     samples: int  # M, or M / B where every image has conditions of its own
     emb: Tensor  # time embedding, [M, E] or [K·M, E]
