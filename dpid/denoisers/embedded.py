@@ -204,7 +204,10 @@ class EmbeddedDenoiser(NetworkDenoiser):
         self._last: dict[str, tuple[tuple[Any, ...], Conditions]] = {}
 
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """As of :class:`NetworkDenoiser`; those of the last call are kept, since the model never changes."""
+        """The encoded texts ``conditions``; those of the last call are kept, since the model never changes.
+
+        Errors as of :meth:`NetworkDenoiser.encode_conditions`.
+        """
         asked = tuple(conditions)
         last, encoded = self._last.get(self.precision, (None, None))
         if encoded is None or last != asked:

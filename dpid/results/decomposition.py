@@ -89,18 +89,18 @@ class Decomposition(Comparable):
 
     @property
     def redundancy(self) -> Estimate:
-        """Redundancy of the image, nats; docs/theory.md, eq. (33)."""
+        """Redundancy of the image, nats: what two or more concepts tell each by itself; docs/theory.md, eq. (33)."""
         return self._estimate(*(atoms.redundancy for atoms in self._image))
 
     @property
     def unique(self) -> dict[str, Estimate]:
-        """Uniqueness of every concept, nats."""
+        """{concept: its uniqueness}, nats: what it tells of the image and no other concept does."""
         value, error = self._image
         return {c: self._estimate(value.unique[c], error.unique[c]) for c in value.unique}
 
     @property
     def synergy(self) -> Estimate:
-        """Synergy of the image, nats."""
+        """Synergy of the image, nats: what no single concept tells."""
         return self._estimate(*(atoms.synergy for atoms in self._image))
 
     @cached_property
