@@ -1,0 +1,174 @@
+"""Speed of transformers of true size: in batches as dpid makes them, and in a loop over log-SNRs, eager and compiled.
+
+``python benchmarks/bench_transformers.py --model "Flux.1 dev" [--side 1024] [--compile]``. Weights and texts' encodings
+are random, of the shapes in ``true_sizes.py``, and the latents those of ``side``² pixels, so that nothing is
+downloaded. The loop calls the pipeline's own network as its own loop does, with one picture at one level of noise; its
+batch has the K conditions, and its sums are taken on the host. Compiled: the blocks of the network, by
+``torch.compile``. ``explain`` is what a user calls, with the correction for rounding.
+"""
+
+import statistics
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import ledger
+import torch
+import typer
+from bench_unet import PAIRS, PROMPTS, K
+from torch import Tensor
+from true_sizes import MODELS, TEXT, Model
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "denoisers"))
+from tiny_pipelines import TINY, build
+
+import dpid
+from dpid.bench.speed import Contender
+from dpid.bench.timing import in_turns, matmul_peak, seconds
+from dpid.denoisers.families import Family, family_of
+from dpid.denoisers.modes import PRECISIONS, TOLERANCE
+from dpid.denoisers.network import NetworkDenoiser
+from dpid.denoisers.texts import LENGTHS
+from dpid.device import default_device, peak_memory
+from dpid.estimation.engine import fitting
+from dpid.estimation.sampling import Samples, draw
+
+SHORT = 10  # tokens of a text whose padding is cut
+
+
+def random_network(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
+    """The network of ``model`` on ``device``, with random weights that keep activations of order one."""
+    import diffusers
+
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            net = getattr(diffusers, model.network)(**model.config).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for p in net.parameters():
+        if p.ndim > 1:
+            p.normal_(std=p[0].numel() ** -0.5)
+    return net.to(device, dtype)  # some make their tables of positions elsewhere
+
+
+def family_of_random(model: Model, dtype: torch.dtype, device: torch.device) -> Family:
+    """The family of a pipeline of tiny parts around the network of ``model``; its texts are random."""
+    tiny = next(name for name, (pipeline, _) in TINY.items() if pipeline == model.pipeline)
+    pipe = build(tiny).to(device)
+    family = family_of(pipe)
+    pipe.register_modules(**{family.network: random_network(model, dtype, device)})
+    pipe.vae.register_to_config(latent_channels=family.channels)  # it is never called
+    tokens = SHORT if model.cut else model.tokens
+
+    def encode_texts(texts: Sequence[str]) -> dict[str, Tensor]:
+        """{argument: [K,…]} of K texts, random numbers drawn by the text."""
+        seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
+        encoded = {
+            name: torch.stack([torch.randn([tokens if n == TEXT else n for n in shape], generator=s) for s in seeds])
+            for name, shape in model.texts.items()
+        }
+        encoded = {name: rows.to(device, dtype) for name, rows in encoded.items()}
+        return encoded | ({LENGTHS: torch.full((len(texts),), tokens)} if model.cut else {})
+
+    family.encode_texts = encode_texts
+    return family
+
+
+def loop(way: Contender, x: Tensor, samples: Samples) -> Tensor:
+    """The integrals [K-1,H,W] of squared differences from the first condition, one log-SNR after the other."""
+    total = torch.zeros(K - 1, *x.shape[2:])
+    for n in range(len(samples.logsnr)):
+        eps_hat = way.eps_hat(x, samples[n : n + 1].to(x.device))[0, :, 0].float()
+        total += float(samples.weight[n]) / 2 * (eps_hat[1:] - eps_hat[:1]).square().sum(1).cpu()
+    return total
+
+
+def batches(way: Contender, x: Tensor, samples: Samples) -> Tensor:
+    """The same integrals, in batches as large as dpid makes them."""
+    return way.run(x, samples, PAIRS).gaps[0, : K - 1, 0].cpu()
+
+
+def explained(denoiser: NetworkDenoiser, x: Tensor, samples: int) -> dict[str, tuple[float, str]]:
+    """{metric: (value, unit)} of a call of ``explain`` after a first one of two samples."""
+    explainer = dpid.Explainer(denoiser)
+    asked = partial(explainer.explain, prompt="a cow and a giraffe", concepts=("cow", "giraffe"), latents=x[0])
+    asked(samples=2)  # the first of a process measures what the model's predictions are
+    if x.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    found: list[dpid.PIDResult] = []
+    took = seconds(lambda: found.append(asked(samples=samples)), x.device)
+    evaluations = found[0].metadata.unet_evaluations
+    return {
+        "explain": (took, "s"),
+        "explain: evaluations": (evaluations, ""),
+        "explain: samples in float32 too": (float(found[0].metadata.paired), ""),
+        "explain: peak memory": (peak_memory(x.device) / 1e9, "GB"),
+    }
+
+
+def ways_of(family: Family, x: Tensor, samples: Samples, compiling: bool) -> dict[str, Callable[[], Tensor]]:
+    """{name: a way to compute the integrals of ``samples`` at latents ``x``}."""
+    ways: dict[str, Callable[[], Tensor]] = {}
+    for name in ("", ", compiled") if compiling else ("",):
+        denoiser = NetworkDenoiser(family, check=False, compile=bool(name))  # a pipeline whose parts do not fit
+        way = Contender(denoiser, denoiser.encode_conditions(PROMPTS))
+        ways |= {f"{of.__name__}{name}": partial(of, way, x, samples) for of in (loop, batches)}
+    return ways
+
+
+def measured(family: Family, x: Tensor, samples: int, rounds: int, compiling: bool) -> dict[str, tuple[float, str]]:
+    """{metric: (value, unit)} of all ways to evaluate ``samples`` samples of K conditions at latents ``x``."""
+    denoiser = NetworkDenoiser(family, check=False)
+    dtype, evaluations = PRECISIONS[denoiser.precision], samples * K
+    drawn = draw("shifted-grid", denoiser.logsnr_grid, samples, 1, torch.Generator().manual_seed(0))
+    ways, clock = ways_of(family, x, drawn, compiling), partial(seconds, device=x.device)
+    found: dict[str, tuple[float, str]] = {}
+    expected = ways["loop"]()
+    for name, way in ways.items():
+        gaps: list[Tensor] = []
+        found[f"{name}: first run"] = clock(lambda way=way, gaps=gaps: gaps.append(way())), "s"
+        error = float((gaps[0] - expected).norm() / expected.norm())
+        # The gaps are small differences: of rounding they have about ten times as much as ε̂.
+        if not error <= 10 * TOLERANCE[denoiser.precision]:
+            raise SystemExit(f"{name}: the gaps differ by {error:.1e} from the loop's")
+        found[f"{name}: relative difference from the loop"] = error, ""
+    times = in_turns(ways, clock, 0, rounds)
+    for name, taken in times.items():
+        found[f"{name}: evaluations a second"] = evaluations / statistics.median(taken), "1/s"
+        ratio = statistics.median(a / b for a, b in zip(times["loop"], taken, strict=True))
+        found[f"{name}: times as fast as the loop"] = ratio, "x"
+    flops = Contender(denoiser, denoiser.encode_conditions(PROMPTS)).flops(x, drawn[:1].to(x.device))
+    rate = evaluations * flops / min(statistics.median(taken) for taken in times.values())
+    found["best: arithmetic"] = rate / 1e12, "TFLOP/s"
+    found["best: share of the matmul peak"] = rate / matmul_peak(dtype, x.device), ""
+    found["batches: evaluations a call"] = float(fitting(denoiser, x, K)), ""
+    return found | explained(denoiser, x, samples)
+
+
+def main(
+    model: Annotated[str, typer.Option(help="A name of true_sizes.py.")] = "Stable Diffusion 3.5 medium",
+    side: Annotated[int, typer.Option(help="Pixels a side.")] = 1024,
+    samples: Annotated[int, typer.Option(help="Of every condition, even.")] = 16,
+    rounds: int = 3,
+    precision: str = "bfloat16",
+    compile: Annotated[bool, typer.Option(help="Measure compiled blocks, too.")] = False,
+) -> None:
+    """Measure and record in the ledger."""
+    chosen = next((m for m in MODELS if m.name == model), None)
+    if chosen is None:
+        raise typer.BadParameter(f"--model: found {model!r}, expected one of {', '.join(m.name for m in MODELS)}")
+    family = family_of_random(chosen, PRECISIONS[precision], default_device())
+    shape = family.channels, side // chosen.factor, side // chosen.factor
+    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(family.device)
+    found = measured(family, x, samples, rounds, compile)
+    case = f"{model} {side}x{side} K={K} {precision}"
+    rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]
+    ledger.record("transformers", rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
