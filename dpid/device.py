@@ -141,3 +141,17 @@ def exact_float32() -> Iterator[None]:
     finally:
         for w, value in zip(where, before, strict=True):
             setattr(w, name, value)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """A context in which cuDNN uses only algorithms that give the same bits in every call; restored at its end.
+
+    Some of those for transposed convolutions add in an order that changes.
+    """
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before

@@ -35,6 +35,16 @@ def test_tf32_is_off_inside_and_as_it_was_afterwards(allowed):
         backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32 = before
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_convolutions_are_repeatable_inside_and_as_they_were_afterwards(emoji, monkeypatch, chosen):
+    network = emoji.denoiser.at("float32").network
+    seen = []
+    monkeypatch.setattr(network, "graphed", lambda *_: seen.append(torch.backends.cudnn.deterministic))
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", chosen)
+    network(torch.zeros(1, 4, 16, 16), torch.zeros(1), {"keys_values": {}})
+    assert (seen, torch.backends.cudnn.deterministic) == ([True], chosen)
+
+
 @gpu
 @pytest.mark.parametrize(
     "options", [{}, {"tolerance": 0.2, "max_samples": 256, "estimator": "rao-blackwell"}, {"estimator": "standard"}]
@@ -65,6 +75,12 @@ def test_the_default_precision_stays_within_its_error(on_gpu, exact, two_things)
     there, here = on_gpu.explain(*two_things), exact["cpu"].explain(*two_things)
     # The correction of "auto" adds a third of the error or less; samples and noise are the same.
     assert abs(there.redundancy.value - here.redundancy.value) < here.redundancy.stderr
+
+
+@gpu
+def test_two_calls_give_the_same_bits(on_gpu, two_things):
+    one, two = (on_gpu.explain(*two_things, samples=32) for _ in range(2))
+    assert torch.equal(one.replicates, two.replicates)
 
 
 @gpu

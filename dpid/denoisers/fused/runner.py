@@ -15,6 +15,7 @@ from dpid.denoisers.fused.compiled import Compiled
 from dpid.denoisers.fused.graphs import Graphed
 from dpid.denoisers.fused.unet import FusedUNet, KeysValues, unsupported
 from dpid.denoisers.modes import PRECISIONS
+from dpid.device import repeatable
 
 # The last layers stay in fp32: their rounding biases the squared errors most, and they take next to no time.
 _LAST = ("conv_norm_out.", "conv_out.")
@@ -112,6 +113,7 @@ class FusedNetwork:
         return {**encoded, "keys_values": self.unet.encode(encoded["encoder_hidden_states"].to(self.dtype))}
 
     @torch.inference_mode()
+    @repeatable()
     def __call__(self, x: Tensor, t: Tensor, encoded: Mapping[str, Any], images: int = 1) -> Tensor:
         """The UNet's output [K,M,C,h,w] for x [M,C,h,w], timesteps t [M] and K conditions from :meth:`encode`.
 
