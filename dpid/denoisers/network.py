@@ -1,35 +1,27 @@
-"""The denoiser of a trained network of any family: its texts, pictures, precision and batches.
-
-A user may change a pipeline between explanations (load a LoRA, replace a scheduler, …). To notice any such change, the
-pipeline's own network is run on one small input before each explanation; unless the output is bit for bit that of the
-last time, everything that was derived from the pipeline is computed again.
-"""
+"""The denoiser of a trained network of any family: its texts, pictures, precision and batches."""
 
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dpid.denoisers.blocks import ROUNDS, blocks_of, calling, compiled
-from dpid.denoisers.checks import check_family, difference, small_input
+from dpid.denoisers.blocks import ROUNDS, blocks_of, calling
+from dpid.denoisers.derived import Derived
 from dpid.denoisers.distilled import distilled
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, undone
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import PRECISIONS, TOLERANCE, check_precision
+from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.denoisers.texts import check_kind, text_of
 from dpid.device import exact_float32
-
-_LOG = logging.getLogger("dpid")
 
 
 def from_pipeline(pipe: Any, **options: Any) -> NetworkDenoiser:
@@ -82,9 +74,9 @@ class NetworkDenoiser(Denoiser):
         self._null: Conditions | None = None  # under the guidance, where that is undone
         self._bend: float | None = None
         self.name = family.name
-        self._model = _Model(family, fused, compile, check)
-        self._model.refresh()
-        if compile and not self._model.fusable and not blocks_of(family.net):
+        self._derived = Derived(family, fused, compile, check)
+        self._derived.refresh()
+        if compile and not self._derived.fusable and not blocks_of(family.net):
             raise ValueError(f"compile: found True, but the network of {self.name} has no blocks")
         self.precision = family.precision
         if precision != "auto":
@@ -94,11 +86,11 @@ class NetworkDenoiser(Denoiser):
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the pipeline is made anew in the other process.
         precision = self.precision if self.precision_is_chosen else "auto"
-        model = self._model
-        options = {"fused": model.wanted, "precision": precision, "check": model.checked, "size": self.size}
-        options |= {"compile": model.compile, "guidance": self.guidance, "frames": self.frames}
+        derived = self._derived
+        options = {"fused": derived.wanted, "precision": precision, "check": derived.checked, "size": self.size}
+        options |= {"compile": derived.compile, "guidance": self.guidance, "frames": self.frames}
         options |= dict(zip(("control", "control_scale"), self._control, strict=True))
-        return _restored, (self._model.family, self.name, options)
+        return _restored, (self._derived.family, self.name, options)
 
     def __copy__(self) -> NetworkDenoiser:
         other = object.__new__(type(self))  # which __reduce__ would make anew
@@ -108,7 +100,7 @@ class NetworkDenoiser(Denoiser):
     @property
     def family(self) -> Family:
         """The wrapped pipeline."""
-        return self._model.family
+        return self._derived.family
 
     @property
     def device(self) -> torch.device:
@@ -121,7 +113,7 @@ class NetworkDenoiser(Denoiser):
 
         Others wait meanwhile, since tokenizers and CUDA graphs are not thread-safe, and texts are encoded once.
         """
-        return self._model.used()
+        return self._derived.used()
 
     @property
     def distilled(self) -> str:
@@ -131,19 +123,19 @@ class NetworkDenoiser(Denoiser):
     @property
     def caveat(self) -> str:
         """How good the numbers of a network are that was distilled at guidance, or rounds in float32; "" of others."""
-        rounds = self._model.fixed and self.family.precision == "float32" and self.family.dequantises()
+        rounds = self._derived.fixed and self.family.precision == "float32" and self.family.dequantises()
         known = [sentence(self.guidance, self._bend)] if self.family.takes_guidance else []
         return "; ".join([*known, ROUNDS] if rounds else known)
 
     @property
     def levels(self) -> Discrete | Flow:
         """The noise levels that the network was trained at."""
-        return self._model.levels
+        return self._derived.levels
 
     @property
     def network(self) -> FusedNetwork | None:
         """The fused network in this precision, or None where the pipeline's own network is called."""
-        return self._model.network(self.precision)
+        return self._derived.network(self.precision)
 
     @property
     def fused(self) -> bool:
@@ -188,9 +180,9 @@ class NetworkDenoiser(Denoiser):
         replaces compute in that type or float32: torch's autocast does not turn one half type into the other.
         """
         own = self.family.precision
-        if self._model.fixed is not None:
+        if self._derived.fixed is not None:
             return ("float32", own) if own != "float32" and self.family.dequantises() else (own,)
-        return tuple(PRECISIONS) if own == "float32" or self._model.fusable else ("float32", own)
+        return tuple(PRECISIONS) if own == "float32" or self._derived.fusable else ("float32", own)
 
     def at(self, precision: str) -> NetworkDenoiser:
         """The same model computing in ``precision``; weights that already have that type are shared.
@@ -201,7 +193,7 @@ class NetworkDenoiser(Denoiser):
         if precision not in self.precisions:
             raise ValueError(
                 f"precision: found {precision!r}; this network computes in {' or '.join(self.precisions)} alone, since "
-                f"{self._model.fixed or f'its weights are {self.family.precision}'}"
+                f"{self._derived.fixed or f'its weights are {self.family.precision}'}"
             )
         if precision == self.precision and self.precision_is_chosen:
             return self
@@ -219,7 +211,7 @@ class NetworkDenoiser(Denoiser):
 
     def refresh(self) -> None:
         """Check whether the pipeline has changed and, if so, discard everything that was derived from it."""
-        self._model.refresh()
+        self._derived.refresh()
 
     @exact_float32()
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
@@ -246,7 +238,7 @@ class NetworkDenoiser(Denoiser):
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
         network = self.network
-        return Conditions(names, network.encode(encoded) if network else encoded, self._model.state)
+        return Conditions(names, network.encode(encoded) if network else encoded, self._derived.state)
 
     @exact_float32()
     def encode_image(self, image: Tensor) -> Tensor:
@@ -309,7 +301,7 @@ class NetworkDenoiser(Denoiser):
         return self.levels.eps(self.predict(x, self.levels.time(logsnr), conditions, images), x, logsnr)
 
     def _check_state(self, conditions: Conditions) -> None:
-        if conditions.state is not self._model.state:
+        if conditions.state is not self._derived.state:
             raise RuntimeError("pipe: was changed while it was being explained; start again")
 
     def predict(self, x: Tensor, t: Tensor, conditions: Conditions, images: int = 1) -> Tensor:
@@ -322,7 +314,7 @@ class NetworkDenoiser(Denoiser):
         network = self.network
         if network is not None:
             return network(x, t, conditions.encoded, images)
-        with calling(self._model.compiled()):
+        with calling(self._derived.compiled()):
             return self.family.plain(x, t, conditions.encoded, self.precision)
 
 
@@ -330,94 +322,3 @@ def _restored(family: Family, name: str, options: dict[str, Any]) -> NetworkDeno
     denoiser = NetworkDenoiser(family, **options)
     denoiser.name = name
     return denoiser
-
-
-class _Model:
-    """Everything derived from a pipeline; the denoisers of all precisions share it.
-
-    Attributes
-    ----------
-    family : the wrapped pipeline
-    wanted : whether the fused network is asked for
-    compile : whether a compiled network is asked for
-    checked : whether the family is compared with the pipeline
-    state : a token that is replaced whenever the pipeline has changed
-    levels : the noise levels that the network was trained at
-    fixed : why the network can compute only in its own type, or None
-    fusable : whether the fused network stands in
-    """
-
-    levels: Discrete | Flow
-
-    def __init__(self, family: Family, wanted: bool, compile: bool, checked: bool) -> None:
-        self.family, self.wanted, self.compile, self.checked = family, wanted, compile, checked
-        self.state: object = None
-        self.fixed: str | None = None
-        self._seen: tuple[Any, ...] | None = None
-        self.fusable = False
-        self._networks: dict[str, FusedNetwork] = {}
-        self._compiled: dict[nn.Module, Any] | None = None
-
-    @exact_float32()
-    def refresh(self) -> None:
-        """Check the pipeline for changes and, after one, derive everything again."""
-        family = self.family
-        if family.only_fused and self._seen is not None:
-            return
-        family.check()
-        family.check_weights()
-        levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()
-        first = self._seen is None
-        if first:
-            self._check(levels)
-        inputs = None if family.only_fused or not self.wanted else small_input(family, levels)
-        own = family.plain(*inputs, family.precision) if inputs else None
-        bits = b"" if own is None else own.float().cpu().numpy().tobytes()
-        seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
-        if seen == self._seen:
-            return
-        if not first:
-            self._check(levels)
-        family.texts.back()  # for whatever is derived now
-        self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
-        self._networks, self.fusable, self._compiled = {}, self.wanted and reason is None, None
-        if self.fusable and inputs is not None and own is not None:
-            network = family.fused(family.precision)
-            found = difference(network, inputs, own)
-            self._keep(network, family.precision)
-            # "<=" rather than "not >", so that NaN counts as a difference.
-            self.fusable = found <= TOLERANCE[family.precision]
-            reason = f"it differs from the pipeline's UNet by {found:.1e}"
-        if self.wanted and not self.fusable and reason:
-            _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
-
-    def _check(self, levels: Discrete | Flow) -> None:
-        """Compare the family with the pipeline, if that is wanted and there is a pipeline."""
-        if self.checked and not self.family.only_fused:
-            check_family(self.family, levels)
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """The context of :attr:`NetworkDenoiser.lock`."""
-        with self.family.lock, self.family.texts.kept():
-            yield
-
-    def compiled(self) -> dict[nn.Module, Any]:
-        """{block of the pipeline's own network: its compiled call}; none unless asked for."""
-        if self._compiled is None:
-            self._compiled = compiled(self.family.net) if self.compile else {}
-        return self._compiled
-
-    def network(self, precision: str) -> FusedNetwork | None:
-        """The fused network in ``precision``, built at its first use; None if the pipeline's own network is called."""
-        if not self.fusable:
-            return None
-        if precision not in self._networks:
-            self._keep(self.family.fused(precision), precision)
-        return self._networks[precision]
-
-    def _keep(self, network: FusedNetwork, precision: str) -> None:
-        """Keep the fused network of ``precision``, from now on compiled if that is wanted."""
-        if self.compile:
-            network.compile()
-        self._networks[precision] = network
