@@ -55,6 +55,8 @@ def serve(studio: Studio, host: str, port: int, prompt: str) -> None:
     """Answer at ``port`` of ``host`` until an interrupt, with ``prompt`` already written on the page."""
     with tempfile.TemporaryDirectory(prefix="dpid-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of uploads, which are gone with the page, too
+        # Else the browser keeps every map, and writes all that it keeps again at each, which takes it seconds.
+        os.environ["GRADIO_RUN_HISTORY"] = "False"  # older releases have no argument for it
         page = build(studio, Path(folder), prompt)
         _, url, _ = page.launch(
             server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_LARGEST,

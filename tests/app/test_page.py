@@ -59,6 +59,7 @@ def test_explains_chosen_words_and_gives_the_result(visit, emoji, two_things, tm
     page.get_by_text("64 samples", exact=True).wait_for()  # in the table, which is drawn after the run
     assert cells(page)["synergy: told only together"] == str(loaded.synergy)
     assert "<h1" in download(page, "report", tmp_path).read_text(encoding="utf-8")
+    assert page.evaluate("Object.keys(localStorage)") == []  # nothing of the picture stays in the browser
 
 
 def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
