@@ -118,7 +118,7 @@ def _check_prompts(prompts: Sequence[str], concepts: tuple[str, ...], context: b
     from dpid.prompts.plan import plan_concepts
     from dpid.prompts.words import content_words
 
-    lines = {prompt: line for line, prompt in enumerate(prompts, 1)}
+    lines = {prompt: prompts.index(prompt) + 1 for prompt in prompts}
     for prompt, line in lines.items():
         try:
             if concepts:

@@ -40,6 +40,7 @@ def test_every_picture_may_have_a_prompt_of_its_own(command, bad, tmp_path, conc
         ("a cow and a giraffe\n\na giraffe and a cow", 2, "prompts: found 3 lines in prompts.txt for 2 pictures"),
         ("", 1, "prompt: found an empty text"),
         ("a cow and a giraffe\na cow\n", 2, "prompts: line 2: concepts: 'giraffe' is not in the prompt"),
+        ("a cow\na cow and a giraffe\na cow\n", 3, "prompts: line 1: concepts: 'giraffe' is not in the prompt"),
         (b"\xff\xfe", 1, "prompts: prompts.txt cannot be read as text"),
         (None, 1, "prompts: prompts.txt cannot be read as text"),
         ("a cow", 0, "prompts: found 1 lines in prompts.txt for 0 pictures"),
