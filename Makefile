@@ -6,6 +6,7 @@ NATIVE := $(wildcard csrc/*) CMakeLists.txt pyproject.toml constraints.txt
 MODULES := $(shell find dpid triton_kernels -name '*.py' | LC_ALL=C sort | cksum | cut -d ' ' -f 1)
 CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp tests/cpp/*/*.h)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test pages docs sanitize lint format bench calibrate train clean
@@ -80,10 +81,15 @@ $(VENV)/.modules-$(MODULES): | $(VENV)/bin/python
 	rm -f $(VENV)/.modules-*
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) "dpid[test,pipelines,pages]"
+# What the package itself needs, torch above all, comes from where pip is told to look; the rest comes faster by uv.
+$(BIN)/uv: $(VENV)/.installed
+	$(PIP) uv
 	touch $@
 
-$(VENV)/.installed-%: $(VENV)/.installed
-	$(PIP) "dpid[$*]"  # of the package that is installed: no second build
+$(VENV)/.installed-test: $(BIN)/uv
+	$(UV) "dpid[test,pipelines,pages]"
+	touch $@
+
+$(VENV)/.installed-%: $(BIN)/uv
+	$(UV) "dpid[$*]"  # of the package that is installed: no second build
 	touch $@
