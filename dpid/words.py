@@ -147,7 +147,7 @@ class _Search:
         self.misleading = wrong
         for w, known in self.known.items():
             if w not in wrong and any(_apart(self.spans[w], span) for span in new):  # its question has changed
-                self.known[w] = replace(known, rounds=0, settled=False)
+                self.known[w] = _Known(replace(known.word, outdated=True), 0, False)
 
     def _evaluated(self, evaluate: Evaluate, questions: Sequence[Plan], turn: int) -> list[PIDResult]:
         results = evaluate(merge(questions), turn)

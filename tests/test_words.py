@@ -130,6 +130,21 @@ def test_what_misleads_is_left_out_of_what_the_others_are_given():
     assert results[-1].words["pizza"].pid.metadata.conditions[REST] == "a cow and a"
     assert answers.asked == [["cow", "pizza"], ["cow"]]
     assert results[-1].words["cow"].pid.metadata.samples == 32, "what was known beside the lie is forgotten"
+    assert results[-1].settled
+    assert not results[0].settled, "the cow is yet to be asked beside the truth"
+
+
+def test_a_word_that_cannot_be_asked_again_beside_the_truth_is_not_settled(tmp_path):
+    told = {
+        "cow": [4.0, 0, 0], "pizza": [0, -9.0, 0], "a and a pizza": [0, -9.0, 0], "a cow and a": [4.0, 0, 0],
+        "a cow and a pizza": [-5.0, -9.0, 0], "a and a": [0, 0, 0],
+    }  # fmt: skip
+    _, (result,) = judge(told, ("cow", "pizza"), "a cow and a pizza", samples=32)
+    assert result.verdicts["pizza"] == "misleading"
+    assert not result.words["cow"].settled
+    assert result.remarks() == ["'pizza' speaks against this picture", "'cow': not settled; give more samples or more time"]
+    result.save(tmp_path / "words.safetensors")
+    assert dpid.WordsResult.load(tmp_path / "words.safetensors") == result
 
 
 def test_rounds_have_seeds_of_their_own():

@@ -33,11 +33,13 @@ class Word(Comparable):
     pid : the decomposition of what the word and the rest of the prompt tell; its second concept is "the rest"
     margin : what counts as nothing, as a share of what the prompt tells
     partner : the word that tells the same, or with which alone this one works; "" where no single one does
+    outdated : whether it was asked beside a word that was found to mislead afterwards, and not asked again
     """
 
     pid: PIDResult
     margin: float
     partner: str = ""
+    outdated: bool = False
 
     @property
     def text(self) -> str:
@@ -155,6 +157,8 @@ class Word(Comparable):
     @property
     def settled(self) -> bool:
         """Whether more samples would hardly change the verdict."""
+        if self.outdated:
+            return False
         if self.verdict not in ("used", "works only with others"):
             return self.verdict != "undecided"
         if self.beside_wrong:

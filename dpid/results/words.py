@@ -67,9 +67,11 @@ class WordsResult(Comparable):
         if metadata.distilled:
             lines.append(f"numbers are arbitrary units of steering and not nats, since {metadata.distilled}")
         if misled := [repr(word.text) for word in words if word.verdict == "misleading"]:
+            one = len(misled) == 1
+            left_out = f", and {'is' if one else 'are'} left out of what the other words are given as the rest"
             lines.append(
-                f"{', '.join(misled)} {'speaks' if len(misled) == 1 else 'speak'} against this picture, and "
-                f"{'is' if len(misled) == 1 else 'are'} left out of what the other words are given as the rest"
+                f"{', '.join(misled)} {'speaks' if one else 'speak'} against this picture"
+                f"{'' if any(word.outdated for word in words) else left_out}"
             )
         if unsettled := [repr(word.text) for word in words if not word.settled]:
             lines.append(f"{', '.join(unsettled)}: not settled; give more samples or more time")

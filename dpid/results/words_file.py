@@ -24,7 +24,8 @@ def to_bytes(words: Mapping[str, Word], unet_evaluations: int, numbers: Mapping[
         for name, tensor in word.pid.tensors().items():
             if name != "picture" or not n:
                 tensors[f"{n}/{name}"] = tensor.detach().cpu().clone()  # the edges are shared
-        entries.append({"facts": asdict(word.pid.metadata), "margin": word.margin, "partner": word.partner})
+        own = {"margin": word.margin, "partner": word.partner, "outdated": word.outdated}
+        entries.append({"facts": asdict(word.pid.metadata), **own})
     stored = {"words": entries, "unet_evaluations": unet_evaluations}
     header = {"format": FORMAT, "words": json.dumps(stored), "result": json.dumps(numbers)}
     return bytes(save(tensors, header))
@@ -56,10 +57,12 @@ def _word(tensors: dict[str, Any], entry: Any) -> Word:
     """A word from its tensors and its entry in the header; ``ValueError`` if they do not fit."""
     if not isinstance(entry, dict):
         raise ValueError(f"words: found {type(entry).__name__}, expected objects of JSON")
-    margin, partner = entry.get("margin"), entry.get("partner")
+    margin, partner, outdated = entry.get("margin"), entry.get("partner"), entry.get("outdated", False)
     if type(margin) is not float or not 0 < margin < 1 or not isinstance(partner, str):
         raise ValueError(f"words: found margin {margin!r} and partner {partner!r}, expected a share and a text")
+    if type(outdated) is not bool:
+        raise ValueError(f"words: found outdated {outdated!r}, expected true or false")
     pid = PIDResult(**fields_of(tensors, entry.get("facts")))
     if len(pid.metadata.concepts) != 2 or pid.metadata.concepts[1] != REST:
         raise ValueError(f"words: concepts are {pid.metadata.concepts!r}, expected a word and {REST!r}")
-    return Word(pid, margin, partner)
+    return Word(pid, margin, partner, outdated)
