@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dpid.checks import count
 from dpid.denoisers.modes import check_precision, undisturbed
 from dpid.denoisers.protocol import Denoiser
 from dpid.densities import Densities
@@ -144,6 +145,8 @@ class Explainer(Densities, Verdicts):
                 raise ValueError("results: expected some, since nothing was learnt by explaining; see rule 'learning'")
             self.density = known.density(self.denoiser.logsnr_grid, self.density)
             return
+        if not results:
+            raise ValueError("results: found none, expected those of at least one explanation")
         if uneven := {r.metadata.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
             raise ValueError(
                 f"results: found rule {', '.join(sorted(uneven))}; explain with rule='shifted-grid' to learn from"
@@ -277,7 +280,7 @@ class Explainer(Densities, Verdicts):
         with self._working():
             watch.check()
             asked = self._ask(image, latents, (question,), chosen, prompt)
-        job = Job([asked], chosen, self.density, watch, self.learnt, self._keep)
+        job = Job([asked], chosen, self.density, watch, chosen.rounds, self.learnt, self._keep)
         return self._streamed(explanations(job, self._denoisers(chosen.max_samples)))
 
     def explain_pairs(
@@ -310,15 +313,16 @@ class Explainer(Densities, Verdicts):
     def warm_up(self, sizes: Iterable[tuple[int, int]], concepts: int = 2, **options: Any) -> None:
         """Make the first explanation as fast as those after it; returns nothing and learns nothing.
 
-        Grey pictures of each of the ``sizes`` (width, height) in pixels are explained by empty texts, as many as
-        ``concepts`` have subsets, with the ``options`` of :meth:`explain`.
+        Grey pictures, or videos, of each of the ``sizes`` (width, height) in pixels are explained by empty texts, as
+        many as two to eight ``concepts`` have subsets, with the ``options`` of :meth:`explain`.
         """
-        chosen = self._options(options)
+        chosen, concepts = self._options(options), count(2, 8)("concepts", concepts)
         subsets = subsets_of([str(i) for i in range(concepts)])
         question = Plan(subsets[-1], subsets, ("",) * len(subsets), tuple(range(len(subsets))), len(subsets) - 1)
         with self._working():
             for size in sizes:
-                asked = self._ask(Image.new("RGB", size, "gray"), None, (question,), chosen, None)
+                grey, frames = Image.new("RGB", size, "gray"), self.denoiser.frames
+                asked = self._ask(grey if frames is None else [grey] * frames, None, (question,), chosen, None)
                 self._last([asked], chosen, Watch(None, None), self.learnt, lambda _: None)
 
 

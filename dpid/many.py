@@ -52,6 +52,8 @@ class Watch:
     """
 
     def __init__(self, progress: Progress | None, stop: Stop | None) -> None:
+        if not (progress is None or callable(progress)):
+            raise TypeError(f"progress: found {type(progress).__name__}, expected a function of (done, planned)")
         if not (stop is None or isinstance(stop, Event) or callable(stop)):
             raise TypeError(f"stop: found {type(stop).__name__}, expected a threading.Event or a function")
         self._progress, self._stop = progress, stop.is_set if isinstance(stop, Event) else stop

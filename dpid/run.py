@@ -86,6 +86,7 @@ class Job:
     options : the settings, with a rule other than "auto"
     density : of rule "adaptive", and the one that rule "learning" starts from; None for an even one
     progress : called with (evaluations done, evaluations planned) after every batch
+    rounds : of samples, at most
     learnt : what rule "learning" knows of earlier pictures; every picture starts from it
     keep : called with what it knows after every round, with all of ``pictures``
     """
@@ -94,6 +95,7 @@ class Job:
     options: Options
     density: Tensor | None
     progress: Progress | None
+    rounds: int
     learnt: Learnt = field(default_factory=Learnt)
     keep: Callable[[Learnt], None] | None = None
 
@@ -128,7 +130,7 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[list[
 def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[list[PIDResult]]]:
     """The results of every picture after every round, until the tolerance is met or the samples are used up."""
     run, tolerance = _Run(job, denoiser), job.options.tolerance
-    for turn, shift in zip(range(job.options.rounds), run.shifts, strict=False):
+    for turn, shift in zip(range(job.rounds), run.shifts, strict=False):
         if turn:
             denoiser.refresh()  # if the model has changed, eps_hat raises
         run.add(shift)
@@ -178,7 +180,7 @@ class _Run:
         edges = profile_edges(denoiser.logsnr_grid, options.points, options.repeats)
         count, pairs = len(pictures[0].texts), needed_pairs(pictures[0].questions)
         self.sums = Accumulator.empty(self.x, options.repeats, count, pairs, edges)
-        self.planned = options.per_round * len(texts) * (1 if options.tolerance is None else options.rounds)
+        self.planned = options.per_round * len(texts) * job.rounds
         self.correction: Correction | None = None
         if denoiser.precision != "float32" and "float32" in denoiser.precisions:
             decisive = SIGNED if options.estimator == "shrinkage" else (options.estimator,)

@@ -78,12 +78,11 @@ class Runner:
         """The results of all questions of every picture after one round, or as many as the tolerance takes."""
         results: list[list[PIDResult]] = []
         broken = ""
-        samples = options.samples if options.tolerance is None else options.max_samples
-        job = Job(pictures, options, self.density, progress, learnt or self.learnt, keep or self._keep)
+        samples, count = (options.samples, 1) if options.tolerance is None else (options.max_samples, options.rounds)
+        job = Job(pictures, options, self.density, progress, count, learnt or self.learnt, keep or self._keep)
         try:
             for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
-                if options.tolerance is None:
-                    break
+                pass
         except FloatingPointError as error:
             if not results:
                 raise
@@ -154,19 +153,25 @@ class Runner:
         No lock or setting is held between two of them. At the end ``PicturesError`` names the pictures that raised.
         """
         errors = {i: one for i, one in wanted.items() if isinstance(one, Exception)}
-        sound = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
-        together = width(self.denoiser, [one.question for one in sound.values()], options)
-        done = 0
+        given = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
+        together = width(self.denoiser, [one.question for one in given.values()], options)
+        done = len(errors)
 
         def told(ones: list[Asked]) -> Sequence[Found]:
-            return run(ones, watch.part(done, len(ones), len(wanted)))
+            nonlocal done
+            results = run(ones, watch.part(done, len(ones), len(wanted)))
+            done += len(ones)
+            return results
 
-        for window in batches(sound, together):
+        for window in batches(given, together):
+            end = done + len(window)
             with self._working():
                 watch.check()
                 asked = prepare(window, self.denoiser, options, watch)
-                found = apart({i: one for i, one in asked.items() if isinstance(one, Asked)}, told, watch, key)
-            done += len(window)
+                sound = {i: one for i, one in asked.items() if isinstance(one, Asked)}
+                done = end - len(sound)  # with those that failed
+                found = apart(sound, told, watch, key)
+            done = end
             for i, one in sorted({**asked, **found}.items()):
                 if isinstance(one, Exception):
                     errors[i] = one

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice, repeat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -206,6 +207,27 @@ def test_progress_is_that_of_all_pictures():
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+def test_progress_of_pictures_of_several_sizes_of_which_one_fails(emoji, two_things):
+    path, prompt, concepts = two_things
+    small, told = np.zeros((56, 80, 3), np.uint8), []
+    many = emoji.explain_many(
+        [path, small, "missing.png", path], prompt, concepts, samples=8,
+        progress=lambda *numbers: told.append(numbers),
+    )  # fmt: skip
+    with pytest.raises(dpid.PicturesError, match=r"number 2: image: missing\.png"):
+        list(many)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (4 * 8 * 4, 4 * 8 * 4)
+
+
+def test_progress_of_a_stream_is_that_of_all_its_rounds(emoji, two_things):
+    told = []
+    list(emoji.stream(*two_things, samples=8, max_samples=24, progress=lambda *numbers: told.append(numbers)))
+    assert told[-1] == (24 * 4, 24 * 4)
+    with pytest.raises(TypeError, match="progress: found bool, expected a function"):
+        emoji.stream(*two_things, progress=True)
+
+
 def test_a_stopped_run_leaves_nothing_behind(emoji, two_things):
     path, prompt, concepts = two_things
     expected = emoji.explain(path, prompt, concepts, samples=32, rule="shifted-grid")
@@ -299,6 +321,8 @@ def test_warming_up_learns_nothing_and_changes_no_number(emoji, two_things):
     learnt = fresh.learnt
     fresh.warm_up([(64, 64), (80, 56)], samples=8)
     assert fresh.learnt is learnt
+    with pytest.raises(ValueError, match="concepts: found 9, expected"):
+        fresh.warm_up([(64, 64)], concepts=9)
     cold = dpid.Explainer(emoji.denoiser).explain(path, prompt, concepts, samples=8)
     assert fresh.explain(path, prompt, concepts, samples=8).redundancy == cold.redundancy
 

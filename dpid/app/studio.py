@@ -104,8 +104,10 @@ class Studio:
         done, result = 0, None
 
         def tell(evaluated: int, planned: int) -> None:
-            rounds = 0 if concepts else done / options.per_round  # every word is asked about in rounds of their own
-            progress(min(1.0, (rounds + evaluated / planned) / options.rounds))
+            share = evaluated / planned
+            if not concepts:  # every word is asked about in rounds of their own
+                share = (done / options.per_round + share) / options.rounds
+            progress(min(1.0, share))
 
         try:
             if len(concepts) == 1 or len(concepts) > 8:
