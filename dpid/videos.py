@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,26 @@ def _frames(video: Any, count: int) -> list[Any]:
     if isinstance(video, (np.ndarray, Tensor)):
         if video.ndim != 4 or video.shape[-1] != 3:
             raise ValueError(f"image: found {video.dtype} {tuple(video.shape)}, expected a video [F, H, W, 3]")
-        return list(torch.as_tensor(video[:count]).movedim(-1, 1))
+        frames = video[:count]
+        if isinstance(frames, np.ndarray):
+            frames = torch.from_numpy(np.ascontiguousarray(frames))  # torch takes no negative strides, as of BGR
+        return list(frames.movedim(-1, 1))
     if isinstance(video, Sequence):
         return list(video[:count])
     raise TypeError(f"image: found {type(video).__name__}, expected a folder, file, list of pictures or array")
 
 
 def _of_animation(opened: Image.Image, count: int) -> list[Image.Image]:
-    """Copies of the first ``count`` frames of an animation, or the one of a picture."""
-    return [frame.copy() for frame, _ in zip(ImageSequence.Iterator(opened), range(count), strict=False)]
+    """Copies of the first ``count`` frames of an animation, which stays where it is, or the one of a picture."""
+    at = opened.tell()
+    try:
+        frames = [frame.copy() for frame in islice(ImageSequence.Iterator(opened), count)]
+        opened.seek(at)
+    except (OSError, SyntaxError) as error:  # Pillow cannot read an animated PNG twice
+        raise ValueError(
+            f"image: its frames cannot be read ({error}); open the file again, or give its path"
+        ) from error
+    return frames
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -35,8 +35,12 @@ def kinds(folder):
 def test_frames_of_every_kind(tmp_path):
     for video in kinds(tmp_path):
         np.testing.assert_array_equal(pixels(open_video(video, 5)), FRAMES[:5])
-    with Image.open(tmp_path / "video.png") as opened:
+    with Image.open(tmp_path / "video.webp") as opened:
+        opened.seek(1)
         np.testing.assert_array_equal(pixels(open_video(opened, 5)), FRAMES[:5])
+        assert opened.tell() == 1  # the user's own, which stays where it was
+    backwards = np.ascontiguousarray(FRAMES[..., ::-1])[..., ::-1]  # as OpenCV's BGR is turned round
+    np.testing.assert_array_equal(pixels(open_video(backwards, 5)), FRAMES[:5])
 
 
 def test_a_gif(tmp_path):
@@ -128,6 +132,12 @@ def test_smoothing_reaches_no_further_than_a_frame(pipe):
 def test_numbers_of_frames_that_are_refused(pipe, frames):
     with pytest.raises(ValueError, match=rf"^frames: found {frames}, expected 1 more than a multiple of 4, up to 5$"):
         dpid.Explainer(pipe, frames=frames)
+
+
+def test_warming_up(pipe):
+    explainer = dpid.Explainer(pipe)
+    explainer.warm_up([(80, 48)], samples=8)
+    assert not explainer.learnt.rounds
 
 
 def test_one_frame(pipe):
