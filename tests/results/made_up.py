@@ -34,4 +34,6 @@ def made(seed=0, size=4, concepts=("cow", "pizza"), **facts):
 
 def made_words(*names):
     """A result of every word, of random maps."""
-    return WordsResult({name: Word(made(i, concepts=(name, REST)), 0.05) for i, name in enumerate(names)}, 64)
+    prompt = " and ".join(f"a {name}" for name in names)
+    words = {name: Word(made(i, concepts=(name, REST), prompt=prompt), 0.05) for i, name in enumerate(names)}
+    return WordsResult(words, 64)

@@ -14,6 +14,7 @@ from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, pooled
 from dpid.results.words import WordsResult
+from dpid.results.words_plot import outer
 
 # Nats of two latent pixels: of i(x; w), i(x; rest) and i(x; w, rest), and the verdict that they mean.
 HERE, THERE, NOWHERE = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 4.0]]), torch.zeros(1, 2)
@@ -55,10 +56,14 @@ def made(alone, rest, both, noise=0.01, text="cow", seed=0, **facts):
     )  # fmt: skip
 
 
+PROMPT = "a cow, a couch, a pizza and a dog"
+
+
 def several(**changes):
     numbers = {"cow": "another thing of the picture", "couch": "what the rest says, too", "pizza": "a lie"}
     return WordsResult(
-        {text: Word(made(*VERDICTS[kind][:3], text=text), 0.05, "sofa" if text == "couch" else "")
+        {text: Word(made(*VERDICTS[kind][:3], text=text, prompt=PROMPT), 0.05,
+                    "sofa" if text == "couch" else "")
          for text, kind in numbers.items()}, 384, **changes,
     )  # fmt: skip
 
@@ -175,8 +180,15 @@ def test_results_of_two_kinds_are_told_apart(tmp_path):
     made(HERE, THERE, HERE).save(tmp_path / "result.safetensors")
     with pytest.raises(ValueError, match="is not a dpid result of words"):
         dpid.WordsResult.load(tmp_path / "result.safetensors")
-    with pytest.raises(ValueError, match="is not a dpid result of format"):
+    with pytest.raises(ValueError, match=r"has the results of words, which dpid.WordsResult.load reads"):
         dpid.PIDResult.load(tmp_path / "words.safetensors")
+
+
+def test_words_inside_a_phrase_are_told_by_their_place():
+    prompt = "a bowl, a wooden bowl and a dog's dish"
+    names = ("bowl", "wooden bowl", "wooden", "bowl#2", "dog's dish", "dog")
+    words = {name: Word(made(HERE, THERE, HERE + THERE, text=name, prompt=prompt), 0.05) for name in names}
+    assert [word.text for word in outer(WordsResult(words, 1))] == ["bowl", "wooden bowl", "dog's dish"]
 
 
 def test_remarks_name_what_misleads_and_what_is_open():
@@ -223,7 +235,7 @@ def test_plots_refuse_what_they_cannot_draw(kind, ax, told):
 
 def with_dog(noise):
     """The words of :func:`several`, and one as uncertain as ``noise``."""
-    dog = Word(made(HERE, THERE, HERE + THERE, noise=noise, text="dog"), 0.05)
+    dog = Word(made(HERE, THERE, HERE + THERE, noise=noise, text="dog", prompt=PROMPT), 0.05)
     return WordsResult(dict(several().words) | {"dog": dog}, 1)
 
 
