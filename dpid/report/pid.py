@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from dpid.options import Options
+from dpid.pid.decomposition import image_priors
 from dpid.prompts.plan import plan_concepts
 from dpid.report.page import drawn
 from dpid.report.parts import Panel, frameless, listed, panel, picture_panels, settings, summed
@@ -123,20 +124,23 @@ def _estimators(result: PIDResult) -> tuple[list[tuple[str, bool]], list[list[st
 
 
 def command(result: PIDResult) -> str | None:
-    """The command that explains a picture as ``result`` was made, or None where none does, as of own conditions."""
+    """The command that asks of a picture what ``result`` tells of its own, or None, as of conditions that are given."""
     metadata = result.metadata
     try:
         plan = plan_concepts(metadata.prompt, metadata.concepts, context=metadata.context)
     except ValueError:
         return None
     texts = {"+".join(s): plan.texts[k] for s, k in zip(plan.subsets, plan.index, strict=True)}
-    if texts != metadata.conditions:
+    uniform = image_priors("uniform", metadata.concepts, metadata.measure, metadata.prompt) if metadata.priors else {}
+    priors = {"+".join(s): nats for s, nats in (uniform or {}).items()}
+    if texts != metadata.conditions or (metadata.priors or {}) != priors:
         return None
     words = ["dpid", "explain", "PICTURE", metadata.prompt]
     for concept in metadata.concepts:
         words += ["-c", concept]
     words += ["--model", metadata.model, "--samples", str(metadata.samples), "--seed", str(metadata.seed)]
     words += ["--context"] if metadata.context else []
+    words += ["--priors", "uniform"] if priors else []
     defaults = {f.name: f.default for f in fields(Options)}
     full = texts["+".join(metadata.concepts)]
     for name in _OPTIONS:

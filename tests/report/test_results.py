@@ -14,6 +14,7 @@ from made_up import made, made_words
 from PIL import Image
 
 from dpid import cli
+from dpid.pid.decomposition import image_priors
 from dpid.report.pid import command, finding
 from dpid.report.results import page, read
 from dpid.report.words import finding as finding_of_words
@@ -134,8 +135,13 @@ def test_the_finding_says_what_the_numbers_do():
 
 
 def test_the_command_is_one_that_the_command_line_reads():
-    result = made(prompt="a cow's $5 and a pizza", model="./my model", measure="ppid", context=False)
+    priors = {"cow": 0.5, "pizza": 0.6, "cow+pizza": 0.9}
+    result = made(prompt="a cow's $5 and a pizza", model="./my model", measure="ppid", context=False, priors=priors)
+    uniform = image_priors("uniform", ("cow", "pizza"), "ppid", None)
+    assert command(result) is None  # the user's own priors
+    result = replace(result, metadata=replace(result.metadata, priors={"+".join(s): h for s, h in uniform.items()}))
     words = shlex.split(command(result))
+    assert words[words.index("--priors") + 1] == "uniform"
     assert words[:4] == ["dpid", "explain", "PICTURE", "a cow's $5 and a pizza"]
     assert words[words.index("--measure") + 1] == "ppid"
     assert words[words.index("--estimator") + 1] == "rao-blackwell"
