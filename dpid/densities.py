@@ -14,6 +14,7 @@ from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, table
 from dpid.options import Options
 from dpid.prompts.plan import Plan, check_condition
 from dpid.ranking import Ranking, differences, question_for, ranking, samples_for
+from dpid.results.metadata import UNITS
 from dpid.run import Asked, Progress
 from dpid.runner import Runner
 from dpid.videos import VideoLike
@@ -106,8 +107,8 @@ class Densities(Runner):
             if not found:
                 raise ValueError(str(error)) from error
         return ranking(prompt, found, errors, {
-            "samples": chosen.per_round, "replicates": chosen.repeats, "seed": chosen.seed, "model": denoiser.name,
-            "precision": denoiser.precision,
+            "unit": UNITS[bool(denoiser.distilled)], "samples": chosen.per_round, "replicates": chosen.repeats,
+            "seed": chosen.seed, "model": denoiser.name, "precision": denoiser.precision,
         })  # fmt: skip
 
     def _options_of_density(self, options: dict[str, Any]) -> Options:

@@ -26,12 +26,12 @@ class Ranking:
     ----------
     prompt : the text that they are ranked by
     order : indices of the pictures, the best first
-    information : log p(x | prompt) - log p(x) of each in that order, nats
+    information : log p(x | prompt) - log p(x) of each in that order, in nats, or in the unit of the metadata
     lead : that of the first picture less that of the second, nats; None of fewer than two. All pictures have the same
         noise, so that its error is less than those of both suggest
     p_value : of a paired t-test over replicates: how often two pictures of equal rank would lie so far apart
     errors : {index: what is wrong} of pictures that could not be ranked
-    metadata : samples, replicates, seed, model and precision
+    metadata : unit, samples, replicates, seed, model and precision
     """
 
     prompt: str
@@ -46,7 +46,7 @@ class Ranking:
         """All numbers, for JSON."""
         ranked = [{"picture": i, **e.to_dict()} for i, e in zip(self.order, self.information, strict=True)]
         return {
-            "prompt": self.prompt, "unit": "nats", "ranked": ranked, "lead": self.lead and self.lead.to_dict(),
+            "prompt": self.prompt, "ranked": ranked, "lead": self.lead and self.lead.to_dict(),
             "p_value": self.p_value, "errors": {str(i): error for i, error in self.errors.items()}, **self.metadata,
         }  # fmt: skip
 
@@ -60,8 +60,8 @@ class Ranking:
         low, high = self.lead.interval()
         sure = "is above" if self.p_value < 0.05 else "may not be above"
         return (
-            f"{name(self.order[0])} {sure} {name(self.order[1])}: {self.lead} nats, 95 % from {low:.2f} to "
-            f"{high:.2f}, p = {self.p_value:.2g}"
+            f"{name(self.order[0])} {sure} {name(self.order[1])}: {self.lead} {self.metadata['unit']}, 95 % from "
+            f"{low:.2f} to {high:.2f}, p = {self.p_value:.2g}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,22 +33,20 @@ def rank(
     from dpid.explainer import Explainer
 
     Options(samples=samples, seed=seed)  # before the model is loaded
-    if out is None:
+    with nullcontext() if out is None else writable(out):
         found = Explainer.from_pretrained(model, device=device).rank(images, prompt, samples=samples, seed=seed)
-    else:
-        with writable(out):
-            found = Explainer.from_pretrained(model, device=device).rank(images, prompt, samples=samples, seed=seed)
+        if out is not None:
             numbers = found.to_dict() | {"files": [str(image) for image in images]}
             with atomic_write(out / "ranking.json") as path:
                 path.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    with printing(str(out)):
+    with nullcontext() if out is None else printing(str(out)):
         _show(found, images)
     tell({str(images[i]): error for i, error in found.errors.items()})
 
 
 def _show(found: Any, images: list[Path]) -> None:
     table = Table(title=f"“{found.prompt}”", title_justify="left")
-    for column in ("", "picture", "log p(x | prompt) - log p(x), nats"):
+    for column in ("", "picture", f"log p(x | prompt) - log p(x), {found.metadata['unit']}"):
         table.add_column(column, justify="left" if column == "picture" else "right")
     for place, (i, estimate) in enumerate(zip(found.order, found.information, strict=True), 1):
         table.add_row(str(place), images[i].name, str(estimate))
