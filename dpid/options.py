@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from dpid.checks import Check, count, found, fraction, one_of, optional, text, truth
+from dpid.checks import Check, count, found, fraction, one_of, optional, positive, text, truth
 
 if TYPE_CHECKING:
     from dpid.prompts.plan import Subset
@@ -25,7 +25,10 @@ _PIPELINE = {
     "height", "ip_adapter_image", "negative_prompt", "negative_prompt_embeds", "num_frames", "num_images_per_prompt",
     "num_inference_steps", "output_type", "prompt_2", "prompt_embeds", "sigmas", "strength", "timesteps", "width",
 }  # fmt: skip
-_MODEL = {"compile", "control", "control_scale", "device", "dtype", "frames", "precision", "size", "torch_dtype"}
+_MODEL = {
+    "check", "compile", "control", "control_scale", "device", "dtype", "frames", "fused", "guidance", "precision",
+    "size", "torch_dtype",
+}  # fmt: skip
 
 
 def option(default: Any, check: Check, description: str, *, more: str = "", flag: type | None = None) -> Any:
@@ -270,3 +273,27 @@ def _described(option: Field[Any]) -> str:
 
 
 Options.__doc__ = "\n".join([f"{Options.__doc__}\n    Attributes\n    ----------", *map(_described, fields(Options))])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When the search for what every word does ends, and what counts as nothing.
+
+    ``ValueError`` or ``TypeError`` names what is not allowed.
+
+    Attributes
+    ----------
+    samples : most evaluations of a condition before the last round, which names partners
+    seconds : time after which no further round begins, or None
+    margin : what counts as nothing, as a share of what a word tells on average, i(x; prompt) / the number of words
+    """
+
+    samples: int = 256
+    seconds: float | None = None
+    margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", count(1, _MOST)("samples", self.samples))
+        object.__setattr__(self, "margin", fraction("margin", self.margin))
+        if self.seconds is not None:
+            object.__setattr__(self, "seconds", positive("seconds", self.seconds))

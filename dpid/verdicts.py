@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from dpid.images import ImageLike
 from dpid.many import PicturesError, Stop, Stopped, Watch, prompt_columns, table
-from dpid.options import Options
+from dpid.options import Budget, Options
 from dpid.prompts.plan import Plan
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
 from dpid.run import Progress
 from dpid.runner import Runner
-from dpid.words import Budget, allowed, concepts_of, judged, seed_of
+from dpid.words import allowed, concepts_of, judged, seed_of
 
 
 class Verdicts(Runner):
@@ -31,7 +32,7 @@ class Verdicts(Runner):
         It ends when the verdict of every word is settled, or with ``samples`` or ``seconds``. Arguments and errors as
         of :meth:`stream_words`.
         """
-        return list(self.stream_words(image, prompt, concepts, **options))[-1]
+        return deque(self.stream_words(image, prompt, concepts, **options), maxlen=1).pop()
 
     def stream_words(
         self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
@@ -44,10 +45,10 @@ class Verdicts(Runner):
         image, latents, progress, stop : as of :meth:`explain`
         concepts : the phrases of the prompt to judge; None: those of
             :func:`dpid.prompts.words.content_words`
-        options : ``samples=256``, most evaluations of a condition, in rounds of 32; ``seconds=None``, the time after
-            which no further round begins; ``margin=0.1``, what counts as nothing, as a share of i(x; prompt) / the
-            number of words; and of :class:`dpid.options.Options`: estimator, smooth, rule, replicates, antithetic,
-            seed and max_batch_size
+        options : ``samples=256``, most evaluations of a condition, in rounds of 32, before a last one that names
+            partners; ``seconds=None``, the time after which no further round begins; ``margin=0.1``, what counts as
+            nothing, as a share of i(x; prompt) / the number of words; and of :class:`dpid.options.Options`: estimator,
+            smooth, rule, replicates, antithetic, seed and max_batch_size
 
         Raises
         ------
@@ -114,8 +115,9 @@ class Verdicts(Runner):
             raise PicturesError(errors, len(rows))
 
     def _budget(
-        self, samples: int = 256, seconds: float | None = None, margin: float = 0.1, **options: Any
-    ) -> tuple[Budget, Options]:
+        self, samples: int = Budget.samples, seconds: float | None = Budget.seconds, margin: float = Budget.margin,
+        **options: Any,
+    ) -> tuple[Budget, Options]:  # fmt: skip
         """When a search ends, and the checked options of its rounds."""
         budget = Budget(samples, seconds, margin)
         return budget, self._options(allowed(options) | {"samples": min(budget.samples, Options.samples)})

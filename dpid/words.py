@@ -12,8 +12,7 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-from dpid.checks import count, fraction, positive
-from dpid.options import Options
+from dpid.options import Budget, Options
 from dpid.prompts.phrases import Span, without
 from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, spans_of, with_reference
 from dpid.prompts.words import content_words
@@ -28,28 +27,6 @@ Evaluate = Callable[[Sequence[Plan], int], list[PIDResult]]
 
 _ALLOWED = ("estimator", "smooth", "rule", "replicates", "antithetic", "seed", "max_batch_size")
 _MOST = 64  # concepts
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a search ends, and what counts as nothing; ``ValueError`` or ``TypeError`` names what is not allowed.
-
-    Attributes
-    ----------
-    samples : most evaluations of a condition
-    seconds : time after which no further round begins, or None
-    margin : what counts as nothing, as a share of what a word tells on average, i(x; prompt) / the number of words
-    """
-
-    samples: int
-    seconds: float | None
-    margin: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "samples", count(1, 2**20)("samples", self.samples))
-        object.__setattr__(self, "margin", fraction("margin", self.margin))
-        if self.seconds is not None:
-            object.__setattr__(self, "seconds", positive("seconds", self.seconds))
 
 
 def allowed(options: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +65,7 @@ def judged(
 ) -> Iterator[WordsResult]:
     """What ``concepts`` do, after every one of at most ``rounds``.
 
-    The last result also names the words that others are redundant or work with.
+    The last result also names the words that others are redundant or work with, by a round of pairs if there is time.
     """
     started, seconds = monotonic(), budget.seconds
     search = _Search(prompt, {concept: spans_of(prompt, (concept,))[concept] for concept in concepts}, budget.margin)
@@ -100,7 +77,8 @@ def judged(
         if late or not search.open() or turn == rounds - 1:
             break
         yield search.result()
-    search.name_partners(evaluate, turn + 1)
+    if not late:
+        search.name_partners(evaluate, turn + 1)
     yield search.result()
 
 

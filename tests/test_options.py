@@ -88,6 +88,7 @@ def test_a_value_that_is_nowhere_is_refused():
         ("guidance_scale", "belongs to the pipeline"), ("negative_prompt", "belongs to the pipeline"),
         ("num_inference_steps", "belongs to the pipeline"), ("generator", "belongs to the pipeline"),
         ("precision", "is chosen with the model"), ("device", "is chosen with the model"),
+        ("guidance", "is chosen with the model"),
     ],
 )  # fmt: skip
 def test_another_name_is_told_what_may_be_meant(name, hint):

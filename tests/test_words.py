@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import dpid
+from dpid.options import Budget
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST
 from dpid.studies import world
-from dpid.words import Budget, judged, seed_of
+from dpid.words import judged, seed_of
 
 NAMES = ("rao-blackwell", "standard", "orthogonal")
 
@@ -142,7 +143,10 @@ def test_a_word_that_cannot_be_asked_again_beside_the_truth_is_not_settled(tmp_p
     _, (result,) = judge(told, ("cow", "pizza"), "a cow and a pizza", samples=32)
     assert result.verdicts["pizza"] == "misleading"
     assert not result.words["cow"].settled
-    assert result.remarks() == ["'pizza' speaks against this picture", "'cow': not settled; give more samples or more time"]
+    assert result.remarks() == [
+        "'pizza' speaks against this picture",
+        "'cow': not settled; give more samples or more time",
+    ]
     result.save(tmp_path / "words.safetensors")
     assert dpid.WordsResult.load(tmp_path / "words.safetensors") == result
 

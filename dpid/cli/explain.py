@@ -17,10 +17,9 @@ from dpid.cli.parameters import LOADING, PANEL, all_at_home, at_home, with_optio
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
-from dpid.cli.words import SAMPLES as WORDS_SAMPLES
 from dpid.cli.words import check_words, explain_words
 from dpid.files import writable
-from dpid.options import Options
+from dpid.options import Budget, Options
 
 
 @with_options
@@ -67,7 +66,7 @@ def explain(
         typer.Option(
             help="Evaluations of every condition, rounded up to a multiple of 16 (of 8 below): "
             f"{Options.samples}; with --tolerance at most so many, in steps of {Options.samples}: "
-            f"{Options.max_samples}; without -c at most so many, too: {WORDS_SAMPLES}.",
+            f"{Options.max_samples}; without -c at most so many, too: {Budget.samples}.",
             rich_help_panel=PANEL,
         ),
     ] = None,

@@ -11,15 +11,14 @@ from dpid.cli.outputs import draw, write
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_words
-from dpid.options import Options
+from dpid.options import Budget, Options
 
-SAMPLES = 256  # most evaluations of a condition
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def check_words(samples: int | None, time: str | None, pairs: bool, options: dict[str, Any]) -> dict[str, Any]:
     """The options of :meth:`dpid.Explainer.words` from those of the command line; errors name what is not allowed."""
-    from dpid.words import Budget, allowed
+    from dpid.words import allowed
 
     if pairs:
         raise ValueError("pairs: is for concepts; give two to eight with -c")
@@ -30,7 +29,7 @@ def check_words(samples: int | None, time: str | None, pairs: bool, options: dic
         except TypeError:
             raise ValueError(f"{name}: is for concepts; give two to eight with -c") from None
     Options(**own)
-    budget = Budget(SAMPLES if samples is None else samples, _seconds(time), 0.15)
+    budget = Budget(Budget.samples if samples is None else samples, _seconds(time))
     return own | {"samples": budget.samples, "seconds": budget.seconds}
 
 
