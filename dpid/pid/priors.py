@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -70,6 +71,7 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
     return h
 
 
+@lru_cache(maxsize=1)  # every picture and every pair of concepts asks for it
 def _load(model: str) -> tuple[Any, Any]:
     """Tokenizer and network of a masked language model."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer
