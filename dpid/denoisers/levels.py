@@ -95,6 +95,9 @@ class Discrete:
         return level.sigmoid().sqrt().float() * out.float() + (-level).sigmoid().sqrt().float() * x.float()
 
 
+_COUNT = 1001  # levels of a flow, at most
+
+
 @dataclass(frozen=True)
 class Flow:
     """The noise levels of a rectified flow x_t = (1-t) x + t ε, 0 < t < 1, whose velocity u = ε - x is predicted.
@@ -106,7 +109,6 @@ class Flow:
     ----------
     low, high : ends of the range of log-SNRs
     told : maps σ to the value that the network receives after rounding to its own type; the grid holds only such values
-    count : largest number of levels
 
     Attributes
     ----------
@@ -121,26 +123,25 @@ class Flow:
     low: float
     high: float
     told: Callable[[Tensor], Tensor] = lambda sigma: sigma
-    count: int = 1001
     grid: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"low, high: found {self.low}, {self.high}, expected ascending log-SNRs")
-        sigma = torch.linspace(self.low, self.high, self.count, dtype=torch.float64).div(-2).sigmoid()
+        sigma = torch.linspace(self.low, self.high, _COUNT, dtype=torch.float64).div(-2).sigmoid()
         sigma = self.told(sigma.float()).double()
         sigma = torch.unique(sigma[(sigma > 0) & (sigma < 1)]).flip(0)
         object.__setattr__(self, "grid", 2 * (torch.log1p(-sigma) - sigma.log()))
 
     @classmethod
-    def trained(cls, shift: float, told: Callable[[Tensor], Tensor], mean: float = 0.0, std: float = 1.0) -> Flow:
-        """The levels at which a training with logit-normal σ (``mean``, ``std``) and time ``shift`` drew its samples.
+    def trained(cls, shift: float, told: Callable[[Tensor], Tensor]) -> Flow:
+        """The levels at which a training with logit-normal σ and time ``shift`` drew its samples.
 
-        The range holds all but 5e-4 of them: λ is normal, N(-2 (mean + log shift), (2 std)²), and the range reaches 3.5
-        standard deviations to either side.
+        The range holds all but 5e-4 of them: λ is normal, N(-2 log shift, 2²), and the range reaches 3.5 standard
+        deviations to either side.
         """
-        middle = -2 * (mean + math.log(shift))
-        return cls(middle - 7 * std, middle + 7 * std, told)
+        middle = -2 * math.log(shift)
+        return cls(middle - 7, middle + 7, told)
 
     @property
     def signature(self) -> tuple[str | bytes, ...]:

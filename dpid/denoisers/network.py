@@ -148,11 +148,6 @@ class NetworkDenoiser(Denoiser):
         return self.levels.grid
 
     @property
-    def logsnr_range(self) -> tuple[float, float]:
-        """The ends of :attr:`logsnr_grid`."""
-        return float(self.logsnr_grid[0]), float(self.logsnr_grid[-1])
-
-    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the latents of a picture of the native size."""
         return self.family.latent_shape

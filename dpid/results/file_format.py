@@ -68,6 +68,8 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     The maps and the numbers in the header are not read, since they follow from the replicates.
     """
     tensors, header = parse(data)
+    if header.get("format") == FORMAT and "words" in header:
+        raise ValueError("has the results of words, which dpid.WordsResult.load reads")
     if header.get("format") != FORMAT or "facts" not in header:
         raise ValueError(f"is not a dpid result of format {FORMAT}")
     return fields_of(tensors, from_json("facts", header))
