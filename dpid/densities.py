@@ -39,7 +39,7 @@ class Densities(Runner):
         """
         chosen = self._options_of_density(options)
         with self._working():
-            _, x = self._latents(image, latents)
+            x = self._ask(image, latents, (), chosen, None).x
             return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)[0]
 
     def log_likelihoods(
@@ -63,7 +63,7 @@ class Densities(Runner):
         def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
             ((image, own_latents, condition),) = only
             condition = check_condition("conditions", condition)
-            return [Wanted(image, own_latents, None, Plan((), ((),), (condition,), (0,), 0))]
+            return [Wanted(image, own_latents, None, (Plan((), ((),), (condition,), (0,), 0),))]
 
         def run(ones: list[Asked], _: Progress) -> list[Likelihood]:
             x = torch.cat([one.x for one in ones])
@@ -92,7 +92,7 @@ class Densities(Runner):
             raise ValueError(f"tolerance: found {chosen.tolerance}, a ranking takes none; raise samples")
         question, denoiser = question_for(prompt), self._denoisers(chosen.samples)[-1]
         samples = samples_for(chosen, denoiser.logsnr_grid, self.density)
-        wanted = {i: Wanted(x, z, prompt, question) for i, (x, z) in enumerate(table(images, latents))}
+        wanted = {i: Wanted(x, z, prompt, (question,)) for i, (x, z) in enumerate(table(images, latents))}
 
         def run(ones: list[Asked], _: Progress) -> Sequence[Tensor]:
             x = torch.cat([one.x for one in ones])

@@ -254,7 +254,7 @@ class Explainer(Densities, Verdicts):
 
         def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
             ((image, own_latents, prompt, words, own_conditions),) = only
-            return [Wanted(image, own_latents, prompt, question_of(prompt, words, own_conditions, chosen))]
+            return [Wanted(image, own_latents, prompt, (question_of(prompt, words, own_conditions, chosen),))]
 
         return self._explained(apart(dict(enumerate(rows)), wanted, watch), chosen, watch)
 

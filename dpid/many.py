@@ -19,7 +19,7 @@ from dpid.images import ImageLike, check_latents
 from dpid.options import Options
 from dpid.prompts.plan import Plan
 from dpid.run import Asked, Progress, ask
-from dpid.videos import encode, read, shown
+from dpid.videos import VideoLike, encode, read, shown
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -89,12 +89,18 @@ class Watch:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One of many pictures: the arguments of :meth:`dpid.Explainer.explain`, one of ``image`` and ``latents``."""
+    """A picture and what is asked of it; one of ``image`` and ``latents``.
 
-    image: ImageLike | None
+    Attributes
+    ----------
+    image, latents, prompt : as of :meth:`dpid.Explainer.explain`
+    questions : as of :class:`dpid.run.Asked`
+    """
+
+    image: ImageLike | VideoLike | None
     latents: Tensor | None
     prompt: str | None
-    question: Plan
+    questions: Sequence[Plan]
 
 
 Column = tuple[str, Any, bool]
@@ -172,33 +178,41 @@ def apart(
     return found
 
 
+def opened(one: Wanted, denoiser: Denoiser) -> Tensor:
+    """The pixels of a picture or video at the model's size, or its latents [C,h,w] if these are given."""
+    if (one.image is None) == (one.latents is None):
+        raise ValueError("image: give either image or latents")
+    return check_latents(one.latents, denoiser) if one.image is None else read(one.image, denoiser)
+
+
+def asked(ones: Sequence[tuple[Wanted, Tensor]], denoiser: Denoiser, options: Options) -> list[Asked]:
+    """What is asked of pictures that were :func:`opened`, which are encoded together: pixels, or latents, of one size.
+
+    ``ValueError`` for what is not finite, or too small for the maps of ``options``.
+    """
+    given = ones[0][0].image is None
+    x = torch.stack([t for _, t in ones])
+    x = x.to(denoiser.device, torch.float32) if given else encode(x, denoiser)
+    if not x.isfinite().all():
+        raise ValueError("latents: found NaN or infinity" if given else "image: the VAE encodes it as NaN or infinity")
+    options.check_maps(x.shape[-2] // (denoiser.latent_frames or 1), x.shape[-1])
+    return [
+        ask(None if given else shown(pixels, denoiser), latents[None], one.questions, options, one.prompt)
+        for (one, pixels), latents in zip(ones, x.detach(), strict=True)
+    ]
+
+
 def prepare(wanted: Mapping[int, Wanted], denoiser: Denoiser, options: Options, watch: Watch) -> dict[int, Any]:
     """The :class:`dpid.run.Asked` of every picture, or the exception that it cannot be explained for.
 
     Pictures of one size are encoded together.
     """
-
-    def opened(ones: list[Wanted]) -> list[Tensor]:
-        (one,) = ones
-        if (one.image is None) == (one.latents is None):
-            raise ValueError("image: give either image or latents")
-        return [check_latents(one.latents, denoiser) if one.image is None else read(one.image, denoiser)]
-
-    def asked(ones: list[tuple[Wanted, Tensor]]) -> list[Asked]:
-        given = ones[0][0].image is None
-        x = torch.stack([t for _, t in ones])
-        x = x.to(denoiser.device, torch.float32) if given else encode(x, denoiser)
-        if not x.isfinite().all():
-            raise ValueError("latents: found NaN or infinity")
-        options.check_maps(x.shape[-2] // (denoiser.latent_frames or 1), x.shape[-1])
-        return [
-            ask(None if given else shown(pixels, denoiser), latents[None], (one.question,), options, one.prompt)
-            for (one, pixels), latents in zip(ones, x.detach(), strict=True)
-        ]
-
-    tensors = apart(wanted, opened, watch)
+    tensors = apart(wanted, lambda ones: [opened(one, denoiser) for one in ones], watch)
     whole = {i: (wanted[i], t) for i, t in tensors.items() if isinstance(t, Tensor)}
-    return {**tensors, **apart(whole, asked, watch, lambda one: (one[0].image is None, one[1].shape))}
+    same = apart(
+        whole, lambda ones: asked(ones, denoiser, options), watch, lambda one: (one[0].image is None, one[1].shape)
+    )
+    return {**tensors, **same}
 
 
 def width(denoiser: Denoiser, questions: Sequence[Plan], options: Options) -> int:

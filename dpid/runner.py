@@ -8,20 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dpid.denoisers.modes import undisturbed
 from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import worth_trying
-from dpid.images import ImageLike, check_latents
-from dpid.many import Found, PicturesError, Wanted, Watch, apart, batches, prepare, width
+from dpid.images import ImageLike
+from dpid.many import Found, PicturesError, Wanted, Watch, apart, asked, batches, opened, prepare, width
 from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, plan_concepts, with_reference
 from dpid.results.result import PIDResult
-from dpid.run import Asked, Job, Progress, ask, explanations
-from dpid.videos import VideoLike, encode, read, shown
+from dpid.run import Asked, Job, Progress, explanations
+from dpid.videos import VideoLike
 
 
 class ConvergenceWarning(UserWarning):
@@ -97,33 +96,14 @@ class Runner:
         self, image: ImageLike | VideoLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
         prompt: str | None,
     ) -> Asked:  # fmt: skip
-        picture, x = self._latents(image, latents)
-        options.check_maps(x.shape[-2] // (self.denoiser.latent_frames or 1), x.shape[-1])
-        return ask(picture, x, questions, options, prompt)
+        """The question about one picture or video; ``ValueError`` for one that cannot be explained."""
+        one = Wanted(image, latents, prompt, questions)
+        return asked([(one, opened(one, self.denoiser))], self.denoiser, options)[0]
 
     def _keep(self, learnt: Learnt) -> None:
         # Whole, so that of explanations side by side the last one's counts: mixed with another's, a density would
         # depend on noise that is drawn again.
         self.learnt = learnt
-
-    def _latents(
-        self, image: ImageLike | VideoLike | None, latents: Tensor | None
-    ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
-        """The picture at the model's size, uint8 [H,W,3], None if latents are given; and the latents fp32 [1,C,h,w].
-
-        Of a video, a picture [T,H,W,3] of every frame of latents, and these [1,C,T·h,w].
-        """
-        if (image is None) == (latents is None):
-            raise ValueError("image: give either image or latents")
-        picture = None
-        if image is None:
-            x = check_latents(latents, self.denoiser)[None].to(self.denoiser.device, torch.float32)
-        else:
-            pixels = read(image, self.denoiser)
-            picture, x = shown(pixels, self.denoiser), encode(pixels[None], self.denoiser)
-        if not x.isfinite().all():
-            raise ValueError("latents: found NaN or infinity")
-        return picture, x.detach()
 
     def _explained(
         self, wanted: Mapping[int, Wanted | Exception], options: Options, watch: Watch
@@ -154,7 +134,7 @@ class Runner:
         """
         errors = {i: one for i, one in wanted.items() if isinstance(one, Exception)}
         given = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
-        together = width(self.denoiser, [one.question for one in given.values()], options)
+        together = width(self.denoiser, [question for one in given.values() for question in one.questions], options)
         done = len(errors)
 
         def told(ones: list[Asked]) -> Sequence[Found]:
@@ -167,12 +147,12 @@ class Runner:
             end = done + len(window)
             with self._working():
                 watch.check()
-                asked = prepare(window, self.denoiser, options, watch)
-                sound = {i: one for i, one in asked.items() if isinstance(one, Asked)}
+                ready = prepare(window, self.denoiser, options, watch)
+                sound = {i: one for i, one in ready.items() if isinstance(one, Asked)}
                 done = end - len(sound)  # with those that failed
                 found = apart(sound, told, watch, key)
             done = end
-            for i, one in sorted({**asked, **found}.items()):
+            for i, one in sorted({**ready, **found}.items()):
                 if isinstance(one, Exception):
                     errors[i] = one
                 elif not isinstance(one, Asked):
