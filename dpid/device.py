@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 import psutil
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 Launch = TypeVar("Launch", bound=Callable[..., Any])
+_LOCK = threading.RLock()  # of what all threads share: settings of torch, and the streams below
+_HELD: dict[tuple[Any, ...], tuple[int, list[Any]]] = {}  # {settings: (contexts that hold them, what they were)}
 
 
 def is_gpu(device: torch.device) -> bool:
@@ -95,22 +98,36 @@ def on_device(launch: Launch) -> Launch:
     return launch_on_device  # type: ignore[return-value]
 
 
+@cache
+def _stream_for_graphs(device: torch.device) -> Any:
+    """The stream of ``device`` on which graphs are prepared: cuBLAS keeps memory for every stream that it has seen."""
+    return torch.cuda.Stream(device)
+
+
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """A context with a new stream, ordered after all earlier and before all later kernels of the current stream."""
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+    """A context with a stream of its own, ordered after all earlier and before all later kernels of the current one."""
+    stream = _stream_for_graphs(device)
+    with _LOCK:
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            yield
+        torch.cuda.current_stream(device).wait_stream(stream)
 
 
 @contextmanager
-def recording() -> Iterator[Any]:
-    """A context that captures kernels, without running them, in a CUDA graph, which is its value."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        yield graph
+def recording(device: torch.device) -> Iterator[Any]:
+    """A context that captures kernels of ``device``, without running them, in a CUDA graph, which is its value.
+
+    Other threads may allocate memory meanwhile. The stream that torch would take is one of the GPU it captured on first.
+    """
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    with _LOCK:
+        try:
+            with torch.cuda.graph(graph, stream=_stream_for_graphs(device), capture_error_mode="thread_local"):
+                yield graph
+        finally:
+            torch.cuda.set_stream(before)  # which a capture that fails does not
 
 
 @contextmanager
@@ -133,14 +150,8 @@ def exact_float32() -> Iterator[None]:
     new = hasattr(backends.cuda.matmul, "fp32_precision")  # since torch 2.9
     where = (backends.cudnn.conv if new else backends.cudnn, backends.cuda.matmul)
     name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
-    before = [getattr(w, name) for w in where]
-    try:
-        for w in where:
-            setattr(w, name, exact)
+    with _set([(owner, name, exact) for owner in where]):
         yield
-    finally:
-        for w, value in zip(where, before, strict=True):
-            setattr(w, name, value)
 
 
 @contextmanager
@@ -149,9 +160,30 @@ def repeatable() -> Iterator[None]:
 
     Some of those for transposed convolutions add in an order that changes.
     """
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
+    with _set([(torch.backends.cudnn, "deterministic", True)]):
+        yield
+
+
+@contextmanager
+def _set(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """A context in which ``settings`` of torch, (owner, name, value), hold.
+
+    All threads share them, so that they are as they were again when the last thread has left.
+    """
+    key = tuple((id(owner), name) for owner, name, _ in settings)
+    with _LOCK:
+        depth, before = _HELD.get(key, (0, []))
+        if not depth:
+            before = [getattr(owner, name) for owner, name, _ in settings]
+            for owner, name, value in settings:
+                setattr(owner, name, value)
+        _HELD[key] = depth + 1, before
     try:
         yield
     finally:
-        torch.backends.cudnn.deterministic = before
+        with _LOCK:
+            depth, before = _HELD[key]
+            _HELD[key] = depth - 1, before
+            if depth == 1:
+                for (owner, name, _), value in zip(settings, before, strict=True):
+                    setattr(owner, name, value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dpid
-from dpid.device import exact_float32
+from dpid.device import exact_float32, repeatable
 from dpid.ops import _table
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -103,3 +103,14 @@ def test_no_tensor_of_the_user_moves_and_no_random_number_is_used(tiny, two_thin
     assert all(p.device.type == "cuda" and p.dtype == torch.float32 for p in pipe.unet.parameters())
     assert torch.equal(torch.cuda.get_rng_state(), gpu_state)
     assert torch.equal(torch.get_rng_state(), cpu_state)
+
+
+def test_settings_stay_until_the_last_thread_has_left(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    first, second = repeatable(), repeatable()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.backends.cudnn.deterministic
+    second.__exit__(None, None, None)
+    assert not torch.backends.cudnn.deterministic

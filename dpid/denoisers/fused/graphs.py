@@ -77,22 +77,29 @@ class Graphed:
         while len(self._captured) >= _MOST:
             del self._captured[next(iter(self._captured))]
         try:
-            self._captured[shape] = self._capture(changing, constant)
+            captured = self._capture(changing, constant)
         except torch.OutOfMemoryError:
             self._captured.clear()
             raise
-        except RuntimeError as error:
-            _LOG.warning("CUDA graph capture failed, going on without: %s", str(error).splitlines()[0])
-            self._usable = False
-            return None
-        return self._captured[shape]
+        if captured:
+            self._captured[shape] = captured
+        self._usable = captured is not None
+        return captured
 
-    def _capture(self, changing: Any, constant: Any) -> _Captured:
+    def _capture(self, changing: Any, constant: Any) -> _Captured | None:
+        """A new graph; None, with a logged warning, if it cannot be captured."""
         static = _clone(changing), _clone(constant)
+        device = tree_leaves(static)[0].device
         # Warm-up: the first calls choose algorithms and allocate workspaces, which no capture may contain.
-        with side_stream(tree_leaves(static)[0].device):
+        with side_stream(device):
             for _ in range(2):
                 self.function(*static)
-        with recording() as graph:
-            out = self.function(*static)
+        try:
+            with recording(device) as graph:
+                out = self.function(*static)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _LOG.warning("CUDA graph capture failed, going on without: %s", str(error).splitlines()[0])
+            return None
         return _Captured(graph, *static, out, constant)
