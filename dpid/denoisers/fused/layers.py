@@ -165,9 +165,10 @@ class Layers:
         """The convolution 3×3 ``name`` of x [B,C,H,W] to a few channels E: [B,E,H,W].
 
         On a GPU as a matrix product of every pixel with all 9·E columns, which are then added where they belong: in
-        float32 a convolution to four channels takes cuDNN as long as one to 32.
+        float32 a convolution to four channels takes cuDNN as long as one to 32. Not where torch compiles it, which
+        would add them in an order that changes.
         """
-        if not is_gpu(x.device):
+        if not is_gpu(x.device) or torch.compiler.is_compiling():
             return self.conv(name, x)
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         columns = x.movedim(1, -1).flatten(1, 2) @ weight.flip(2, 3).movedim(1, 0).flatten(1)  # [B,H·W,E·9]
