@@ -144,11 +144,13 @@ def test_opcheck():
 def test_compile_whole():
     x, weight, bias = randn(2, 12, 5, 7), randn(12, seed=1), randn(12, seed=2)
 
-    def layer(x):
-        return ops.geglu(ops.group_norm_silu(x, 4, weight, bias).flatten(1))
+    def layer(x, backend=None):
+        normed = ops.group_norm_silu(x, 4, weight, bias, backend=backend)
+        return ops.geglu(normed.flatten(1), backend=backend)
 
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=0)
+    # Compiled, the ops are torch's own, which a compiler fuses with what is around them.
+    torch.testing.assert_close(compiled(x), layer(x, "reference"), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
