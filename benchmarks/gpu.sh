@@ -4,14 +4,16 @@
 # "models" builds, and measures transformers of true size, the largest with 24 GB of weights; "autotune" builds, and measures
 # the UNets beside diffusers under torch.compile's slowest mode.
 # Needs nvcc, cmake, ninja, pybind11, scikit-build-core and what dpid[test] needs; WHEELS is a folder of wheels for what is
-# missing there. Writes logs and ledger rows to OUT.
+# missing there. Writes ledger rows, a summary and the logs, as one file, to OUT; DPID_COMMIT names the sources without git.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=$(realpath -m "${1:?usage: gpu.sh OUT [WHEELS] [kernels|models|autotune]}")
 WHEELS=${2:-}
 PART=${3:-kernels}
+ROOT=$PWD
 case $PART in kernels | models | autotune) ;; *) echo "part: found $PART, expected kernels, models or autotune" && exit 2 ;; esac
 mkdir -p "$OUT"
+LOGS=$(mktemp -d)
 PYTHON=${PYTHON:-python3}
 failed=0
 
@@ -19,10 +21,12 @@ failed=0
 step() { # name, seconds, command…
   local name=$1 limit=$2 began=$SECONDS
   shift 2
-  timeout "$limit" "$@" >"$OUT/$name.log" 2>&1
+  timeout "$limit" "$@" >"$LOGS/$name.log" 2>&1
   local code=$?
   echo "$name: exit $code, $((SECONDS - began)) s" | tee -a "$OUT/summary.txt"
-  [ $code -eq 0 ] || { failed=1; tail -n 15 "$OUT/$name.log"; }
+  [ $code -eq 0 ] || { failed=1; tail -n 15 "$LOGS/$name.log"; }
+  tar -C "$LOGS" -czf "$OUT/logs.tar.gz" .
+  cp "$ROOT/benchmarks/results.csv" "$OUT/results.csv"  # so far: the machine may be gone before the end
 }
 
 # The machine's own architecture alone: all of them would take minutes.
@@ -36,20 +40,20 @@ step build 100 "${PIP[@]}" --no-deps --force-reinstall . -C cmake.define.DPID_CU
   -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$ARCH"
 
 # From another folder, so that the installed package is imported.
-ROOT=$PWD
 cd "$OUT" || exit 1
 
 kernels() {
   local test=("$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider -p no:benchmark)
   "$PYTHON" -c 'import xdist' 2>/dev/null && test+=(-n 8)
   step tests 100 env OMP_NUM_THREADS=2 "${test[@]}" "$ROOT"/tests/{ops,denoisers,estimation,test_cuda.py,test_explainer.py}
-  for tool in memcheck racecheck; do
-    step "$tool" 30 compute-sanitizer --tool "$tool" --error-exitcode 1 "$PYTHON" "$ROOT/benchmarks/gpu_smoke.py"
-  done
-  step bench_ops 60 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.3
-  step unet-emoji 30 "${UNET[@]}" emoji
-  step unet-sd2.1 80 "${UNET[@]}" sd2.1 --compile default
-  step unet-sdxl 90 "${UNET[@]}" sdxl --side 128 --compile default
+  local smoke=("$PYTHON" "$ROOT/benchmarks/gpu_smoke.py")
+  # Every tensor in an allocation of its own, beyond which nothing is valid.
+  step memcheck 30 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1 "${smoke[@]}" --eager
+  step racecheck 20 compute-sanitizer --tool racecheck --error-exitcode 1 "${smoke[@]}"
+  step bench_ops 50 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.3
+  step unet-emoji 20 "${UNET[@]}" emoji
+  step unet-sd2.1 90 "${UNET[@]}" sd2.1 --compile default
+  step unet-sdxl 110 "${UNET[@]}" sdxl --side 128 --samples 8 --compile default
 }
 
 models() {
@@ -64,11 +68,10 @@ models() {
 
 autotune() {
   step unet-sd2.1-autotune 210 "${UNET[@]}" sd2.1 --compile max-autotune-no-cudagraphs
-  step unet-sdxl-autotune 210 "${UNET[@]}" sdxl --side 128 --compile max-autotune-no-cudagraphs
+  step unet-sdxl-autotune 210 "${UNET[@]}" sdxl --side 128 --samples 8 --compile max-autotune-no-cudagraphs
 }
 
 # At native sizes, beside what a user of diffusers has: its UNet under torch.compile.
 UNET=("$PYTHON" "$ROOT/benchmarks/bench_unet.py" --precision float16 --rounds 2 --model)
 "$PART"
-cp "$ROOT/benchmarks/results.csv" "$OUT/results.csv" 2>/dev/null
 exit $failed

@@ -55,7 +55,10 @@ def commit() -> str:
     folder = PATH.parents[1]
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        except FileNotFoundError:  # a machine without git
+            return ""
         return done.stdout.strip()
 
     found = git("rev-parse", "--short=12", "HEAD")
