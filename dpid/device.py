@@ -119,7 +119,7 @@ def side_stream(device: torch.device) -> Iterator[None]:
 def recording(device: torch.device) -> Iterator[Any]:
     """A context that captures kernels of ``device``, without running them, in a CUDA graph, which is its value.
 
-    Other threads may allocate memory meanwhile. The stream that torch would take is one of the GPU it captured on first.
+    Other threads may allocate memory meanwhile. The stream torch would take is of the GPU that it captured on first.
     """
     graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
     with _LOCK:
