@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 Launch = TypeVar("Launch", bound=Callable[..., Any])
-_LOCK = threading.RLock()  # of what all threads share: settings of torch, and the streams below
+_GRAPHS = threading.RLock()  # held while a graph is prepared, on a stream that all threads share
+_SETTINGS = threading.Lock()  # of torch, which all threads share, too
 _HELD: dict[tuple[Any, ...], tuple[int, list[Any]]] = {}  # {settings: (contexts that hold them, what they were)}
 
 
@@ -108,7 +109,7 @@ def _stream_for_graphs(device: torch.device) -> Any:
 def side_stream(device: torch.device) -> Iterator[None]:
     """A context with a stream of its own, ordered after all earlier and before all later kernels of the current one."""
     stream = _stream_for_graphs(device)
-    with _LOCK:
+    with _GRAPHS:
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             yield
@@ -122,7 +123,7 @@ def recording(device: torch.device) -> Iterator[Any]:
     Other threads may allocate memory meanwhile. The stream torch would take is of the GPU that it captured on first.
     """
     graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
-    with _LOCK:
+    with _GRAPHS:
         try:
             with torch.cuda.graph(graph, stream=_stream_for_graphs(device), capture_error_mode="thread_local"):
                 yield graph
@@ -171,7 +172,7 @@ def _set(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
     All threads share them, so that they are as they were again when the last thread has left.
     """
     key = tuple((id(owner), name) for owner, name, _ in settings)
-    with _LOCK:
+    with _SETTINGS:
         depth, before = _HELD.get(key, (0, []))
         if not depth:
             before = [getattr(owner, name) for owner, name, _ in settings]
@@ -181,7 +182,7 @@ def _set(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
     try:
         yield
     finally:
-        with _LOCK:
+        with _SETTINGS:
             depth, before = _HELD[key]
             _HELD[key] = depth - 1, before
             if depth == 1:
