@@ -55,8 +55,9 @@ class Texts:
     def back(self) -> None:
         """Move the encoders back to where they were."""
         while self._away:
-            encoder, device = self._away.pop()
-            encoder.to(device)
+            encoder, device = self._away[-1]
+            encoder.to(device)  # where it fails for want of memory, the next call tries again
+            self._away.pop()
         self._settled = False
 
     def leave(self) -> None:

@@ -27,6 +27,8 @@ def generate(
     import torch
 
     from dpid.denoisers.families import FlowFamily, family_of
+    from dpid.denoisers.modes import hooks_kept
+    from dpid.denoisers.texts import padding_kept
     from dpid.quiet import quiet
 
     family = family_of(pipe)
@@ -44,9 +46,11 @@ def generate(
         _tell_steps(sampler.scheduler, progress)
     sampler.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-    images: list[Image.Image] = sampler(
-        prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, **family.asks()
-    ).images
+    parts = list(pipe.components.values())
+    with hooks_kept(*(part for part in parts if isinstance(part, torch.nn.Module))), padding_kept(parts):
+        images: list[Image.Image] = sampler(
+            prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, **family.asks()
+        ).images
     return images
 
 

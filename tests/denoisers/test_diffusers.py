@@ -212,6 +212,15 @@ def test_nothing_of_the_user_changes(tiny):
     assert first.redundancy == second.redundancy
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2", "xl"])
+def test_text_encoders_have_no_hooks_afterwards(tiny, family):
+    pipe = tiny(family=family)
+    from_pipeline(pipe, check=False).encode_conditions(["a cow"])
+    encoders = [part for name, part in pipe.components.items() if name.startswith("text_encoder")]
+    assert not any(m._forward_hooks or "_output_capturing_hooks_installed" in vars(m)
+                   for encoder in encoders for m in encoder.modules())  # fmt: skip
+
+
 def test_text_refusals(tiny):
     denoiser = from_pipeline(tiny())
     with pytest.raises(ValueError, match=r"18 tokens, but the text encoder takes 16; 'cow cow' would be cut"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from dpid.denoisers.families.unet import UNetFamily
 from dpid.denoisers.fused import FusedNetwork, not_plain
 from dpid.denoisers.guidance import GUIDANCE
-from dpid.denoisers.modes import evaluating
+from dpid.denoisers.modes import evaluating, hooks_kept
 from dpid.images import ImageCondition
 
 _ADAPTER = "ip_image_proj"  # encoder_hid_dim_type of a UNet with an IP-Adapter
@@ -75,7 +75,7 @@ class StableDiffusion(UNetFamily):
         """
         encoded = super().encode(conditions)
         if self.takes_pictures:
-            with evaluating(self.pipe.image_encoder):
+            with evaluating(self.pipe.image_encoder), hooks_kept(self.pipe.image_encoder):
                 encoded["image_embeds"] = torch.cat([self._embedded(condition) for condition in conditions])
         return encoded
 

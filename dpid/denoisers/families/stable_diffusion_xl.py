@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dpid.denoisers.families.stable_diffusion import StableDiffusion
 from dpid.denoisers.fused import sizes_of
-from dpid.denoisers.modes import evaluating
+from dpid.denoisers.modes import evaluating, hooks_kept
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -27,7 +27,8 @@ class StableDiffusionXL(StableDiffusion):
 
         An empty text is all zeros if the pipeline was trained so (``force_zeros_for_empty_prompt``).
         """
-        with evaluating(self.pipe.text_encoder, self.pipe.text_encoder_2):
+        encoders = self.pipe.text_encoder, self.pipe.text_encoder_2
+        with evaluating(*encoders), hooks_kept(*encoders):
             hidden, _, pooled, _ = self.pipe.encode_prompt(
                 list(texts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
