@@ -66,6 +66,13 @@ def test_weights_in_several_files(tmp_path, weights, variant):
     assert_same(load_pipeline(tmp_path / "m", "cpu"), weights)
 
 
+def test_a_transformer_that_is_no_safetensors_file(tmp_path):
+    copied = shutil.copytree(embedded_path("emoji-flow"), tmp_path / "m")
+    (copied / f"transformer/{UNET}.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="model: "):
+        load_pipeline(copied, "cpu")
+
+
 def test_parts_of_different_variants(folder):
     rename(folder, ["unet"], lambda name: name.replace(".safetensors", ".fp16.safetensors"))
     rename(folder, ["vae"], lambda name: name.replace(".safetensors", ".non_ema.safetensors"))

@@ -128,7 +128,7 @@ def test_smoothing_reaches_no_further_than_a_frame(pipe):
         dpid.Explainer(pipe).explain(FRAMES, smooth=11, **ASK)
 
 
-@pytest.mark.parametrize("frames", [0, 4, 9, -3])
+@pytest.mark.parametrize("frames", [0, 4, 9, -3, 5.0])
 def test_numbers_of_frames_that_are_refused(pipe, frames):
     with pytest.raises(ValueError, match=rf"^frames: found {frames}, expected 1 more than a multiple of 4, up to 5$"):
         dpid.Explainer(pipe, frames=frames)

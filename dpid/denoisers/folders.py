@@ -111,6 +111,8 @@ def type_of(files: Sequence[Path]) -> torch.dtype:
     for path in files:
         for kind, shape in _headers(path).values():
             sizes[kind] += math.prod(shape)
+    if not sizes:
+        raise ValueError("its network has no weights, or none of this variant")
     return _TYPES.get(sizes.most_common(1)[0][0], torch.bfloat16)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpid import ops
+from dpid.checks import positive
 
 GUIDANCE = "guidance"  # the argument [K] among encoded conditions
 _LEVELS = 8  # at which the bend is measured, within the middle 60 % of the log-SNRs
@@ -17,8 +18,7 @@ _STRAIGHT = 0.1  # the bend from which a sentence says that the guidance is not 
 
 def check_guidance(guidance: float, taken: bool, name: str) -> None:
     """``ValueError`` unless ``guidance`` is 1, or a positive number for a network that takes one."""
-    if not 0 < guidance < math.inf:
-        raise ValueError(f"guidance: found {guidance}, expected a positive number; 1 is none")
+    positive("guidance", guidance)
     if guidance != 1 and not taken:
         raise ValueError(f"guidance: found {guidance}, but the network of {name} does not take it as an input")
 

@@ -228,7 +228,8 @@ def _from_folder(model: str, folder: Path, variant: str | None, dtype: Any, opti
     family, variant = family_named(folder, index), check_folder(folder, index, options, variant)
     if dtype is None:
         given = getattr(options.get(family.network), "dtype", None)
-        dtype = family.dtype or given or own_type(folder / family.network, variant)
+        with _loading(model):
+            dtype = family.dtype or given or own_type(folder / family.network, variant)
     unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
     with _loading(model):
         return DiffusionPipeline.from_pretrained(

@@ -133,6 +133,8 @@ def test_refusals_of_control(tiny):
         dpid.Explainer(pipe, control=PICTURE)
     with pytest.raises(ValueError, match=r"^control_scale: found 3, but StableDiffusionControlNetPipeline has 2 Contr"):
         dpid.Explainer(pipe, control=[PICTURE, PICTURE], control_scale=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"^control_scale: found nan, expected a finite number"):
+        dpid.Explainer(pipe, control=[PICTURE, PICTURE], control_scale=[1, float("nan")])
     pipe.controlnet = torch.nn.Identity()
     with pytest.raises(ValueError, match=r"^pipe: its controlnet is a Identity, supported is a ControlNetModel or Mul"):
         dpid.Explainer(pipe, control=PICTURE)

@@ -5,6 +5,7 @@ What is explained is i(x; y | control): the unconditional prediction has the pic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -47,6 +48,9 @@ class Controlled(Family):
         for name, given in (("control", pictures), ("control_scale", scales)):
             if len(given) != count:
                 raise ValueError(f"{name}: found {len(given)}, but {kind} has {count} ControlNet{'s' * (count > 1)}")
+        for one in scales:
+            if not isinstance(one, (int, float)) or not math.isfinite(one):
+                raise ValueError(f"control_scale: found {one!r}, expected a finite number")
         self._several, self._pictures, self._scales = several is not None, pictures, scales
         self._encoded = {}
 

@@ -84,12 +84,12 @@ class Pictures(ABC):
         """``ValueError`` unless the network takes pictures of the area of a square of ``size`` pixels a side."""
         step, (_, h, w) = self.factor * self.step, self.latent_shape
         native = int((h * w) ** 0.5) * self.factor
-        if size is None or size == native:
+        if size is None or (type(size) is int and size == native):
             return
         if self.one_area:
             raise ValueError(f"size: found {size}, {type(self.pipe).__name__} makes pictures of {native}² pixels alone")
-        if not 0 < size < native or size % step:
-            raise ValueError(f"size: found {size}, expected a multiple of {step} up to the model's {native}")
+        if type(size) is not int or not 0 < size < native or size % step:
+            raise ValueError(f"size: found {size!r}, expected a multiple of {step} up to the model's {native}")
 
     def size_for(self, width: int, height: int, size: int | None = None) -> tuple[int, int]:
         """Pixels (width, height) of about the native area, or ``size``², at the aspect ratio of the picture.
