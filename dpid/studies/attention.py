@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpid import ops
+from dpid.denoisers.blocks import calling
 from dpid.denoisers.families import family_of
 from dpid.denoisers.modes import evaluating, undisturbed
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
@@ -107,7 +108,8 @@ def trace(
     chosen = Options(samples=samples, seed=seed)
     with undisturbed():
         denoiser = from_pipeline(pipe, fused=False)
-        with denoiser.lock:
+        compiled = {m: None for m in denoiser.family.net.modules() if m._compiled_call_impl is not None}
+        with denoiser.lock, calling(compiled):  # what is compiled would not notice who looks on
             denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
             watch = made(denoiser)
             if image is None:

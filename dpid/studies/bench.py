@@ -223,12 +223,15 @@ class Workbench:
         """Those of ``cases`` whose row in the user's data was not left out."""
         return [case for case in cases if case.row not in self._bad]
 
-    def own_cases(self, least: int = 2, most: int | None = 2) -> list[Case]:
-        """Cases of the user's pictures with at least ``least`` concepts, of which the first ``most`` are used."""
+    def own_cases(self, least: int = 2, most: int | None = 2, masked: bool = False) -> list[Case]:
+        """Cases of the user's pictures with at least ``least`` concepts, of which the first ``most`` are used.
+
+        ``masked``: only of those with a mask.
+        """
         cases = [
             Case(f"{i:05d} {s.image.name}", s.image, s.prompt, s.concepts[:most], masks=s.masks, row=s.row or i)
             for i, s in enumerate(self.scenes, 1)
-            if len(s.concepts) >= least
+            if len(s.concepts) >= least and (not masked or s.masks())
         ]
         return self.usable(cases[: self.pictures])
 

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dpid.images import SMALLEST, open_image
 from dpid.prompts.plan import spans_of
@@ -212,7 +212,7 @@ def _labels(path: Path) -> NDArray[Any]:
     try:
         with Image.open(path) as opened:
             labels = np.asarray(opened)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:  # Pillow's readers raise many kinds
         raise ValueError(f"cannot be read as a picture ({error})") from error
     if labels.ndim != 2:
         raise ValueError(f"found {labels.shape[-1]} channels, expected one: labels, or zero and non-zero")

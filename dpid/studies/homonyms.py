@@ -63,7 +63,10 @@ def _own(bench: Workbench) -> Iterator[Case]:
     """Cases of the user's pictures, whose first concept is the homonym and the second its modifier."""
     for case in bench.own_cases():
         word, modifier = case.concepts
-        for role, other in (("right", modifier), ("neutral", _NEUTRAL if bench.embedded else words.NEUTRAL)):
+        neutral = _NEUTRAL if bench.embedded else words.NEUTRAL
+        if modifier == neutral:
+            continue  # nothing to compare it with
+        for role, other in (("right", modifier), ("neutral", neutral)):
             yield Case(
                 case.picture, case.image, case.prompt, (word, other), _texts(word, other, False),
                 columns={"word": word, "modifier": other, "role": role}, row=case.row,
@@ -132,7 +135,7 @@ def _figures(bench: Workbench, cases: list[Case], rows: list[Row]) -> dict[str, 
     default = [r for r in rows if r["estimator"] == ESTIMATORS[0]]
     by_role = {role: column(of, "synergy") for (role,), of in grouped(default, "role").items()}
     shown: dict[str, PIDResult] = {}
-    for case in cases[:3]:  # one picture with every modifier: success, failure, and neither
+    for case in [case for case in cases if case.picture == cases[0].picture]:  # one picture with every modifier
         shown[f"{case.columns['role']}: {' + '.join(case.concepts)}"] = bench.explain(case)
     return {
         "Synergy of a homonym and a modifier, nats; a dot a picture": figures.strips(by_role, "synergy, nats"),

@@ -28,7 +28,7 @@ _BUDGETS = (8, 16, 32)  # evaluations of every condition, at most the workbench'
 def _cases(bench: Workbench) -> list[Case]:
     """Cases of drawn pictures, or of the user's pictures with masks; ``ValueError`` if there are none."""
     if bench.scenes:
-        return [case for case in bench.own_cases(1, None) if case.masks()]
+        return bench.own_cases(1, None, masked=True)
     if not bench.embedded:
         raise ValueError("data: localisation needs pictures with masks; give --data a CSV with a mask column")
     pairs = world.things(bench.pictures or _SCENES, bench.seed)
@@ -51,10 +51,10 @@ def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
 
 def _results(bench: Workbench, case: Case, samples: int) -> list[tuple[str, PIDResult]]:
     """(concept, explanation) of every concept with a mask; the second of a single concept is the rest of the prompt."""
-    concepts = bench_concepts(case)
+    concepts, masks = bench_concepts(case), case.masks()
     if len(concepts) == 2:
         result = bench.explain(Case(case.picture, case.image, case.prompt, concepts, case.conditions), samples=samples)
-        return [(c, result) for c in concepts if c in case.masks()]
+        return [(c, result) for c in concepts if c in masks]
     (word,) = concepts
     rest = str(plan(case.prompt, (word,), context=True).texts[0])
     texts = {(): "", (word,): word, ("the rest",): rest, (word, "the rest"): case.prompt}
@@ -63,7 +63,8 @@ def _results(bench: Workbench, case: Case, samples: int) -> list[tuple[str, PIDR
 
 def bench_concepts(case: Case) -> tuple[str, ...]:
     """At most two concepts of a case, those with masks first."""
-    masked = [c for c in case.concepts if c in case.masks()]
+    masks = case.masks()
+    masked = [c for c in case.concepts if c in masks]
     return tuple((masked + [c for c in case.concepts if c not in masked])[:2])
 
 

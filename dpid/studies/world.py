@@ -27,7 +27,6 @@ SYNONYMS = tuple(words for _, words in scenes.THINGS.values() if len(words) == 2
 ATTRIBUTES = {adjective: gender for gender, (_, adjective) in scenes.GENDERS.items()} | {
     f"{tone} skinned": tone for tone in scenes.TONES
 }
-_LOOK_ALIKES = (("horse", "zebra"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon"), ("car", "bus"))
 
 
 def draw(pictures: Sequence[str], seed: str) -> tuple[Image.Image, np.ndarray]:
