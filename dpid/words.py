@@ -50,8 +50,10 @@ def concepts_of(prompt: str | None, concepts: Sequence[str] | None) -> tuple[str
     names = check_concepts(concepts)
     if not 0 < len(names) <= _MOST or len(set(names)) < len(names):
         raise ValueError(f"concepts: found {len(names)}, expected 1 to {_MOST}, each given once")
-    for name in names:
-        spans_of(prompt, (name,))
+    if REST in names:
+        raise ValueError(f"concepts: {REST!r} is the name of the other words here; write {REST + '#1'!r}")
+    if len({spans_of(prompt, (name,))[name] for name in names}) < len(names):
+        raise ValueError("concepts: two of them are the same place of the prompt, expected each once")
     return names
 
 

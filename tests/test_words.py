@@ -165,6 +165,8 @@ def test_rounds_have_seeds_of_their_own():
         ({"prompt": "a cow", "concepts": ()}, ValueError, "concepts: found 0, expected 1 to 64"),
         ({"prompt": "a cow", "concepts": ("dog",)}, ValueError, "concepts: 'dog' is not in the prompt"),
         ({"prompt": "a cow", "concepts": ("cow", "cow")}, ValueError, "concepts: found 2"),
+        ({"prompt": "a cow", "concepts": ("cow", "Cow")}, ValueError, "concepts: two of them are the same place"),
+        ({"prompt": "a cow and the rest", "concepts": ("cow", "the rest")}, ValueError, "concepts: 'the rest' is the"),
         ({"prompt": "a cow", "concepts": "cow"}, TypeError, "concepts: found the string"),
         ({"prompt": "a cow", "samples": 0}, ValueError, "samples: found 0"),
         ({"prompt": "a cow", "seconds": 0}, ValueError, "seconds: found 0, expected a positive"),

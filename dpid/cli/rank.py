@@ -31,8 +31,10 @@ def rank(
 ) -> None:
     """Rank pictures by how much more likely the prompt makes them: the best of several that a model has drawn."""
     from dpid.explainer import Explainer
+    from dpid.ranking import question_for
 
     Options(samples=samples, seed=seed)  # before the model is loaded
+    question_for(prompt)
     with nullcontext() if out is None else writable(out):
         found = Explainer.from_pretrained(model, device=device).rank(images, prompt, samples=samples, seed=seed)
         if out is not None:

@@ -79,6 +79,8 @@ def subsets_of(concepts: Sequence[str]) -> tuple[Subset, ...]:
 
 def _from_texts(concepts: tuple[str, ...], texts: Mapping[Subset, Any]) -> Plan:
     subsets = subsets_of(concepts)
+    if len({"+".join(s) for s in subsets}) < len(subsets):  # by which results name them
+        raise ValueError(f"concepts: {concepts!r}, joined by '+', name two subsets alike; leave one of them out")
     distinct = tuple(dict.fromkeys(texts[s] for s in subsets))
     index = tuple(distinct.index(texts[s]) for s in subsets)
     return Plan(concepts, subsets, distinct, index, index[-1])

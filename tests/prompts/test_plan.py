@@ -51,6 +51,7 @@ def test_each_distinct_text_once():
         ("a bowl", ("bowl#x", "a"), "write bowl#2"),
         ("  ", ("cow", "dog"), "prompt: found an empty text"),
         ("a cow", ("", "cow"), "concepts: found ''"),
+        ("red, blue and red+blue", ("red", "blue", "red+blue"), r"joined by '\+', name two subsets alike"),
     ],
 )
 def test_refusals(prompt, concepts, message):
