@@ -77,7 +77,7 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
 
     def __getitem__(self, antichain: Antichain) -> Tensor:
         try:
-            masks = [sum(1 << self.concepts.index(c) for c in subset) for subset in antichain]
+            masks = [sum(1 << self.concepts.index(c) for c in set(subset)) for subset in antichain]
             row = self._at[ordered(masks)]
         except (KeyError, ValueError, TypeError):
             raise KeyError(antichain) from None

@@ -14,7 +14,8 @@ from dpid.prompts.plan import Subset
 
 def tail_share(edges: Tensor) -> float:
     """The factor 1 / (e^δ - 1) of docs/theory.md, eq. (28), for bins of equal width δ with ``edges`` [L+1]."""
-    return 1 / math.expm1(float(edges[1] - edges[0]))
+    width = float(edges[1] - edges[0])
+    return math.exp(-width) / -math.expm1(-width)  # which does not overflow
 
 
 @dataclass(frozen=True, eq=False)

@@ -219,7 +219,8 @@ class PIDResult(Comparable):
         """Half the width of the 95 % interval of i(x; all concepts), relative to it; ``tolerance`` is its bound."""
         # Called after every round, so computed from the replicates, without the atoms.
         mean, error = mean_stderr(self.replicates_by(self.metadata.estimator)[:, -1].sum((-2, -1)))
-        low, high = Estimate(float(mean), float(error), self.metadata.replicates - 1).interval()
+        squares = self._squares(self.metadata.estimator)[-1]
+        low, high = Estimate(float(mean), float(error), self.metadata.replicates - 1, squares).interval()
         return (high - low) / 2 / max(abs(float(mean)), 1e-300)
 
     def remarks(self, level: float = 0.95) -> list[str]:

@@ -16,7 +16,6 @@ from torch import Tensor
 from dpid.equality import Comparable
 from dpid.pid import mean_stderr
 from dpid.results.intervals import Estimate
-from dpid.results.maps import displayed
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
@@ -102,9 +101,7 @@ class Word(Comparable):
 
     @cached_property
     def _map(self) -> tuple[Tensor, Tensor]:
-        pid, metadata = self.pid, self.pid.metadata
-        f = pid.replicates_by(metadata.estimator)
-        maps = displayed(f, metadata.smooth, pid.replicates["standard"].double(), metadata.frames)
+        maps = self.pid.decomposition.displayed()
         value, error = mean_stderr(maps[:, 2] - maps[:, 1])
         return value.float(), error.float()
 
