@@ -6,7 +6,7 @@ NATIVE := $(wildcard csrc/*) CMakeLists.txt pyproject.toml constraints.txt
 MODULES := $(shell find dpid triton_kernels -name '*.py' | LC_ALL=C sort | cksum | cut -d ' ' -f 1)
 CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu tests/cpp/*.cpp tests/cpp/*/*.h)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test pages docs sanitize lint format bench calibrate train clean
@@ -81,7 +81,8 @@ $(VENV)/.modules-$(MODULES): | $(VENV)/bin/python
 	rm -f $(VENV)/.modules-*
 	touch $@
 
-# What the package itself needs, torch above all, comes from where pip is told to look; the rest comes faster by uv.
+# What the package itself needs, torch above all, comes from where pip is told to look; the rest comes faster by uv, which
+# compiles it, as pip does: what Python says of old code then is no error of a test.
 $(BIN)/uv: $(VENV)/.installed
 	$(PIP) uv
 	touch $@

@@ -41,13 +41,17 @@ def shrunk_profile(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
     return noisy - (1 - w) * (noisy - quiet).mean(0)
 
 
-def shrunk_layout(quiet: Tensor, noisy: Tensor) -> Tensor:
-    """Maps ``quiet`` [G,S,h,w] moved towards the layout of ``noisy`` as far as noise does not explain the difference.
+def shrunk_layout(quiet: Tensor, noisy: Tensor, w: float | None = None) -> Tensor:
+    """Maps ``quiet`` [G,S,h,w] moved by ``w`` towards the layout of ``noisy``, with unchanged sums.
 
-    Their sums stay.
+    Without ``w``, it is :func:`layout_weight`.
     """
-    difference = _centred(noisy - quiet)
-    return quiet + shrinkage_weight(difference) * difference
+    return quiet + (layout_weight(quiet, noisy) if w is None else w) * _centred(noisy - quiet)
+
+
+def layout_weight(quiet: Tensor, noisy: Tensor) -> float:
+    """The weight w, from 0 to 1, by which the layout of maps ``quiet`` [G,S,h,w] moves towards that of ``noisy``."""
+    return shrinkage_weight(_centred(noisy - quiet))
 
 
 def _centred(maps: Tensor) -> Tensor:
