@@ -21,7 +21,7 @@ test: $(VENV)/.installed-test  ## install into .venv and run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 pages: $(VENV)/.installed-test  ## the tests of the page of `dpid app` in a browser (Chromium), in some minutes
-	DPID_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app
+	DPID_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_page.py $(if $(ONLY),-k $(ONLY))
 
 docs: $(VENV)/.installed-docs $(VENV)/.installed-test  ## the documentation, in build/site; a broken link fails
 	$(BIN)/python benchmarks/measurements.py
