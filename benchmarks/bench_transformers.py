@@ -9,7 +9,6 @@ batch has the K conditions, and its sums are taken on the host. Compiled: the bl
 
 import statistics
 import sys
-import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Annotated, Any
 import ledger
 import torch
 import typer
-from bench_unet import PAIRS, PROMPTS, K
+from bench_models import SHORT
+from bench_unet import PAIRS, PROMPTS, K, random_texts
 from torch import Tensor
 from true_sizes import MODELS, TEXT, Model
 
@@ -35,8 +35,6 @@ from dpid.denoisers.texts import LENGTHS
 from dpid.device import default_device, peak_memory
 from dpid.estimation.engine import fitting
 from dpid.estimation.sampling import Samples, draw
-
-SHORT = 10  # tokens of a text whose padding is cut
 
 
 def random_network(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
@@ -64,15 +62,11 @@ def family_of_random(model: Model, dtype: torch.dtype, device: torch.device) -> 
     pipe.vae.register_to_config(latent_channels=family.channels)  # it is never called
     tokens = SHORT if model.cut else model.tokens
 
+    shapes = {name: [tokens if n == TEXT else n for n in shape] for name, shape in model.texts.items()}
+    drawn = random_texts(family, shapes)
+
     def encode_texts(texts: Sequence[str]) -> dict[str, Tensor]:
-        """{argument: [K,…]} of K texts, random numbers drawn by the text."""
-        seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
-        encoded = {
-            name: torch.stack([torch.randn([tokens if n == TEXT else n for n in shape], generator=s) for s in seeds])
-            for name, shape in model.texts.items()
-        }
-        encoded = {name: rows.to(device, dtype) for name, rows in encoded.items()}
-        return encoded | ({LENGTHS: torch.full((len(texts),), tokens)} if model.cut else {})
+        return drawn(texts) | ({LENGTHS: torch.full((len(texts),), tokens)} if model.cut else {})
 
     family.encode_texts = encode_texts
     return family

@@ -12,7 +12,7 @@ import copy
 import statistics
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -76,6 +76,19 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
     return plain, made(coarse, fused=False), fused
 
 
+def random_texts(
+    family: Any, shapes: Mapping[str, Sequence[int]]
+) -> Callable[[Sequence[str]], dict[str, torch.Tensor]]:
+    """A family's ``encode_texts`` of random numbers drawn by the text: {argument: [K, *shape]} of K texts."""
+
+    def encode_texts(texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
+        drawn = {name: torch.stack([torch.randn(*n, generator=seed) for seed in seeds]) for name, n in shapes.items()}
+        return {name: rows.to(family.device, family.net.dtype) for name, rows in drawn.items()}
+
+    return encode_texts
+
+
 def made(pipe: Any, **options: Any) -> NetworkDenoiser:
     """The denoiser of ``pipe``; where the text encoder is of another size than the UNet, texts are random."""
     family = family_of(pipe)
@@ -83,16 +96,8 @@ def made(pipe: Any, **options: Any) -> NetworkDenoiser:
     if config["cross_attention_dim"] == pipe.text_encoder.config.hidden_size:
         return NetworkDenoiser(family, **options)
 
-    def encode_texts(texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """{argument: [K,…]} of K texts, random numbers drawn by the text."""
-        seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
-        width = config["cross_attention_dim"]
-        encoded = {"encoder_hidden_states": torch.stack([torch.randn(77, width, generator=seed) for seed in seeds])}
-        if config["addition_embed_type"]:
-            encoded["text_embeds"] = torch.stack([torch.randn(1280, generator=seed) for seed in seeds])
-        return {name: rows.to(family.device, family.net.dtype) for name, rows in encoded.items()}
-
-    family.encode_texts = encode_texts
+    pooled = {"text_embeds": (1280,)} if config["addition_embed_type"] else {}
+    family.encode_texts = random_texts(family, {"encoder_hidden_states": (77, config["cross_attention_dim"]), **pooled})
     return NetworkDenoiser(family, check=False, **options)  # against a pipeline whose parts do not fit
 
 

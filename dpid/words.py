@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from dpid.options import Budget, Options
-from dpid.prompts.phrases import Span, without
+from dpid.prompts.phrases import Span, holds, without
 from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, spans_of, with_reference
 from dpid.prompts.words import content_words
 from dpid.results.result import PIDResult
@@ -178,8 +178,7 @@ class _Search:
 
     def _holds_another(self, w: str) -> bool:
         """Whether ``w`` is a phrase of several of the words."""
-        start, end = self.spans[w]
-        return any(u != w and start <= low and high <= end for u, (low, high) in self.spans.items())
+        return any(u != w and holds(self.spans[w], span) for u, span in self.spans.items())
 
 
 def _partner(word: Word, beside: Mapping[str, PIDResult]) -> str:

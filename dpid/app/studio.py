@@ -158,5 +158,5 @@ def words_of(prompt: str) -> tuple[str, ...]:
 
 
 def in_order(prompt: str, concepts: Sequence[str]) -> tuple[str, ...]:
-    """``concepts`` in the order of ``prompt``; ``ValueError`` if one is not in it."""
+    """``concepts``, each once, sorted by where they stand in ``prompt``; ``ValueError`` if one does not."""
     return tuple(sorted(dict.fromkeys(concepts), key=lambda concept: span_of(prompt, concept)))

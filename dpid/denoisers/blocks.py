@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ def in_float32(*nets: nn.Module) -> Iterator[None]:
     inside = {module for block in blocks for module in block.modules()}
     with ExitStack() as stack:
         # A compiled block would not notice that something is to be done before it runs.
-        stack.enter_context(calling({m: None for m in modules if m._compiled_call_impl is not None}))
+        stack.enter_context(not_compiled(modules))
         stack.enter_context(_converted([module for module in modules if module not in inside]))
         for block in blocks:
             stack.enter_context(_converted_while_running(block))
@@ -82,6 +82,11 @@ def calling(what: Mapping[nn.Module, Any]) -> Iterator[None]:
     finally:
         for module, function in before.items():
             module._compiled_call_impl = function
+
+
+def not_compiled(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+    """A context in which those of ``modules`` that are compiled run their Python code."""
+    return calling({module: None for module in modules if module._compiled_call_impl is not None})
 
 
 @contextmanager

@@ -92,6 +92,11 @@ def check_text(name: str, text: Any) -> str:
     return str.__str__(text)
 
 
+def holds(outer: Span, inner: Span) -> bool:
+    """Whether the span ``inner`` lies within ``outer``, or is the same."""
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
 def is_blank(text: str) -> bool:
     """Whether ``text`` has only white space and invisible characters."""
     return regex.search(r"[^\s\p{DI}]", text) is None

@@ -65,7 +65,7 @@ class PIDResult(Comparable):
 
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
-        """The decomposition by every estimator: "shrinkage", "rao-blackwell", "standard", "orthogonal"."""
+        """{estimator: the decomposition by it}, of "shrinkage", "rao-blackwell", "standard" and "orthogonal"."""
         chosen = self.metadata.estimator
         return {name: self.decomposition if name == chosen else self._decomposition(name) for name in ESTIMATORS}
 

@@ -86,7 +86,7 @@ class Word(Comparable):
 
     @property
     def synergy(self) -> Estimate:
-        """What the word tells only together with the rest of the prompt, nats."""
+        """The synergy of the word and the rest of the prompt, nats: what neither tells without the other."""
         return self.pid.synergy
 
     @property

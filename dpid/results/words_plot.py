@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpid.prompts.phrases import span_of
+from dpid.prompts.phrases import holds, span_of
 from dpid.results.figure_style import Figure, literal, standard
 from dpid.results.overlay import colours_of, overlay, scale_of
 from dpid.results.plot import draw_maps, draw_picture, drawn_as, heading
@@ -30,11 +30,7 @@ def plot(result: WordsResult, kind: str, ax: Any) -> Any:
 def outer(result: WordsResult) -> list[Word]:
     """The words without those that are part of a phrase."""
     spans = {w: span_of(result.metadata.prompt, w) for w in result.words}
-
-    def inside(w: str, v: str) -> bool:
-        return w != v and spans[v][0] <= spans[w][0] and spans[w][1] <= spans[v][1]
-
-    return [word for w, word in result.words.items() if not any(inside(w, v) for v in spans)]
+    return [word for w, word in result.words.items() if not any(v != w and holds(spans[v], spans[w]) for v in spans)]
 
 
 @standard()

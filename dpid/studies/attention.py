@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpid import ops
-from dpid.denoisers.blocks import calling
+from dpid.denoisers.blocks import not_compiled
 from dpid.denoisers.families import family_of
 from dpid.denoisers.modes import evaluating, undisturbed
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
@@ -26,7 +26,7 @@ from dpid.zoo import generate
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps(Comparable):
-    """What the ``attention_maps`` of this room return.
+    """Where a network attended to each word of a prompt, and in which picture.
 
     Attributes
     ----------
@@ -108,8 +108,7 @@ def trace(
     chosen = Options(samples=samples, seed=seed)
     with undisturbed():
         denoiser = from_pipeline(pipe, fused=False)
-        compiled = {m: None for m in denoiser.family.net.modules() if m._compiled_call_impl is not None}
-        with denoiser.lock, calling(compiled):  # what is compiled would not notice who looks on
+        with denoiser.lock, not_compiled(denoiser.family.net.modules()):  # compiled code would not notice the watch
             denoiser.encode_conditions((prompt,))  # refuses what the text encoder would cut
             watch = made(denoiser)
             if image is None:

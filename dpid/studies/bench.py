@@ -190,7 +190,7 @@ class Workbench:
         return self.explainer.explain_pairs(case.open(), case.prompt, case.concepts, **arguments)
 
     def _budget(self, case: Case) -> dict[str, Any]:
-        """Samples, replicates and seed of the explanation of ``case``."""
+        """The keyword arguments {"samples", "replicates", "seed"} with which ``case`` is explained."""
         return {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture)}
 
     def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:

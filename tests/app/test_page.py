@@ -83,8 +83,10 @@ def test_every_word_without_choosing(visit, emoji, two_things):
     page = visit()
     ask(page, picture, prompt, (), samples=16)
     page.get_by_text("Done: 16 samples").wait_for()
-    for word in emoji.words(picture, prompt, samples=16).words.values():
+    words = emoji.words(picture, prompt, samples=16).words.values()
+    for word in words:
         page.get_by_role("row", name=f"{word.text}: {word.told} {word.alone} {word.given_rest}").wait_for()
+    assert page.locator(".numbers tbody tr").count() == len(words)
 
 
 def test_makes_a_picture(visit):

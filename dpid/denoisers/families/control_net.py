@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -49,7 +50,7 @@ class Controlled(Family):
             if len(given) != count:
                 raise ValueError(f"{name}: found {len(given)}, but {kind} has {count} ControlNet{'s' * (count > 1)}")
         for one in scales:
-            if not isinstance(one, (int, float)) or not math.isfinite(one):
+            if not isinstance(one, Real) or not math.isfinite(one):
                 raise ValueError(f"control_scale: found {one!r}, expected a finite number")
         self._several, self._pictures, self._scales = several is not None, pictures, scales
         self._encoded = {}

@@ -67,7 +67,7 @@ class Pictures(ABC):
 
     @property
     def step(self) -> int:
-        """The number of which heights and widths of latents of resized pictures are multiples: the side of a token."""
+        """The side of a token in latent pixels, of which heights and widths of resized pictures are multiples."""
         return int(self.net_config.get("patch_size", 1))
 
     @property
@@ -84,11 +84,11 @@ class Pictures(ABC):
         """``ValueError`` unless the network takes pictures of the area of a square of ``size`` pixels a side."""
         step, (_, h, w) = self.factor * self.step, self.latent_shape
         native = int((h * w) ** 0.5) * self.factor
-        if size is None or (type(size) is int and size == native):
+        if size is None or (hasattr(size, "__index__") and size == native):
             return
         if self.one_area:
             raise ValueError(f"size: found {size}, {type(self.pipe).__name__} makes pictures of {native}² pixels alone")
-        if type(size) is not int or not 0 < size < native or size % step:
+        if not hasattr(size, "__index__") or not 0 < size < native or size % step:
             raise ValueError(f"size: found {size!r}, expected a multiple of {step} up to the model's {native}")
 
     def size_for(self, width: int, height: int, size: int | None = None) -> tuple[int, int]:

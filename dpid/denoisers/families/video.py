@@ -41,7 +41,8 @@ class VideoFamily(FlowFamily):
     def set_frames(self, frames: int | None) -> None:
         """Take videos of so many frames; ``ValueError`` for a number that the VAE does not take, or a larger one."""
         most = self.default("num_frames")
-        if frames is not None and not (type(frames) is int and 0 < frames <= most and frames % self.stride == 1):
+        taken = frames is None or (hasattr(frames, "__index__") and 0 < frames <= most and frames % self.stride == 1)
+        if not taken:
             raise ValueError(f"frames: found {frames}, expected 1 more than a multiple of {self.stride}, up to {most}")
         self._frames = frames
 

@@ -75,7 +75,7 @@ class _Call:
 
 
 class FusedUNet(Layers):
-    """The UNet; calling it gives its prediction (ε or v) for all conditions.
+    """Stable Diffusion's UNet as a function of its weights; a call returns its prediction (ε or v) of all conditions.
 
     Parameters
     ----------
