@@ -65,6 +65,10 @@ def shell(example):
         if words and words[0] == "make":
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
             continue
+        if words and words[0] == "source":
+            assert words == ["source", ".venv/bin/activate"]
+            assert "\nVENV := .venv\n" in (ROOT / "Makefile").read_text()
+            continue
         assert words[0] == "dpid"
         command(words)
         if not skipped(example):
