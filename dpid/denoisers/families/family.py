@@ -332,8 +332,9 @@ class Family(Pictures, ABC):
         """The prediction [K,M,C,h,w] of the pipeline's own network, called on one batch of all K·M inputs.
 
         Where texts differ in length, on a batch for every length. ``x`` [M,C,h,w] are latents, ``t`` [M] times,
-        ``encoded`` [K,…] texts; it computes in ``precision``.
+        ``encoded`` [K,…] texts; it computes in ``precision``. ``ValueError`` for latents that the network does not take.
         """
+        self.check_latents(*x.shape[-2:])
         own, wanted = PRECISIONS[self.precision], PRECISIONS[precision]
         work = torch.float32 if wanted == torch.float32 else own
         rows: dict[int, Tensor] = {}

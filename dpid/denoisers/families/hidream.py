@@ -23,6 +23,16 @@ class HiDream(FlowFamily):
     limits = dict.fromkeys(tokenizers, 128)
     text = {"encoder_hidden_states_t5": (0, 1), "encoder_hidden_states_llama3": (2, 3), "pooled_embeds": (4, 5)}
 
+    @property
+    def tokens(self) -> float:
+        """The number of tokens that the network pads a picture to that is no square."""
+        return float(self.net.max_seq)
+
+    @property
+    def longest(self) -> float:
+        """The width of a picture of one row of tokens."""
+        return self.tokens * self.step
+
     def encode_prompt(self, texts: Sequence[str], **more: Any) -> tuple[Any, ...]:
         """What the pipeline's ``encode_prompt`` returns, Llama's layers as [K,layers,L,E]."""
         t5, no_t5, llama, no_llama, pooled, no_pooled = super().encode_prompt(texts, **more)

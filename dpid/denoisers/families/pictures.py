@@ -80,6 +80,19 @@ class Pictures(ABC):
         """The largest height and width of latents that the network takes."""
         return math.inf
 
+    @property
+    def tokens(self) -> float:
+        """The largest number of tokens of a picture that the network takes."""
+        return math.inf
+
+    def check_latents(self, height: int, width: int) -> None:
+        """``ValueError`` unless the network takes latents [C, height, width]."""
+        if max(height, width) > self.longest:
+            raise ValueError(f"latents: found {height}×{width} pixels, expected at most {self.longest:.0f} a side")
+        if height * width > self.tokens * self.step**2:
+            most = f"{self.tokens:.0f} tokens of {self.step}×{self.step}"
+            raise ValueError(f"latents: found {height}×{width} pixels, expected at most {most}")
+
     def check_size(self, size: int | None) -> None:
         """``ValueError`` unless the network takes pictures of the area of a square of ``size`` pixels a side."""
         step, (_, h, w) = self.factor * self.step, self.latent_shape
@@ -94,13 +107,16 @@ class Pictures(ABC):
     def size_for(self, width: int, height: int, size: int | None = None) -> tuple[int, int]:
         """Pixels (width, height) of about the native area, or ``size``², at the aspect ratio of the picture.
 
-        They are multiples of :attr:`factor` times :attr:`step`, and no longer than :attr:`longest`.
+        They are the closest multiples of :attr:`factor` times :attr:`step`, and no longer than :attr:`longest`; the
+        next smaller ones where the closest would be more than :attr:`tokens`.
         """
         step = self.factor * self.step
         _, h, w = self.latent_shape
         side, longest = size or (h * w) ** 0.5 * self.factor, self.longest * self.factor
         scale = min(side / (width * height) ** 0.5, longest / max(width, height))
-        return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
+        columns, rows = (side * scale / step for side in (width, height))
+        whole = round if max(1, round(columns)) * max(1, round(rows)) <= self.tokens else math.floor
+        return max(1, whole(columns)) * step, max(1, whole(rows)) * step
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Latents [B,C,h,w] fp32 of pixels [B,3,H,W] in [-1,1]: the mode of the VAE's posterior, normalised.

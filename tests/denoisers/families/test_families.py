@@ -132,6 +132,21 @@ def test_pictures_are_no_longer_than_the_positions_of_stable_diffusion_3():
     assert family.size_for(10_000, 250) == (256, 16)  # 16 patches of 16 pixels at most, one at least
 
 
+def test_pictures_have_no_more_tokens_than_hidream_takes():
+    """As of the published network, whose native square has all the tokens that it takes."""
+    pipe = build("hidream")
+    pipe.transformer.max_seq = 16  # 8×8 latents
+    denoiser = from_pipeline(pipe)
+    conditions = denoiser.encode_conditions(["a cow"])
+    for width, height in ((100, 100), (5, 4), (200, 100), (100, 200), (100, 33), (10_000, 1), (1, 10_000)):
+        w, h = (side // 8 for side in denoiser.size_for(width, height))
+        assert denoiser.eps_hat(torch.zeros(1, 1, 16, h, w), denoiser.logsnr_grid[300:301], conditions).isfinite().all()
+    theirs = pipe("a cow", width=2000, height=1000, num_inference_steps=1, guidance_scale=1.0, output_type="latent")
+    assert denoiser.size_for(2000, 1000) == tuple(8 * side for side in theirs.images.shape[:1:-1])
+    with pytest.raises(ValueError, match=r"^latents: found 12×6 pixels, expected at most 16 tokens of 2×2$"):
+        dpid.Explainer(pipe).explain(latents=torch.zeros(16, 12, 6), prompt=TEXTS[2], concepts=("cow", "giraffe"))
+
+
 def test_stable_diffusion_3_without_t5_and_with_a_short_one():
     """Without T5 the pipeline puts 256 zeros in its place; a model of short texts takes what its tokenizer does."""
     pipe = build("sd3", with_t5=False)
