@@ -210,11 +210,11 @@ def lumina2():
 
 
 @tiny("AuraFlowPipeline")
-def aura_flow():
+def aura_flow(places=256):
     transformer = diffusers.AuraFlowTransformer2DModel(
         sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_mmdit_layers=1, num_single_dit_layers=2,
         attention_head_dim=8, num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32,
-        pos_embed_max_size=256,
+        pos_embed_max_size=places,
     )  # fmt: skip
     return diffusers.AuraFlowPipeline(
         transformer=drawn(transformer, 0), scheduler=flow(shift=1.73), vae=vae(4, scaling_factor=0.13025),

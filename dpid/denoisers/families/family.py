@@ -123,6 +123,10 @@ class Family(Pictures, ABC):
         """The type of the network's weights, a key of ``PRECISIONS``."""
         return next((k for k, v in PRECISIONS.items() if v == self.net.dtype), "float32")
 
+    def default(self, name: str) -> Any:
+        """The default of an argument of the pipeline's call."""
+        return inspect.signature(type(self.pipe).__call__).parameters[name].default
+
     @property
     def takes_guidance(self) -> bool:
         """Whether guidance is an input of the network, given to :meth:`inputs` among the ``encoded`` texts."""
@@ -332,7 +336,7 @@ class Family(Pictures, ABC):
         """The prediction [K,M,C,h,w] of the pipeline's own network, called on one batch of all K·M inputs.
 
         Where texts differ in length, on a batch for every length. ``x`` [M,C,h,w] are latents, ``t`` [M] times,
-        ``encoded`` [K,…] texts; it computes in ``precision``. ``ValueError`` for latents that the network does not take.
+        ``encoded`` [K,…] texts; it computes in ``precision``. ``ValueError`` for latents that are too large for it.
         """
         self.check_latents(*x.shape[-2:])
         own, wanted = PRECISIONS[self.precision], PRECISIONS[precision]

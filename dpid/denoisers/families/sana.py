@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from torch import Tensor
@@ -27,8 +26,7 @@ class Sana(FlowFamily):
         return {"complex_human_instruction": self._instruction()}
 
     def _instruction(self) -> list[str]:
-        call = inspect.signature(type(self.pipe).__call__)
-        return list(call.parameters["complex_human_instruction"].default)
+        return list(self.default("complex_human_instruction"))
 
     def limit(self, tokenizer: str) -> int:
         """The tokens of the instruction, and 298 of the text."""

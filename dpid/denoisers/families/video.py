@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
 from typing import Any
 
@@ -18,10 +17,6 @@ class VideoFamily(FlowFamily):
     """
 
     _frames: int | None = None
-
-    def default(self, name: str) -> Any:
-        """The default of an argument of the pipeline's call."""
-        return inspect.signature(type(self.pipe).__call__).parameters[name].default
 
     @property
     @abstractmethod

@@ -147,6 +147,23 @@ def test_pictures_have_no_more_tokens_than_hidream_takes():
         dpid.Explainer(pipe).explain(latents=torch.zeros(16, 12, 6), prompt=TEXTS[2], concepts=("cow", "giraffe"))
 
 
+def test_the_native_size_of_aura_flow_is_that_of_its_call():
+    """The published networks have a ``sample_size`` of 64 latent pixels, and 64×64 places or more of two a side."""
+    pipe = build("aura_flow", places=4096)
+    denoiser = from_pipeline(pipe, size=1024)
+    made = pipe("a cow", num_inference_steps=1, guidance_scale=1.0, output_type="latent").images
+    assert denoiser.latent_shape == made.shape[1:] == (4, 128, 128)
+    assert from_pipeline(build("aura_flow", places=1024)).latent_shape == (4, 64, 64)  # it has no places for more
+    places = pipe.transformer.pos_embed
+    for width, height in ((100, 100), (200, 100), (100, 1000)):
+        found = places.pe_selection_index_based_on_dim(*(side // 8 for side in denoiser.size_for(width, height)[::-1]))
+        rows, columns = found // 64, found % 64
+        assert len(rows.unique()) * len(columns.unique()) == len(found)  # a rectangle
+        assert (rows >= 0).all()
+    with pytest.raises(ValueError, match=r"^latents: found 64×130 pixels, expected at most 128 a side$"):
+        denoiser.eps_hat(torch.zeros(1, 1, 4, 64, 130), denoiser.logsnr_grid[:1], denoiser.encode_conditions([""]))
+
+
 def test_stable_diffusion_3_without_t5_and_with_a_short_one():
     """Without T5 the pipeline puts 256 zeros in its place; a model of short texts takes what its tokenizer does."""
     pipe = build("sd3", with_t5=False)
