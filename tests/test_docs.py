@@ -139,9 +139,7 @@ def test_examples(page, demo, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     made, document.namespace["demo"] = demo
-    for name in ("demo/picture.png", "picture.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(made / "picture.png", tmp_path / name)
+    shutil.copytree(made, tmp_path / "demo")
     measures = dict(MEASURES)
     try:
         for example in document:
