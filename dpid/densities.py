@@ -85,7 +85,14 @@ class Densities(Runner):
 
         Estimated by "standard", with the same samples for all pictures and without ``tolerance``; in the most precise
         type with ``precision="auto"``. Pictures that cannot be ranked are named in ``errors`` of the ranking.
-        ``ValueError`` if none can, or if an argument is not allowed.
+        Arguments are as of :meth:`explain_many`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            No picture can be ranked, or an argument is not allowed; the message names it.
+        dpid.Stopped
+            ``stop`` said so.
         """
         chosen, watch = self._options(options), Watch(None, stop)
         if chosen.tolerance is not None:

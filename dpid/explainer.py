@@ -188,8 +188,16 @@ class Explainer(Densities, Verdicts):
             An argument is not allowed; the message names it.
         FloatingPointError
             The model returned NaN or infinity.
+        RuntimeError
+            The memory does not suffice for one evaluation, or the pipeline was changed between two rounds of samples.
         dpid.Stopped
             ``stop`` said so.
+
+        Warns
+        -----
+        ConvergenceWarning
+            ``tolerance`` was not reached within ``max_samples``, or the model returned NaN or infinity after the first
+            round of samples; the result is that of the rounds before.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         question = question_of(prompt, concepts, conditions, chosen)
@@ -245,6 +253,8 @@ class Explainer(Densities, Verdicts):
             After all other pictures, if some could not be explained; it has their errors.
         ValueError, TypeError
             Lists differ in length, or an option is not allowed.
+        dpid.Stopped
+            ``stop`` said so; results that were given before stay as they are.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         rows = table(
