@@ -226,7 +226,7 @@ def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, beside: Sequence[str] | None = None,
     image: ImageLike | None = None, samples: int = 32, seed: int = 0, guidance: float = GUIDANCE,
 ) -> AttentionMaps:  # fmt: skip
-    """Which of ``concepts`` and of the words ``beside`` them each place of the picture of ``prompt`` shows.
+    """The maps of ConceptAttention, :class:`dpid.studies.attention.AttentionMaps`: each concept's share of every place.
 
     Parameters
     ----------

@@ -164,7 +164,7 @@ def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, image: ImageLike | None = None, samples: int = 32,
     seed: int = 0, guidance: float = GUIDANCE, middle: bool = False,
 ) -> AttentionMaps:  # fmt: skip
-    """Where the picture of ``prompt`` attends to each of ``concepts``.
+    """The maps of DAAM, :class:`dpid.studies.attention.AttentionMaps`: where the picture attends to each concept.
 
     Parameters
     ----------

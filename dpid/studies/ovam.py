@@ -48,7 +48,7 @@ def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, attribution: str | None = None,
     image: ImageLike | None = None, samples: int = 32, seed: int = 0, guidance: float = GUIDANCE,
 ) -> AttentionMaps:  # fmt: skip
-    """Where the picture of ``prompt`` attends to each of ``concepts`` in the text ``attribution``.
+    """The maps of OVAM, :class:`dpid.studies.attention.AttentionMaps`: where the picture attends to each concept.
 
     Parameters
     ----------
