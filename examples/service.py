@@ -1,6 +1,6 @@
 """A service that answers what words of a prompt tell about a picture, with FastAPI.
 
-``pip install dpid fastapi uvicorn python-multipart``, in this folder ``uvicorn service:app``, and then
+``pip install . fastapi uvicorn python-multipart`` in the clone, in this folder ``uvicorn service:app``, and then
 
     curl localhost:8000/explain -F image=@picture.png -F "prompt=a cow and a bus" -F concepts=cow -F concepts=bus
 
