@@ -2,7 +2,10 @@
 
 ``pip install . fastapi uvicorn python-multipart`` in the clone, in this folder ``uvicorn service:app``, and then
 
-    curl localhost:8000/explain -F image=@picture.png -F "prompt=a cow and a bus" -F concepts=cow -F concepts=bus
+    curl localhost:8000/explain -F image=@../demo/picture.png -F "prompt=a cow and a giraffe" \\
+        -F concepts=cow -F concepts=giraffe
+
+with the picture that ``make demo`` leaves.
 
 Requests at the same time are served by threads, which take turns at the one model.
 """
