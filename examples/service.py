@@ -1,8 +1,8 @@
-"""A service that answers what words of a prompt tell about a picture, with FastAPI.
+r"""A service that answers what words of a prompt tell about a picture, with FastAPI.
 
 ``pip install . fastapi uvicorn python-multipart`` in the clone, in this folder ``uvicorn service:app``, and then
 
-    curl localhost:8000/explain -F image=@../demo/picture.png -F "prompt=a cow and a giraffe" \\
+    curl localhost:8000/explain -F image=@../demo/picture.png -F "prompt=a cow and a giraffe" \
         -F concepts=cow -F concepts=giraffe
 
 with the picture that ``make demo`` leaves.
