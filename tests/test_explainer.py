@@ -189,9 +189,13 @@ def test_estimate_interval_is_students_and_longer_away_from_zero():
 
 
 def test_interval_of_an_integral_of_squares_is_even_on_the_log_scale():
-    low, high = dpid.Estimate(3.0, 2.0, 3, positive=True).interval()
-    # the same quantile; delta method: the standard error of the logarithm is 2/3
-    assert (low, high) == pytest.approx((3 * math.exp(-2.121631), 3 * math.exp(2.121631)), rel=1e-6)
+    low, high = dpid.Estimate(3.0, 1.0, 3, positive=True).interval()
+    # the same quantile; delta method: the standard error of the logarithm is 1/3
+    assert (low, high) == pytest.approx((3 * math.exp(-1.060815), 3 * math.exp(1.060815)), rel=1e-6)
+    # A number within its noise: the exponential function would be of no use, as 1e14 for 0.1 ± 1.
+    low, high = dpid.Estimate(0.1, 1.0, 3, positive=True).interval()
+    assert 0 < low < 0.1
+    assert high == pytest.approx(0.1 + 2 * 3.182446)
     assert dpid.Estimate(0.0, 0.0, 3, positive=True).interval() == (0, 0)
 
 

@@ -18,7 +18,7 @@ def interval(
 
     Rare noise makes most of a number and of its standard error, so that a few samples find both too small together. The
     end farther from zero is therefore that of the logarithmic scale, up to twice as far from the value as the other.
-    Integrals of squares are positive, and both ends of theirs are of that scale; docs/theory.md, eq. (20).
+    Integrals of squares are positive, and the nearer end of theirs is of that scale, too; docs/theory.md, eq. (20).
 
     Parameters
     ----------
@@ -37,10 +37,7 @@ def interval(
     capped = relative.clamp(1e-6, 10)  # outside of which the ratio of both scales is 1, or far beyond the bound
     far = half * (capped.expm1() / capped).clamp(max=_FARTHEST)
     low, high = torch.where(value < 0, -far, -half), torch.where(value < 0, half, far)
-    return (
-        torch.where(positive, value * (-relative).exp(), value + low),
-        torch.where(positive, value * relative.exp(), value + high),
-    )
+    return torch.where(positive, value * (-relative).exp(), value + low), value + high
 
 
 def has_outlier(replicates: Tensor, significance: float = 0.01) -> Tensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dpid.equality import Comparable
 from dpid.prompts.plan import Subset
@@ -32,19 +31,18 @@ class Maps(Comparable):
 
 
 def smoothed(f: Tensor, size: int) -> Tensor:
-    """Maps ``f`` [*,h,w] smoothed over size × size pixels, with unchanged sums; docs/theory.md, eq. (24)."""
-    if size == 1:
-        return f
-    height, width = (min(size, 2 * side - 1) for side in f.shape[-2:])  # as far as the map reaches
-    column, row = f.new_ones(1, 1, height, 1), f.new_ones(1, 1, 1, width)
+    """Maps ``f`` [*,h,w] averaged over size × size pixels, beyond the border over their mirror image.
 
-    def summed(maps: Tensor) -> Tensor:
-        return functional.conv2d(
-            functional.conv2d(maps, column, padding=(height // 2, 0)), row, padding=(0, width // 2)
-        )
-
-    maps = f.reshape(-1, 1, *f.shape[-2:])
-    return summed(maps / summed(torch.ones_like(maps[:1]))).reshape(f.shape)
+    Sums over the picture stay as they are, and so do maps of one value; docs/theory.md, eq. (24).
+    """
+    for dim in (-2, -1):
+        side, reach = f.shape[dim], size // 2
+        if reach >= side:  # over all of the map and its image
+            f = f.mean(dim, keepdim=True).expand_as(f)
+            continue
+        start, end = f.narrow(dim, 0, reach).flip(dim), f.narrow(dim, side - reach, reach).flip(dim)
+        f = torch.cat((start, f, end), dim).unfold(dim, 2 * reach + 1, 1).mean(-1)
+    return f
 
 
 def displayed(f: Tensor, smooth: int, towards: Tensor | None = None, frames: int | None = None) -> Tensor:

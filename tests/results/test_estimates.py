@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,13 +35,20 @@ def toy():
 CONDITIONS = {(): "", ("a",): "1", ("b",): "2", ("a", "b"): "2"}
 
 
-def test_smoothing_keeps_sums_and_flat_inner_parts():
-    f = torch.rand(4, 3, 5, 6, dtype=torch.float64)
-    torch.testing.assert_close(smoothed(f, 3).sum((-2, -1)), f.sum((-2, -1)))
+@pytest.mark.parametrize(("shape", "size"), [((5, 6), 3), ((4, 9), 7), ((1, 5), 3), ((3, 2), 99)])
+def test_smoothing_keeps_sums_and_maps_of_one_value(shape, size):
+    """Also at the border, which would stand out as a frame of the map otherwise."""
+    f = torch.rand(4, 3, *shape, dtype=torch.float64)
+    torch.testing.assert_close(smoothed(f, size).sum((-2, -1)), f.sum((-2, -1)))
+    torch.testing.assert_close(smoothed(torch.ones_like(f), size), torch.ones_like(f))
     assert torch.equal(smoothed(f, 1), f)
-    flat = torch.ones(1, 1, 7, 7, dtype=torch.float64)
-    # Two pixels from the border every neighbour shares with nine.
-    torch.testing.assert_close(smoothed(flat, 3)[..., 2:-2, 2:-2], flat[..., 2:-2, 2:-2])
+
+
+def test_smoothing_is_the_mean_of_the_pixels_around():
+    f = torch.rand(5, 6, dtype=torch.float64)
+    torch.testing.assert_close(smoothed(f, 3)[1, 2], f[0:3, 1:4].mean())
+    mirrored = torch.from_numpy(np.pad(f.numpy(), 1, "symmetric"))
+    torch.testing.assert_close(smoothed(f, 3)[0, 5], mirrored[0:3, 5:8].mean())
 
 
 def quiet_and_noisy(bias):
