@@ -69,7 +69,7 @@ class Verdicts(Runner):
             with self._working():
                 return self._last([replace(shown, questions=questions, priors=[None] * len(questions))], now, watch)[0]
 
-        return judged(str(prompt), asked, evaluate, budget, -(-budget.samples // chosen.per_round))
+        return judged(str(prompt), asked, evaluate, budget, max(1, budget.samples // chosen.per_round))
 
     def words_many(
         self, images: Iterable[ImageLike] | None = None, prompts: str | Sequence[str] | None = None,

@@ -26,15 +26,20 @@ Evaluate = Callable[[Sequence[Plan], int], list[PIDResult]]
 
 
 _ALLOWED = ("estimator", "smooth", "rule", "replicates", "antithetic", "seed", "max_batch_size")
+_UNSIGNED = ("orthogonal", "rao-blackwell")  # of what a word adds, these are integrals of squares
 _MOST = 64  # concepts
 
 
 def allowed(options: dict[str, Any]) -> dict[str, Any]:
-    """The ``options`` of an explanation by which words are judged; ``TypeError`` for one that is fixed here."""
+    """The ``options`` of an explanation by which words are judged; an error for one that is fixed, or does not suit."""
     known = {field.name for field in fields(Options)}
     for name in options:
         if name in known and name not in _ALLOWED:
             raise TypeError(f"{name}: is fixed where words are judged; allowed are {', '.join(_ALLOWED)}")
+    if options.get("estimator") in _UNSIGNED:
+        raise ValueError(
+            f"estimator: found {options['estimator']!r}, by which no word misleads; allowed are shrinkage and standard"
+        )
     return options | {"level": "pixel"}
 
 

@@ -172,6 +172,7 @@ def test_rounds_have_seeds_of_their_own():
         ({"prompt": "a cow", "seconds": 0}, ValueError, "seconds: found 0, expected a positive"),
         ({"prompt": "a cow", "seconds": "x"}, TypeError, "seconds: found 'x'"),
         ({"prompt": "a cow", "margin": 1.5}, ValueError, "margin: found 1.5"),
+        ({"prompt": "a cow", "estimator": "orthogonal"}, ValueError, "estimator: found 'orthogonal', by which no word"),
         ({"prompt": "a cow", "level": "image"}, TypeError, "level: is fixed where words are judged"),
         ({"prompt": "a cow", "smoth": 1}, TypeError, "smoth: is no option; did you mean smooth"),
     ],
@@ -201,3 +202,9 @@ def test_streams_end_with_what_words_returns(emoji):
     assert last.words["cow"].alone == alone.information[("cow",)]
     assert last.words["cow"].unique == alone.unique["cow"]
     assert last.metadata.conditions["without cow"] == "a and a dog"
+
+
+def test_samples_are_the_most_evaluations_of_a_condition(emoji):
+    """Of a number that is no multiple of a round, too; a word of which nothing is settled takes all of them."""
+    result = emoji.words(latents=torch.randn(4, 16, 16), prompt="a cow and a dog", samples=40)
+    assert {word.pid.metadata.samples for word in result.words.values()} == {32}

@@ -68,7 +68,8 @@ class Word(Comparable):
         """i(x; w | rest) by ``estimator``, nats."""
         f = self._totals(estimator)
         value, error = mean_stderr(f[:, 2] - f[:, 1])
-        return Estimate(float(value), float(error), len(f) - 1)
+        # F is the text of both, so that by "rao-blackwell" this is an integral of squares.
+        return Estimate(float(value), float(error), len(f) - 1, estimator == "rao-blackwell")
 
     def _totals(self, estimator: str) -> Tensor:
         """Replicates [G,3] by ``estimator`` of what the word, the rest and both tell, nats."""
@@ -199,7 +200,8 @@ def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:
         new,
         metadata=replace(
             metadata, samples=old.samples + metadata.samples, paired=old.paired + metadata.paired,
-            unet_evaluations=old.unet_evaluations + metadata.unet_evaluations, density=old.density,
+            unet_evaluations=old.unet_evaluations + metadata.unet_evaluations, density=old.density, seed=old.seed,
+            precision=old.precision if metadata.precision == "float32" else metadata.precision,
             correction=_pooled_changes(old, rounds, metadata),
         ),
         replicates={name: mean(f, new.replicates[name]) for name, f in before.replicates.items()},
@@ -209,15 +211,18 @@ def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:
 
 
 def _pooled_changes(before: Metadata, rounds: int, new: Metadata) -> dict[str, dict[str, tuple[float, float]]] | None:
-    """What was corrected for rounding on the average of all rounds; None or {} if in a round nothing was."""
-    if not before.correction or not new.correction:
-        return new.correction and before.correction
-    n = rounds + 1
+    """What was corrected for rounding on the average of all rounds, nothing in float32; {} if one is not known."""
+    rounded = [(n, m.correction) for n, m in ((rounds, before), (1, new)) if m.precision != "float32"]
+    if not rounded:
+        return None
+    if not all(correction for _, correction in rounded):
+        return {}
+    total = rounds + 1
     return {
         name: {
-            subset: ((rounds * before.correction[name][subset][0] + change) / n,
-                     math.hypot(rounds * before.correction[name][subset][1], error) / n)
-            for subset, (change, error) in changes.items()
+            subset: (sum(n * c[name][subset][0] for n, c in rounded if c) / total,
+                     math.hypot(*(n * c[name][subset][1] for n, c in rounded if c)) / total)
+            for subset in changes
         }
-        for name, changes in new.correction.items()
+        for name, changes in (rounded[0][1] or {}).items()
     }  # fmt: skip

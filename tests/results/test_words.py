@@ -133,6 +133,31 @@ def test_corrections_are_pooled_with_their_errors():
     assert found == pytest.approx((1.5, 0.3 / 2**0.5))  # independent rounds
 
 
+def test_rounds_in_float32_need_no_correction():
+    change = {"standard": {"cow": (1.0, 0.3)}}
+    fast = made(HERE, THERE, HERE, correction=change, precision="float16")
+    slow = made(HERE, THERE, HERE, correction=None, precision="float32")
+    for first, second in ((fast, slow), (slow, fast)):
+        metadata = pooled(first, 1, second).metadata
+        assert metadata.precision == "float16"
+        assert metadata.correction["standard"]["cow"] == pytest.approx((0.5, 0.15))  # of one round of two
+    assert pooled(slow, 1, slow).metadata.correction is None
+    unknown = made(HERE, THERE, HERE, correction={}, precision="float16")
+    assert pooled(pooled(fast, 1, slow), 2, unknown).metadata.correction == {}
+
+
+def test_rounds_keep_the_seed_that_was_asked_for():
+    first, second = (made(HERE, THERE, HERE, seed=seed) for seed in (3, 2**61))
+    assert pooled(first, 1, second).metadata.seed == 3
+
+
+def test_the_change_of_predictions_is_an_integral_of_squares():
+    word = Word(made(HERE, THERE, HERE + THERE, noise=1.0), 0.05)
+    assert word.effect.positive
+    assert word.effect.interval()[0] > 0
+    assert not word.given_rest.positive
+
+
 def test_results_are_saved_loaded_and_pickled(tmp_path):
     result = several()
     result.save(tmp_path / "words.safetensors")
