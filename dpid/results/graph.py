@@ -26,9 +26,12 @@ _NUMBERED = 3  # most pairs whose numbers are written at their lines
 def pair_of(result: PIDResult, pair: Pair) -> PIDResult:
     """The decomposition of two of the concepts of ``result``, in their order, from the same evaluations."""
     subsets = subsets_of(result.metadata.concepts)[1:]
-    rows = [subsets.index(s) for s in subsets_of(pair)[1:]]
+    kept = subsets_of(pair)[1:]
+    rows, names = [subsets.index(s) for s in kept], {"+".join(s) for s in kept}
+    metadata = result.metadata
+    priors = metadata.priors and {name: nats for name, nats in metadata.priors.items() if name in names}
     return replace(
-        result, metadata=replace(result.metadata, concepts=pair),
+        result, metadata=replace(metadata, concepts=pair, priors=priors),
         replicates={name: f[:, rows] for name, f in result.replicates.items()},
         profiles={name: f[:, rows] for name, f in result.profiles.items()},
     )  # fmt: skip
@@ -46,13 +49,15 @@ def plot_graph(results: PIDResult | Mapping[Pair, PIDResult], ax: Any = None) ->
     results : a result of two to eight concepts, or those of pairs from :meth:`dpid.Explainer.explain_pairs`
     ax : axes of matplotlib to draw into; by default those of a new figure
     """
-    if not isinstance(results, Mapping):
-        result = results
-        results = {pair: pair_of(result, pair) for pair in combinations(result.metadata.concepts, 2)}
+    if isinstance(results, Mapping):
+        nodes = {c: r.information[(c,)] for pair, r in results.items() for c in pair}
+    else:
+        result, concepts = results, results.metadata.concepts
+        nodes = {c: result.information[(c,)] for c in concepts}
+        results = {pair: pair_of(result, pair) for pair in combinations(concepts, 2)}
     if not results:
         raise ValueError("results: found none, expected those of at least one pair of concepts")
     first = next(iter(results.values()))
-    nodes = {c: r.information[(c,)] for pair, r in results.items() for c in pair}
     figure = ax.figure if ax is not None else Figure(
         figsize=(6.4, 6.8 if len(nodes) > 2 else 4.2), dpi=120, layout="constrained"
     )  # fmt: skip

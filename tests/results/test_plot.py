@@ -13,9 +13,11 @@ from made_up import made
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from dpid.prompts.plan import subsets_of
 from dpid.results import overlay
 from dpid.results.figure_style import Figure
 from dpid.results.graph import pair_of, plot_graph
+from dpid.results.result import PIDResult
 
 KINDS = ("overlay", "strip", "profile", "graph")
 
@@ -201,6 +203,25 @@ def test_a_graph_has_a_circle_for_every_word_and_two_lines_for_every_pair(three)
         areas = [p.radius**2 for p in ax.patches if hasattr(p, "radius")]
         told = [abs(three.information[(c,)].value) for c in three.metadata.concepts]
         assert areas == pytest.approx([max(areas) * t / max(told) for t in told])
+
+
+def test_circles_are_the_numbers_of_the_result_by_the_default_estimator():
+    """It weighs its two estimators once for all concepts, and not for every pair anew."""
+    result = made(concepts=("cow", "pizza", "tree"), estimator="shrinkage", size=8)
+    pairs = [pair_of(result, pair) for pair in combinations(result.metadata.concepts, 2)]
+    assert len({pair.shrinkage for pair in pairs}) == 3
+    (ax,) = plot_graph(result).axes
+    areas = [p.radius**2 for p in ax.patches if hasattr(p, "radius")]
+    told = [abs(result.information[(c,)].value) for c in result.metadata.concepts]
+    assert areas == pytest.approx([max(areas) * t / max(told) for t in told])
+
+
+def test_a_pair_is_saved_and_loaded(tmp_path):
+    names = ("cow", "pizza", "tree")
+    priors = {"+".join(s): 1.0 * len(s) for s in subsets_of(names)[1:]}
+    pair = pair_of(made(concepts=names, measure="ppid", priors=priors), ("cow", "tree"))
+    pair.save(tmp_path / "pair.safetensors")
+    assert PIDResult.load(tmp_path / "pair.safetensors") == pair
 
 
 def test_a_pair_of_three_is_what_the_pair_alone_would_be(three):
