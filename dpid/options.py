@@ -71,6 +71,8 @@ def _rule(name: str, value: Any) -> str:
 
 def _reference(name: str, value: Any) -> str:
     reference = text(name, value)
+    if not reference.strip():
+        raise ValueError(f"{name}: found an empty text, allowed are 'concepts', 'prompt', or a text")
     if reference.lower() in ("concepts", "prompt") and reference != reference.lower():
         raise ValueError(f"{name}: found {reference!r}, allowed are 'concepts', 'prompt', or a text")
     return reference

@@ -75,6 +75,12 @@ def test_a_tolerance_is_a_number(value):
         Options(tolerance=value)
 
 
+def test_an_empty_reference_is_refused():
+    """As F it would be the null condition, which describes nothing."""
+    with pytest.raises(ValueError, match=r"^reference: found an empty text"):
+        Options(reference=" ")
+
+
 def test_a_value_that_is_nowhere_is_refused():
     with pytest.raises(TypeError, match=r"^seed: found tensor\(.*meta.*\), which holds no value"):
         Options(seed=torch.tensor(3, device="meta"))

@@ -38,7 +38,7 @@ def finding(result: PIDResult) -> str:
     if high < 0:
         return f"{names} together{given} mislead about this picture: {told}."
     sentence = f"{names} together{given} tell {told} about this picture"
-    if not metadata.distilled and not metadata.context:
+    if not metadata.distilled and not metadata.context and metadata.estimator != "orthogonal":
         sentence += f": with these words the model finds it {_times(whole.value)} times as likely"
     parts = [p for p in _parts(result) if p[1].interval()[0] > 0]
     if not parts:
@@ -124,8 +124,14 @@ def _estimators(result: PIDResult) -> tuple[list[tuple[str, bool]], list[list[st
 
 
 def command(result: PIDResult) -> str | None:
-    """The command that asks of a picture what ``result`` tells of its own, or None, as of conditions that are given."""
+    """The command that asks of a picture what ``result`` tells of its own; None where there are no options for that."""
     metadata = result.metadata
+    usual = Options(samples=metadata.samples)
+    if (
+        metadata.rule not in ("adaptive", "learning") or metadata.antithetic != usual.antithetic
+        or metadata.replicates != usual.repeats or metadata.frames or metadata.model.endswith("Pipeline")
+    ):  # fmt: skip
+        return None
     try:
         plan = plan_concepts(metadata.prompt, metadata.concepts, context=metadata.context)
     except ValueError:
@@ -135,7 +141,7 @@ def command(result: PIDResult) -> str | None:
     priors = {"+".join(s): nats for s, nats in (uniform or {}).items()}
     if texts != metadata.conditions or (metadata.priors or {}) != priors:
         return None
-    words = ["dpid", "explain", "PICTURE", metadata.prompt]
+    words = ["dpid", "explain"]
     for concept in metadata.concepts:
         words += ["-c", concept]
     words += ["--model", metadata.model, "--samples", str(metadata.samples), "--seed", str(metadata.seed)]
@@ -147,4 +153,5 @@ def command(result: PIDResult) -> str | None:
         value = getattr(metadata, name)
         if value != defaults[name] and not (name == "reference" and value == full):
             words += [f"--{name}", str(value)]
-    return shlex.join(words)
+    words += ["--"] if metadata.prompt.startswith("-") else []
+    return shlex.join([*words, "PICTURE", metadata.prompt])

@@ -255,12 +255,13 @@ class PIDResult(Comparable):
     def _about_information(self, level: float) -> list[str]:
         """Where words mislead, where estimators disagree, and what exceeds its prior."""
         lines = []
-        for subset in _below_zero(self.information, level):
+        differ, standard = self._disagreements(level), self.estimates["standard"].information
+        signed, how = (standard, " by standard") if self.metadata.estimator == "orthogonal" else (self.information, "")
+        for subset in _below_zero(signed, level):
             lines.append(
-                f"{' + '.join(subset)!r} misleads about this picture: {self.information[subset]} nats, below zero "
+                f"{' + '.join(subset)!r} misleads about this picture: {signed[subset]} nats{how}, below zero "
                 "beyond its error"
             )
-        differ, standard = self._disagreements(level), self.estimates["standard"].information
         if differ:
             beyond = ", ".join(f"{' + '.join(s)} by {gap}" for s, gap in list(differ.items())[:4])
             # A wrong word among the concepts is part of F, by which iʳ takes for right what that word says.

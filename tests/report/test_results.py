@@ -134,15 +134,35 @@ def test_the_finding_says_what_the_numbers_do():
     assert finding(made(concepts=("a", "b", "c", "d"))).startswith("The 4 words together")
 
 
+def test_squares_alone_do_not_say_that_words_make_a_picture_more_likely():
+    """Of words that mislead they are above zero as well."""
+    result = scaled(3.0)
+    wrong = result.replicates | {"standard": -result.replicates["standard"]}
+    result = replace(result, metadata=replace(result.metadata, estimator="orthogonal"), replicates=wrong)
+    assert "times as likely" not in finding(result)
+    assert any("misleads about this picture: -" in line and "by standard" in line for line in result.remarks())
+
+
+def test_there_is_no_command_for_what_has_no_option():
+    for facts in ({"rule": "logistic"}, {"antithetic": False}, {"replicates": 2}, {"model": "FluxPipeline"}):
+        assert command(made(**{"rule": "adaptive"} | facts)) is None, facts
+    words = shlex.split(command(made(prompt="--a cow and a pizza", rule="adaptive")))
+    assert words[-3:] == ["--", "PICTURE", "--a cow and a pizza"]
+
+
 def test_the_command_is_one_that_the_command_line_reads():
     priors = {"cow": 0.5, "pizza": 0.6, "cow+pizza": 0.9}
-    result = made(prompt="a cow's $5 and a pizza", model="./my model", measure="ppid", context=False, priors=priors)
+    result = made(
+        prompt="a cow's $5 and a pizza", model="./my model", measure="ppid", context=False, priors=priors,
+        rule="adaptive",
+    )  # fmt: skip
     uniform = image_priors("uniform", ("cow", "pizza"), "ppid", None)
     assert command(result) is None  # the user's own priors
     result = replace(result, metadata=replace(result.metadata, priors={"+".join(s): h for s, h in uniform.items()}))
     words = shlex.split(command(result))
     assert words[words.index("--priors") + 1] == "uniform"
-    assert words[:4] == ["dpid", "explain", "PICTURE", "a cow's $5 and a pizza"]
+    assert words[:2] == ["dpid", "explain"]
+    assert words[-2:] == ["PICTURE", "a cow's $5 and a pizza"]
     assert words[words.index("--measure") + 1] == "ppid"
     assert words[words.index("--estimator") + 1] == "rao-blackwell"
     assert "--level" not in words
