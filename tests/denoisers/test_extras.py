@@ -1,5 +1,7 @@
 """What people add to pipelines (adapters, words, ControlNets, VAEs, schedules), against the pipeline itself."""
 
+import copy
+
 import diffusers
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tiny_pipelines import build, drawn
 
 import dpid
 from dpid.denoisers import from_pipeline
+from dpid.quiet import quiet
 
 # The same float32 operations; in another order where a batch has another shape.
 EXACT = 1e-5
@@ -291,6 +294,26 @@ def test_offloaded_transformers(sequential):
     assert all(hasattr(getattr(pipe, name), "_hf_hook") for name in names)
     assert (pipe.transformer.pos_embed.proj.weight.device.type == "meta") == sequential
     assert from_pipeline(pipe).precisions == ("float32",)
+
+
+@pytest.mark.parametrize("kind", ["cpu_offload", "cpu_offload_with_hook"])
+def test_an_offloaded_vae_that_overflows_in_half_precision(kind):
+    accelerate = pytest.importorskip("accelerate")
+    pipe = build("sd3")
+    with quiet():
+        pipe.vae.half()
+    assert pipe.vae.config.force_upcast
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    vae = copy.deepcopy(pipe.vae).float()
+    with torch.no_grad():
+        mode = vae.encode(image).latent_dist.mode()
+    getattr(accelerate, kind)(pipe.vae, execution_device=torch.device("cpu"))
+    before = [(name, p, p.dtype, p.device) for name, p in pipe.vae.named_parameters()]
+    found = from_pipeline(pipe, check=False).encode_image(image)
+    expected = (mode - vae.config.shift_factor) * vae.config.scaling_factor
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # the same float32 operations
+    after = [(name, p, p.dtype, p.device) for name, p in pipe.vae.named_parameters()]
+    assert all(b[1] is a[1] and b[2:] == a[2:] for b, a in zip(before, after, strict=True))
 
 
 def test_a_transformer_with_blocks_on_a_disk(tmp_path):

@@ -123,9 +123,12 @@ class Pictures(ABC):
 
         Computed in fp32 if the VAE's configuration has ``force_upcast``: SDXL's VAE overflows in fp16.
         """
-        vae, weights = self.pipe.vae, {}
+        vae = self.pipe.vae
+        weights: dict[str, Tensor] = {}
         if vae.config.get("force_upcast") and vae.dtype == torch.float16:
-            weights = {f"vae.{name}": p.float() for name, p in vae.named_parameters()}
+            # Parameters, since accelerate makes another of the type of each that it brings to the device.
+            parts = vae.named_parameters()
+            weights = {f"vae.{name}": nn.Parameter(p.detach().float(), requires_grad=False) for name, p in parts}
         image = image.to(self.device, torch.float32 if weights else vae.dtype)
         with evaluating(vae):
             mode = torch.func.functional_call(_Mode(self), weights, (image,))
