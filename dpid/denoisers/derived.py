@@ -54,9 +54,12 @@ class Derived:
     @exact_float32()
     def refresh(self) -> None:
         """Check the pipeline for changes and, after one, derive everything again."""
+        if not self.family.only_fused or self._seen is None:
+            with self.used():
+                self._refresh()
+
+    def _refresh(self) -> None:
         family = self.family
-        if family.only_fused and self._seen is not None:
-            return
         family.check()
         family.check_weights()
         levels, fixed, reason = family.levels(), family.fixed_precision(), family.not_fused()

@@ -82,6 +82,7 @@ def vae_mode(w: Layers, config: dict[str, Any], x: Tensor) -> Tensor:
 class _Files(StableDiffusion):
     """A Stable Diffusion model read from its files, without a pipeline object; its weights never change."""
 
+    pipe = None
     pipelines = ()
     only_fused = True
 

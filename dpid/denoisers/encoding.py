@@ -32,7 +32,10 @@ class Texts:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """A context, at whose end the encodings are forgotten and the encoders are back; it may be entered again."""
+        """A context, at whose end the encodings are forgotten and all parts are where they were.
+
+        It may be entered again inside.
+        """
         self._depth += 1
         try:
             yield
@@ -41,6 +44,7 @@ class Texts:
             if not self._depth:
                 self._known.clear()
                 self.back()
+                self.family.leave_device()
 
     def encode(self, conditions: Sequence[Any]) -> dict[str, Tensor]:
         """The family's encodings {argument: [K,…]} of K conditions."""

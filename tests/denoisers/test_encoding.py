@@ -8,6 +8,7 @@ from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers import encoding, from_pipeline
+from dpid.denoisers.checks import pipeline
 
 TEXTS = ["", "a cow"]
 ASK = {"latents": torch.zeros(16, 8, 8), "prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe")}
@@ -87,3 +88,59 @@ def test_encoders_leave_a_full_gpu_and_come_back(pipe, free, monkeypatch):
     moved.clear()
     denoiser.eps_hat(z, logsnr, denoiser.encode_conditions(TEXTS))
     assert not moved  # outside an explanation nobody would bring them back
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """The modules on the device, and all sets of them that were ever there together, as accelerate's hooks move them.
+
+    The CPU is the device, to which they are moved in name.
+    """
+    hooks = pytest.importorskip("accelerate.hooks")
+    now, together = set(), []
+
+    def pre_forward(self, module, *args, **more):
+        if self.prev_module_hook is not None:
+            self.prev_module_hook.offload()
+        now.add(module)
+        together.append(set(now))
+        return args, more
+
+    monkeypatch.setattr(hooks.CpuOffload, "pre_forward", pre_forward)
+    monkeypatch.setattr(hooks.CpuOffload, "init_hook", lambda self, module: now.discard(module) or module)
+    return now, together
+
+
+@pytest.mark.parametrize("name", ["sd3", "lumina2"])
+def test_an_offloaded_network_and_its_encoders_take_turns(name, held, monkeypatch):
+    monkeypatch.setattr(pipeline, "_passed", set())
+    now, together = held
+    offloaded = build(name)
+    offloaded.enable_model_cpu_offload(device="cpu")
+    hooks = list(offloaded._all_hooks)
+    denoiser = from_pipeline(offloaded, check=False)
+    assert not now
+    assert offloaded._all_hooks == hooks
+    from_pipeline(offloaded)
+    assert not now
+    explainer = dpid.Explainer(denoiser)
+    ask = {"prompt": ASK["prompt"], "concepts": ASK["concepts"], "samples": 8}
+    explainer.explain(torch.rand(3, 64, 64), **ask)
+    assert not now
+    with denoiser.lock:
+        z = torch.zeros(1, 1, denoiser.latent_shape[0], 8, 8)
+        for text in TEXTS:
+            denoiser.eps_hat(z, denoiser.logsnr_grid[300:301], denoiser.encode_conditions([text]))
+    assert not now
+    forward = offloaded.transformer.forward
+
+    def broken(*args, **more):
+        forward(*args, **more)
+        raise KeyError("a broken network")
+
+    offloaded.transformer.forward = broken
+    with pytest.raises(KeyError, match="a broken network"):
+        explainer.explain(torch.rand(3, 64, 64), **ask)
+    assert not now
+    encoders = {part for part_name, part in offloaded.components.items() if part_name.startswith("text_encoder")}
+    assert all(offloaded.transformer not in parts or not parts & encoders for parts in together)

@@ -78,6 +78,7 @@ def run(family: Family, levels: Discrete | Flow, *, guided: bool) -> Run:
     To be called in :func:`unchanged`. ``NotRun`` if the pipeline cannot be run.
     """
     kind = type(family.pipe).__name__
+    family.leave_device()
     try:
         found = Run(_scheduler(family, levels), _size(family))
         with _recorded(family, found, once=guided):

@@ -231,6 +231,7 @@ class Family(Pictures, ABC):
 
     def encode(self, conditions: Sequence[Any]) -> dict[str, Tensor]:
         """The encodings {argument of the network: [K,…]} of K conditions: of their texts, and pictures if any."""
+        self.leave_device()  # the network would stay beside the text encoders
         return self.encode_texts([text_of(condition) for condition in conditions])
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -264,6 +265,14 @@ class Family(Pictures, ABC):
         with evaluating(*encoders), hooks_kept(*encoders), padding_kept(tokenizer for tokenizer, _ in pairs):
             found: tuple[Any, ...] = self.pipe.encode_prompt(**{name: given[name] for name in given if name in takes})
         return found
+
+    def leave_device(self) -> None:
+        """Move what ``enable_model_cpu_offload()`` has brought to the device away, as every call of the pipeline does.
+
+        By itself a part leaves only when the one behind it in a call is needed.
+        """
+        for hook in getattr(self.pipe, "_all_hooks", None) or ():
+            hook.offload()
 
     def set_control(self, control: Any, scale: Any) -> None:
         """Take the PIL picture of a ControlNet and its weight; ``ValueError`` for a picture that nothing takes."""
