@@ -1,5 +1,6 @@
 """Denoisers of pipelines, compared with the pipeline called prompt by prompt; the pipeline is not changed."""
 
+import diffusers
 import pytest
 import torch
 
@@ -245,6 +246,17 @@ def test_pipeline_refusals(tiny):
     flow.scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler has no trained noise levels"):
         from_pipeline(flow)
+
+
+@pytest.mark.parametrize("kind", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_networks_of_edm_are_refused_without_advice_that_makes_numbers_wrong(tiny, kind):
+    """Playground 2.5: a UNet of Stable Diffusion XL that is told log σ / 4, and answers with a share of the picture."""
+    pipe = tiny(family="xl", scheduler=getattr(diffusers, kind)())
+    with pytest.raises(
+        ValueError, match=rf"^pipe: its {kind} says .* EDM \(such as Playground 2\.5\), which is not sup"
+    ) as e:
+        from_pipeline(pipe)
+    assert "DDPMScheduler" not in str(e.value)
 
 
 def test_a_type_that_was_asked_for_is_kept(tiny, monkeypatch):

@@ -13,6 +13,12 @@ class DiscreteFamily(Family):
         """Raise ``ValueError`` if the pipeline lacks a component or its scheduler has no timesteps of training."""
         super().check()
         scheduler = self.pipe.scheduler
+        if type(scheduler).__name__.startswith("EDM"):
+            # Another scheduler would not help: the network is told log σ / 4, and its answer is neither ε nor v.
+            raise ValueError(
+                f"pipe: its {type(scheduler).__name__} says that the network is preconditioned as of EDM (such as "
+                "Playground 2.5), which is not supported; another scheduler in its place would make numbers wrong"
+            )
         if not hasattr(scheduler, "alphas_cumprod") or scheduler.config.get("prediction_type") == "flow_prediction":
             raise ValueError(
                 f"pipe: a {type(scheduler).__name__} has no trained noise levels (alphas_cumprod); give "
