@@ -34,12 +34,16 @@ def refuse_text(
 
 
 def check_text(tokenizer: Any, limit: int, text: Any, encoder: str = "the text encoder") -> None:
-    """Raise ``ValueError`` if ``text`` has more than ``limit`` tokens, or words that ``tokenizer`` does not know."""
+    """Raise ``ValueError`` if ``text`` has more than ``limit`` tokens, or words that ``tokenizer`` does not know.
+
+    Unknown words are those of a vocabulary of whole words. Others have an unknown token for a rare character, which
+    their pipelines take.
+    """
     ids = tokenizer(text, verbose=False).input_ids  # its warning of a long prompt is an error below
     cut = tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else ""
-    unknown = tokenizer.unk_token_id
-    words = []
-    if unknown is not None and unknown not in (tokenizer.eos_token_id, tokenizer.pad_token_id) and unknown in ids:
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    unknown, words = tokenizer.unk_token_id, []
+    if type(model).__name__ == "WordLevel" and unknown in ids:
         words = [w for w in text.split() if unknown in tokenizer(w, add_special_tokens=False).input_ids]
     refuse_text(len(ids), limit, cut, words, list(tokenizer.get_vocab()) if words else (), encoder)
 

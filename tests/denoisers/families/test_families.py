@@ -78,6 +78,18 @@ def test_texts_that_would_be_cut_are_refused(name):
         family.check_texts(["a" * (fits + 1)])
 
 
+@pytest.mark.parametrize("name", ["sd3", "hunyuan_dit"])
+def test_characters_that_an_encoder_does_not_know_are_taken(name):
+    """By T5 and BERT, whose pipelines take them."""
+    pipe, text = shared(name), "a ♥ cow"
+    tokenizer = pipe.tokenizer_3 if name == "sd3" else pipe.tokenizer
+    assert tokenizer.unk_token_id in tokenizer(text).input_ids
+    found = from_pipeline(pipe).encode_conditions([text]).encoded
+    theirs = pipe.encode_prompt(text, **({"prompt_2": None, "prompt_3": None} if name == "sd3" else {}))
+    argument = next(iter(found))
+    torch.testing.assert_close(found[argument], theirs[0], rtol=1e-6, atol=1e-6)  # the same float32 operations
+
+
 def state(pipe):
     """Everything of a pipeline of which its user might notice a change."""
     found = {"pipe": sorted(vars(pipe)), "config": dict(pipe.config), "rng": torch.get_rng_state().tolist()}
