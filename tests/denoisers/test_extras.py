@@ -1,6 +1,7 @@
 """What people add to pipelines (adapters, words, ControlNets, VAEs, schedules), against the pipeline itself."""
 
 import copy
+import logging
 
 import diffusers
 import pytest
@@ -11,6 +12,7 @@ from tiny_pipelines import build, drawn
 
 import dpid
 from dpid.denoisers import from_pipeline
+from dpid.denoisers.checks import pipeline
 from dpid.quiet import quiet
 
 # The same float32 operations; in another order where a batch has another shape.
@@ -103,14 +105,25 @@ def test_control_nets(tiny, family):
     assert result.information[("cow",)].value != 0
 
 
-@pytest.mark.parametrize("config", [{}, {"force_zeros_for_pooled_projection": False}, {"joint_attention_dim": None}])
-def test_control_nets_of_stable_diffusion_3(config, monkeypatch):
+def controlled_3(**config):
     made = build("sd3")
     settings = {**made.transformer.config, "num_layers": 2, **config}
     net = diffusers.SD3ControlNetModel.from_config(settings)
     parts = {name: part for name, part in made.components.items() if name not in ("image_encoder", "feature_extractor")}
     pipe = diffusers.StableDiffusion3ControlNetPipeline(**parts, controlnet=drawn(net, 5))
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("config", [{}, {"force_zeros_for_pooled_projection": False}, {"joint_attention_dim": None}])
+def test_control_nets_of_stable_diffusion_3(config, monkeypatch, caplog):
+    monkeypatch.setattr(pipeline, "_passed", set())
+    caplog.set_level(logging.INFO, "dpid")
+    pipe = controlled_3(**config)
+    # A posterior as wide as the pictures, from which the pipeline draws.
+    pipe.vae.encoder.conv_out.bias.data[16:] = 0.0
+    from_pipeline(pipe, control=PICTURE)
+    assert "the family StableDiffusion3ControlNet agrees with the pipeline" in caplog.text
     # The pipeline draws from the VAE's posterior, here its mode is taken.
     kind = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
     monkeypatch.setattr(kind, "sample", lambda self, generator=None: self.mode())

@@ -153,9 +153,8 @@ def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
 @contextmanager
 def _recorded(family: Family, found: Run, once: bool) -> Iterator[None]:
     """A context in which the pipeline has the scheduler of ``found`` and is recorded; ``once`` ends it after a step."""
-    net, vae, scheduler, own = family.net, family.pipe.vae, found.scheduler, family.pipe.scheduler
-    names = list(inspect.signature(net.forward).parameters)
-    step, decode, had = scheduler.step, vae.decode, vars(vae).get("decode")
+    net, scheduler, own = family.net, found.scheduler, family.pipe.scheduler
+    names, step = list(inspect.signature(net.forward).parameters), scheduler.step
     calls: list[tuple[dict[str, Any], Any]] = []
 
     def called(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
@@ -174,22 +173,45 @@ def _recorded(family: Family, found: Run, once: bool) -> Iterator[None]:
             raise _Enough
         return result
 
+    hook = net.register_forward_hook(called, with_kwargs=True)
+    scheduler.step = stepped
+    vars(family.pipe)["scheduler"] = scheduler  # not by assignment, which writes into the pipeline's configuration
+    try:
+        with _watched(family.pipe.vae, found):
+            yield
+    finally:
+        hook.remove()
+        vars(family.pipe)["scheduler"] = own
+
+
+@contextmanager
+def _watched(vae: Any, found: Run) -> Iterator[None]:
+    """A context in which what ``vae`` decodes is kept in ``found``, and its posterior's samples are its mode.
+
+    A pipeline may draw what it tells its network of a picture, of which the family takes the mode.
+    """
+    encode, decode = vae.encode, vae.decode
+    had = {name: vars(vae)[name] for name in ("encode", "decode") if name in vars(vae)}
+
+    @functools.wraps(encode)
+    def encoded(*args: Any, **kwargs: Any) -> Any:
+        result = encode(*args, **kwargs)
+        posterior = getattr(result, "latent_dist", None)
+        if posterior is not None:
+            posterior.sample = lambda generator=None: posterior.mode()
+        return result
+
     @functools.wraps(decode)
     def decoded(z: Tensor, *args: Any, **kwargs: Any) -> Any:
         found.decoded.append(z.clone())
         return decode(z, *args, **kwargs)
 
-    hook = net.register_forward_hook(called, with_kwargs=True)
-    scheduler.step, vae.decode = stepped, decoded
-    vars(family.pipe)["scheduler"] = scheduler  # not by assignment, which writes into the pipeline's configuration
+    vae.encode, vae.decode = encoded, decoded
     try:
         yield
     finally:
-        hook.remove()
-        vars(family.pipe)["scheduler"] = own
-        del vae.decode
-        if had is not None:
-            vae.decode = had
+        del vae.encode, vae.decode
+        vars(vae).update(had)
 
 
 def _copied(tree: Any) -> Any:
