@@ -132,6 +132,19 @@ def test_control_nets_of_stable_diffusion_3(config, monkeypatch, caplog):
     assert differs(pipe, "a cow", call=call, control=PICTURE, control_scale=0.1) > 1e-3
 
 
+def test_a_control_picture_is_encoded_in_the_vaes_own_type():
+    """Also where the first pass is in half precision: the latents of the picture are kept for float32."""
+    pipe = controlled_3()
+    first, fresh = (from_pipeline(pipe, control=PICTURE, check=False, fused=False) for _ in range(2))
+    z, level = torch.zeros(1, 1, 16, 8, 8), first.logsnr_grid[300:301]
+    conditions, expected = (
+        first.encode_conditions(["a cow"]),
+        fresh.eps_hat(z, level, fresh.encode_conditions(["a cow"])),
+    )
+    assert not torch.equal(first.at("bfloat16").eps_hat(z, level, conditions), expected)
+    assert torch.equal(first.eps_hat(z, level, conditions), expected)
+
+
 def test_refusals_of_control(tiny):
     pipe = controlled(tiny, "sd1")
     with pytest.raises(ValueError, match=r"^control: StableDiffusionControlNetPipeline has a ControlNet; give the pic"):

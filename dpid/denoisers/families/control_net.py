@@ -17,6 +17,7 @@ from dpid.denoisers.families.family import Family
 from dpid.denoisers.families.stable_diffusion import StableDiffusion
 from dpid.denoisers.families.stable_diffusion_3 import StableDiffusion3
 from dpid.denoisers.families.stable_diffusion_xl import StableDiffusionXL
+from dpid.device import without_autocast
 
 
 class Controlled(Family):
@@ -77,7 +78,8 @@ class Controlled(Family):
         given = super().inputs(x, t, encoded)
         size = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
         if size not in self._encoded:
-            self._encoded[size] = [self.encode_control(picture, *size) for picture in self._pictures]
+            with without_autocast():  # they are kept for other types, too
+                self._encoded[size] = [self.encode_control(picture, *size) for picture in self._pictures]
         control = [picture.to(x).expand(len(x), -1, -1, -1) for picture in self._encoded[size]]
         more = {"controlnet_cond": self._each(control), "conditioning_scale": self._each(self._scales)}
         return given | self.residuals(given, {**more, "return_dict": False})
