@@ -115,6 +115,18 @@ def controlled_3(**config):
     return pipe
 
 
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_control_nets_of_a_consistency_model(tiny, family, monkeypatch, caplog):
+    """Whose network takes guidance as an input, and whose ControlNet does not."""
+    monkeypatch.setattr(pipeline, "_passed", set())
+    caplog.set_level(logging.INFO, "dpid")
+    pipe = controlled(tiny, family)
+    unet = diffusers.UNet2DConditionModel.from_config(pipe.unet.config, time_cond_proj_dim=8)
+    pipe.register_modules(unet=drawn(unet, 3))
+    assert from_pipeline(pipe, control=PICTURE).family.takes_guidance
+    assert "agrees with the pipeline: " in caplog.text
+
+
 @pytest.mark.parametrize("config", [{}, {"force_zeros_for_pooled_projection": False}, {"joint_attention_dim": None}])
 def test_control_nets_of_stable_diffusion_3(config, monkeypatch, caplog):
     monkeypatch.setattr(pipeline, "_passed", set())

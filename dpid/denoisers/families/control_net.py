@@ -90,7 +90,11 @@ class Controlled(Family):
         return picture.to(self.device)
 
     def residuals(self, given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-        """The network's further arguments: what the ControlNet makes of the network's own, and of ``more``."""
+        """The network's further arguments: what the ControlNet makes of the network's own, and of ``more``.
+
+        Guidance is not among them, where that is an input of the network (a consistency model).
+        """
+        given = {name: value for name, value in given.items() if name != "timestep_cond"}
         down, middle = self.pipe.controlnet(**given, **more)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
 
