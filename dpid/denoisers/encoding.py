@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dpid.denoisers.modes import is_offloaded
 from dpid.device import free_memory, is_gpu
 
 if TYPE_CHECKING:
@@ -80,6 +81,5 @@ class Texts:
 
 def _movable(encoder: nn.Module, device: torch.device) -> bool:
     """Whether all of ``encoder`` lies on ``device`` as plain tensors that nothing else moves."""
-    hooked = any(hasattr(module, "_hf_hook") for module in encoder.modules())
     plain = all(p.device == device and type(p.data) is Tensor and p.is_floating_point() for p in encoder.parameters())
-    return plain and not hooked
+    return plain and not is_offloaded(encoder)

@@ -75,6 +75,18 @@ def hooks_kept(*modules: nn.Module) -> Iterator[None]:
                 vars(m).pop(name, None)
 
 
+def is_offloaded(module: nn.Module) -> bool:
+    """Whether hooks bring the weights of ``module``, or of its parts, to the device that computes.
+
+    Those of accelerate, or of diffusers' own group offloading.
+    """
+    return any(
+        hasattr(part, "_hf_hook") or any("group_offloading" in name for name in getattr(registry, "hooks", ()))
+        for part in module.modules()
+        for registry in (getattr(part, "_diffusers_hook", None),)
+    )
+
+
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """A context with ``modules`` in evaluation mode and inference mode on; training flags are restored at its end."""

@@ -354,6 +354,28 @@ def test_an_offloaded_vae_that_overflows_in_half_precision(kind):
     assert all(b[1] is a[1] and b[2:] == a[2:] for b, a in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
+def test_groups_of_layers_that_diffusers_offloads(kind, monkeypatch):
+    """With the CPU as both devices: the network computes in its own type alone, and its weights stay what they are."""
+    if not hasattr(diffusers.ModelMixin, "enable_group_offload"):
+        pytest.skip("this version of diffusers has no group offloading")
+    monkeypatch.setattr(pipeline, "_passed", set())
+    pipe, plain = build("sd3").to(torch.bfloat16), build("sd3").to(torch.bfloat16)
+    pipe.transformer.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type=kind,
+        **({"num_blocks_per_group": 1} if kind == "block_level" else {}),
+    )  # fmt: skip
+    before = [(name, id(p), p.dtype) for name, p in pipe.transformer.named_parameters()]
+    found, expected = from_pipeline(pipe), from_pipeline(plain, precision="bfloat16")
+    assert found.precisions == ("bfloat16",)
+    with pytest.raises(ValueError, match="computes in bfloat16 alone, since it is offloaded"):
+        found.at("float32")
+    z = torch.randn(1, 1, *found.latent_shape, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (d.eps_hat(z, d.logsnr_grid[300:301], d.encode_conditions(["", "cow"])) for d in (found, expected))
+    assert torch.equal(ours, theirs)
+    assert [(name, id(p), p.dtype) for name, p in pipe.transformer.named_parameters()] == before
+
+
 def test_a_transformer_with_blocks_on_a_disk(tmp_path):
     accelerate = pytest.importorskip("accelerate")
     pipe, plain = build("sd3"), build("sd3")

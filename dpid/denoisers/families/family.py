@@ -18,7 +18,7 @@ from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept
+from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept, is_offloaded
 from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, text_of, unmasked, with_null
 
 if TYPE_CHECKING:
@@ -29,11 +29,6 @@ FAMILIES: dict[str, type[Family]] = {}
 _LOCKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 # Packages whose modules compute in the type of their parameters; quantised layers, for example, do not.
 _KNOWN = ("torch.nn.modules.", "diffusers.", "peft.")
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    """Whether accelerate brings the weights of ``module``, or of its parts, to the device that computes."""
-    return any(hasattr(part, "_hf_hook") for part in module.modules())
 
 
 class Family(Pictures, ABC):
@@ -144,11 +139,14 @@ class Family(Pictures, ABC):
 
     def fixed_precision(self) -> str | None:
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
-        return "it is offloaded" if _is_hooked(self.net) else next((why for _, why in self._unconvertible()), None)
+        if any(map(is_offloaded, self.computing())):
+            return "it is offloaded"
+        return next((why for _, why in self._unconvertible()), None)
 
     def dequantises(self) -> bool:
         """Whether a network that is quantised can compute in float32 all the same, with the weights that it has."""
-        return not _is_hooked(self.net) and all(is_quantised_linear(module) for module, _ in self._unconvertible())
+        plain = not any(map(is_offloaded, self.computing()))
+        return plain and all(is_quantised_linear(module) for module, _ in self._unconvertible())
 
     def _unconvertible(self) -> Iterator[tuple[nn.Module, str]]:
         """The modules of the network that compute in other types than those of their parameters, each with how."""
@@ -210,7 +208,7 @@ class Family(Pictures, ABC):
         """Raise ``ValueError`` if a part that computes is on the meta device, and nothing brings its weights."""
         for name in dict.fromkeys((self.network, "vae", *self.tokenizers.values())):
             part = getattr(self.pipe, name)
-            if isinstance(part, nn.Module) and any(p.is_meta for p in part.parameters()) and not _is_hooked(part):
+            if isinstance(part, nn.Module) and any(p.is_meta for p in part.parameters()) and not is_offloaded(part):
                 raise ValueError(f"pipe: its {name} is on the meta device, without weights; load them before")
 
     def asks(self) -> dict[str, Any]:
