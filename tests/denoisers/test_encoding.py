@@ -2,6 +2,7 @@
 
 import functools
 
+import diffusers
 import pytest
 import torch
 from tiny_pipelines import build
@@ -144,3 +145,14 @@ def test_an_offloaded_network_and_its_encoders_take_turns(name, held, monkeypatc
     assert not now
     encoders = {part for part_name, part in offloaded.components.items() if part_name.startswith("text_encoder")}
     assert all(offloaded.transformer not in parts or not parts & encoders for parts in together)
+
+
+def test_the_device_is_that_of_the_network(monkeypatch):
+    """Older diffusers name that of the pipeline's first part, here an encoder that is away."""
+    made = build("pixart_sigma")
+    family = from_pipeline(made).family
+    device = property(lambda self: next(p.device for p in self.components.values() if isinstance(p, torch.nn.Module)))
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "device", device)
+    made.text_encoder.to("meta")
+    assert made.device.type == "meta"
+    assert family.device.type == "cpu"

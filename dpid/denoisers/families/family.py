@@ -91,8 +91,11 @@ class Family(Pictures, ABC):
 
     @property
     def device(self) -> torch.device:
-        """The device on which the pipeline computes; offloaded weights are on another one between calls."""
-        device: torch.device = self.pipe._execution_device
+        """The device on which the pipeline computes; offloaded weights are on another one between calls.
+
+        Not that of the pipeline's first part, as older diffusers have it: text encoders may be away meanwhile.
+        """
+        device: torch.device = self.pipe._execution_device if is_offloaded(self.net) else self.net.device
         return device
 
     @property
