@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -320,21 +321,35 @@ def test_a_hub_model_that_cannot_be_had(monkeypatch, cause, message):
     assert len(str(e.value)) < 400
 
 
-def test_a_hub_model_that_has_the_variant_alone(monkeypatch, folder, weights):
-    asked = []
+def put_on_hub(folder, monkeypatch):
+    """A hub that has the model in ``folder``, as some/model; diffusers decides itself what there is to be fetched."""
+    from diffusers.pipelines import pipeline_utils
 
-    def download(model, variant=None, **_):
-        asked.append(variant)
-        rename(folder, ["unet", "vae", "text_encoder"], lambda name: f"{name}.elsewhere")
-        if variant == "fp16":
-            for path in folder.glob("*/*.elsewhere"):
-                path.rename(path.with_name(path.name.replace(".safetensors.elsewhere", ".fp16.safetensors")))
-        return str(folder)
+    index = str(folder / "model_index.json")
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    info = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files], sha="0" * 40)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: index)
+    for name, answer in (("hf_hub_download", index), ("model_info", info), ("snapshot_download", str(folder))):
+        monkeypatch.setattr(pipeline_utils, name, lambda *_, answer=answer, **__: answer)
+    monkeypatch.setattr(pipeline_utils, "_resolve_revision", lambda *_, **__: None, raising=False)  # in new releases
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(folder / "model_index.json"))
-    monkeypatch.setattr("diffusers.DiffusionPipeline.download", download)
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_a_hub_model_that_has_the_variant_alone(monkeypatch, folder, weights, variant):
+    """Of which diffusers has an error for plain weights, and for another variant."""
+    rename(
+        folder, ["unet", "vae", "text_encoder"], lambda name: name.replace(".safetensors", f".{variant}.safetensors")
+    )
+    put_on_hub(folder, monkeypatch)
     assert_same(load_pipeline("some/model", "cpu"), weights)
-    assert asked == [None, "fp16"]
+
+
+def test_a_hub_model_without_safetensors(monkeypatch, folder):
+    """The error is that of plain weights."""
+    rename(folder, ["unet", "vae", "text_encoder"], lambda name: name.replace(".safetensors", ".bin"))
+    put_on_hub(folder, monkeypatch)
+    with pytest.raises(ValueError, match=r"^model: some/model could not be loaded: Could not find the necessary `safe"):
+        load_pipeline("some/model", "cpu")
 
 
 def test_memory_is_not_the_models_fault(monkeypatch):

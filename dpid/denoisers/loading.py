@@ -105,7 +105,7 @@ def _loading(model: str | Path) -> Iterator[None]:
 def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, Any], given: dict[str, Any]) -> Path:
     """The folder in this machine's cache of the hub model ``model``, of which only safetensors weights are fetched.
 
-    Where it has a variant of the weights alone ("fp16"), that is fetched.
+    Where it has a variant of the weights alone ("fp16" or "bf16"), that is fetched.
     """
     from diffusers import DiffusionPipeline
     from huggingface_hub import hf_hub_download, snapshot_download
@@ -118,11 +118,18 @@ def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, 
             return Path(whole) / subfolder
         index = Path(hf_hub_download(model, "model_index.json", **hub)).parent
     family_named(model, read_index(index))  # before its weights are fetched
+    errors: list[OSError] = []
     with _loading(model):
-        for tried in (variant,) if variant else (None, "fp16"):
-            folder = Path(DiffusionPipeline.download(model, variant=tried, use_safetensors=True, **given, **hub))
+        for tried in (variant,) if variant else (None, "fp16", "bf16"):
+            try:
+                folder = Path(DiffusionPipeline.download(model, variant=tried, use_safetensors=True, **given, **hub))
+            except OSError as error:  # as where there are no weights of that variant
+                errors.append(error)
+                continue
             if has_weights(folder):
-                break
+                return folder
+        if errors:
+            raise errors[0]
     return folder
 
 
