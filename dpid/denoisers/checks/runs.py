@@ -137,7 +137,7 @@ def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
     given = {
         "prompt": family.example, "height": height, "width": width, "num_inference_steps": 2, "output_type": "pt",
         "generator": torch.Generator().manual_seed(0), "guidance_scale": 1.0 if embedded else 3.0 * guided,
-        "true_cfg_scale": 3.0 if guided else 1.0, "use_resolution_binning": False, "clean_caption": False,
+        "true_cfg_scale": 3.0 if guided else 1.0, "use_resolution_binning": False,
     }  # fmt: skip
     if separate and guided:
         given["negative_prompt"] = ""

@@ -20,9 +20,16 @@ class PixArtSigma(DiscreteFamily):
     text = {"encoder_hidden_states": (0, 2)}
     mask = (1, 3)
 
+    def asks(self) -> dict[str, Any]:
+        """Whether captions are cleaned: as the pipeline's call does by default, where the packages for it are there."""
+        from diffusers.utils import is_bs4_available, is_ftfy_available
+
+        # Without them the pipeline does not clean either, and warns at every text.
+        return {"clean_caption": self.default("clean_caption") and is_bs4_available() and is_ftfy_available()}
+
     def written(self, tokenizer: str, text: str) -> str:
         """``text`` as the pipeline prepares it."""
-        return str(self.pipe._text_preprocessing(text)[0])
+        return str(self.pipe._text_preprocessing(text, **self.asks())[0])
 
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The network's keyword arguments, with the picture's size for those that were trained with it."""

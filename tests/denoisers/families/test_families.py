@@ -1,7 +1,10 @@
 """What all families have in common: batches, lengths of texts, refusals; and a pipeline stays as it was."""
 
 import functools
+import itertools
 import pickle
+import sys
+from types import SimpleNamespace
 
 import diffusers
 import pytest
@@ -88,6 +91,29 @@ def test_characters_that_an_encoder_does_not_know_are_taken(name):
     theirs = pipe.encode_prompt(text, **({"prompt_2": None, "prompt_3": None} if name == "sd3" else {}))
     argument = next(iter(found))
     torch.testing.assert_close(found[argument], theirs[0], rtol=1e-6, atol=1e-6)  # the same float32 operations
+
+
+@pytest.mark.parametrize("name", ["pixart_alpha", "pixart_sigma"])
+def test_captions_are_cleaned_as_the_pipelines_call_does(name, monkeypatch, caplog):
+    """With stand-ins for the packages that it takes, which leave a text as it is; it drops names and web addresses."""
+    pipe, seen = build(name), []
+    module = sys.modules[type(pipe).__module__]
+    for place, part in itertools.product((module, diffusers.utils), ("bs4", "ftfy")):
+        monkeypatch.setattr(place, f"is_{part}_available", lambda: True)
+    monkeypatch.setattr(module, "BeautifulSoup", lambda text, **_: SimpleNamespace(text=text), raising=False)
+    monkeypatch.setattr(module, "ftfy", SimpleNamespace(fix_text=lambda text: text), raising=False)
+    text = "A cow by @someone, www.example.com"
+    pipe.transformer.register_forward_pre_hook(
+        lambda _, args, given: seen.append(given["encoder_hidden_states"]), with_kwargs=True
+    )
+    pipe(text, num_inference_steps=1, guidance_scale=1.0, height=64, width=64, use_resolution_binning=False)
+    family = from_pipeline(pipe).family
+    assert "not compared" not in caplog.text
+    found = family.encode_texts([text])["encoder_hidden_states"]
+    torch.testing.assert_close(found, seen[0][:, : found.shape[1]], rtol=1e-6, atol=1e-6)  # the same operations
+    raw = family.encode_prompt([text], clean_caption=False)[0]
+    assert not torch.allclose(raw[:, : found.shape[1]], found, rtol=1e-3)
+    family.check_texts([text + " www.example.com" * 100])  # none of which is left
 
 
 def state(pipe):
