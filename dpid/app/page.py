@@ -6,6 +6,7 @@ import math
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from shutil import rmtree
@@ -22,7 +23,7 @@ from dpid.options import LEVELS, Options
 from dpid.pid.decomposition import picture_measures
 from dpid.results.words import WordsResult
 
-_STORED = 3600  # seconds that files of a page stay on the disk
+_STORED = 86400  # seconds that a file stays on the disk after it was last used
 _WAITING = 16  # runs at a time, of which one has the model; each takes one of gradio's forty threads
 _PAUSE = 2.0  # seconds between two drawings of a run, each of which takes half a second of the processor
 _KEEP, _KEPT = "Keep this one, to compare with the next", "Kept: the next one will stand beside it"
@@ -82,7 +83,7 @@ def said(error: Exception) -> str:
 def build(studio: Studio, folder: Path, prompt: str = "") -> gr.Blocks:
     """The page for the model of ``studio``, with ``prompt`` already written; downloads are written into ``folder``."""
     model = studio.explainer.denoiser.name
-    with gr.Blocks(title="dpid", analytics_enabled=False, delete_cache=(_STORED, _STORED)) as page:
+    with gr.Blocks(title="dpid", analytics_enabled=False, delete_cache=(3600, _STORED)) as page:
         gr.Markdown(
             "# Which word put what into this picture?\n"
             "dpid measures what each word of a prompt tells about a picture, alone and together with other words. "
@@ -261,7 +262,11 @@ class Handlers:
     def leave(self, request: gr.Request) -> None:
         """End the run of a page that is gone."""
         self._studio.stop(request.session_hash)
-        rmtree(self._folder / request.session_hash, ignore_errors=True)
+        rmtree(self._folder_of(request), ignore_errors=True)
+
+    def _folder_of(self, request: gr.Request) -> Path:
+        """The folder of a page's files: the name of a session is the client's, who could name another folder by it."""
+        return self._folder / sha256(str(request.session_hash).encode(errors="replace")).hexdigest()
 
     def make(
         self, prompt: str, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008, as of explain
@@ -321,7 +326,7 @@ class Handlers:
         self, what: str, result: Result, kind: str, estimator: str, measure: str, level: str, request: gr.Request
     ) -> tuple[str | None, Any]:
         """The path of a file to download, of the result as it is shown; of every page there are only its last ones."""
-        folder = self._folder / request.session_hash
+        folder = self._folder_of(request)
         try:
             folder.mkdir(exist_ok=True)
             return str(write_file(seen(result, estimator, measure, level), what, folder, kind)), gr.skip()

@@ -47,6 +47,8 @@ def check_address(host: str, port: int) -> None:
         with socket.socket(family, kind) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ValueError(f"host: found {host}, which is no name or address of this machine") from error
     except OSError as error:
         raise ValueError(f"host, port: found {host} and {port}: {error.strerror}; give another --port") from error
 

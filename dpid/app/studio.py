@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -143,6 +144,10 @@ def opened(image: str | None) -> Image.Image:
     """The picture in the file ``image``; ``ValueError``, as of :func:`dpid.images.open_image`, by its name alone."""
     if not image:
         raise ValueError("picture: there is none yet; drop one, or let the model make one")
+    try:
+        os.utime(image)  # gradio deletes what has not changed for a day
+    except OSError as error:
+        raise ValueError("picture: this one was deleted meanwhile; drop it again") from error
     try:
         return open_image(image)
     except ValueError as error:

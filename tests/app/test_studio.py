@@ -1,8 +1,13 @@
 """What the page asks of the model, without the page."""
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from made_up import made
 
 from dpid.app.studio import Studio, in_order, opened, words_of
 from dpid.denoisers.loading import load_pipeline
@@ -108,6 +113,35 @@ def test_pictures_are_named_without_the_folder_of_uploads(tmp_path):
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(ValueError, match="picture: there is none yet"):
         opened(None)
+    with pytest.raises(ValueError, match="picture: this one was deleted meanwhile; drop it again"):
+        opened(str(tmp_path / "gone.png"))
+
+
+def test_the_file_of_a_picture_in_use_is_a_new_one(two_things, tmp_path):
+    """Gradio deletes files by the time of their last change."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(two_things[0].read_bytes())
+    os.utime(path, (1e9, 1e9))
+    opened(str(path))
+    assert time.time() - path.stat().st_mtime < 60
+
+
+@pytest.mark.parametrize("session", ["../kept", "..", ".", "", None])
+def test_a_page_has_files_of_its_own_whatever_it_calls_itself(tmp_path, session):
+    """The name comes from outside: it must neither delete nor write another folder."""
+    page = pytest.importorskip("dpid.app.page")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a.txt").write_text("somebody's")
+    (tmp_path / "pages").mkdir()
+    handlers = page.Handlers(Studio(None, None), tmp_path / "pages")
+    names = str(tmp_path / "kept") if session is None else session, "another"
+    requests = [SimpleNamespace(session_hash=name) for name in names]
+    for request in requests:
+        path, _ = handlers.file("result", made(), "overlay", "rao-blackwell", "min", "image", request)
+        assert Path(path).parent.parent == tmp_path / "pages"
+    handlers.leave(requests[0])
+    assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.txt"]
+    assert [p.name for p in (tmp_path / "pages").rglob("*.*")] == [Path(path).name]  # of the other page
 
 
 def test_words_of_a_prompt():

@@ -16,6 +16,15 @@ def test_without_gradio(command, monkeypatch):
     assert err.endswith('pip install "dpid[app]"\n')
 
 
+@pytest.mark.parametrize("host", ["127.0..1", "x" * 64, "no-such-host.invalid"])
+def test_a_host_that_is_none(command, host):
+    """Of some names Python raises a ``UnicodeError``."""
+    pytest.importorskip("gradio")
+    code, out, err = command("app", "--host", host)
+    assert (code, out) == (2, "")
+    assert err == f"dpid: host: found {host}, which is no name or address of this machine\n"
+
+
 def test_port_in_use(command):
     pytest.importorskip("gradio")
     with socket.socket() as other:
