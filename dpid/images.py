@@ -17,6 +17,7 @@ from torch import Tensor
 from dpid.files import as_path
 
 SMALLEST = 8  # pixels a side
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow reads others by large libraries, or by Ghostscript
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
@@ -53,7 +54,7 @@ def _from_file(image: str | os.PathLike[str]) -> Image.Image:
             f"image: {path} {'is a folder and cannot be read as a picture' if path.is_dir() else 'does not exist'}"
         )
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             return opened.copy()
     except Exception as error:  # PIL's readers raise many kinds
         raise ValueError(f"image: {path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP") from error

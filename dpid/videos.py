@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dpid import images
 from dpid.files import as_path
-from dpid.images import ImageLike, open_image, to_pixels
+from dpid.images import FORMATS, ImageLike, open_image, to_pixels
 
 VideoLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Sequence[ImageLike]
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -83,7 +83,7 @@ def _frames(video: Any, count: int) -> list[Any]:
         if path.is_dir():
             return _pictures_in(path)[:count]
         open_image(path)  # refuses what is no file or no picture
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             return _of_animation(opened, count)
     if isinstance(video, Image.Image):
         return _of_animation(video, count)

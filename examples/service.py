@@ -29,7 +29,8 @@ def explain(
 ) -> dict[str, Any]:  # fmt: skip
     """All numbers, with standard errors; status 422 and a sentence where the request cannot be answered."""
     try:
-        result = explainer.explain(Image.open(image.file), prompt, concepts, samples=samples)
+        picture = Image.open(image.file, formats=("PNG", "JPEG", "WEBP"))
+        result = explainer.explain(picture, prompt, concepts, samples=samples)
     except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise HTTPException(422, str(error)) from error
     return result.to_dict()

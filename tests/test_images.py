@@ -75,6 +75,16 @@ def test_a_transparent_colour_of_a_palette_is_seen(tmp_path):
         open_image(tmp_path / "a.gif")
 
 
+@pytest.mark.parametrize("kind", ["eps", "tiff", "ppm"])
+def test_other_kinds_of_files_are_not_opened(tmp_path, kind):
+    """Pillow reads some by other programs, as EPS by Ghostscript."""
+    path = tmp_path / f"a.{kind}"
+    Image.new("RGB", (64, 64)).save(path)
+    path = path.rename(tmp_path / "picture.png")
+    with pytest.raises(ValueError, match=r"picture.png cannot be read as a picture .*give a PNG, JPEG or WebP"):
+        open_image(path)
+
+
 def test_a_home_folder_is_written_as_a_wave(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

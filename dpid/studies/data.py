@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpid.images import SMALLEST, open_image
+from dpid.checks import found
+from dpid.images import FORMATS, SMALLEST, open_image
 from dpid.prompts.plan import spans_of
 
 Masks = dict[str, NDArray[np.bool_]]
@@ -175,9 +176,8 @@ def _read_csv(argument: str, path: Path, columns: Sequence[str]) -> list[tuple[i
     header = [name.strip() for name in lines[0]] if lines else []
     missing = [name for name in columns if name not in header]
     if missing:
-        raise ValueError(
-            f"{argument}: {path} has no column {', '.join(missing)}; its first row is {', '.join(header) or 'empty'}"
-        )
+        first = found(", ".join(header)) if header else "empty"
+        raise ValueError(f"{argument}: {path} has no column {', '.join(missing)}; its first row is {first}")
     rows = []
     for n, line in enumerate(lines[1:], 2):
         cells = [cell.strip() for cell in line]
@@ -210,7 +210,7 @@ def open_picture(folder: Path, cell: str) -> tuple[Path, tuple[int, int]]:
 def _labels(path: Path) -> NDArray[Any]:
     """The pixel values [H,W] of a mask file; ``ValueError`` if it is no picture of one channel."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             labels = np.asarray(opened)
     except Exception as error:  # Pillow's readers raise many kinds
         raise ValueError(f"cannot be read as a picture ({error})") from error

@@ -139,7 +139,7 @@ def test_bad_rows_are_named_and_the_others_kept(folder):
 def test_unreadable_files(tmp_path):
     with pytest.raises(ValueError, match=r"path: .*nowhere\.csv cannot be read"):
         read_scenes(tmp_path / "nowhere.csv")
-    with pytest.raises(ValueError, match="has no column prompt, concepts; its first row is image, text"):
+    with pytest.raises(ValueError, match="has no column prompt, concepts; its first row is 'image, text'"):
         read_scenes(write(tmp_path / "x.csv", "image,text", "a.png,b"))
     with pytest.raises(ValueError, match="its first row is empty"):
         read_scenes(write(tmp_path / "x.csv"))
