@@ -56,6 +56,10 @@ class Verdicts(Runner):
             An argument is not allowed, or the prompt has no content word; the message names it.
         FloatingPointError
             The model returned NaN or infinity.
+        RuntimeError
+            There is not enough memory for one evaluation, or the model changes between two results.
+        dpid.Stopped
+            ``stop`` was set or returned True.
         """
         budget, chosen = self._budget(**options)
         asked = concepts_of(prompt, concepts)
@@ -90,6 +94,8 @@ class Verdicts(Runner):
             After all other pictures, if some could not be explained; it has their errors.
         ValueError, TypeError
             Lists differ in length, or an option is not allowed.
+        dpid.Stopped
+            ``stop`` was set or returned True.
         """
         watch = Watch(progress, stop)
         self._budget(**options)

@@ -39,6 +39,8 @@ def bench(
     from dpid.bench import FULL, QUICK, Bench, Report
 
     before = None if compare is None else Report.read(compare)
+    if compare is not None and out.exists() and out.samefile(compare):
+        raise ValueError(f"out, compare: both are {out}, which would be replaced; give another --out")
     if out.is_dir():
         raise ValueError(f"out: {out} is a folder; name a file, such as bench.json")
     given = {} if size is None else {"size": size}

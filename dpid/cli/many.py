@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ def explain_many(
     paths = [out / name for name in folders([(image.stem,) for image in images])]
     results, errors = {}, {}
     with ExitStack() as stack:
+        for path in paths:  # before anything is computed
+            with writable(path), suppress(OSError):
+                path.rmdir()  # of a picture that cannot be explained there is none
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ConvergenceWarning)  # of which the results' own remarks tell
         progress = stack.enter_context(evaluations())
@@ -59,13 +62,14 @@ def explain_many(
             for i, result in explainer.explain_many(images, prompts, concepts, progress=progress, **options):
                 with writable(paths[i]):
                     write(result, paths[i])
+                draw(figures(result, paths[i]))
                 results[i] = result
         except PicturesError as error:
             errors = {str(images[i]): str(one) for i, one in error.errors.items()}
-    draw({k: v for i, result in results.items() for k, v in figures(result, paths[i]).items()})
-    with printing(str(out)):
-        _show({paths[i].name: result for i, result in results.items()}, out)
-    tell(errors)
+    if results:
+        with printing(str(out)):
+            _show({paths[i].name: result for i, result in results.items()}, out)
+    tell(errors, len(images))
 
 
 def words_of_many(explainer: Any, images: Sequence[Path], prompts: Sequence[str], out: Path, **options: Any) -> None:
@@ -78,32 +82,36 @@ def words_of_many(explainer: Any, images: Sequence[Path], prompts: Sequence[str]
                 explain_words(explainer, image, prompt, out / name, **options)
         except (ValueError, TypeError, FloatingPointError) as error:
             errors[str(image)] = str(error)
-    tell(errors)
+    tell(errors, len(images))
 
 
 def _show(results: Mapping[str, Any], out: Path) -> None:
     console = table_console()
-    if results:
-        metadata = next(iter(results.values())).metadata
-        prompts = {result.metadata.prompt for result in results.values()}
-        title = f"“{metadata.prompt}”, " if len(prompts) == 1 else ""
-        table = Table(title=f"{title}{metadata.unit} ± standard error", title_justify="left")
-        for column in ["picture"] + ["prompt"] * (len(prompts) > 1):
-            table.add_column(column)
-        for column in ("redundancy", *(f"unique: {concept}" for concept in metadata.concepts), "synergy"):
-            table.add_column(column, justify="right")
-        for name, result in results.items():
-            about = [name] + [result.metadata.prompt] * (len(prompts) > 1)
-            table.add_row(*about, *map(str, (result.redundancy, *result.unique.values(), result.synergy)))
-        console.print(table)
+    metadata = next(iter(results.values())).metadata
+    prompts = {result.metadata.prompt for result in results.values()}
+    title = f"“{metadata.prompt}”, " if len(prompts) == 1 else ""
+    table = Table(title=f"{title}{metadata.unit} ± standard error", title_justify="left")
+    for column in ["picture"] + ["prompt"] * (len(prompts) > 1):
+        table.add_column(column)
+    for column in ("redundancy", *(f"unique: {concept}" for concept in metadata.concepts), "synergy"):
+        table.add_column(column, justify="right")
+    for name, result in results.items():
+        about = [name] + [result.metadata.prompt] * (len(prompts) > 1)
+        table.add_row(*about, *map(str, (result.redundancy, *result.unique.values(), result.synergy)))
+    console.print(table)
     for name, result in results.items():
         for line in result.remarks():
             console.print(f"note: {name}: {line}", style="yellow", highlight=False)
     console.print(f"{len(results)} pictures; a folder each: {out}/", highlight=False)
 
 
-def tell(errors: Mapping[str, str]) -> None:
-    """Name the pictures of ``errors`` {file: what is wrong} on stderr and end with exit code 1, if there are any."""
+def tell(errors: Mapping[str, str], pictures: int) -> None:
+    """Name the pictures of ``errors`` {file: what is wrong} on stderr and end with exit code 1, if there are any.
+
+    ``ValueError`` where the same is wrong with all of several ``pictures``, and so with what is asked of them.
+    """
+    if 1 < pictures == len(errors) and len(set(errors.values())) == 1:
+        raise ValueError(next(iter(errors.values())))
     for name, error in errors.items():
         warn(error if name in error else f"{name}: {error}")
     if errors:

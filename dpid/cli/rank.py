@@ -24,7 +24,7 @@ def rank(
     model: Annotated[
         str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
     ] = "emoji",
-    samples: Annotated[int, typer.Option(help="Evaluations with the prompt, and as many without.")] = 64,
+    samples: Annotated[int, typer.Option(help="Evaluations with the prompt, and as many without.")] = Options.samples,
     seed: Annotated[int, typer.Option(help="Of noise and log-SNRs.")] = Options.seed,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for ranking.json.", callback=at_home)] = None,
@@ -40,19 +40,22 @@ def rank(
         if out is not None:
             numbers = found.to_dict() | {"files": [str(image) for image in images]}
             with atomic_write(out / "ranking.json") as path:
-                path.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                text = json.dumps(numbers, indent=2, ensure_ascii=False) + "\n"
+                path.write_bytes(text.encode(errors="replace"))  # a file's name may be no UTF-8
     with nullcontext() if out is None else printing(str(out)):
         _show(found, images)
-    tell({str(images[i]): error for i, error in found.errors.items()})
+    tell({str(images[i]): error for i, error in found.errors.items()}, len(images))
 
 
 def _show(found: Any, images: list[Path]) -> None:
+    alike = len({image.name for image in images}) < len(images)
+    names = [(str(i) if alike else i.name).encode(errors="replace").decode() for i in images]
     table = Table(title=f"“{found.prompt}”", title_justify="left")
     for column in ("", "picture", f"log p(x | prompt) - log p(x), {found.metadata['unit']}"):
         table.add_column(column, justify="left" if column == "picture" else "right")
     for place, (i, estimate) in enumerate(zip(found.order, found.information, strict=True), 1):
-        table.add_row(str(place), images[i].name, str(estimate))
+        table.add_row(str(place), names[i], str(estimate))
     console = table_console()
     console.print(table)
-    if remark := found.remark(lambda i: images[i].name):
+    if remark := found.remark(lambda i: names[i]):
         console.print(remark, highlight=False)

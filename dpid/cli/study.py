@@ -34,6 +34,10 @@ def _data(
         return {}
     if not path.is_file():
         raise ValueError(f"data: {path} is not a file")
+    if images is not None and not images.is_dir():
+        raise ValueError(f"images: {images} is not a folder")
+    if not coco and name != "retrieval" and path.suffix.lower() == ".json":
+        raise ValueError(f"data: {path} is JSON, which is read as COCO's with --images or --captions; expected CSV")
     from dpid.studies.coco import read_coco
     from dpid.studies.data import read_pairs, read_scenes
 

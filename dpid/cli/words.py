@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpid.cli.outputs import draw, write
-from dpid.cli.process import printing
+from dpid.cli.process import printing, warn
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_words
 from dpid.options import Budget, Options
+
+if TYPE_CHECKING:
+    from dpid.results.words import WordsResult
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -51,7 +54,16 @@ def _seconds(time: str | None) -> float | None:
 def explain_words(explainer: Any, image: Any, prompt: str, out: Path, **options: Any) -> None:
     """Write words.json, words.safetensors and words.png into ``out``, and print a table."""
     with evaluations() as progress:
-        result = explainer.words(image, prompt, progress=progress, **options)
+        result: WordsResult | None = None
+        try:
+            for found in explainer.stream_words(image, prompt, progress=progress, **options):
+                result = found
+        except KeyboardInterrupt:
+            if result is not None:
+                write(result, out, "words")
+                warn(f"what was found before is in {out}")
+            raise
+    assert result is not None  # there is at least one round
     write(result, out, "words")
     draw({out / "words.png": result.plot})
     with printing(str(out)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from dpid.files import atomic_write
 from dpid.report import pid, words
 from dpid.report.page import render
+from dpid.results.file_format import FORMAT
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
 
@@ -32,12 +33,18 @@ def read(paths: Iterable[Path]) -> tuple[dict[str, Result], list[str]]:
 
 
 def _kind(path: Path) -> type[PIDResult] | type[WordsResult]:
-    """Of which kind the result in a file is; of a file that is none PIDResult, which says so."""
+    """Of which kind the result in a file is, of a broken file PIDResult, which says so; ``ValueError`` for other files.
+
+    Only the header is read: weights of a model may lie beside results.
+    """
     from safetensors import safe_open
 
+    header = None
     with suppress(Exception), safe_open(path, "pt") as file:  # of a header that is broken in many ways
-        return WordsResult if "words" in file.metadata() else PIDResult
-    return PIDResult
+        header = file.metadata() or {}
+    if header is not None and header.get("format") != FORMAT:
+        raise ValueError(f"{path}: is not a dpid result of format {FORMAT}")
+    return WordsResult if header and "words" in header else PIDResult
 
 
 def write(results: Mapping[str, Result], out: Path) -> None:

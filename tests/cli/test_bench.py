@@ -39,6 +39,17 @@ def test_a_model_is_measured_and_compared(command, short, tmp_path):
     assert f"torch: 1.0, now {torch.__version__}" in out
 
 
+def test_the_file_to_compare_with_is_kept(command, tmp_path):
+    """``--out`` is bench.json, too, if left out."""
+    Report({"model": "emoji"}, [Row("loading", 1.0, "s")], whole=True).write(tmp_path / "bench.json")
+    code, _, errors = command("bench", "--compare", tmp_path / "bench.json")
+    assert (code, errors) == (
+        2,
+        "dpid: out, compare: both are bench.json, which would be replaced; give another --out\n",
+    )
+    assert rows(tmp_path / "bench.json") == (True, {"loading": 1.0})
+
+
 def test_an_interrupt_keeps_what_was_measured(command, short, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -7,6 +7,8 @@ import pytest
 from diffusers import DDIMScheduler
 from tiny_pipelines import build
 
+import dpid
+
 PROMPT = "a cow and a giraffe"
 
 
@@ -31,7 +33,7 @@ def test_every_word_is_judged_without_concepts(command, two_things, tmp_path):
     assert (result["samples"], result["smooth"], result["unet_evaluations"]) == (8, 1, 6 * 8)
     for word in words:
         assert word in out
-        assert result["words"][word]["verdict"] in out
+        assert result["words"][word]["verdict"].removesuffix("others") in out  # beside the name of the other
     assert "48 evaluations of the network; written: explained/words.png, words.json, words.safetensors" in out
 
 
@@ -221,3 +223,18 @@ def test_bad_input_of_a_transformer(command, flow, bad, tmp_path, change, option
     assert (code, out, errors.count("\n")) == (2, "", 1)
     assert errors.startswith(f"dpid: {message.format(folder)}")
     assert not (tmp_path / "explained").exists()
+
+
+def test_an_interrupt_leaves_the_words_that_were_found(command, two_things, tmp_path, monkeypatch):
+    path, prompt, words = two_things
+    stream = dpid.Explainer.stream_words
+
+    def interrupted(*arguments, **options):
+        yield next(stream(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpid.Explainer.stream_words", interrupted)
+    code, _, errors = command("explain", path, prompt, "--samples", 16)
+    assert code == 130
+    assert errors == "dpid: warning: what was found before is in explained\ndpid: interrupted\n"
+    assert list(dpid.WordsResult.load(tmp_path / "explained/words.safetensors").words) == list(words)

@@ -1,6 +1,7 @@
 """Several pictures on the command line: a folder each, their ranks, and those that cannot be read."""
 
 import json
+import os
 
 import pytest
 
@@ -68,6 +69,42 @@ def test_pairs_are_of_one_picture(command, bad):
                            "--pairs")  # fmt: skip
     assert code == 2
     assert "pairs: found 2 pictures, expected one" in err
+
+
+@pytest.mark.parametrize("concepts", [("cow", "unicorn"), ()])
+def test_what_is_wrong_with_the_question_is_said_once(command, bad, tmp_path, concepts):
+    """The embedded model has no unicorn: no picture could be explained."""
+    given = [word for concept in concepts for word in ("-c", concept)]
+    code, out, err = command("explain", bad / "good.png", bad / "noisy.png", "a cow and a unicorn", *given,
+                             "--samples", 8, "--out", "all")  # fmt: skip
+    assert (code, out) == (2, "")
+    assert err.startswith("dpid: ")
+    assert err.count("unicorn") == err.count("\n") == 1
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_computed(command, bad, tmp_path, monkeypatch):
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "noisy").write_text("a file")
+    monkeypatch.setattr("dpid.Explainer.explain_many", lambda *a, **b: pytest.fail("computed"))
+    code, _, err = command("explain", bad / "good.png", bad / "noisy.png", PROMPT, "-c", "cow", "-c", "giraffe",
+                           "--out", "all")  # fmt: skip
+    assert code == 2
+    assert err.startswith("dpid: out: all/noisy cannot be written")
+    assert [path.name for path in (tmp_path / "all").iterdir()] == ["noisy"]
+
+
+def test_pictures_of_one_name_are_ranked_by_their_folders(command, two_things, bad, tmp_path):
+    """And what was found is kept of a file whose name is no text."""
+    names = ["one/0.png", "two/0.png", os.fsdecode(b"caf\xe9.png")]
+    for name, source in zip(names, (two_things[0], bad / "noisy.png", bad / "noisy.png"), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(source.read_bytes())
+    code, out, err = command("rank", two_things[1], *names, "--samples", 8, "--out", "best")
+    assert (code, err) == (0, "")
+    assert "one/0.png" in out
+    assert "two/0.png" in out
+    assert json.loads((tmp_path / "best/ranking.json").read_text())["files"][:2] == names[:2]
 
 
 def test_rank(command, two_things, bad, tmp_path):

@@ -6,18 +6,21 @@ import re
 import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from made_up import made, made_words
 from PIL import Image
+from safetensors.torch import save_file
 
 from dpid import cli
 from dpid.pid.decomposition import image_priors
 from dpid.report.pid import command, finding
 from dpid.report.results import page, read
 from dpid.report.words import finding as finding_of_words
+from dpid.results.file_format import FORMAT
 from dpid.results.overlay import WORDS
 from dpid.results.result import PIDResult
 
@@ -181,6 +184,17 @@ def test_files_and_folders_are_read_and_what_is_none_is_named(tmp_path):
     results, problems = read(paths)
     assert list(results.values()) == [made(), made(1)]
     assert [p.split(" ")[0] for p in problems] == [f"{paths[1]}:", f"{paths[2]}", f"{paths[3]}"]
+
+
+def test_weights_beside_results_are_not_read(tmp_path, monkeypatch):
+    """They may be of gigabytes."""
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
+    made().save(tmp_path / "result.safetensors")
+    opened, whole = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or whole(path))
+    results, problems = read([tmp_path])
+    assert (list(results), opened) == ([str(tmp_path / "result.safetensors")], ["result.safetensors"])
+    assert problems == [f"{tmp_path / 'model.safetensors'}: is not a dpid result of format {FORMAT}"]
 
 
 @pytest.fixture

@@ -81,3 +81,16 @@ def test_command_refuses_in_a_line(command, tmp_path, arguments, message):
     assert err.splitlines()[-1].startswith("dpid: ")
     assert out == ""
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "data: instances.json is JSON, which is read as COCO's with --images or --captions; expected CSV"),
+        (("--images", "val2O17"), "images: val2O17 is not a folder"),
+    ],
+)
+def test_command_names_the_wrong_option_in_a_line(command, tmp_path, options, message):
+    (tmp_path / "instances.json").write_text(json.dumps({"images": [{"file_name": "0.jpg"}] * 5000}))
+    code, _, err = command("localisation", "--data", "instances.json", *options)
+    assert (code, err) == (2, f"dpid: {message}\n")
