@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = _version("dpid")
 __all__ = [
-    "Estimate", "Explainer", "ImageCondition", "PIDResult", "PicturesError", "Ranking", "Stopped", "WordsResult",
-    "__version__",
+    "ConvergenceWarning", "Estimate", "Explainer", "ImageCondition", "PIDResult", "PicturesError", "Ranking", "Stopped",
+    "WordsResult", "__version__",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from dpid.results.intervals import Estimate
     from dpid.results.result import PIDResult
     from dpid.results.words import WordsResult
+    from dpid.runner import ConvergenceWarning
 
 
 _HOMES = {
-    "Estimate": "results.intervals", "Explainer": "explainer", "ImageCondition": "images",
-    "PIDResult": "results.result", "PicturesError": "many", "Ranking": "ranking", "Stopped": "many",
-    "WordsResult": "results.words",
+    "ConvergenceWarning": "runner", "Estimate": "results.intervals", "Explainer": "explainer",
+    "ImageCondition": "images", "PIDResult": "results.result", "PicturesError": "many", "Ranking": "ranking",
+    "Stopped": "many", "WordsResult": "results.words",
 }  # fmt: skip
 _MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from numbers import Real
@@ -43,6 +44,14 @@ def text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: found {found(value)}, expected a text")
     return str.__str__(value)
+
+
+def nats_in(unit: str) -> float:
+    """The nats in a ``unit`` of information, "nats" or "bits"; ``ValueError`` for another."""
+    nats = {"nats": 1.0, "bits": math.log(2)}
+    if unit not in nats:
+        raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(nats)}")
+    return nats[unit]
 
 
 def fraction(name: str, value: Any) -> float:

@@ -26,7 +26,6 @@ from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
 from dpid.prompts.plan import Plan, Subset, check_concepts, merge, subsets_of
 from dpid.results.result import PIDResult
 from dpid.run import Job, Progress, explanations
-from dpid.runner import ConvergenceWarning as ConvergenceWarning
 from dpid.runner import question_of
 from dpid.verdicts import Verdicts
 from dpid.videos import VideoLike

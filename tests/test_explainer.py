@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import dpid
-from dpid.explainer import ConvergenceWarning
+from dpid import ConvergenceWarning
 from dpid.options import Options
 from dpid.pid import mean_stderr
 from dpid.results.intervals import has_outlier, interval

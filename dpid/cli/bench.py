@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dpid.cli.parameters import at_home
+from dpid.cli.parameters import Device, Model, at_home
 from dpid.cli.process import printing
 from dpid.cli.progress import activity
 from dpid.cli.tables import table_console
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[
-        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
-    ] = "emoji",
+    model: Model = "emoji",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     size: Annotated[int | None, typer.Option(help="Pixels a side of the picture; the model's own if left out.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    device: Device = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs, and nothing compiled by torch.")] = False,
     out: Annotated[Path, typer.Option(help="JSON file of all numbers.", callback=at_home)] = Path("bench.json"),
     compare: Annotated[

@@ -13,7 +13,7 @@ import typer
 
 from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
 from dpid.cli.outputs import draw, figures, folders, graph, write
-from dpid.cli.parameters import LOADING, PANEL, all_at_home, at_home, with_options
+from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
@@ -51,9 +51,7 @@ def explain(
         list[str] | None,
         typer.Option("-c", "--concept", help="A phrase of the prompt; give two to eight, or none to judge every word."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
-    ] = "emoji",
+    model: Model = "emoji",
     pairs: Annotated[
         bool,
         typer.Option(
@@ -142,7 +140,7 @@ def _check_concepts(samples: int | None, options: dict[str, Any]) -> dict[str, A
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
     """Write numbers and pictures into ``out``, and print a table."""
-    from dpid.explainer import ConvergenceWarning
+    from dpid.runner import ConvergenceWarning
 
     with evaluations() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
@@ -157,7 +155,7 @@ def explain_pairs(
     explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
 ) -> None:
     """A folder a pair, a graph of all, and a table, the most redundant first."""
-    from dpid.explainer import ConvergenceWarning
+    from dpid.runner import ConvergenceWarning
 
     paths = [out / name for name in folders(list(combinations(concepts, 2)))]
     with ExitStack() as stack:

@@ -46,8 +46,8 @@ def explain_many(
     explainer: Any, images: Sequence[Path], prompts: Sequence[str], concepts: tuple[str, ...], out: Path, **options: Any
 ) -> None:
     """A folder a picture, written as soon as it is explained, and a table of all; exit code 1 if one could not be."""
-    from dpid.explainer import ConvergenceWarning
     from dpid.many import PicturesError
+    from dpid.runner import ConvergenceWarning
 
     paths = [out / name for name in folders([(image.stem,) for image in images])]
     results, errors = {}, {}

@@ -14,6 +14,9 @@ from dpid.files import as_path
 from dpid.options import Options
 
 Command = TypeVar("Command", bound=Callable[..., None])
+Model = Annotated[str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")]
+_DEVICE = "cpu, cuda, cuda:1, …; the fastest if left out."
+Device = Annotated[str | None, typer.Option(help=_DEVICE)]
 PANEL = "What is computed"  # heading of the options of an explanation
 LOADING: dict[str, tuple[Any, Any, str]] = {
     "variant": (str | None, None, "Of the model's weights: fp16, …"),
@@ -23,7 +26,7 @@ LOADING: dict[str, tuple[Any, Any, str]] = {
     "size": (int | None, None, "Pixels a side of a square of the picture's area; the model's own if left out."),
     "frames": (int | None, None, "Of a video, from the first on; as many as the model makes if left out."),
     "guidance": (float, 1.0, "Of models distilled at guidance (Flux dev); any but 1, which is none, is undone."),
-    "device": (str | None, None, "cpu, cuda, cuda:1, …; the fastest if left out."),
+    "device": (str | None, None, _DEVICE),
     "check": (bool, True, "Run a pipeline for two small steps first, to compare it with what dpid takes it for."),
 }
 """{option of loading a model: (type, default, help)}"""

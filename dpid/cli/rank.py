@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from dpid.cli.many import tell
-from dpid.cli.parameters import all_at_home, at_home
+from dpid.cli.parameters import Device, Model, all_at_home, at_home
 from dpid.cli.process import printing
 from dpid.cli.tables import table_console
 from dpid.files import atomic_write, writable
@@ -21,12 +21,10 @@ from dpid.options import Options
 def rank(
     prompt: Annotated[str, typer.Argument(help="What the best picture shows.")],
     images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP of any size.", callback=all_at_home)],
-    model: Annotated[
-        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
-    ] = "emoji",
+    model: Model = "emoji",
     samples: Annotated[int, typer.Option(help="Evaluations with the prompt, and as many without.")] = Options.samples,
     seed: Annotated[int, typer.Option(help="Of noise and log-SNRs.")] = Options.seed,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for ranking.json.", callback=at_home)] = None,
 ) -> None:
     """Rank pictures by how much more likely the prompt makes them: the best of several that a model has drawn."""

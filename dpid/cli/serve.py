@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from dpid.cli.demo import PROMPT
+from dpid.cli.parameters import Device, Model
 
 
 def serve(
-    model: Annotated[
-        str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")
-    ] = "emoji",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; the fastest if left out.")] = None,
+    model: Model = "emoji",
+    device: Device = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. Any but 127.0.0.1 opens the page to others, without a password.")
     ] = "127.0.0.1",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from dpid.cli.parameters import at_home
+from dpid.cli.parameters import Model, at_home
 from dpid.cli.process import printing
 from dpid.cli.progress import bar
 from dpid.files import writable
@@ -71,7 +71,7 @@ def _names(name: str, data: Path | None) -> list[str]:
 
 def study(
     name: Annotated[str, typer.Argument(help="A study, or all.")],
-    model: Annotated[str, typer.Option(help="emoji, emoji-flow, a pipeline folder, or a hub id.")] = "emoji",
+    model: Model = "emoji",
     data: Annotated[
         Path | None,
         typer.Option(help="Your pictures: CSV with image, prompt, concepts and mask; COCO's instances.json (with "

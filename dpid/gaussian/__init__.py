@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma
 
+from dpid.checks import nats_in
 from dpid.gaussian import deficiency, sdp, tilde
 from dpid.gaussian.channels import Array, Channels, as_matrix, check_dims, standardise
 
 __all__ = ["MEASURES", "GaussianPID", "fit", "information_bias", "pid"]
 
-UNITS = {"bits": float(np.log(2)), "nats": 1.0}
 Minimum = Callable[[Channels], float]
 
 
@@ -105,16 +105,15 @@ def pid(
     RuntimeError
         ``solver="sdp"`` without CVXPY, or a minimum that was not reached.
     """
-    for name, found, allowed in (("measure", measure, list(MEASURES)), ("unit", unit, list(UNITS))):
-        if found not in allowed:
-            raise ValueError(f"{name}: found {found!r}, allowed are {', '.join(allowed)}")
+    nats = nats_in(unit)
+    if measure not in MEASURES:
+        raise ValueError(f"measure: found {measure!r}, allowed are {', '.join(MEASURES)}")
     if solver not in MEASURES[measure]:
         raise ValueError(f"solver: found {solver!r}, {measure} allows {', '.join(MEASURES[measure])}")
     c = standardise(cov, dims)
     i_x, i_y, i_xy = c.information
     least = max(0.0, i_x + i_y - i_xy) if measure in ("tilde", "mmi") else 0.0
     r = float(np.clip(MEASURES[measure][solver](c), least, min(i_x, i_y)))
-    nats = UNITS[unit]
     return GaussianPID(
         r / nats,
         ((i_x - r) / nats, (i_y - r) / nats),
@@ -158,9 +157,7 @@ def information_bias(n: int, dims: Sequence[int], unit: str = "bits") -> tuple[f
     ValueError
         ``n`` of at most the sum of ``dims``, where the expectation is infinite; wrong ``dims``; an unknown unit.
     """
-    dm, dx, dy = check_dims(dims)
-    if unit not in UNITS:
-        raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
+    (dm, dx, dy), nats = check_dims(dims), nats_in(unit)
     if n <= dm + dx + dy:
         raise ValueError(f"n: found {n}, {dm + dx + dy} variables need at least {dm + dx + dy + 1}")
 
@@ -168,7 +165,7 @@ def information_bias(n: int, dims: Sequence[int], unit: str = "bits") -> tuple[f
         return float(digamma((n - np.arange(1, d + 1)) / 2).sum() - d * np.log((n - 1) / 2)) / 2
 
     def bias(d: int) -> float:
-        return (entropy(dm) + entropy(d) - entropy(dm + d)) / UNITS[unit]
+        return (entropy(dm) + entropy(d) - entropy(dm + d)) / nats
 
     return bias(dx), bias(dy), bias(dx + dy)
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_discrete_lyapunov
 
+from dpid.checks import nats_in
 from dpid.pid import decompose
 from dpid.prompts.plan import subsets_of
 
@@ -29,8 +30,6 @@ Array = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 Sources = tuple[int, ...]
 Antichain = tuple[Sources, ...]
-
-UNITS = {"nats": 1.0, "bits": float(np.log(2))}
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,7 @@ def pird(
         Wrong shapes; NaN; an unstable process (the message has the spectral radius); a noise covariance that is not
         symmetric and positive definite; an index out of range or used twice; not two or three sources; an unknown unit.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
+    nats = nats_in(unit)
     n_freq = _integer("n_freq", n_freq, 2)
     _, noise = _process(coefficients, noise_cov)
     y, groups = _roles(target, sources, len(noise))
@@ -197,7 +195,7 @@ def pird(
     information = {}
     for subset in subsets_of(names)[1:]:
         x = tuple(i for name in subset for i in groups[int(name) - 1])
-        information[subset] = torch.from_numpy((log_det(y) + log_det(x) - log_det(y + x)) / (2 * UNITS[unit]))
+        information[subset] = torch.from_numpy((log_det(y) + log_det(x) - log_det(y + x)) / (2 * nats))
     found = decompose(information, "min")
     spectral = {tuple(map(_numbers, alpha)): values.numpy() for alpha, values in found.items()}
     return RatePID(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dpid.checks import nats_in
 from dpid.pid.atoms import Atoms
 from dpid.pid.decomposition import check_count, find, solve
 from dpid.pid.joint import marginal, others, points
 from dpid.pid.measures import Given
-
-UNITS: Mapping[str, float] = {"nats": 1.0, "bits": 1 / math.log(2)}
 
 
 def discrete(
@@ -48,9 +46,7 @@ def discrete(
     FloatingPointError
         "i_ccs" did not find the distribution of maximum entropy.
     """
-    chosen = find(measure)
-    if unit not in UNITS:
-        raise ValueError(f"unit: found {unit!r}, allowed are {', '.join(UNITS)}")
+    chosen, nats = find(measure), nats_in(unit)
     p = _distribution(joint)
     n = p.ndim - 1
     names = tuple(concepts) if concepts is not None else tuple(f"y{k + 1}" for k in range(n))
@@ -66,7 +62,7 @@ def discrete(
         given, weight = Given({s: v.unsqueeze(1) for s, v in given.f.items()}, {}, weight), one
     elif chosen.axis == "distribution":
         given, weight = Given({s: (weight @ v)[None] for s, v in given.f.items()}, {}, joint=p), one
-    return solve(chosen, names, given, coarse=coarse).average(weight, UNITS[unit], unit)
+    return solve(chosen, names, given, coarse=coarse).average(weight, 1 / nats, unit)
 
 
 def _distribution(joint: Any) -> Tensor:

@@ -39,12 +39,12 @@ class Stub:
         self.explain(image, prompt, concepts, progress, **options)
         return dict.fromkeys(combinations(concepts, 2), self.result)
 
-    def words(self, image, prompt, progress, samples, seconds, **options):
+    def stream_words(self, image, prompt, progress, samples, seconds, **options):
         words.Budget(samples, seconds, 0.1)
         words.concepts_of(prompt, None)
         Options.from_keywords(words.allowed(options))
         progress(1, 2)
-        return self.judged
+        return [self.judged]
 
 
 arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6) | st.sampled_from(

@@ -275,7 +275,7 @@ EYE = np.eye(3)
             {"measure": "broja"},
             "measure: found 'broja', allowed are tilde, delta, delta-surrogate, mmi",
         ),
-        (EYE, (1, 1, 1), {"unit": "bans"}, "unit: found 'bans', allowed are bits, nats"),
+        (EYE, (1, 1, 1), {"unit": "bans"}, "unit: found 'bans', allowed are nats, bits"),
         (EYE, (1, 1, 1), {"solver": "scs"}, "solver: found 'scs', tilde allows own, sdp"),
         (EYE, (1, 1, 1), {"measure": "mmi", "solver": "sdp"}, "solver: found 'sdp', mmi allows own"),
         ([[1, 1, 0], [1, 1, 0], [0, 0, 1]], (1, 1, 1), {}, "I(M; X) is infinite"),

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import dpid
+from dpid import ConvergenceWarning
 from dpid.denoisers import GaussianDenoiser
-from dpid.explainer import ConvergenceWarning
 from dpid.prompts.plan import subsets_of
 from dpid.results.intervals import interval
 from dpid.results.maps import smoothed
