@@ -53,15 +53,15 @@ def folder_of(model: str | Path) -> Path:
 
 
 def fingerprint(model: str | Path) -> str:
-    """A checksum of a model folder's network and density, 8 hex digits: it differs where the model was trained again.
+    """A checksum of a model's network and density, 8 hex digits: it differs where the model was trained again.
 
-    "" for a hub id, which has no folder here.
+    Of a folder, or of a single file, which has all parts in one; "" for a hub id, which has no folder here.
     """
     folder = folder_of(model)
     found = 0
     networks = sorted({family.network for family in FAMILIES.values()})
     weights = [path for network in networks for path in sorted(folder.glob(f"{network}/*.safetensors"))]
-    for path in weights + sorted(folder.glob(DENSITY)):
+    for path in [folder] if folder.is_file() else weights + sorted(folder.glob(DENSITY)):
         with path.open("rb") as f:
             f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last MiB: training changes all weights
             found = zlib.crc32(f.read(), found)

@@ -15,14 +15,17 @@ import numpy as np
 from PIL import Image
 
 from dpid import __version__
-from dpid.denoisers.loading import EMBEDDED, fingerprint, load_pipeline
+from dpid.denoisers.families import family_of
+from dpid.denoisers.loading import EMBEDDED, load_pipeline
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, open_image
 from dpid.options import Options
 from dpid.prompts.plan import Subset
 from dpid.results.result import PIDResult
 from dpid.studies.data import CaptionPair, Masks, Problem, Scene
+from dpid.studies.depends import checksum, fixed_rule, sampling
 from dpid.studies.study import Row
+from dpid.zoo import GUIDANCE
 
 KEPT = "rows.jsonl.partial"  # end of the file name, after a checksum of the arguments of the run
 
@@ -65,7 +68,8 @@ class Workbench:
     samples : network evaluations of every condition
     replicates : independent repeats that give the standard errors, see :class:`dpid.options.Options`
     pictures : number of pictures of every kind that a study distinguishes; None: the study's default
-    seed : seed of pictures and noise
+    seed : seed of the noise, of generated pictures, and of which things are shown; where a drawn picture has them
+        follows from its name alone
     scenes : the user's pictures, in place of those of the study
     pairs : the user's pictures with two captions each, for "retrieval"
     explainer, pipe : a model that is already loaded; without ``pipe`` it cannot generate pictures
@@ -103,10 +107,12 @@ class Workbench:
 
     def arguments(self) -> str:
         """A text of all that the rows depend on: rows of two runs with the same text are interchangeable."""
+        given = self._loaded[0]
+        how = sampling(given) if given is not None else f"rule {'adaptive' if self.embedded else 'shifted-grid'}"
         return (
-            f"dpid {__version__}, model {self.model} {fingerprint(self.model)}, samples {self.samples}, "
-            f"replicates {self.replicates}, pictures a case {self.pictures or 'as the study sets'}, "
-            f"seed {self.seed}, data {self._data}"
+            f"dpid {__version__}, model {self.model} {checksum(self.model)}, {how}, samples {self.samples}, "
+            f"replicates {self.replicates}, pictures a case {self.pictures or 'as the study sets'}, generated at "
+            f"guidance {GUIDANCE if self.embedded else 'of the pipeline'}, seed {self.seed}, data {self._data}"
         )
 
     @cached_property
@@ -124,16 +130,17 @@ class Workbench:
                 crc = zlib.crc32(np.packbits(mask).tobytes(), crc)
         return f"{crc:08x}"
 
-    def start(self) -> None:
-        """Forget which rows another study could not use, before a new one begins."""
+    def start(self, study: str = "") -> None:
+        """Forget which rows another study could not use, before the one of this name begins."""
+        self._study = study
         self.problems: list[Problem] = list(self._unusable)
         self._bad: set[int] = set()
 
-    def keep(self, folder: Path) -> Path:
-        """The JSON-lines file in ``folder`` that keeps measured rows, so that an interrupted run can be resumed."""
+    def keep(self, folder: Path) -> Kept:
+        """The measured rows, kept in a JSON-lines file in ``folder`` so that an interrupted run can be resumed."""
         path = folder / f"{zlib.crc32(self.arguments().encode()):08x}.{KEPT}"
         self._kept = Kept(path, self.arguments())
-        return path
+        return self._kept
 
     @property
     def embedded(self) -> bool:
@@ -162,11 +169,14 @@ class Workbench:
         return zlib.crc32(f"{self.seed} {name}".encode()) >> 1
 
     def generate(self, prompt: str, name: str) -> Image.Image:
-        """A picture that the model generates from ``prompt``, with the seed of ``name``."""
-        from dpid.zoo import GUIDANCE, generate
+        """A picture that the model generates from ``prompt``, with the seed of ``name``.
+
+        At the guidance that the pipeline has by default, which is not the same for all families.
+        """
+        from dpid.zoo import generate
 
         if self._last[0] != (prompt, name):  # cases of one picture follow each other
-            guidance = GUIDANCE if self.embedded else 7.5  # the default of Stable Diffusion's pipelines
+            guidance = GUIDANCE if self.embedded else family_of(self.pipe).default("guidance_scale")
             made = generate(self.pipe, [prompt], seed=self.seed_of(name), guidance=guidance)
             self._last = (prompt, name), made[0]
         assert self._last[1] is not None
@@ -204,7 +214,7 @@ class Workbench:
         found: list[tuple[Case, list[Row]]] = []
         for done, case in enumerate(cases, 1):
             columns = {"picture": case.picture, **case.columns}
-            key = json.dumps([case.picture, case.prompt, case.concepts])
+            key = json.dumps([self._study, case.picture, case.prompt, case.concepts])
             if case.row not in self._bad:
                 try:
                     found.append((case, self._kept.rows(key, partial(_measured, measure, case, columns))))
@@ -236,11 +246,6 @@ class Workbench:
         return self.usable(cases[: self.pictures])
 
 
-def fixed_rule(explainer: Explainer) -> str:
-    """The rule of all studies: one that learns nothing, so that an interrupted run goes on with the same rows."""
-    return "shifted-grid" if explainer.density is None else "adaptive"
-
-
 def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, columns: Row) -> list[Row]:
     """The rows of a case with its ``columns``; its picture is made once, however often ``measure`` opens it."""
     return [columns | row for row in measure(replace(case, image=case.open()))]
@@ -261,7 +266,7 @@ class Kept:
     """
 
     def __init__(self, path: Path | None, arguments: str) -> None:
-        self._path, self._arguments = path, arguments
+        self.path, self._arguments = path, arguments
         self._known: dict[str, list[Row]] = {}
         self._half = False  # whether the last line is incomplete, since a run was killed while writing
         if path is not None and path.exists():
@@ -275,12 +280,18 @@ class Kept:
         if key not in self._known:
             # Always through JSON, so that an interrupted and an uninterrupted run give the same rows.
             line = json.dumps({"made with": self._arguments, "key": key, "rows": measure()}, allow_nan=False)
-            if self._path is not None:
-                with self._path.open("ab", buffering=0) as f:
+            if self.path is not None:
+                with self.path.open("ab", buffering=0) as f:
                     f.write(f"{chr(10) * self._half}{line}\n".encode())
                 self._half = False
             self._known[key] = json.loads(line)["rows"]
         return [dict(row) for row in self._known[key]]
+
+    def remove(self) -> None:
+        """Delete the file, and write no other: the study is complete."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        self.path = None
 
 
 def _parsed(line: str) -> Any:

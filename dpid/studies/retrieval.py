@@ -18,7 +18,8 @@ from dpid.pid.replicates import mean_stderr
 from dpid.prompts.plan import Plan
 from dpid.results.figure_style import Figure
 from dpid.studies import figures, world
-from dpid.studies.bench import Case, Workbench, fixed_rule
+from dpid.studies.bench import Case, Workbench
+from dpid.studies.depends import fixed_rule
 from dpid.studies.study import Row, Study, column, grouped, proportion, told
 from dpid.zoo.emoji import scenes
 

@@ -60,7 +60,7 @@ def run(name: str, bench: Workbench) -> Study:
     """
     if name not in STUDIES:
         raise ValueError(f"name: found {name!r}, allowed are {', '.join(STUDIES)}")
-    bench.start()
+    bench.start(name)
     return STUDIES[name].run(bench)
 
 
@@ -92,7 +92,7 @@ def write(name: str, bench: Workbench, out: Path) -> bool:
         out, name, title=entry.title, about=entry.about, finding=study.finding, summary=summary,
         tables=study.tables, figures=study.figures,
     )  # fmt: skip
-    kept.unlink(missing_ok=True)
+    kept.remove()
     return True
 
 

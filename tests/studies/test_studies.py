@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dpid.denoisers.loading import fingerprint, load_pipeline
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, run, world, write
 from dpid.studies.bench import KEPT, Case, Kept
@@ -158,9 +159,9 @@ def test_kept_rows_are_not_measured_again(tmp_path):
 def test_several_runs_into_one_folder_do_not_mix(bench, tmp_path):
     """Of two runs with other arguments, begun at once, each goes on with its own rows."""
     first, second = bench(pictures=3), bench(pictures=2)
-    paths = [b.keep(tmp_path) for b in (first, second)]
+    paths = [b.keep(tmp_path).path for b in (first, second)]
     assert paths[0] != paths[1]
-    assert bench(pictures=3).keep(tmp_path) == paths[0]
+    assert bench(pictures=3).keep(tmp_path).path == paths[0]
     first._kept.rows("a", lambda: [{"value": 1}])
     second._kept.rows("a", lambda: [{"value": 2}])
     for pictures, value in ((3, 1), (2, 2)):
@@ -210,14 +211,51 @@ def test_a_stopped_study_goes_on_and_a_finished_one_stays(bench, tmp_path, monke
         assert [float(r["gap"]) for r in csv.DictReader(f)] == [r["gap"] for r in straight["retrieval"]]
 
 
-def test_rows_of_other_weights_are_measured_again(tmp_path):
-    (tmp_path / "unet").mkdir()
-    said = []
-    for weights in (b"one", b"two", b"one"):
-        (tmp_path / "unet" / "model.safetensors").write_bytes(weights)
-        said.append(Workbench(str(tmp_path)).arguments())
+@pytest.mark.parametrize("part", ["unet/model.safetensors", "vae/model.safetensors", "scheduler/config.json", ""])
+def test_rows_of_other_weights_are_measured_again(tmp_path, part):
+    path = tmp_path / (part or "model.safetensors")
+    path.parent.mkdir(exist_ok=True)
+    large = bytearray(3 << 20)
+    said, marks = [], []
+    for change in (0, 1, 0):
+        large[1 << 20 : 2 << 20] = bytes([change]) * (1 << 20)  # not at its end
+        path.write_bytes(large)
+        said.append(Workbench(str(tmp_path if part else path)).arguments())
+        marks.append(fingerprint(path))
     assert said[0] == said[2] != said[1]
+    assert "" != marks[0] == marks[2]  # of a single file
     assert "model a/hub-id" in Workbench("a/hub-id").arguments()
+
+
+def test_rows_of_an_explainer_that_samples_otherwise_are_measured_again(emoji):
+    def said(**changes):
+        given = copy.copy(emoji)
+        given.denoiser = copy.copy(emoji.denoiser)
+        for name, value in changes.items():
+            setattr(given if name == "density" else given.denoiser, name, value)
+        return Workbench("emoji", explainer=given).arguments()
+
+    others = [{"density": None}, {"density": emoji.density.flip(0)}, {"size": 32}, {"guidance": 2.0},
+              {"precision": "float16"}]  # fmt: skip
+    assert said() == said()
+    assert len({said(), *(said(**changes) for changes in others)}) == 1 + len(others)
+
+
+def test_two_studies_on_one_workbench_have_rows_of_their_own(bench, own, tmp_path):
+    asked = bench(scenes=own)
+    assert write("features", asked, tmp_path)
+    after, alone = run("synonyms", asked).tables, run("synonyms", bench(scenes=own)).tables
+    assert after == alone
+    assert not list(tmp_path.rglob(f"*{KEPT}"))
+
+
+def test_pictures_are_generated_at_the_guidance_of_the_pipeline(monkeypatch):
+    asked = []
+    monkeypatch.setattr("dpid.zoo.generate", lambda *_, guidance, **__: asked.append(guidance) or ["picture"])
+    flow = load_pipeline("emoji-flow", "cpu")
+    for model in ("./mine", "emoji-flow"):
+        assert Workbench(model, pipe=flow).generate("a cow", "0") == "picture"
+    assert asked == [7.0, 5.0]  # of StableDiffusion3Pipeline; what the embedded model was made for
 
 
 def test_cmi_of_orthogonal_is_an_integral_of_squares(emoji, own):
@@ -273,7 +311,7 @@ def test_what_has_nothing_to_measure_is_refused(bench, own, tmp_path):
     with pytest.raises(ValueError, match="name: found 'biases', allowed are bias, homonyms"):
         run("biases", bench())
     with pytest.raises(ValueError, match="localisation needs pictures with masks"):
-        write("localisation", Workbench("./a/model", explainer=object()), tmp_path)
+        write("localisation", Workbench("./a/model"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
