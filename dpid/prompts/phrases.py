@@ -166,11 +166,13 @@ _WEIGHT = r":\s*[\d.]+\s*\p{Pe}"  # of "(cow:1.3)"
 _JOIN = r"[-‐‑_/\\+&#@~=]"
 # A separator after a space must not be followed by a word: the dot of ".NET" is none.
 _NEXT = rf"(?!{_WEIGHT})(?:(?<!\s){_SEPARATOR}|{_SEPARATOR}(?![\w\x01]))"
-# What is removed after a word: its possessive (the "'" of "cows'" unless it closes a quotation), its Korean particle.
+# A quotation that is still open; the apostrophe of "'80s" begins none, and that of "dog's" ends none.
+_QUOTED = r"(?<!\w)['‘](?!\d0s\b)(?:[^'’]|(?<=\w)['’](?=\w))*"
+POSSESSIVE = rf"['’]s(?!\w)|(?<=s)(?<!{_QUOTED})['’](?!\w)"  # the "'" of "cows'" unless it closes a quotation
+# What is removed after a word: its possessive, its Korean particle.
 _ENDING = regex.compile(
-    rf"['’]s(?!\w)|(?<=s)(?<!(?<!\w)['‘].*)['’](?!\w)|(?<=[[{_WORD}]--[{_UNSPACED}]])\p{{Hangul}}+",
-    regex.V1 | regex.IGNORECASE | regex.DOTALL,
-)
+    rf"{POSSESSIVE}|(?<=[[{_WORD}]--[{_UNSPACED}]])\p{{Hangul}}+", regex.V1 | regex.IGNORECASE
+)  # fmt: skip
 _CLEANING = [
     (regex.compile(pattern, regex.V1), replacement)
     for pattern, replacement in (

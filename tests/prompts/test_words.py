@@ -25,6 +25,24 @@ from dpid.zoo.emoji import scenes
         ("a bowl next to a bowl", ["bowl", "bowl#2"]),
         ("a dog's bowl", ["dog's bowl", "dog", "bowl"]),
         ("(cow:1.3), ((giraffe)), [tree]", ["cow", "giraffe", "tree"]),
+        ("Subject:cow, mood:calm", ["Subject", "cow", "mood", "calm"]),  # after a colon only a weight is none
+        ("[cow:pig pen:0.5], style:80s", ["cow", "pig pen", "pig", "pen", "style", "80s"]),
+        ("an 18th century house", ["18th century house", "18th", "century", "house"]),
+        ("the third eye next to the first", ["third eye", "third", "eye"]),
+        ("a sign that reads 'Coffee' neon lights", ["sign", "reads", "Coffee", "neon lights", "neon", "lights"]),
+        ("the dogs' bowl", ["dogs' bowl", "dogs", "bowl"]),
+        ("cow\ngiraffe\r\ntree", ["cow", "giraffe", "tree"]),
+        ("a Lego® castle and a cow™", ["Lego® castle", "Lego", "castle", "cow"]),
+        ("the 🇫🇷 and the ☂️", ["🇫🇷", "☂️"]),
+        ("a gir\u00adaffe", ["gir\u00adaffe"]),
+        ("گربه\u200cها روی مبل", ["گربه\u200cها", "روی", "مبل"]),
+        ("ශ්\u200dරී, क्\u200d", ["ශ්\u200dරී", "क्\u200d"]),
+        ("cow\u200bgiraffe", ["cow", "giraffe"]),
+        ("ねこ、いぬ", ["ねこ", "いぬ"]),
+        ("赤い ねこ と いぬ", ["赤い", "ねこ", "いぬ"]),
+        ("赤い車と青い犬", ["赤い", "車", "青い", "犬"]),
+        ("リアルな猫のいる静かな海", ["リアル", "猫", "いる", "静かな", "海"]),
+        ("お花とcowの絵", ["お花", "cow", "絵"]),
         ("犬とソファ", ["犬", "ソファ"]),
         ("一只猫，一只长颈鹿", ["一只猫", "一只长颈鹿"]),
         ("корова и жираф", ["корова", "и", "жираф"]),
@@ -50,6 +68,21 @@ def test_long_prompts_are_told_in_phrases_then_in_clauses():
     assert content_words(many)[0].startswith("cow and a dog 0")  # clauses, and neighbours joined
     spans = list(spans_of(many, content_words(many)).values())
     assert spans[-1][1] == len(many)
+
+
+def test_long_prompts_without_commas_are_told_in_parts_of_a_line():
+    crowd = " and ".join(f"a cow of {n}" for n in range(10))
+    parts = content_words(f"a sky\n{crowd}")  # 21 phrases on two lines
+    assert len(parts) == MOST
+    assert parts[0] == "sky"
+    assert parts[-1].endswith("9")
+    assert {part.count("cow") for part in parts[1:]} == {0, 1}, "of one phrase or two"
+    assert len(spans_of(f"a sky\n{crowd}", parts)) == MOST, "none overlaps another"
+
+
+@pytest.mark.parametrize("letter", ["x", "х", "x\u200d"])
+def test_words_of_any_length_take_no_time(letter):
+    assert content_words(letter * 3000) == (letter * 3000,)  # the tagger itself would take minutes
 
 
 @pytest.mark.parametrize("prompt", ["a", "the and of", "", "  ", "...", "\u200b"])
