@@ -15,8 +15,8 @@ Removal (:func:`without`). All other words stay: "a cow and a giraffe" without "
 touches the removed concept is removed with it:
 
 - its own parts: "'s", the "'" of "cows'", the rest of a Korean word, brackets and quotes that would be empty, with
-  their weight ("(cow:1.3)"), and hyphens, slashes and the like that joined it to another word ("black-and-white"
-  without "black" is "and-white", without "and" it is "black-white");
+  their weight ("(cow:1.3)"), and hyphens, dashes, slashes and the like that joined it to another word
+  ("black-and-white" without "black" is "and-white", without "and" it is "black-white");
 - a separator (comma, semicolon, full stop, dash between spaces, …) that would begin the text, one other than a full
   stop that would end it, and the weaker of two that would meet: "cow, giraffe. Big" without "giraffe" is "cow. Big";
 - the space before a separator or next to a bracket, and one of two spaces.
@@ -163,7 +163,7 @@ _WEAK = r"(?:[,;:|、，；：،؛]|(?<![^\s\0])[-–—/+•·&](?![^\s\0]))"  
 _SEPARATOR = rf"(?:[{_STRONG}]|{_WEAK})"
 _OPEN, _CLOSE = r"[\p{Ps}\p{Pi}<]", r"[\p{Pe}\p{Pf}>]"
 _WEIGHT = r":\s*[\d.]+\s*\p{Pe}"  # of "(cow:1.3)"
-_JOIN = r"[-‐‑_/\\+&#@~=]"
+_JOIN = r"[-‐‑–—―_/\\+&#@~=]"
 # A separator after a space must not be followed by a word: the dot of ".NET" is none.
 _NEXT = rf"(?!{_WEIGHT})(?:(?<!\s){_SEPARATOR}|{_SEPARATOR}(?![\w\x01]))"
 # A quotation that is still open; the apostrophe of "'80s" begins none, and that of "dog's" ends none.
@@ -178,6 +178,7 @@ _CLEANING = [
     for pattern, replacement in (
         (r"\0\s*\0", "\0"),
         (rf"""(?:{_OPEN}\s*\0\s*(?:{_CLOSE}|\p{{Pi}}|{_WEIGHT})|(["'`*_])\s*\0\s*\1)""", "\0"),
+        (r"(?<![^\s\p{Ps}])\p{Pf}\0[\p{Pi}\p{Pf}]", "\0"),  # »cow«, ”cow”; spaces within are those between quotations
         (rf"(?<=[\w\x01])({_JOIN}+)\0{_JOIN}+(?=[\w\x01])", r"\1"),
         (rf"{_JOIN}+\0|\0{_JOIN}+", "\0"),
         (rf"(^|{_OPEN})\s*\0\s*{_NEXT}\s*", "\\1\0"),
