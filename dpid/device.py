@@ -145,13 +145,16 @@ def without_autocast() -> Iterator[None]:
 def exact_float32() -> Iterator[None]:
     """A context in which float32 operations use full precision; the settings are restored at its end.
 
-    By default torch's convolutions on a GPU round their input to TF32's 10 bits; matrix products do so if enabled.
+    By default torch's convolutions on a GPU round their input to TF32's 10 bits; matrix products do so if enabled, and
+    on a CPU to bfloat16 by ``torch.set_float32_matmul_precision("medium")``.
     """
     backends: Any = torch.backends
-    new = hasattr(backends.cuda.matmul, "fp32_precision")  # since torch 2.9
-    where = (backends.cudnn.conv if new else backends.cudnn, backends.cuda.matmul)
-    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
-    with _set([(owner, name, exact) for owner in where]):
+    if hasattr(backends.cuda.matmul, "fp32_precision"):  # since torch 2.9
+        where = backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul
+        settings: list[tuple[Any, str, Any]] = [(owner, "fp32_precision", "ieee") for owner in where]
+    else:  # where that of matrix products is the CPU's setting, too
+        settings = [(owner, "allow_tf32", False) for owner in (backends.cudnn, backends.cuda.matmul)]
+    with _set(settings):
         yield
 
 
@@ -159,9 +162,11 @@ def exact_float32() -> Iterator[None]:
 def repeatable() -> Iterator[None]:
     """A context in which cuDNN uses only algorithms that give the same bits in every call; restored at its end.
 
-    Some of those for transposed convolutions add in an order that changes.
+    Some of those for transposed convolutions add in an order that changes, and a search for the fastest may end
+    otherwise in another thread.
     """
-    with _set([(torch.backends.cudnn, "deterministic", True)]):
+    cudnn = torch.backends.cudnn
+    with _set([(cudnn, "deterministic", True), (cudnn, "benchmark", False)]):
         yield
 
 

@@ -35,6 +35,23 @@ def test_tf32_is_off_inside_and_as_it_was_afterwards(allowed):
         backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32 = before
 
 
+def test_float32_is_no_bfloat16_on_a_cpu_either(emoji, two_things):
+    """Where a process lets torch round the inputs of matrix products, float32 stays what it says."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    expected = emoji.at("float32").explain(*two_things, samples=8)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        chosen = matmul and matmul.fp32_precision
+        with exact_float32():
+            assert matmul is None or matmul.fp32_precision == "ieee"
+        assert (matmul and matmul.fp32_precision) == chosen
+        found = emoji.at("float32").explain(*two_things, samples=8, seed=0)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert found.to_dict()["estimators"] == expected.to_dict()["estimators"]
+
+
 @pytest.mark.parametrize("chosen", [True, False])
 def test_convolutions_are_repeatable_inside_and_as_they_were_afterwards(emoji, monkeypatch, chosen):
     network = emoji.denoiser.at("float32").network
