@@ -1,9 +1,13 @@
 """The fused UNet of every family, compared with diffusers' UNet prompt by prompt; which computations it shares."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.fused.unet import FusedUNet, unsupported
 from dpid.device import exact_float32
 
@@ -162,6 +166,20 @@ def test_graphs_replay_what_the_unet_computes(unet):
             graphed((z, t + m, added), keys_values), ours(z, t + m, keys_values, added), rtol=1e-4, atol=1e-5
         )  # fmt: skip  # fp32; algorithms may differ inside a capture
         assert len(graphed._captured) <= 3
+
+
+def test_a_network_that_is_no_longer_used_is_gone_at_once(tiny):
+    """On a GPU what replaces it would find no memory until Python looks for circles."""
+    unet = tiny(family="sd1").unet.eval().requires_grad_(False)
+    network = FusedNetwork(unet.config, dict(unet.named_parameters()), "float32", 8)
+    gone = weakref.ref(network.unet)
+    gc.collect()
+    gc.disable()
+    try:
+        del network
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kernels", ["reference", "triton"])

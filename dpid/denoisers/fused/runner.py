@@ -82,6 +82,8 @@ class FusedNetwork:
         typed = {name: w.to(torch.float32 if name.startswith(_LAST) else self.dtype) for name, w in weights.items()}
         self.unet = FusedUNet(config, typed)
         self.unet.pack()
+        # Not a method: a circle would keep the memory of a network that is no longer used.
+        self._call = partial(_called, self.unet)
         self.graphed: Callable[[Any, Any], Tensor] = Graphed(self._call)
 
     def compile(self) -> None:
@@ -103,9 +105,6 @@ class FusedNetwork:
             yield
         finally:
             self.graphed, self.unet.packed = before
-
-    def _call(self, changing: Changing, keys_values: KeysValues) -> Tensor:
-        return _called(self.unet, changing, keys_values)
 
     @torch.inference_mode()
     def encode(self, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
