@@ -29,11 +29,12 @@ def usable_device(device: str | None) -> torch.device:
     """The device named ``device``, by default the fastest of this machine; ``ValueError`` if it cannot be used."""
     try:
         chosen = default_device() if device is None else torch.device(device)
-        torch.zeros(1).to(chosen).cpu()  # also fails on "meta", whose tensors have no values
+        probe = torch.zeros(1).to(chosen)
+        probe.cpu()  # fails on "meta", whose tensors have no values
     except Exception as error:  # torch raises many kinds for this
         reason = str(error).strip().partition("\n")[0][:160]
         raise ValueError(f"device: {device!r} cannot be used: {reason}") from error
-    return chosen
+    return probe.device  # with its number: another thread may have another current GPU
 
 
 @contextmanager

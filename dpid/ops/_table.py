@@ -82,7 +82,7 @@ def automatic(op: str, device: torch.device) -> Op:
     ``RuntimeError`` if only a float64 reference is left on a GPU.
     """
     has = TABLE[op]
-    if device.type in has:
+    if device.type in has and (device.type == "cpu" or compiled_works(device)):
         return has[device.type]
     if device.type == "cpu":
         return has["reference"]
@@ -94,6 +94,24 @@ def automatic(op: str, device: torch.device) -> Op:
         f"{op}: no kernel for {device}: install triton (pip install triton), or build dpid with nvcc on the PATH "
         "(DPID_CUDA=ON); backend='reference' or DPID_BACKEND=reference computes in float64, slowly"
     )
+
+
+@cache
+def compiled_works(device: torch.device) -> bool:
+    """Whether the compiled kernels run on ``device``, a GPU; tried once.
+
+    They do not on one that is older than all they are compiled for, or with a driver older than their CUDA.
+    """
+    x = torch.ones(1, 1, 1, 1, device=device)
+    try:
+        number = torch.zeros(1, dtype=torch.int64, device=device)
+        compiled.noisy_channel(x, torch.zeros(1, dtype=torch.float64, device=device), number, 0).sum().item()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        _LOG.warning("without the compiled kernels: %s", str(error).splitlines()[0])
+        return False
+    return True
 
 
 @cache

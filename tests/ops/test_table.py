@@ -37,7 +37,27 @@ def test_a_cpu_takes_the_compiled_kernel_else_the_reference(monkeypatch):
 def test_a_gpu_takes_the_compiled_kernel_first(monkeypatch):
     triton(monkeypatch, True)
     monkeypatch.setitem(ALL["accumulate"], "cuda", compiled.accumulate)
+    monkeypatch.setattr(_table, "compiled_works", lambda device: True)
     assert _table.automatic("accumulate", GPU) is compiled.accumulate
+
+
+def test_a_gpu_that_the_compiled_kernels_do_not_run_on_takes_triton(monkeypatch, caplog):
+    """As one that is older than all they are compiled for: the first launch says so."""
+    triton(monkeypatch, True)
+    monkeypatch.setitem(ALL["accumulate"], "cuda", compiled.accumulate)
+
+    def launched(*_):
+        raise RuntimeError("CUDA: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(compiled, "noisy_channel", launched)
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.zeros(size))
+    monkeypatch.setattr(torch, "zeros", lambda size, dtype=None, device=None: torch.empty(size, dtype=dtype))
+    _table.compiled_works.cache_clear()
+    assert _table.automatic("accumulate", GPU) is ALL["accumulate"]["triton"]
+    _table.compiled_works.cache_clear()
+    assert caplog.messages == [
+        "without the compiled kernels: CUDA: no kernel image is available for execution on the device"
+    ]
 
 
 def test_on_a_gpu_triton_serves_what_is_not_compiled(monkeypatch, without_cuda):
