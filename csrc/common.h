@@ -19,7 +19,11 @@
 
 // Compiles a CPU function once per instruction set; one is chosen when the library is loaded, too early for sanitizers.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(DPID_SANITIZE)
+#if __GNUC__ >= 12
 #define DPID_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else  // which knows no levels here
+#define DPID_MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define DPID_MULTIVERSION
 #endif
