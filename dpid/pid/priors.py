@@ -42,7 +42,8 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
     ``model`` is a name or folder for transformers. The tokens of all concepts are masked, and those of S are revealed
     one after another in the order of the prompt (docs/theory.md, eq. (44)), so that p(y_S) is conditioned on the rest
     of the prompt and on the number of tokens. The probabilities of a masked language model need not be consistent:
-    where its p(y_S) exceeds that of a subset of S, the latter is used.
+    where its p(y_S) exceeds that of a subset of S, the latter is used, and where no joint distribution has all of them,
+    those of one near them: of n = 2 concepts, all are divided by the p(y_1) + p(y_2) - p(y_1, y_2) > 1.
 
     Raises
     ------
@@ -68,7 +69,22 @@ def masked_lm(model: str, prompt: str, concepts: Sequence[str]) -> dict[Subset, 
     for s, path in paths.items():
         joint = sum(surprisal[tuple(path[:k]), path[k]] for k in range(len(path)))
         h[s] = max([joint, *(h[part] for part in combinations(s, len(s) - 1) if part)])
-    return h
+    return _of_a_distribution(h)
+
+
+def _of_a_distribution(h: dict[Subset, float]) -> dict[Subset, float]:
+    """``h`` itself if some joint distribution has it, else that of one near it. Larger subsets come last in it."""
+    only: dict[Subset, float] = {}  # the probability of S and no other concept, which a distribution has not below zero
+    least = 0.0
+    for s in reversed(h):
+        others = math.fsum(p for t, p in only.items() if set(s) < set(t))
+        least = min(least, math.exp(-h[s]) - others)
+        only[s] = max(math.exp(-h[s]) - others, 0.0)
+    total = max(math.fsum(only.values()), 1.0)
+    if least > -1e-9 and total < 1 + 1e-9:  # of float64 that have 16 digits
+        return h
+    p = {s: math.fsum(p for t, p in only.items() if set(s) <= set(t)) for s in h}
+    return {s: math.log(total) + (-math.log(p[s]) if p[s] else h[s]) for s in h}  # exp(-h) is 0 beyond 745 nats
 
 
 @lru_cache(maxsize=1)  # every picture and every pair of concepts asks for it

@@ -1,6 +1,7 @@
 """Priors of a masked language model, compared with direct calls of the model, offline."""
 
 import math
+import random
 import shutil
 
 import pytest
@@ -73,6 +74,34 @@ def test_in_a_decomposition(folder):
     # The rarer word's information counts less by the difference: Finn & Lizier.
     low, high = sorted((h[c,], f[c,]) for c in ("cow", "giraffe"))
     assert float(by_name.redundancy) == pytest.approx(max(low[1], high[1] - (high[0] - low[0])), abs=1e-12)
+
+
+def test_a_network_that_is_too_sure_gives_priors_of_a_distribution(folder, monkeypatch):
+    """p = 0.9 of either word and 0.7 of the second after the first: that of none would be -0.17."""
+    monkeypatch.setattr(
+        "dpid.pid.priors._surprisals",
+        lambda network, ids, masked, steps: {step: -math.log(0.7 if step[0] else 0.9) for step in steps},
+    )
+    h = masked_lm(str(folder[0]), PROMPT, ("cow", "giraffe"))
+    p = {s: math.exp(-value) for s, value in h.items()}
+    assert p == pytest.approx({("cow",): 0.9 / 1.17, ("giraffe",): 0.9 / 1.17, ("cow", "giraffe"): 0.63 / 1.17})
+    f = {("cow",): 0.1, ("giraffe",): 0.2, ("cow", "giraffe"): 0.2}
+    for measure in ("ppid", "i_sx"):
+        assert float(decompose(f, measure, f"mlm:{folder[0]}", prompt=PROMPT).redundancy) > 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_network_says_its_priors_are_accepted(folder, monkeypatch, seed):
+    draw = random.Random(seed)
+    scale = draw.choice((0.01, 0.3, 2.0, 800.0))
+    monkeypatch.setattr(
+        "dpid.pid.priors._surprisals",
+        lambda network, ids, masked, steps: {step: draw.expovariate(1 / scale) for step in steps},
+    )
+    h = masked_lm(str(folder[0]), PROMPT, ("red", "cow", "and", "giraffe"))
+    for dtype in (torch.float32, torch.float64):
+        for measure in ("ppid", "i_sx"):
+            decompose({s: torch.zeros(2, 3, dtype=dtype) for s in h}, measure, h)
 
 
 def test_uniform():
