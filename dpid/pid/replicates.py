@@ -108,7 +108,7 @@ def _summed(atoms: Atoms) -> Atoms:
     return replace(
         atoms,
         flat=flat.coalesce() if flat.is_sparse else flat,
-        coarse=atoms.coarse.flatten(1).sum(1),
+        coarse=atoms.coarse.reshape(len(atoms.coarse), -1).sum(1),
         information={s: f.sum() for s, f in atoms.information.items()},
         residual={s: f.sum() for s, f in atoms.residual.items()},
     )

@@ -38,6 +38,14 @@ def test_known_answers_without_noise(four, f, r, u1, u2, s):
     assert four(errors) == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("n", [2, 5])
+def test_the_total_of_numbers_is_themselves(n):
+    f = named(noisy(4, 2**n - 1))
+    for summed, alone in zip(decompose_replicates(f, total=True), decompose_replicates(f), strict=True):
+        torch.testing.assert_close(summed.coarse, alone.coarse)
+        torch.testing.assert_close(summed.flat, alone.flat)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 9), st.floats(1e-3, 1e3), st.integers(2, 3), st.booleans())
 def test_atoms_sum_to_the_whole(seed, g, scale, n, corrected):
