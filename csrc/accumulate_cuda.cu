@@ -317,6 +317,9 @@ int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
   cudaLaunchConfig_t launch = {};
   launch.stream = static_cast<cudaStream_t>(stream);
   if (a.HW > 0) {
+    // CUDA loads a kernel at its first use, which takes memory: both are there before one has added anything.
+    cudaFuncAttributes loaded;
+    if (int error = cudaFuncGetAttributes(&loaded, sum_kernel<T>)) return error;
     if (int error = launch_accumulate(a, launch)) return error;
   }
   launch.blockDim = dim3(128);

@@ -101,6 +101,11 @@ template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, int, int) {
   return cudaSuccess;
 }
+struct cudaFuncAttributes {};
+template <typename Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+  return cudaSuccess;
+}
 inline void __syncwarp() { emulated::warp->barrier.arrive_and_wait(); }
 inline void __syncthreads() { emulated::block->barrier.arrive_and_wait(); }
 inline bool __syncthreads_or(bool mine) {
