@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy import stats
 from torch import Tensor
 
 from dpid.denoisers.protocol import Conditions, Denoiser
@@ -29,6 +30,7 @@ from dpid.results.figure_style import Figure, literal, standard
 from dpid.studies import figures, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, spearman, told
+from dpid.studies.words import one
 from dpid.zoo.emoji.scenes import OCCUPATIONS
 
 ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # for models other than the embedded one
@@ -89,13 +91,13 @@ def occupations() -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def people(attribute: str, occupation: str, article: str = "") -> dict[Subset, str]:
-    """Conditions {subset: text}: "person", "female", "doctor", "female doctor"; with an article "a female person"."""
-    one = f"{article}{attribute}" + (" person" if article else "")
-    return {
-        (): f"{article}person", (attribute,): one, (occupation,): f"{article}{occupation}",
-        (attribute, occupation): f"{article}{attribute} {occupation}",
+def people(attribute: str, occupation: str, articles: bool = False) -> dict[Subset, str]:
+    """Conditions {subset: text}: "person", "female", "doctor", "female doctor"; with articles "a female person", …."""
+    texts = {
+        (): "person", (attribute,): f"{attribute} person" if articles else attribute, (occupation,): occupation,
+        (attribute, occupation): f"{attribute} {occupation}",
     }  # fmt: skip
+    return {subset: one(text) for subset, text in texts.items()} if articles else texts
 
 
 def _drawn(attribute: str, occupation: str, picture: str) -> Image.Image:
@@ -105,32 +107,34 @@ def _drawn(attribute: str, occupation: str, picture: str) -> Image.Image:
     return world.picture(shown, picture)
 
 
-def _fields(concepts: tuple[str, ...], article: str) -> dict[str, Any]:
+def _fields(concepts: tuple[str, ...], articles: bool) -> dict[str, Any]:
     """Conditions and columns of the case of an attribute and an occupation."""
     attribute, occupation = concepts
     return {
-        "conditions": people(attribute, occupation, article),
+        "conditions": people(attribute, occupation, articles),
         "columns": {"attribute": attribute, "occupation": occupation},
     }
 
 
 def _cases(bench: Workbench) -> list[Case]:
     """Cases of all occupations and attributes, or of the user's pictures."""
-    article = "" if bench.embedded else "a "
+    articles = not bench.embedded
     if bench.scenes:
-        return [replace(case, **_fields(case.concepts, article)) for case in bench.own_cases()]
+        return [replace(case, **_fields(case.concepts, articles)) for case in bench.own_cases()]
     attributes = tuple(world.ATTRIBUTES) if bench.embedded else ATTRIBUTES
     names = list(OCCUPATIONS) if bench.embedded else occupations()
     each = bench.pictures or (_EACH if bench.embedded else 1)
     cases = []
     for occupation, attribute, i in product(names, attributes, range(each)):
-        prompt = f"a {attribute} {occupation}"
+        prompt = one(f"{attribute} {occupation}")
         picture = f"{prompt} {i}"
         if bench.embedded:
             image = partial(_drawn, attribute, occupation, picture)
         else:
             image = partial(bench.generate, prompt, picture)
-        cases.append(Case(picture, image, prompt, (attribute, occupation), **_fields((attribute, occupation), article)))
+        cases.append(
+            Case(picture, image, prompt, (attribute, occupation), **_fields((attribute, occupation), articles))
+        )
     return cases
 
 
@@ -149,7 +153,8 @@ def bias(bench: Workbench) -> Study:
     ``bias.csv`` has a row for every picture, estimator and range of log-SNR: the model's range, and its part up to -1,
     in which the picture is seen through noise. ``redundancy_normalised`` is scaled to [0, 1] over the run, as in
     DiffusionPID. ``log_ratio_true`` is the exact log P(a | o) / P(a) of the embedded model's training distribution.
-    ``bias_cells.csv`` has means over the pictures of an occupation and attribute.
+    ``bias_cells.csv`` has means over the pictures of an occupation and attribute, with a 95 % interval ``low`` to
+    ``high`` by Student's t, which is empty where there is a single picture.
     """
     denoiser = bench.exact.denoiser  # of a restricted range the rounding bias is not measured
     highest = float(denoiser.logsnr_grid[-1])
@@ -190,18 +195,20 @@ def bias(bench: Workbench) -> Study:
 
 
 def _cells(rows: list[Row]) -> list[Row]:
-    """Rows of means over the pictures of every occupation and attribute, with the standard errors of these means."""
+    """Rows of means over the pictures of every occupation and attribute, with their standard errors and intervals."""
     cells = []
     keys = ("estimator", "logsnr_to", "occupation", "attribute")
     for (name, end, occupation, attribute), same in grouped(rows, *keys).items():
         values = [r["co_information"] for r in same]
         n = len(values)
-        # Of a single picture there is no spread, and the error of its own estimate is used.
-        spread = np.std(values, ddof=1) / n**0.5 if n > 1 else same[0]["co_information_stderr"]
+        # Of a single picture there is no spread: the error is that of its own estimate, and says nothing of others.
+        spread = float(np.std(values, ddof=1)) / n**0.5 if n > 1 else same[0]["co_information_stderr"]
+        centre, reach = mean(np.array(values)), spread * float(stats.t.ppf(0.975, n - 1)) if n > 1 else None
         cells.append(
             {
                 "occupation": occupation, "attribute": attribute, "estimator": name, "logsnr_to": end, "pictures": n,
-                "co_information": mean(np.array(values)), "co_information_stderr": float(spread),
+                "co_information": centre, "co_information_stderr": spread,
+                "low": None if reach is None else centre - reach, "high": None if reach is None else centre + reach,
                 "log_ratio_true": same[0]["log_ratio_true"],
                 "redundancy_normalised": mean(np.array([r["redundancy_normalised"] for r in same])),
             }
@@ -246,7 +253,9 @@ def _finding(summary: dict[str, Row], highest: float) -> str:
 
 def _as_the_world(correlation: Row) -> str:
     """What a rank correlation with the truth says."""
-    low, high = correlation["interval"] or (0, 0)
+    if correlation["interval"] is None:
+        return "in a way that so few cannot judge"
+    low, high = correlation["interval"]
     if low > 0.5:
         return "as the world does"
     return "somewhat as the world does" if low > 0 else "against the world" if high < 0 else "not as the world does"

@@ -11,6 +11,7 @@ from typing import Any
 from dpid.prompts.phrases import span_of
 from dpid.prompts.plan import spans_of
 from dpid.studies.data import Data, Masks, Reader, Scene, open_picture, read_json, text_of
+from dpid.studies.words import one
 
 Groups = defaultdict[Any, list[Any]]
 
@@ -78,7 +79,7 @@ def _best_caption(captions: Sequence[str], objects: Mapping[str, Any]) -> tuple[
 def _made_caption(objects: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """A caption such as "a cat and an umbrella" of the two largest objects, and their names."""
     names = tuple(objects)[:2]
-    return " and ".join(f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names), names
+    return " and ".join(map(one, names)), names
 
 
 def _annotations(instances: Path, captions: Path | None) -> tuple[list[Any], dict[Any, str], Groups, Groups]:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.results.figure_style import Figure, standard
 from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, spearman, told
+from dpid.studies.study import Row, Study, bootstrap, by_picture, column, grouped, mean, spearman, told
 from dpid.zoo.emoji import scenes
 
 _EACH = 8  # pictures, for the embedded model; each has a prompt of its own
@@ -54,7 +55,8 @@ def complex_prompts(bench: Workbench) -> Study:
     """The PID of all pairs of words of long prompts, unconditional (PID) and given the rest of the prompt (CPID).
 
     ``complex.csv`` has a row for every picture, pair, kind and estimator. ``rank_redundancy`` and ``rank_synergy``
-    number the pairs of a picture, the highest value first.
+    number the pairs of a picture, the highest value first. Rank correlations are those of a picture's pairs, averaged
+    over pictures.
     """
     cases = _cases(bench)
 
@@ -93,16 +95,24 @@ def complex_prompts(bench: Workbench) -> Study:
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
-    """Means of redundancy and synergy, and the rank correlation between PID and CPID."""
+    """Means of redundancy and synergy, and the rank correlation between PID and CPID, each in every picture first."""
     summary = {}
     for (name,), same in grouped(rows, "estimator").items():
         kinds = grouped(same, "kind")
         for value in ("redundancy", "synergy"):
             for (kind,), of in kinds.items():
-                summary[f"{value} in nats, mean, {kind}, {name}"] = bootstrap(mean, column(of, value))
-            pid, cpid = (column(kinds[(kind,)], value) for kind in ("PID", "CPID"))
-            summary[f"Spearman, {value} of PID and of CPID, {name}"] = bootstrap(spearman, pid, cpid)
+                summary[f"{value} in nats, mean, {kind}, {name}"] = bootstrap(mean, by_picture(of, value))
+            summary[f"Spearman, {value} of PID and of CPID, {name}"] = bootstrap(mean, _correlations(same, value))
     return summary
+
+
+def _correlations(rows: list[Row], value: str) -> list[float]:
+    """The rank correlation of PID and CPID over the pairs of every picture, but where one of them is constant."""
+    found = []
+    for same in grouped(rows, "picture").values():
+        kinds = grouped(same, "kind")
+        found.append(spearman(*(np.array(column(kinds[(kind,)], value)) for kind in ("PID", "CPID"))))
+    return [r for r in found if np.isfinite(r)]
 
 
 def _finding(summary: dict[str, Row]) -> str:
@@ -111,8 +121,8 @@ def _finding(summary: dict[str, Row]) -> str:
         summary[f"Spearman, {value} of PID and of CPID, {ESTIMATORS[0]}"] for value in ("redundancy", "synergy")
     )
     return (
-        "Pairs of words rank alike with and without the rest of the prompt to a correlation of "
-        f"{told(redundancy)} by redundancy, and of {told(synergy)} by synergy."
+        "Pairs of words of a prompt rank alike with and without the rest of it to a correlation of "
+        f"{told(redundancy)} by redundancy, and of {told(synergy)} by synergy, in the mean of pictures."
     )
 
 

@@ -13,7 +13,7 @@ from dpid.studies import figures, words, world
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.data import Masks
 from dpid.studies.masks import cover
-from dpid.studies.study import Row, Study, bootstrap, column, grouped, mean, told
+from dpid.studies.study import Row, Study, bootstrap, by_picture, grouped, mean, told
 
 _EACH = 6  # pictures of every pair
 _PAIRS = (("zebra", "horse"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon"), ("car", "bus"), ("bear", "cow"))
@@ -26,11 +26,11 @@ def _cases(bench: Workbench) -> list[Case]:
     cases = []
     for a, b in _PAIRS if bench.embedded else words.FEATURES:
         for i in range(bench.pictures or (_EACH if bench.embedded else 1)):
-            texts = world.natural(a, b)
-            picture = f"{texts[a, b]} {i}"
             if bench.embedded:
-                cases.append(world_case(a, b, picture))
+                cases.append(world_case(a, b, f"{world.natural(a, b)[a, b]} {i}"))
             else:
+                texts = words.natural(a, b)
+                picture = f"{texts[a, b]} {i}"
                 image = partial(bench.generate, texts[a, b], picture)
                 cases.append(Case(picture, image, texts[a, b], (a, b), texts))
     return cases
@@ -82,10 +82,10 @@ def features(bench: Workbench) -> Study:
     rows = bench.measure(cases, measure)
     summary = {}
     for (name,), same in grouped(rows, "estimator").items():
-        if column(same, "inside"):
-            found = bootstrap(mean, column(same, "inside"))
+        if inside_own := by_picture(same, "inside"):
+            found = bootstrap(mean, inside_own)
             summary[f"share of the unique information on the concept's own thing, {name}"] = found
-        summary[f"unique information in nats, mean, {name}"] = bootstrap(mean, column(same, "unique"))
+        summary[f"unique information in nats, mean, {name}"] = bootstrap(mean, by_picture(same, "unique"))
     shown = {case.concepts: case for case in reversed(bench.usable(cases))}
     figure: dict[str, Figure] = {
         f"Uniqueness maps of like things ({ESTIMATORS[0]})": figures.maps(

@@ -50,7 +50,7 @@ def _real(bench: Workbench) -> Iterator[Case]:
     for word, *senses in words.HOMONYMS:
         for right, wrong in (senses, senses[::-1]):
             for i in range(bench.pictures or 1):
-                prompt = f"a {right} {word}"
+                prompt = words.one(f"{right} {word}")
                 picture = f"{prompt} {i}"
                 for role, modifier in (("right", right), ("wrong", wrong), ("neutral", words.NEUTRAL)):
                     yield Case(

@@ -23,7 +23,19 @@ from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.baselines import BASELINES, baselines
 from dpid.studies.bench import Case, Workbench
-from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, pearson, proportion, told
+from dpid.studies.study import (
+    Row,
+    Study,
+    bootstrap,
+    column,
+    conditional,
+    estimate,
+    grouped,
+    mean,
+    pearson,
+    proportion,
+    told,
+)
 from dpid.zoo.emoji import scenes
 
 _EACH = 12  # prompts of every kind, for the embedded model
@@ -142,10 +154,9 @@ def _predictors(
     # The orthogonal CMI, g(rest, both) of docs/theory.md, eq. (6), is the Rao–Blackwell f(both) - f(rest).
     source = "rao-blackwell" if estimator == "orthogonal" else estimator
     cmi = estimate(cpid, source, lambda f: (f[2] - f[1]).sum())
-    f = cpid.replicates_by(source).mean(0).float()
     maps = {
         "unique": d.maps.unique[word], "redundancy": d.maps.redundancy, "mi": d.maps.information[(word,)],
-        "cmi": f[2] - f[1],
+        "cmi": conditional(cpid, word, estimator),
         **{k: functional.interpolate(m[None, None], change.shape, mode="bilinear")[0, 0] for k, m in attention.items()},
     }  # fmt: skip
     row: Row = {

@@ -12,14 +12,13 @@ from torch import Tensor
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
-from dpid.results.maps import smoothed
 from dpid.results.result import PIDResult
 from dpid.studies import world
 from dpid.studies.baselines import BASELINES, baselines
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
-from dpid.studies.study import Row, Study, bootstrap, column, figure, grouped, mean, told
+from dpid.studies.study import Row, Study, bootstrap, by_picture, column, conditional, grouped, mean, told
 
 _SCENES = 60  # pictures, for the embedded model
 _BUDGETS = (8, 16, 32)  # evaluations of every condition, at most the workbench's
@@ -37,15 +36,10 @@ def _cases(bench: Workbench) -> list[Case]:
 
 def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
     """The maps [h,w] of a concept in nats: i(x; y), i(x; y | the other concept), uniqueness and redundancy."""
-    d = result.estimates[estimator]
-    f = d.maps.information
-    if estimator == "orthogonal":  # its CMI, g(other, both), is the Rao–Blackwell f(both) - f(other)
-        raw = smoothed(result.replicates_by("rao-blackwell").mean(0), result.metadata.smooth)
-        f = dict(zip(f, raw, strict=True))
-    (other,) = (c for c in result.metadata.concepts if c != concept)
+    d = result.estimates[estimator].maps
     return {
-        "mi": d.maps.information[(concept,)], "cmi": f[result.metadata.concepts] - f[(other,)],
-        "unique": d.maps.unique[concept], "redundant": d.maps.redundancy,
+        "mi": d.information[(concept,)], "cmi": conditional(result, concept, estimator),
+        "unique": d.unique[concept], "redundant": d.redundancy,
     }  # fmt: skip
 
 
@@ -75,7 +69,8 @@ def localisation(bench: Workbench) -> Study:
 
     ``localisation.csv`` has a row for every picture, concept, map, estimator and number of evaluations of a condition:
     ``auc`` over all latent pixels; ``auc_own_other`` over those of the two objects; ``iou`` of the map, scaled to
-    [0, 1], above the threshold at which its mean over all pictures is highest.
+    [0, 1], above the best threshold, chosen on these pictures: that at which its mean over them is highest. mIoU is
+    this mean. All are empty for a thing that covers no latent pixel by more than half.
     """
     cases, peers = _cases(bench), baselines(bench.pipe)
     budgets = sorted({min(b, bench.samples) for b in _BUDGETS} | {bench.samples})
@@ -101,9 +96,11 @@ def localisation(bench: Workbench) -> Study:
 
     rows = bench.measure(cases, measure)
     for same in grouped(rows, "map", "estimator", "evaluations").values():
-        best = int(np.mean([r["ious"] for r in same], 0).argmax())
+        known = [r["ious"] for r in same if r["ious"] is not None]
+        best = int(np.mean(known, 0).argmax()) if known else 0
         for row in same:
-            row["iou"], row["threshold"] = row.pop("ious")[best], float(THRESHOLDS[best])
+            ious = row.pop("ious")
+            row["iou"], row["threshold"] = ious and ious[best], float(THRESHOLDS[best]) if known else None
     summary = _summary(rows)
     return Study("localisation", {"localisation": rows}, {
         "AUC over all pixels, and of the own against the other thing, by evaluations of a condition": _curves(rows),
@@ -132,17 +129,17 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
         for value, name in names.items():
             target = targets[value] if kind in ("cmi", "unique") and estimator == ESTIMATORS[0] else None
             of = f"{name}, {kind}" + (f", {estimator}" if estimator else "")
-            # The bootstrap resamples pictures, not concepts: two concepts of one picture are not independent.
-            means = [mean(np.array(v)) for r in grouped(same, "picture").values() if (v := column(r, value))]
-            summary[of] = bootstrap(mean, means, asked=target) if means else figure(None, n=0, asked=target)
+            summary[of] = bootstrap(mean, by_picture(same, value), asked=target)
     peers = dict.fromkeys(r["map"] for r in shown if r["map"] in BASELINES)
     for kind, peer in product(("unique", "cmi"), peers):
         theirs = {(r["picture"], r["concept"]): r["iou"] for r in shown if r["map"] == peer}
         ours = [r for r in shown if r["map"] == kind and r["estimator"] == ESTIMATORS[0]]
-        gaps = [{"picture": r["picture"], "gap": r["iou"] - theirs[r["picture"], r["concept"]]} for r in ours]
-        by_picture = [mean(np.array(column(r, "gap"))) for r in grouped(gaps, "picture").values()]
+        gaps = [
+            {"picture": r["picture"], "gap": r["iou"] - theirs[r["picture"], r["concept"]]}
+            for r in ours if r["iou"] is not None
+        ]  # fmt: skip
         summary[f"mIoU above {BASELINES[peer].NAME}'s by, {kind}, {ESTIMATORS[0]}"] = bootstrap(
-            mean, by_picture, asked="> 0"
+            mean, by_picture(gaps, "gap"), asked="> 0"
         )
     return summary
 

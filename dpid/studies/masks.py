@@ -31,8 +31,13 @@ def auc(values: Tensor, labels: Tensor) -> float | None:
     return float((ranks[labelled].sum() - inside * (inside + 1) / 2) / (inside * outside))
 
 
-def overlaps(values: Tensor, labels: Tensor) -> list[float]:
-    """Intersection over union of mask and map, scaled to [0, 1], above every one of ``THRESHOLDS``."""
+def overlaps(values: Tensor, labels: Tensor) -> list[float] | None:
+    """Intersection over union of mask and map, scaled to [0, 1], above every one of ``THRESHOLDS``.
+
+    None if the mask is empty, as that of a thing that covers no latent pixel by more than half: all maps would have 0.
+    """
+    if not labels.any():
+        return None
     v, mask = values.numpy(), labels.numpy()
     span = np.ptp(v)
     scaled = (v - v.min()) / span if span > 0 else np.zeros_like(v)

@@ -49,10 +49,11 @@ def _real(bench: Workbench, relation: str) -> Iterator[Case]:
     """Cases of pictures that the model generates."""
     for a, b in _REAL[relation]:
         for i in range(bench.pictures or 1):
-            prompt = f"a {a} and a {b}"
+            texts = words.natural(a, b)
+            prompt = texts[a, b]
             picture = f"{prompt} {i}"
             yield Case(
-                picture, partial(bench.generate, prompt, picture), prompt, (a, b), world.natural(a, b),
+                picture, partial(bench.generate, prompt, picture), prompt, (a, b), texts,
                 columns={"a": a, "b": b, "relation": relation},
             )  # fmt: skip
 
@@ -66,7 +67,7 @@ def _own(bench: Workbench, relation: str) -> Iterator[Case]:
             b = other.concepts[1]
             if b in case.concepts:
                 continue
-        yield Case(case.picture, case.image, case.prompt, (a, b), world.natural(a, b),
+        yield Case(case.picture, case.image, case.prompt, (a, b), words.natural(a, b),
                    columns={"a": a, "b": b, "relation": relation}, row=case.row)  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dpid.pid.replicates import perturbed, stderr
 from dpid.results.intervals import Estimate
+from dpid.results.maps import smoothed
 from dpid.results.result import PIDResult
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _RESAMPLES = 2000
+_FEWEST = 5  # units, of which resamples are enough for an interval
 
 
 @dataclass
@@ -49,6 +51,16 @@ def estimate(result: PIDResult, estimator: str, of: Callable[[Tensor], Tensor]) 
     points, mean = perturbed(replicates)
     value = of(mean)
     return Estimate(float(value), float(stderr(torch.stack([of(f) for f in points]), value)), len(replicates) - 1)
+
+
+def conditional(result: PIDResult, concept: str, estimator: str) -> Tensor:
+    """The map [h,w] of i(x; concept | the other concept) in nats, of a result of two concepts, smoothed as its maps."""
+    f = result.estimates[estimator].maps.information
+    if estimator == "orthogonal":  # its CMI, g(other, both), is the Rao–Blackwell f(both) - f(other)
+        raw = smoothed(result.replicates_by("rao-blackwell").mean(0), result.metadata.smooth)
+        f = dict(zip(f, raw, strict=True))
+    (other,) = (c for c in result.metadata.concepts if c != concept)
+    return f[result.metadata.concepts] - f[(other,)]
 
 
 def figure(
@@ -82,12 +94,14 @@ def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:
 def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked: str | None = None) -> Row:
     """A statistic of paired ``samples``, as an entry with its percentile bootstrap interval (Efron & Tibshirani, 1993).
 
-    Resamples of which it is not finite, such as a correlation with a constant, are left out.
+    A sample has a number for every independent unit, such as a picture (:func:`by_picture`). Resamples of which the
+    statistic is not finite, such as a correlation with a constant, are left out. Fewer than five units have no
+    interval: their resamples are too few, and it would run about from the least to the largest.
     """
     columns = [np.asarray(s, dtype=float) for s in samples]
     n = len(columns[0])
-    if n < 2:
-        return figure(columns[0][0] if n and len(columns) == 1 else None, n=n, asked=asked)
+    if n < _FEWEST:
+        return figure(statistic(*columns) if n else None, n=n, asked=asked)
     rng = np.random.default_rng(0)
     drawn = (rng.integers(n, size=n) for _ in range(_RESAMPLES))
     repeats = np.array([statistic(*(c[i] for c in columns)) for i in drawn])
@@ -127,6 +141,15 @@ def grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], list[Ro
     for row in rows:
         groups.setdefault(tuple(row[c] for c in columns), []).append(row)
     return groups
+
+
+def by_picture(rows: Iterable[Row], name: str) -> list[float]:
+    """The mean of a column in every picture, without its values that are None, and pictures that have no other.
+
+    What is resampled: two concepts of one picture are not independent.
+    """
+    found = (column(of, name) for of in grouped(rows, "picture").values())
+    return [mean(np.array(values)) for values in found if values]
 
 
 def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:

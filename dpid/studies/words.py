@@ -1,5 +1,25 @@
 """The words and prompts of the studies for models other than the embedded one."""
 
+from __future__ import annotations
+
+import re
+
+from dpid.prompts.plan import Subset
+
+# Sounds that the first letter does not tell: "a unicorn", "a European", "a one-eyed cat"; "an hour".
+_AN = re.compile(r"(?!uni(?!n)|use|usu|eu|one\b|once)[aeiou]|hour|hono|heir", re.IGNORECASE)
+
+
+def one(phrase: str) -> str:
+    """A phrase with its article: "a cow", "an elephant"."""
+    return f"{'an' if _AN.match(phrase) else 'a'} {phrase}"
+
+
+def natural(a: str, b: str) -> dict[Subset, str]:
+    """Conditions {subset: caption} of two things: "", "a cow", "an elephant", "a cow and an elephant"."""
+    return {(): "", (a,): one(a), (b,): one(b), (a, b): f"{one(a)} and {one(b)}"}
+
+
 # A homonym, and the modifiers of two of its senses. The neutral word selects neither.
 HOMONYMS = (
     ("bowl", "soup", "football"), ("bat", "baseball", "cave"), ("mouse", "computer", "field"),

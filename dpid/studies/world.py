@@ -42,7 +42,10 @@ def picture(shown: Sequence[str], seed: str) -> Image.Image:
 
 
 def natural(a: str, b: str) -> dict[Subset, str]:
-    """Conditions {subset: caption} of a scene of two objects: "", "a cow", "a giraffe", "a cow and a giraffe"."""
+    """Conditions {subset: caption} of a scene of two objects: "", "a cow", "a giraffe", "a cow and a giraffe".
+
+    Always with "a", as the captions of the embedded models have it: :func:`dpid.studies.words.natural` is for others.
+    """
     return {(): "", (a,): f"a {a}", (b,): f"a {b}", (a, b): f"a {a} and a {b}"}
 
 

@@ -8,11 +8,23 @@ from sklearn.metrics import jaccard_score, roc_auc_score
 
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
-from dpid.studies.bias import _as_the_world, _finding
+from dpid.studies import complex_prompts
+from dpid.studies.bias import _as_the_world, _cells, _finding
 from dpid.studies.features import inside
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
 from dpid.studies.pairs import redundancy_share
-from dpid.studies.study import bootstrap, estimate, grouped, mean, median, pearson, proportion, spearman, told
+from dpid.studies.study import (
+    bootstrap,
+    by_picture,
+    estimate,
+    grouped,
+    mean,
+    median,
+    pearson,
+    proportion,
+    spearman,
+    told,
+)
 
 
 def test_auc_is_that_of_scikit_learn():
@@ -33,6 +45,7 @@ def test_overlaps_are_those_of_scikit_learn():
         expected = jaccard_score(labels.flatten(), scaled.flatten() > threshold)
         assert found == pytest.approx(expected, abs=1e-12)
     assert overlaps(torch.zeros(8, 8), labels) == [0.0] * len(THRESHOLDS)
+    assert overlaps(values, torch.zeros(8, 8, dtype=torch.bool)) is None
 
 
 def test_cover_takes_pixels_that_are_covered_by_more_than_half():
@@ -96,6 +109,29 @@ def test_bootstrap_interval_is_that_of_theory():
     assert bootstrap(pearson, [1.0, 1.0, 1.0], [1.0, 2.0, 3.0])["value"] is None
 
 
+def test_few_units_have_no_interval():
+    few, enough = (bootstrap(mean, [float(i) for i in range(n)]) for n in (4, 5))
+    assert (few["value"], few["stderr"], few["interval"], few["n"]) == (1.5, None, None, 4)
+    assert enough["interval"] is not None
+    assert bootstrap(pearson, [1.0, 2.0], [2.0, 1.0])["value"] == pytest.approx(-1)
+    assert bootstrap(mean, [])["value"] is None
+
+
+def test_what_is_resampled_is_pictures():
+    """Ten pairs of a picture are one unit, and rank alike within pictures though the pictures differ."""
+    rows = [
+        {"picture": p, "estimator": "shrinkage", "kind": kind, "value": None, "inside": 0.5, "unique": 1.0 * p,
+         "redundancy": 100.0 * p + (i if kind == "PID" else -i), "synergy": 1.0 * i}
+        for p in range(6) for kind in ("PID", "CPID") for i in range(10)
+    ]  # fmt: skip
+    assert by_picture(rows, "unique") == [0, 1, 2, 3, 4, 5]
+    assert by_picture(rows, "value") == []
+    summary = complex_prompts._summary(rows)
+    assert {entry["n"] for entry in summary.values()} == {6}
+    assert summary["Spearman, redundancy of PID and of CPID, shrinkage"]["value"] == pytest.approx(-1)
+    assert summary["Spearman, synergy of PID and of CPID, shrinkage"]["value"] == pytest.approx(1)
+
+
 def test_correlations_are_those_of_scipy():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 9, (2, 30)).astype(float)
@@ -113,11 +149,24 @@ def test_an_entry_is_told_with_its_interval():
 
 @pytest.mark.parametrize(
     ("interval", "text"),
-    [((0.6, 0.9), "as the world does"), ((0.1, 0.9), "somewhat as the world does"), (None, "not as the world does"),
-     ((-0.2, 0.3), "not as the world does"), ((-0.8, -0.1), "against the world")],
+    [((0.6, 0.9), "as the world does"), ((0.1, 0.9), "somewhat as the world does"),
+     (None, "in a way that so few cannot judge"), ((-0.2, 0.3), "not as the world does"),
+     ((-0.8, -0.1), "against the world")],
 )  # fmt: skip
 def test_a_rank_correlation_in_words(interval, text):
     assert _as_the_world({"interval": interval}) == text
+
+
+@pytest.mark.parametrize(("values", "reach"), [((0.0, 1.0, 2.0, 5.0), 3.182), ((0.0, 1.0), 12.706), ((1.0,), None)])
+def test_cells_of_few_pictures_have_intervals_by_students_t(values, reach):
+    common = {"estimator": "", "logsnr_to": 0, "occupation": "o", "attribute": "a", "log_ratio_true": None,
+              "redundancy_normalised": 0.0, "co_information_stderr": 0.3}  # fmt: skip
+    (cell,) = _cells([common | {"co_information": value} for value in values])
+    if reach is None:
+        assert (cell["low"], cell["high"], cell["co_information_stderr"]) == (None, None, 0.3)
+    else:  # quantiles of Student's t by three decimals, as tables have them
+        ends = [cell["co_information"] + sign * reach * cell["co_information_stderr"] for sign in (-1, 1)]
+        assert [cell["low"], cell["high"]] == pytest.approx(ends, rel=1e-3)
 
 
 def test_the_finding_of_bias_compares_with_the_papers_number():

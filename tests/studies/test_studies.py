@@ -12,11 +12,13 @@ import torch
 
 from dpid.denoisers.loading import fingerprint, load_pipeline
 from dpid.estimation.estimators import ESTIMATORS
-from dpid.studies import STUDIES, Workbench, run, world, write
+from dpid.studies import STUDIES, Workbench, features, localisation, run, world, write
 from dpid.studies.bench import KEPT, Case, Kept
 from dpid.studies.data import Scene
+from dpid.studies.intervention import _predictors
 from dpid.studies.localisation import _maps
 from dpid.studies.retrieval import caption_information
+from dpid.studies.study import pearson
 
 COLUMNS = {
     "bias": {
@@ -265,6 +267,22 @@ def test_cmi_of_orthogonal_is_an_integral_of_squares(emoji, own):
         assert float(_maps(result, concept, "orthogonal")["cmi"].min()) > -1e-5
 
 
+def test_the_map_given_the_rest_is_smoothed_as_the_others(emoji, own):
+    """So that correlations with the change of a picture's pixels compare like with like."""
+    word, *_ = own[0].concepts
+    result = emoji.explain(own[0].image, own[0].prompt, own[0].concepts, samples=8)
+    change = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name in ESTIMATORS:
+        d = result.estimates[name].maps
+        rest = d.information[own[0].concepts] - d.information[own[0].concepts[1:]]
+        found[name] = _predictors(result, result, word, name, {}, change)["pixel_cmi"]
+        if name != "orthogonal":
+            expected = pearson(rest.flatten().double().numpy(), change.flatten().double().numpy())
+            assert found[name] == pytest.approx(expected, abs=1e-6)  # float32
+    assert found["orthogonal"] != found["shrinkage"]
+
+
 def test_retrieval_is_computed_in_float32_whatever_the_explainer_is_in(emoji, pipe):
     coarse = copy.copy(emoji)
     coarse.denoiser = emoji.denoiser.at("bfloat16")
@@ -313,6 +331,14 @@ def test_what_has_nothing_to_measure_is_refused(bench, own, tmp_path):
     with pytest.raises(ValueError, match="localisation needs pictures with masks"):
         write("localisation", Workbench("./a/model"), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_seed_is_of_which_things_are_shown_and_not_of_where(bench):
+    def shown(of, seed):
+        return [(c.picture, np.asarray(c.open()).tobytes()) for c in of._cases(bench(seed=seed, pictures=2))]
+
+    assert shown(features, 0) == shown(features, 1)  # as the documentation says
+    assert shown(localisation, 0) != shown(localisation, 1)
 
 
 def test_noise_of_a_picture_depends_on_its_name_and_the_seed(bench):

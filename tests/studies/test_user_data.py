@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from dpid.studies import STUDIES, Workbench, run, world
@@ -58,6 +59,20 @@ def test_localisation_looks_at_every_concept_with_a_mask(bench, own):
         scene = Scene(own[0].image, own[0].prompt, ("cow", "giraffe"), lambda masks=masks: masks)
         rows = run("localisation", bench(scenes=[scene])).tables["localisation"]
         assert {row["concept"] for row in rows} == seen
+
+
+def test_a_thing_too_small_for_a_latent_pixel_has_no_overlap(bench, own):
+    small = np.zeros_like(own[0].masks()["giraffe"])
+    small[0, 0] = True
+    scene = replace(own[0], masks=lambda: own[0].masks() | {"giraffe": small})
+    study = run("localisation", bench(scenes=[scene]))
+    rows = study.tables["localisation"]
+    for value in ("iou", "auc"):
+        assert all((row[value] is None) == (row["concept"] == "giraffe") for row in rows)
+    (own_iou,) = (r["iou"] for r in rows if (r["map"], r["estimator"], r["concept"]) == ("cmi", "shrinkage", "cow"))
+    assert study.summary["mIoU, cmi, shrinkage"]["value"] == pytest.approx(own_iou)
+    nothing = run("localisation", bench(scenes=[replace(own[0], masks=lambda: {"giraffe": small})]))
+    assert nothing.summary["mIoU above DAAM's by, cmi, shrinkage"]["value"] is None
 
 
 def test_bias_of_the_users_pictures_is_given_a_person(bench, tmp_path, monkeypatch):
