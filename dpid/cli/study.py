@@ -88,7 +88,9 @@ def study(
         int | None, typer.Option(help="Pictures of every case; the study's own number if left out.")
     ] = None,
     samples: Annotated[int, typer.Option(help="Evaluations of every condition.")] = Options.samples,
-    seed: Annotated[int, typer.Option(help="Of pictures and noise.")] = Options.seed,
+    seed: Annotated[
+        int, typer.Option(help="Of the noise, of generated pictures, and of which things are shown, not where.")
+    ] = Options.seed,
     out: Annotated[
         Path, typer.Option(help="Folder; what is finished in it is not done again.", callback=at_home)
     ] = Path("report"),
