@@ -118,12 +118,12 @@ def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, 
             return Path(whole) / subfolder
         index = Path(hf_hub_download(model, "model_index.json", **hub)).parent
     family_named(model, read_index(index))  # before its weights are fetched
-    errors: list[OSError] = []
+    errors: list[Exception] = []
     with _loading(model):
         for tried in (variant,) if variant else (None, "fp16", "bf16"):
             try:
                 folder = Path(DiffusionPipeline.download(model, variant=tried, use_safetensors=True, **given, **hub))
-            except OSError as error:  # as where there are no weights of that variant
+            except (OSError, ValueError) as error:  # old and new diffusers, where there are no weights of that variant
                 errors.append(error)
                 continue
             if has_weights(folder):
