@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -34,6 +36,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` to ``path`` as indented JSON, by :func:`atomic_write`; returns nothing."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(text.encode(errors="replace"))  # the name of a file may be no text
 
 
 def _new_file(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dpid.files import write_json
 from dpid.pid.decomposition import find, image_priors
 from dpid.report import pid, words
 from dpid.report.page import drawn, render
@@ -159,7 +159,7 @@ def write_file(result: Result, what: str, folder: Path, kind: str) -> Path:
     if what == "result":
         result.save(path)
     elif what == "numbers":
-        path.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, result.to_dict())
     elif what == "figure":
         _plot(result, kind).savefig(path)
     else:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dpid.files import atomic_write
+from dpid.files import write_json
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the report to ``path`` as JSON."""
         content = {"about": self.about, "whole": self.whole, "rows": [asdict(row) for row in self.rows]}
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, content)
 
     @classmethod
     def read(cls, path: Path) -> Report:

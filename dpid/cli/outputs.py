@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpid.cli.process import printing, warn
-from dpid.files import atomic_write
+from dpid.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from dpid.results.figure_style import Figure
@@ -27,8 +26,7 @@ _LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
 def write(result: PIDResult | WordsResult, out: Path, name: str = "result") -> None:
     """``name``.safetensors and ``name``.json, each moved into place when it is whole."""
     result.save(out / f"{name}.safetensors")
-    with atomic_write(out / f"{name}.json") as path:
-        path.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / f"{name}.json", result.to_dict())
 
 
 def figures(result: PIDResult, folder: Path) -> dict[Path, Callable[[], Figure]]:

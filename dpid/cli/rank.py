@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from dpid.cli.many import tell
 from dpid.cli.parameters import Device, Model, all_at_home, at_home
 from dpid.cli.process import printing
 from dpid.cli.tables import table_console
-from dpid.files import atomic_write, writable
+from dpid.files import writable, write_json
 from dpid.options import Options
 
 
@@ -37,9 +36,7 @@ def rank(
         found = Explainer.from_pretrained(model, device=device).rank(images, prompt, samples=samples, seed=seed)
         if out is not None:
             numbers = found.to_dict() | {"files": [str(image) for image in images]}
-            with atomic_write(out / "ranking.json") as path:
-                text = json.dumps(numbers, indent=2, ensure_ascii=False) + "\n"
-                path.write_bytes(text.encode(errors="replace"))  # a file's name may be no UTF-8
+            write_json(out / "ranking.json", numbers)
     with nullcontext() if out is None else printing(str(out)):
         _show(found, images)
     tell({str(images[i]): error for i, error in found.errors.items()}, len(images))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import fields
 from typing import Any
 
 from dpid.options import Options
@@ -147,11 +146,10 @@ def command(result: PIDResult) -> str | None:
     words += ["--model", metadata.model, "--samples", str(metadata.samples), "--seed", str(metadata.seed)]
     words += ["--context"] if metadata.context else []
     words += ["--priors", "uniform"] if priors else []
-    defaults = {f.name: f.default for f in fields(Options)}
     full = texts["+".join(metadata.concepts)]
     for name in _OPTIONS:
         value = getattr(metadata, name)
-        if value != defaults[name] and not (name == "reference" and value == full):
+        if value != getattr(usual, name) and not (name == "reference" and value == full):
             words += [f"--{name}", str(value)]
     words += ["--"] if metadata.prompt.startswith("-") else []
     return shlex.join([*words, "PICTURE", metadata.prompt])

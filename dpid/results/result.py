@@ -125,7 +125,7 @@ class PIDResult(Comparable):
 
     @property
     def unique(self) -> dict[str, Estimate]:
-        """Uniqueness of every concept, nats: the information that no other concept has."""
+        """{concept: its uniqueness}, nats: the information that no other concept has."""
         return self.decomposition.unique
 
     @property

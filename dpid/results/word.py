@@ -212,7 +212,7 @@ def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:
 
 def _pooled_changes(before: Metadata, rounds: int, new: Metadata) -> dict[str, dict[str, tuple[float, float]]] | None:
     """What was corrected for rounding on the average of all rounds, nothing in float32; {} if one is not known."""
-    rounded = [(n, m.correction) for n, m in ((rounds, before), (1, new)) if m.precision != "float32"]
+    rounded = [(n, m.correction or {}) for n, m in ((rounds, before), (1, new)) if m.precision != "float32"]
     if not rounded:
         return None
     if not all(correction for _, correction in rounded):
@@ -220,9 +220,9 @@ def _pooled_changes(before: Metadata, rounds: int, new: Metadata) -> dict[str, d
     total = rounds + 1
     return {
         name: {
-            subset: (sum(n * c[name][subset][0] for n, c in rounded if c) / total,
-                     math.hypot(*(n * c[name][subset][1] for n, c in rounded if c)) / total)
+            subset: (sum(n * c[name][subset][0] for n, c in rounded) / total,
+                     math.hypot(*(n * c[name][subset][1] for n, c in rounded)) / total)
             for subset in changes
         }
-        for name, changes in (rounded[0][1] or {}).items()
+        for name, changes in rounded[0][1].items()
     }  # fmt: skip

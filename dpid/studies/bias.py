@@ -65,23 +65,23 @@ class Noisy(Denoiser):
         return grid[grid <= self._highest]
 
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """As the model does."""
+        """The model's encodings of ``conditions``."""
         return self._denoiser.encode_conditions(conditions)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """As the model does."""
+        """The model's latents [B,C,h,w] of pixels [B,3,H,W]."""
         return self._denoiser.encode_image(image)
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """As the model does."""
+        """The pixels (width, height) to which the model brings a picture."""
         return self._denoiser.size_for(width, height)
 
     def evaluation_bytes(self, height: int, width: int) -> int:
-        """As the model does."""
+        """The bytes that an evaluation of the model takes for latents of this size."""
         return self._denoiser.evaluation_bytes(height, width)
 
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
-        """As the model does."""
+        """The model's prediction of the noise in ``z`` under every condition."""
         return self._denoiser.eps_hat(z, logsnr, conditions)
 
 

@@ -126,12 +126,12 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def median(a: np.ndarray) -> float:
-    """The median as a Python float."""
+    """The median of the numbers ``a`` [n], as a Python float."""
     return float(np.median(a))
 
 
 def mean(a: np.ndarray) -> float:
-    """The mean as a Python float."""
+    """The mean of the numbers ``a`` [n], as a Python float."""
     return float(np.mean(a))
 
 

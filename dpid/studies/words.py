@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from dpid.prompts.plan import Subset
 
@@ -15,8 +16,11 @@ def one(phrase: str) -> str:
     return f"{'an' if _AN.match(phrase) else 'a'} {phrase}"
 
 
-def natural(a: str, b: str) -> dict[Subset, str]:
-    """Conditions {subset: caption} of two things: "", "a cow", "an elephant", "a cow and an elephant"."""
+def natural(a: str, b: str, one: Callable[[str], str] = one) -> dict[Subset, str]:
+    """Conditions {subset: caption} of two things: "", "a cow", "an elephant", "a cow and an elephant".
+
+    ``one`` puts the article before a thing.
+    """
     return {(): "", (a,): one(a), (b,): one(b), (a, b): f"{one(a)} and {one(b)}"}
 
 

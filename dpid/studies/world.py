@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dpid.prompts.plan import Subset
+from dpid.studies import words
 from dpid.zoo.emoji import scenes, sprites
 
 # Kinds of objects: words of one kind are co-hyponyms and no synonyms, words of different kinds unrelated.
@@ -46,7 +47,7 @@ def natural(a: str, b: str) -> dict[Subset, str]:
 
     Always with "a", as the captions of the embedded models have it: :func:`dpid.studies.words.natural` is for others.
     """
-    return {(): "", (a,): f"a {a}", (b,): f"a {b}", (a, b): f"a {a} and a {b}"}
+    return words.natural(a, b, "a {}".format)
 
 
 def people(occupation: str, attribute: str) -> dict[tuple[str, ...], float]:
