@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -42,7 +43,8 @@ class Verdicts(Runner):
 
         Parameters
         ----------
-        image, latents, progress, stop : as of :meth:`explain`
+        image, latents, stop : as of :meth:`explain`
+        progress : as of :meth:`explain`; at most as many evaluations as planned follow, since settled words take none
         concepts : the phrases of the prompt to judge; None: those of
             :func:`dpid.prompts.words.content_words`
         options : ``samples=256``, most evaluations of a condition, in rounds of 32, before a last one that names
@@ -62,18 +64,27 @@ class Verdicts(Runner):
             ``stop`` was set or returned True.
         """
         budget, chosen = self._budget(**options)
-        asked = concepts_of(prompt, concepts)
-        watch = Watch(progress, stop)
+        asked, watch = concepts_of(prompt, concepts), Watch(progress, stop)
+        rounds = max(1, budget.samples // chosen.per_round)
         with self._working():
             watch.check()
             shown = self._ask(image, latents, (), chosen, prompt)
 
-        def evaluate(questions: Sequence[Plan], turn: int) -> list[PIDResult]:
-            now = replace(chosen, seed=seed_of(chosen.seed, turn))
-            with self._working():
-                return self._last([replace(shown, questions=questions, priors=[None] * len(questions))], now, watch)[0]
+        before = 0
 
-        return judged(str(prompt), asked, evaluate, budget, max(1, budget.samples // chosen.per_round))
+        def told(turn: int, done: int, planned: int) -> None:
+            watch(before + done, before + planned * max(1, rounds - turn))
+
+        def evaluate(questions: Sequence[Plan], turn: int) -> list[PIDResult]:
+            nonlocal before
+            now = replace(chosen, seed=seed_of(chosen.seed, turn))
+            one = replace(shown, questions=questions, priors=[None] * len(questions))
+            with self._working():
+                (results,) = self._last([one], now, partial(told, turn))
+            before += results[0].metadata.unet_evaluations
+            return results
+
+        return judged(str(prompt), asked, evaluate, budget, rounds)
 
     def words_many(
         self, images: Iterable[ImageLike] | None = None, prompts: str | Sequence[str] | None = None,
@@ -108,9 +119,8 @@ class Verdicts(Runner):
         errors: dict[int, Exception] = {}
         for i, (image, latents, prompt, concepts) in enumerate(rows):
             try:
-                result = self.words(
-                    image, prompt, concepts, latents=latents, progress=watch, stop=watch.stopping, **options
-                )
+                how = {"latents": latents, "progress": watch.part(i, 1, len(rows)), "stop": watch.stopping}
+                result = self.words(image, prompt, concepts, **how, **options)
             except Exception as error:
                 if watch.raised or isinstance(error, Stopped):
                     raise
