@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dpid.equality import Comparable
 from dpid.files import PathLike
+from dpid.prompts.phrases import remarks_on
 from dpid.results.metadata import Metadata
 from dpid.results.word import REST, Word
 
@@ -48,7 +49,10 @@ class WordsResult(Comparable):
 
     @cached_property
     def metadata(self) -> Metadata:
-        """Prompt, settings and cost; ``conditions`` has every word, and what is left of the prompt without it."""
+        """Prompt, settings and cost; ``conditions`` has every word, and what is left of the prompt without it.
+
+        ``reference`` is the prompt; every word's own metadata has what is left of it without words that mislead.
+        """
         first = next(iter(self.words.values())).pid.metadata
         texts = {"": first.conditions[""]}
         for name, word in self.words.items():
@@ -67,20 +71,21 @@ class WordsResult(Comparable):
         if metadata.distilled:
             lines.append(f"numbers are arbitrary units of steering and not nats, since {metadata.distilled}")
         if misled := [repr(word.text) for word in words if word.verdict == "misleading"]:
-            one = len(misled) == 1
-            left_out = f", and {'is' if one else 'are'} left out of what the other words are given as the rest"
-            lines.append(
-                f"{', '.join(misled)} {'speaks' if one else 'speak'} against this picture"
-                f"{'' if any(word.outdated for word in words) else left_out}"
-            )
+            told = f"{', '.join(misled)} {'speaks' if len(misled) == 1 else 'speak'} against this picture"
+            if any(word.pid.metadata.reference != metadata.prompt for word in words):
+                told += "; the other words are asked beside a prompt without what does so by itself"
+            lines.append(told)
         if unsettled := [repr(word.text) for word in words if not word.settled]:
             lines.append(f"{', '.join(unsettled)}: not settled; give more samples or more time")
+        lines += remarks_on(metadata.prompt)
+        if any(word.pid.metadata.correction == {} for word in words):
+            lines.append(f"computed in {metadata.precision} alone: what its rounding adds is not known")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers and metadata, for JSON."""
         metadata = asdict(self.metadata)
-        for name in ("concepts", "context", "priors", "correction", "converged", "conditions"):
+        for name in ("concepts", "context", "priors", "correction", "converged", "conditions", "reference"):
             del metadata[name]
         words = {name: word.to_dict() for name, word in self.words.items()}
         return metadata | {"words": words, "remarks": self.remarks()}
