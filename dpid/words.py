@@ -6,6 +6,7 @@ share their noise, the empty prompt and the whole one, so that n words take 2n +
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
@@ -72,20 +73,24 @@ def judged(
 ) -> Iterator[WordsResult]:
     """What ``concepts`` do, after every one of at most ``rounds``.
 
-    The last result also names the words that others are redundant or work with, by a round of pairs if there is time.
+    Then, if some are redundant or work with one of several others, once more with these named, by a round of pairs, if
+    there is time.
     """
     started, seconds = monotonic(), budget.seconds
     search = _Search(prompt, {concept: spans_of(prompt, (concept,))[concept] for concept in concepts}, budget.margin)
     for turn in range(rounds):
         begun = monotonic()
-        search.add(evaluate, turn)
+        evaluated = search.add(evaluate, turn)
         now = monotonic()
-        late = seconds is not None and now - started + (now - begun) > seconds
-        if late or not search.open() or turn == rounds - 1:
+        # Conditions for which there is time, if each takes as long as those of this round.
+        left = math.inf if seconds is None else (seconds - (now - started)) / (now - begun) * evaluated
+        if not search.open() or turn == rounds - 1 or left < len(search.questions()[0].texts):
             break
         yield search.result()
-    if not late:
-        search.name_partners(evaluate, turn + 1)
+    pairs = search.name_partners()
+    if pairs and len(pairs[0].texts) <= left:
+        yield search.result()  # what is known is not lost if the pairs end by an error or by the user
+        search.choose_partners(evaluate, pairs, turn + 1)
     yield search.result()
 
 
@@ -115,10 +120,17 @@ class _Search:
     def result(self) -> WordsResult:
         return WordsResult({w: self.known[w].word for w in self.spans}, self.evaluations)
 
-    def add(self, evaluate: Evaluate, turn: int) -> None:
-        """Evaluate the open words once more; those beside a word that turns out to mislead are judged anew."""
-        asked = self.open()
-        for w, found in zip(asked, self._evaluated(evaluate, [self._question(w) for w in asked], turn), strict=True):
+    def questions(self) -> tuple[Plan, ...]:
+        """The plans of the open words, over the texts that they have in common."""
+        return merge([self._question(w) for w in self.open()])
+
+    def add(self, evaluate: Evaluate, turn: int) -> int:
+        """Evaluate the open words once more; those beside a word that turns out to mislead are judged anew.
+
+        Returns the number of conditions that were evaluated.
+        """
+        asked, questions = self.open(), self.questions()
+        for w, found in zip(asked, self._evaluated(evaluate, questions, turn), strict=True):
             before = self.known.get(w)
             rounds = before.rounds if before else 0
             word = Word(pooled(before.word.pid, rounds, found) if before and rounds else found, self.margin)
@@ -133,9 +145,10 @@ class _Search:
         for w, known in self.known.items():
             if w not in wrong and any(_apart(self.spans[w], span) for span in new):  # its question has changed
                 self.known[w] = _Known(replace(known.word, outdated=True), 0, False)
+        return len(questions[0].texts)
 
     def _evaluated(self, evaluate: Evaluate, questions: Sequence[Plan], turn: int) -> list[PIDResult]:
-        results = evaluate(merge(questions), turn)
+        results = evaluate(questions, turn)
         self.evaluations += results[0].metadata.unet_evaluations
         return results
 
@@ -150,24 +163,24 @@ class _Search:
         texts = {(): "", (w,): self.prompt[slice(*span)], (REST,): rest, (w, REST): whole}
         return with_reference(from_mapping(texts), whole)
 
-    def name_partners(self, evaluate: Evaluate, turn: int) -> None:
-        """Find the words that others are redundant or work with, from pairs where there is a choice."""
-        pairs: list[tuple[str, str]] = []
+    def name_partners(self) -> tuple[Plan, ...]:
+        """Name the word that another is redundant or works with where there is one; the plans of pairs elsewhere."""
+        plans: list[Plan] = []
         for w, known in self.known.items():
             if known.word.verdict in ("redundant", "works only with others"):
                 others = self._others(w)
                 if len(others) == 1:
                     self.known[w] = replace(known, word=replace(known.word, partner=others[0]))
                 else:
-                    pairs += [(w, v) for v in others]
-        if not pairs:
-            return
-        questions = [
-            with_reference(plan(self.prompt, (w, v)), without(self.prompt, _outer(self._context(w)), []))
-            for w, v in pairs
-        ]
+                    reference = without(self.prompt, _outer(self._context(w)), [])
+                    plans += [with_reference(plan(self.prompt, (w, v)), reference) for v in others]
+        return merge(plans)
+
+    def choose_partners(self, evaluate: Evaluate, pairs: Sequence[Plan], turn: int) -> None:
+        """Name the words that others are redundant or work with by the decomposition of every pair."""
         found: dict[str, dict[str, PIDResult]] = {}
-        for (w, v), result in zip(pairs, self._evaluated(evaluate, questions, turn), strict=True):
+        for pair, result in zip(pairs, self._evaluated(evaluate, pairs, turn), strict=True):
+            w, v = pair.concepts
             found.setdefault(w, {})[v] = result
         for w, beside in found.items():
             known = self.known[w]

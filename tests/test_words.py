@@ -23,8 +23,8 @@ class World:
     ``noise``: {text: nats} by which the replicates of what it tells vary.
     """
 
-    def __init__(self, told, noise=None):
-        self.told, self.noise = {"": [0.0] * 3} | told, noise or {}
+    def __init__(self, prompt, told, noise=None):
+        self.prompt, self.told, self.noise = prompt, {"": [0.0] * 3} | told, noise or {}
         self.asked, self.turns, self.evaluations = [], [], Counter()
 
     def __call__(self, plans, turn):
@@ -40,8 +40,8 @@ class World:
         replicates = f + size[:, None, None] * (spread - spread.mean(0))
         names = dict(zip(map("+".join, plan.subsets), (plan.texts[i] for i in plan.index), strict=True))
         metadata = Metadata(
-            prompt="", concepts=plan.concepts, context=False, conditions=names, reference=plan.texts[plan.full],
-            estimator="shrinkage", measure="min", level="pixel", smooth=1, rule="adaptive", antithetic=True,
+            prompt=self.prompt, concepts=plan.concepts, context=False, conditions=names,
+            reference=plan.texts[plan.full], estimator="shrinkage", measure="min", level="pixel", smooth=1, rule="adaptive", antithetic=True,
             priors=None, samples=32, replicates=8, unet_evaluations=32 * count, logsnr_range=(-5.0, 7.0), seed=turn,
             model="", precision="float32", version="0",
         )  # fmt: skip
@@ -52,7 +52,7 @@ class World:
 
 
 def judge(told, concepts, prompt, noise=None, samples=128, seconds=None):
-    answers = World(told, noise)
+    answers = World(prompt, told, noise)
     return answers, list(judged(prompt, concepts, answers, Budget(samples, seconds, 0.1), samples // 32))
 
 
@@ -102,6 +102,19 @@ def test_a_redundant_word_is_named_with_the_one_that_says_the_same():
     answers, results = judge(SOFA, ("sofa", "couch", "dog"), "a sofa couch and a dog")
     assert results[-1].verdicts == {"sofa": "redundant with couch", "couch": "redundant with sofa", "dog": "used"}
     assert answers.asked[1] == ["sofa", "sofa", "couch", "couch"], "pairs of the redundant words alone"
+    assert len(results) == 2
+    assert results[0].verdicts["sofa"] == "redundant with the rest", "what is known before the pairs is not lost"
+
+
+def test_a_partner_without_a_choice_is_named_after_the_time(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("dpid.words.monotonic", lambda: next(clock))
+    told = {"sofa": [4.0, 0, 0], "couch": [4.0, 0, 0], "a couch": [4.0, 0, 0], "a sofa": [4.0, 0, 0]}
+    answers, results = judge(told | {"a sofa couch": [4.0, 0, 0]}, ("sofa", "couch"), "a sofa couch", seconds=1)
+    assert results[-1].verdicts == {"sofa": "redundant with couch", "couch": "redundant with sofa"}
+    answers, results = judge(SOFA, ("sofa", "couch", "dog"), "a sofa couch and a dog", seconds=1)
+    assert len(answers.asked) == len(results) == 1, "there is no time for pairs"
+    assert results[0].verdicts["sofa"] == "redundant with the rest"
 
 
 def test_a_word_that_works_only_with_another_is_named_with_it():
@@ -202,6 +215,19 @@ def test_streams_end_with_what_words_returns(emoji):
     assert last.words["cow"].alone == alone.information[("cow",)]
     assert last.words["cow"].unique == alone.unique["cow"]
     assert last.metadata.conditions["without cow"] == "a and a dog"
+
+
+def test_progress_is_that_of_all_rounds(emoji):
+    told = []
+    result = emoji.words(
+        world.picture(("cow", "dog"), "progress"), "a cow and a dog", samples=96, seed=3, margin=1e-3,
+        progress=lambda done, planned: told.append((done, planned)),
+    )  # fmt: skip
+    done = [a for a, _ in told]
+    assert done == sorted(done)
+    assert done[-1] == result.unet_evaluations
+    assert max(planned for _, planned in told) <= 6 * 96, "six conditions"
+    assert all(a <= planned for a, planned in told)
 
 
 def test_samples_are_the_most_evaluations_of_a_condition(emoji):

@@ -58,7 +58,7 @@ def explain_words(explainer: Any, image: Any, prompt: str, out: Path, **options:
         try:
             for found in explainer.stream_words(image, prompt, progress=progress, **options):
                 result = found
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, FloatingPointError, RuntimeError):
             if result is not None:
                 write(result, out, "words")
                 warn(f"what was found before is in {out}")
