@@ -44,14 +44,28 @@ def all_at_home(paths: list[Path] | None) -> list[Path]:
 
 def with_options(command: Command) -> Command:
     """``command`` with flags for its ``**options``: how a model is loaded, and :class:`dpid.options.Options`."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    flags = [_flag(name, *about) for name, about in LOADING.items()]
+    flags = _loading(videos=True)
     for option in fields(Options):
         kind: Any = option.metadata["flag"]
         if kind is not None:
             kind = kind if option.default is not None else kind | None
             flags.append(_flag(option.name, kind, option.default, f"{option.metadata['help']}.", PANEL))
+    return _with(command, flags)
+
+
+def with_loading(command: Command, *, videos: bool = True) -> Command:
+    """``command`` with flags for its ``**loading``: how a model is loaded, with ``videos`` one of videos, too."""
+    return _with(command, _loading(videos))
+
+
+def _loading(videos: bool) -> list[inspect.Parameter]:
+    return [_flag(name, *about) for name, about in LOADING.items() if videos or name != "frames"]
+
+
+def _with(command: Command, flags: list[inspect.Parameter]) -> Command:
+    """``command`` with ``flags`` in place of its variable keywords."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     return command
 

@@ -10,21 +10,22 @@ import typer
 from rich.table import Table
 
 from dpid.cli.many import tell
-from dpid.cli.parameters import Device, Model, all_at_home, at_home
+from dpid.cli.parameters import Model, all_at_home, at_home, with_loading
 from dpid.cli.process import printing
 from dpid.cli.tables import table_console
 from dpid.files import writable, write_json
 from dpid.options import Options
 
 
+@with_loading
 def rank(
     prompt: Annotated[str, typer.Argument(help="What the best picture shows.")],
     images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP of any size.", callback=all_at_home)],
     model: Model = "emoji",
     samples: Annotated[int, typer.Option(help="Evaluations with the prompt, and as many without.")] = Options.samples,
     seed: Annotated[int, typer.Option(help="Of noise and log-SNRs.")] = Options.seed,
-    device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for ranking.json.", callback=at_home)] = None,
+    **loading: Any,
 ) -> None:
     """Rank pictures by how much more likely the prompt makes them: the best of several that a model has drawn."""
     from dpid.explainer import Explainer
@@ -32,8 +33,9 @@ def rank(
 
     Options(samples=samples, seed=seed)  # before the model is loaded
     question_for(prompt)
+    given = {name: value for name, value in loading.items() if value is not None}
     with nullcontext() if out is None else writable(out):
-        found = Explainer.from_pretrained(model, device=device).rank(images, prompt, samples=samples, seed=seed)
+        found = Explainer.from_pretrained(model, **given).rank(images, prompt, samples=samples, seed=seed)
         if out is not None:
             numbers = found.to_dict() | {"files": [str(image) for image in images]}
             write_json(out / "ranking.json", numbers)

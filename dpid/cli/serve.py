@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
 from dpid.cli.demo import PROMPT
-from dpid.cli.parameters import Device, Model
+from dpid.cli.parameters import Model, with_loading
 
 
+@partial(with_loading, videos=False)
 def serve(
     model: Model = "emoji",
-    device: Device = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. Any but 127.0.0.1 opens the page to others, without a password.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    **loading: Any,
 ) -> None:
     """Open a page on this machine: drop a picture, click the words of its prompt, and watch what each tells."""
     try:
@@ -29,8 +31,10 @@ def serve(
     from dpid.explainer import Explainer
 
     server.check_address(host, port)  # before the model is loaded
-    explainer = Explainer.from_pretrained(model, device=device)
-    # The embedded model "emoji" is explained without its pipeline, which only makes pictures here.
-    pipe = load_pipeline(model, device) if model == EMBEDDED[0] else explainer.denoiser.family.pipe  # type: ignore[attr-defined]
+    given = {name: value for name, value in loading.items() if value is not None}
+    explainer = Explainer.from_pretrained(model, **given)
+    pipe = explainer.denoiser.family.pipe  # type: ignore[attr-defined]
+    if pipe is None:  # the embedded model "emoji" is explained without its pipeline, which only makes pictures here
+        pipe = load_pipeline(model, loading["device"])
     with suppress(KeyboardInterrupt):
         server.serve(Studio(explainer, pipe), host, port, PROMPT if model in EMBEDDED else "")

@@ -6,6 +6,14 @@ import sys
 import pytest
 
 
+@pytest.fixture
+def port():
+    """A port at which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def test_without_gradio(command, monkeypatch):
     for name in [name for name in sys.modules if name == "gradio" or name.startswith("dpid.app.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -34,3 +42,20 @@ def test_port_in_use(command):
         code, out, err = command("app", "--port", port)
     assert (code, out) == (2, "")
     assert err == f"dpid: host, port: found 127.0.0.1 and {port}: Address already in use; give another --port\n"
+
+
+def test_loads_a_model_as_explain_does(command, monkeypatch, port):
+    """But for what is asked of models of videos."""
+    pytest.importorskip("gradio")
+    asked = {}
+
+    def from_pretrained(model, **given):
+        asked.update(given)
+        raise ValueError("model: none here")
+
+    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", from_pretrained)
+    flags = "--subfolder", "a", "--precision", "float32", "--size", 512, "--no-check"
+    assert command("app", "--port", port, *flags) == (2, "", "dpid: model: none here\n")
+    given = {"subfolder": "a", "precision": "float32", "size": 512, "check": False}
+    assert asked == {"guidance": 1.0, **given}  # the default, and nothing that was left out
+    assert "No such option: --frames" in command("app", "--frames", 8)[2]
