@@ -1,7 +1,7 @@
 """Are the verdicts on words right? On fresh scenes of the emoji world, where it is known what every word does.
 
-``python benchmarks/bench_words.py [--model emoji-flow]`` judges the words of what is not yet in build/words, prints and
-records in the ledger.
+``python benchmarks/bench_words.py [--model emoji-flow]`` judges the words of what this commit has not yet
+put into build/words, prints and records in the ledger.
 
 A scene of one or two things is asked about with a prompt of four kinds: true ("a cow and a giraffe"); with an absent
 thing for one that is shown or beside the only one; with both synonyms of a thing ("a sofa couch"); with a homonym and
@@ -80,15 +80,22 @@ def right(row: dict[str, object], rows: list[dict[str, object]]) -> bool:
     return row["verdict"] in RIGHT[str(row["role"])] and (not named or row["with"] in named)
 
 
+def share(case: str, metric: str, found: list[bool]) -> dict[str, object]:
+    """A row of the ledger: the share of ``found`` that is true, with its binomial standard error."""
+    p = sum(found) / len(found)
+    return {"case": case, "metric": metric, "value": p, "n": len(found), "stderr": (p * (1 - p) / len(found)) ** 0.5}
+
+
 def main(
     model: Annotated[str, typer.Option(help="Embedded model to measure.")] = "emoji",
     count: Annotated[int, typer.Option(help="Scenes.")] = 200,
     seed: Annotated[str, typer.Option(help="Of the scenes; for another than that of the ledger nothing is recorded.")]
     = SEED,
 ) -> None:  # fmt: skip
-    explainer, folder = dpid.Explainer.from_pretrained(model).at("float32"), WORK / fingerprint(model) / seed
+    explainer = dpid.Explainer.from_pretrained(model).at("float32")
+    folder = WORK / ledger.commit() / fingerprint(model) / seed
     folder.mkdir(parents=True, exist_ok=True)
-    held, evaluations = defaultdict(list), []
+    held, scenes_right, evaluations = defaultdict(list), [], []
     for number in range(count):
         path = folder / f"{number}.json"
         if not path.exists():
@@ -99,14 +106,10 @@ def main(
             held[row["role"]].append(right(row, rows))
             if not held[row["role"]][-1]:
                 print(f"{number}: “{row['prompt']}”, {row['role']} {row['word']!r}: {row['verdict']} {row['with']}")
-    found = [
-        {"case": role, "metric": "verdicts on words that are right", "value": sum(ok) / len(ok), "n": len(ok),
-         "stderr": (sum(ok) / len(ok) * (1 - sum(ok) / len(ok)) / len(ok)) ** 0.5}
-        for role, ok in held.items()
-    ]  # fmt: skip
+        scenes_right.append(all(right(row, rows) for row in rows))
     every = [ok for several in held.values() for ok in several]
-    found.append({"case": "all", "metric": "verdicts on words that are right", "value": sum(every) / len(every),
-                  "n": len(every)})  # fmt: skip
+    found = [share(role, "verdicts on words that are right", ok) for role, ok in [*held.items(), ("all", every)]]
+    found.append(share("all", "scenes of which every verdict is right", scenes_right))
     found.append({"case": "all", "metric": "evaluations of the network for a scene",
                   "value": sum(evaluations) / count, "n": count})  # fmt: skip
     if seed == SEED:

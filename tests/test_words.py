@@ -41,9 +41,9 @@ class World:
         names = dict(zip(map("+".join, plan.subsets), (plan.texts[i] for i in plan.index), strict=True))
         metadata = Metadata(
             prompt=self.prompt, concepts=plan.concepts, context=False, conditions=names,
-            reference=plan.texts[plan.full], estimator="shrinkage", measure="min", level="pixel", smooth=1, rule="adaptive", antithetic=True,
-            priors=None, samples=32, replicates=8, unet_evaluations=32 * count, logsnr_range=(-5.0, 7.0), seed=turn,
-            model="", precision="float32", version="0",
+            reference=plan.texts[plan.full], estimator="shrinkage", measure="min", level="pixel", smooth=1,
+            rule="adaptive", antithetic=True, priors=None, samples=32, replicates=8, unet_evaluations=32 * count,
+            logsnr_range=(-5.0, 7.0), seed=turn, model="", precision="float32", version="0",
         )  # fmt: skip
         return PIDResult(
             metadata, {name: replicates.clone() for name in NAMES}, {name: torch.zeros(4, 3, 5) for name in NAMES},
