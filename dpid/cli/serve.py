@@ -33,6 +33,8 @@ def serve(
     server.check_address(host, port)  # before the model is loaded
     given = {name: value for name, value in loading.items() if value is not None}
     explainer = Explainer.from_pretrained(model, **given)
+    if explainer.denoiser.frames is not None:
+        raise ValueError(f"model: found {model}, which makes videos; the page takes models of pictures")
     pipe = explainer.denoiser.family.pipe  # type: ignore[attr-defined]
     if pipe is None:  # the embedded model "emoji" is explained without its pipeline, which only makes pictures here
         pipe = load_pipeline(model, loading["device"])

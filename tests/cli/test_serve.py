@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,3 +60,11 @@ def test_loads_a_model_as_explain_does(command, monkeypatch, port):
     given = {"subfolder": "a", "precision": "float32", "size": 512, "check": False}
     assert asked == {"guidance": 1.0, **given}  # the default, and nothing that was left out
     assert "No such option: --frames" in command("app", "--frames", 8)[2]
+
+
+def test_refuses_a_model_of_videos(command, monkeypatch, port):
+    pytest.importorskip("gradio")
+    of_videos = SimpleNamespace(denoiser=SimpleNamespace(frames=49))
+    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", lambda *_, **__: of_videos)
+    message = "dpid: model: found ./wan, which makes videos; the page takes models of pictures\n"
+    assert command("app", "--port", port, "--model", "./wan") == (2, "", message)
