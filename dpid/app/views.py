@@ -101,7 +101,7 @@ def numbers(result: PIDResult) -> dict[tuple[int, str], Estimate]:
     concepts = result.metadata.concepts
     rows = {(0, f"“{concept}” by itself"): result.information[(concept,)] for concept in concepts}
     rows[1, "all words together"] = result.information[concepts]
-    rows[2, "redundancy: told by each"] = result.redundancy
+    rows[2, f"redundancy: told by {'each' if len(concepts) == 2 else 'two or more'}"] = result.redundancy
     rows |= {(3, f"unique: told by “{concept}” only"): estimate for concept, estimate in result.unique.items()}
     rows[4, "synergy: told only together"] = result.synergy
     return rows

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from made_up import made
 from PIL import Image
 
 import dpid
@@ -79,6 +80,12 @@ def test_table_shows_text_as_it_is(result, words):
         assert "&lt;script&gt;" in html
     assert str(result.synergy) in shown
     assert all(f"<b>{told}</b>" in shown for told in words.verdicts.values())
+
+
+def test_table_says_how_many_words_redundancy_is_of():
+    two, three = (table([made(concepts=concepts)]) for concepts in (("cow", "pizza"), ("cow", "pizza", "tree")))
+    assert "redundancy: told by each<" in two
+    assert "redundancy: told by two or more<" in three
 
 
 def test_files(result, words, tmp_path):
