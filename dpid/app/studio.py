@@ -126,8 +126,8 @@ class Studio:
         finally:
             self.stop(session)
         assert result is not None
-        evaluations = result.metadata.unet_evaluations
-        yield result, f"Done: {done} samples of every condition, {evaluations} evaluations of the network."
+        sampled = f"{done} samples of every condition" if concepts else f"at most {done} samples of a condition"
+        yield result, f"Done: {sampled}, {result.metadata.unet_evaluations} evaluations of the network."
 
     def _results(
         self, session: str, picture: Image.Image, prompt: str, concepts: Sequence[str], options: Options, tell: Progress

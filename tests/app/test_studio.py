@@ -40,8 +40,9 @@ def test_streams_what_the_explainer_streams(studio, emoji, two_things):
 def test_streams_every_word_without_concepts(studio, emoji, two_things):
     studio.start("page")
     shares = []
-    *_, (last, _) = run(studio, two_things, (), 32, progress=shares.append)
+    *_, (last, said) = run(studio, two_things, (), 32, progress=shares.append)
     assert last == emoji.words(*two_things[:2], samples=32)
+    assert said.startswith("Done: at most 32 samples of a condition, ")  # words that are settled take no more
     assert 0.5 < max(shares) <= 1
 
 
