@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from dpid.app.views import Result
+from dpid.denoisers.families import family_of
 from dpid.explainer import Explainer
 from dpid.images import open_image
 from dpid.many import Stopped, Watch
@@ -74,9 +75,10 @@ class Studio:
         return [other for other in self._line[: self._line.index(session)] if self.running(other)]
 
     def make(self, session: str, prompt: str, progress: Callable[[float], None]) -> tuple[Image.Image | None, str]:
-        """A picture that the model makes of ``prompt``, and a sentence on how; ``ValueError`` without a prompt.
+        """A picture that the model makes of ``prompt``, and a sentence on how; None if it is stopped.
 
-        None if it is stopped. ``progress`` as of :meth:`explain`.
+        ``progress`` as of :meth:`explain`. ``ValueError`` without a prompt, and for one that the model would not read
+        to its end, or has unknown words.
         """
         seed = secrets.randbelow(2**31)
         watch = Watch(lambda done, planned: progress(done / planned), lambda: not self.running(session))
@@ -84,6 +86,7 @@ class Studio:
             if is_blank(check_text("prompt", prompt)):
                 raise ValueError("prompt: is empty; write what the picture should show")
             with self._turn(session), self.explainer.denoiser.lock:
+                family_of(self._pipe).check_texts([prompt])
                 watch(0, 1)
                 (made,) = generate(self._pipe, [prompt], seed=seed, progress=watch)
             return made, f"Made by the model, with seed {seed}."

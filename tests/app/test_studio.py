@@ -172,5 +172,7 @@ def test_makes_pictures_unless_it_is_stopped(emoji):
     assert studio.make("page", "a cow", stop_at_three) == (None, "Stopped before there was a picture.")
     assert seen == shares[:4]
     assert studio.make("page", "a cow", None) == (None, "Stopped before there was a picture.")
-    with pytest.raises(ValueError, match="prompt: is empty"):
-        studio.make("page", " ", None)
+    for prompt, wrong in ((" ", "is empty"), ("a unicorn", "does not know 'unicorn'"), ("a cow " * 9, "would be cut")):
+        studio.start("page")
+        with pytest.raises(ValueError, match=f"^prompt: .*{wrong}"):
+            studio.make("page", prompt, None)
