@@ -14,6 +14,7 @@ from PIL import Image
 
 from dpid.app.views import Result
 from dpid.denoisers.families import family_of
+from dpid.denoisers.loading import EMBEDDED
 from dpid.explainer import Explainer
 from dpid.images import open_image
 from dpid.many import Stopped, Watch
@@ -77,9 +78,12 @@ class Studio:
     def make(self, session: str, prompt: str, progress: Callable[[float], None]) -> tuple[Image.Image | None, str]:
         """A picture that the model makes of ``prompt``, and a sentence on how; None if it is stopped.
 
-        ``progress`` as of :meth:`explain`. ``ValueError`` without a prompt, and for one that the model would not read
-        to its end, or has unknown words.
+        One that is not embedded makes it at the defaults of its pipeline. ``progress`` as of :meth:`explain`.
+        ``ValueError`` without a prompt, and for one that the model would not read to its end, or has unknown words.
         """
+        embedded = self.explainer.denoiser.name in EMBEDDED
+        settings: dict[str, Any] = {} if embedded else {"steps": None, "guidance": None}
+        how = "" if embedded else ", as its pipeline does by default"
         seed = secrets.randbelow(2**31)
         watch = Watch(lambda done, planned: progress(done / planned), lambda: not self.running(session))
         try:
@@ -88,8 +92,8 @@ class Studio:
             with self._turn(session), self.explainer.denoiser.lock:
                 family_of(self._pipe).check_texts([prompt])
                 watch(0, 1)
-                (made,) = generate(self._pipe, [prompt], seed=seed, progress=watch)
-            return made, f"Made by the model, with seed {seed}."
+                (made,) = generate(self._pipe, [prompt], seed=seed, progress=watch, **settings)
+            return made, f"Made by the model{how}, with seed {seed}."
         except Stopped:
             return None, "Stopped before there was a picture."
         finally:

@@ -3,6 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -176,3 +177,23 @@ def test_makes_pictures_unless_it_is_stopped(emoji):
         studio.start("page")
         with pytest.raises(ValueError, match=f"^prompt: .*{wrong}"):
             studio.make("page", prompt, None)
+
+
+def test_makes_pictures_as_the_pipeline_does_by_default(tiny, monkeypatch):
+    """But for the embedded models, whose settings are dpid's own."""
+    pipe, asked = tiny(), {}
+
+    def recorded(self, prompts, **given):
+        asked.update(given, scheduler=type(self.scheduler))
+        return SimpleNamespace(images=["picture"])
+
+    monkeypatch.setattr(type(pipe), "__call__", recorded)
+    for name, expected, own in (("./mine", (None, None), True), ("emoji", (25, 5.0), False)):
+        studio = Studio(SimpleNamespace(denoiser=SimpleNamespace(name=name, lock=nullcontext())), pipe)
+        studio.start("page")
+        asked.clear()
+        picture, said = studio.make("page", "a cow", lambda share: None)
+        assert picture == "picture"
+        assert (asked.get("num_inference_steps"), asked.get("guidance_scale")) == expected
+        assert (asked["scheduler"] is type(pipe.scheduler)) is own
+        assert ("by default" in said) is own
