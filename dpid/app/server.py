@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -53,8 +54,23 @@ def check_address(host: str, port: int) -> None:
         raise ValueError(f"host, port: found {host} and {port}: {error.strerror}; give another --port") from error
 
 
+def _end_as_by_an_interrupt() -> None:
+    """Let what ends a service, or closes its terminal, raise ``KeyboardInterrupt``, too; not where it is ignored.
+
+    By default such a signal ends the process at once, and its files stay.
+    """
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
+
+
 def serve(studio: Studio, host: str, port: int, prompt: str) -> None:
-    """Answer at ``port`` of ``host`` until an interrupt, with ``prompt`` already written on the page."""
+    """Answer at ``port`` of ``host`` until an interrupt, with ``prompt`` already written on the page.
+
+    SIGTERM and SIGHUP are interrupts, too.
+    """
+    _end_as_by_an_interrupt()
     with tempfile.TemporaryDirectory(prefix="dpid-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of uploads, which are gone with the page, too
         # Else the browser keeps every map, and writes all that it keeps again at each, which takes it seconds.

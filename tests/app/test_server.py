@@ -1,0 +1,48 @@
+"""What serves the page: its files are gone when it ends, however it is ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+# The page of a model that is never asked; the process ends as that of the command line does.
+SERVE = """
+import os, sys
+from types import SimpleNamespace as Stub
+from dpid.app.server import serve
+studio = Stub(explainer=Stub(denoiser=Stub(name="none", logsnr_grid=[-5.0, 5.0])))
+try:
+    serve(studio, "127.0.0.1", int(sys.argv[1]), "")
+except KeyboardInterrupt:
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("end", "ignored"), [("SIGHUP", None), ("SIGTERM", "SIGHUP")])
+def test_uploads_are_deleted_at_the_end(tmp_path, end, ignored):
+    """A signal that the process was started to ignore, as by nohup, ends nothing."""
+    pytest.importorskip("gradio")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=ignored and (lambda: signal.signal(getattr(signal, ignored), signal.SIG_IGN)),
+    )  # fmt: skip
+    said = server.stdout.readline()
+    assert f"http://127.0.0.1:{port}/" in said, said + server.stdout.read()
+    (folder,) = tmp_path.glob("dpid-app-*")
+    (folder / "upload.png").touch()
+    if ignored:
+        server.send_signal(getattr(signal, ignored))
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(1)
+    server.send_signal(getattr(signal, end))
+    rest, _ = server.communicate(timeout=60)
+    assert (server.returncode, rest) == (0, "")
+    assert not folder.exists()
