@@ -122,10 +122,11 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def caveat(self) -> str:
-        """How good the numbers of a network are that was distilled at guidance, or rounds in float32; "" of others."""
-        rounds = self._derived.fixed and self.family.precision == "float32" and self.family.dequantises()
-        known = [sentence(self.guidance, self._bend)] if self.family.takes_guidance else []
-        return "; ".join([*known, ROUNDS] if rounds else known)
+        """What limits the numbers: of the family's nats, of guidance that was distilled, rounding in float32; or ""."""
+        family = self.family
+        rounds = self._derived.fixed and family.precision == "float32" and family.dequantises()
+        known = [family.caveat, sentence(self.guidance, self._bend) if family.takes_guidance else ""]
+        return "; ".join(filter(None, [*known, ROUNDS if rounds else ""]))
 
     @property
     def levels(self) -> Discrete | Flow:

@@ -186,6 +186,15 @@ def test_what_a_network_distilled_at_guidance_is_said_to_be_good_for():
     assert guided._bend > 0.001  # random weights are not linear in anything
 
 
+def test_how_the_training_of_a_family_limits_its_nats():
+    """Chroma's noise is not independent of the picture, as docs/theory.md takes it to be."""
+    result = dpid.Explainer(build("chroma")).explain(
+        latents=torch.zeros(16, 4, 4), prompt=TEXTS[2], concepts=("cow", "giraffe"), samples=8
+    )
+    assert result.metadata.unit == "nats"
+    assert "optimal transport" in result.remarks()[0]
+
+
 def test_guidance_that_cannot_be():
     pipe = build("flux", guidance=False)
     with pytest.raises(ValueError, match=r"guidance: found 3.5, but the network of FluxPipeline does not take it"):

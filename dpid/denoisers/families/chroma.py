@@ -26,6 +26,11 @@ class Chroma(Flux):
     limits = {"tokenizer": 512}
     may_cut = ()
     text = {"encoder_hidden_states": (0, 3), "attention_mask": (2, 5)}
+    # https://github.com/lodestone-rock/flow, prepare_sot_pairings in src/trainer/train_chroma.py
+    caveat = (
+        "Chroma was trained on pictures paired with the noise of their batch that fits them best (optimal transport): "
+        "its predictions are not exactly the means under independent noise that nats need"
+    )
 
     def levels(self) -> Flow:
         """The noise levels of the training."""

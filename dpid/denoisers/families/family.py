@@ -54,6 +54,7 @@ class Family(Pictures, ABC):
     only_fused : whether the network exists only in its fused form, without a module
     texts : encodes the texts of an explanation
     dtype : the type in which a pipeline is loaded by its name; None: that of the network's stored weights
+    caveat : one sentence on what limits nats of networks of the kind, or ""
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
@@ -68,6 +69,7 @@ class Family(Pictures, ABC):
     example: ClassVar[str] = "a cow"
     only_fused: ClassVar[bool] = False
     dtype: ClassVar[torch.dtype | None] = None
+    caveat: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         FAMILIES.update(dict.fromkeys(cls.pipelines, cls))
