@@ -53,11 +53,10 @@ def maps_of(results: Sequence[Result], kind: str) -> str:
 def _shown(result: Result, kind: str) -> dict[str, Any]:
     """The variables of the template: panels, of which a narrow window has fewer side by side, or else one figure."""
     panels = []
-    if result.metadata.frames is None:  # a video's frames are a strip
-        if isinstance(result, WordsResult):
-            panels = [*words.panels(result), _bars(result)]
-        elif kind == "overlay":
-            panels = pid.panels(result)
+    if isinstance(result, WordsResult):
+        panels = [*words.panels(result), _bars(result)]
+    elif kind == "overlay":
+        panels = pid.panels(result)
     figure = "" if panels else drawn(_plot(result, kind))
     return {"prompt": result.metadata.prompt, "panels": panels, "figure": figure}
 
