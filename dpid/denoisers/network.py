@@ -123,10 +123,13 @@ class NetworkDenoiser(Denoiser):
     @property
     def caveat(self) -> str:
         """What limits the numbers: of the family's nats, of guidance that was distilled, rounding in float32; or ""."""
-        family = self.family
-        rounds = self._derived.fixed and family.precision == "float32" and family.dequantises()
-        known = [family.caveat, sentence(self.guidance, self._bend) if family.takes_guidance else ""]
-        return "; ".join(filter(None, [*known, ROUNDS if rounds else ""]))
+        family, means = self.family, not self.distilled
+        known = [family.caveat] if means else []  # of nats, which a network distilled to a few steps does not give
+        if family.takes_guidance and (means or self.guidance != 1):
+            known.append(sentence(self.guidance, self._bend))
+        if self._derived.fixed and family.precision == "float32" and family.dequantises():
+            known.append(ROUNDS)
+        return "; ".join(filter(None, known))
 
     @property
     def levels(self) -> Discrete | Flow:

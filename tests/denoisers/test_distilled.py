@@ -169,6 +169,8 @@ def test_consistency_models_are_told_their_guidance_as_by_the_pipeline(tiny, fam
     assert torch.equal(told[0][:1], ours[0])
     assert torch.equal(ours[1], torch.tensor([[0.0] * 8 + [1.0] * 8]))  # sines and cosines of 0, the w of guidance 1
     assert denoiser.distilled.startswith("the network takes its guidance as an input (time_cond_proj_dim): consistency")
+    assert denoiser.caveat == ""  # there are no nats to speak of
+    assert "that of 7.5 is undone" in from_pipeline(pipe, guidance=7.5).caveat  # the maps depend on it all the same
 
 
 def test_what_a_network_distilled_at_guidance_is_said_to_be_good_for():
