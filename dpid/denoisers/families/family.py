@@ -188,7 +188,8 @@ class Family(Pictures, ABC):
     def check(self) -> None:
         """Raise ``ValueError`` if the pipeline lacks a component, needs more input than texts, or predicts no noise.
 
-        Optional tokenizers and text encoders may be missing together.
+        Also if its network answers a call by what it computed in others. Optional tokenizers and text encoders may be
+        missing together.
         """
         pairs = {part: pair for pair in self.tokenizers.items() for part in pair}
         missing = [
@@ -207,6 +208,8 @@ class Family(Pictures, ABC):
                 f"pipe: the {self.network} of {type(self.pipe).__name__} takes {taken} channels, its VAE makes {made}; "
                 "networks of inpainting, depth or editing that take a picture beside the latents are not supported"
             )
+        if getattr(self.net, "is_cache_enabled", False):
+            raise ValueError("pipe: its network caches answers (enable_cache); call disable_cache() first")
         check_parametrisation(self.pipe, self.net)
 
     def check_weights(self) -> None:
