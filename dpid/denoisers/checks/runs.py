@@ -129,7 +129,7 @@ def _scheduler(family: Family, levels: Discrete | Flow) -> Any:
 
 def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
     """Those arguments of the pipeline's call that it knows."""
-    takes = inspect.signature(type(family.pipe).__call__).parameters
+    takes = family.call_parameters
     height, width = (side * family.factor for side in found.size)
     # Where guidance_scale is an input of the network there may be another scale, or no guidance by two predictions.
     separate = "true_cfg_scale" in takes

@@ -123,9 +123,20 @@ class Family(Pictures, ABC):
         """The type of the network's weights, a key of ``PRECISIONS``."""
         return next((k for k, v in PRECISIONS.items() if v == self.net.dtype), "float32")
 
+    @property
+    def call_parameters(self) -> dict[str, inspect.Parameter]:
+        """The parameters {name: parameter} of the pipeline's call, with those that it hands on by ``**kwargs``."""
+        found: dict[str, inspect.Parameter] = {}
+        for call in (vars(kind)["__call__"] for kind in type(self.pipe).__mro__ if "__call__" in vars(kind)):
+            own = inspect.signature(call).parameters
+            found = {**own, **found}
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own.values()):
+                break
+        return found
+
     def default(self, name: str) -> Any:
         """The default of an argument of the pipeline's call."""
-        return inspect.signature(type(self.pipe).__call__).parameters[name].default
+        return self.call_parameters[name].default
 
     @property
     def takes_guidance(self) -> bool:
