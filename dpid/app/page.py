@@ -21,6 +21,7 @@ from dpid.errors import told
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS, Options
 from dpid.pid.decomposition import picture_measures
+from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
 
 _STORED = 86400  # seconds that a file stays on the disk after it was last used
@@ -35,6 +36,7 @@ _DOWNLOAD = """(file) => {
     link.click();
 }"""
 _WORDS = "Choose none to ask what each word does; or two to eight, to see what they tell together."
+_FOR_CHOSEN = "Estimator, redundancy measure and level are for chosen words: this is about every word."
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Shown:
     estimator: gr.Dropdown
     measure: gr.Dropdown
     level: gr.Dropdown
+    note: gr.HTML
     noise: gr.Accordion
     logsnr: gr.Slider
     profile: gr.HTML
@@ -141,7 +144,8 @@ def _more() -> dict[str, Any]:
             ),
             "context": gr.Checkbox(
                 label="Given the rest of the prompt",
-                info="What chosen words tell to somebody who knows the rest of the prompt already.",
+                info="For chosen words: what they tell to somebody who knows the rest of the prompt already.",
+                interactive=False,
             ),
             "samples": gr.Slider(
                 16, 1024, 256, step=16, label="Samples", info="At most so many; more make the errors smaller."
@@ -156,11 +160,13 @@ def _shown(studio: Studio) -> Shown:
     maps = gr.HTML(elem_classes="maps")
     numbers = gr.HTML(elem_classes="numbers")
     keep = gr.Button(_KEEP, visible=False)
-    with gr.Accordion("Look at it in another way", open=False, elem_id="views"), gr.Row():
-        kind = gr.Dropdown(list(KINDS), label="Figure")
-        estimator = gr.Dropdown(list(ESTIMATORS), value=Options.estimator, label="Estimator")
-        measure = gr.Dropdown(list(picture_measures()), value=Options.measure, label="Redundancy measure")
-        level = gr.Dropdown(list(LEVELS), value=Options.level, label="Measured on")
+    with gr.Accordion("Look at it in another way", open=False, elem_id="views"):
+        with gr.Row():
+            kind = gr.Dropdown(list(KINDS[PIDResult]), label="Figure")
+            estimator = gr.Dropdown(list(ESTIMATORS), value=Options.estimator, label="Estimator")
+            measure = gr.Dropdown(list(picture_measures()), value=Options.measure, label="Redundancy measure")
+            level = gr.Dropdown(list(LEVELS), value=Options.level, label="Measured on")
+        note = gr.HTML()
     with gr.Accordion("At which noise do the words matter?", open=False) as noise:
         logsnr = gr.Slider(low, high, round((low + high) / 2, 1), step=0.1, label="log-SNR",
                            info="Left: nearly all noise, where layout is decided; right: details.")  # fmt: skip
@@ -168,12 +174,17 @@ def _shown(studio: Studio) -> Shown:
     with gr.Row():
         files = {what: gr.Button(f"Download the {what}", visible=False, min_width=100) for what in FILES}
         written = gr.DownloadButton(visible="hidden")
-    return Shown(maps, numbers, keep, kind, estimator, measure, level, noise, logsnr, profile, files, written)
+    return Shown(maps, numbers, keep, kind, estimator, measure, level, note, noise, logsnr, profile, files, written)
 
 
 def _choices(words: Sequence[str]) -> list[tuple[str, str]]:
     """What is on the buttons of ``words``, and what each stands for."""
     return [(word.replace("#", " "), word) for word in words]
+
+
+def _concepts(words: Sequence[str], phrases: str) -> list[str]:
+    """The chosen ``words``, and the ``phrases`` between commas."""
+    return [*words, *(phrase.strip() for phrase in phrases.split(",") if phrase.strip())]
 
 
 def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) -> None:
@@ -182,12 +193,14 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     Only runs go through gradio's queue: it closes the connection to a page when nothing of the page is queued any more,
     and what is queued at that moment would be answered to nobody.
     """
-    result, kept, looked_at = gr.State(), gr.State(), gr.State(False)
+    result = gr.State()
     one_model: dict[str, Any] = {
         "concurrency_id": "model", "concurrency_limit": _WAITING, "show_progress_on": asked.progress
     }  # fmt: skip
     local: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     asked.prompt.change(handlers.words, [asked.prompt, asked.words], asked.words, trigger_mode="always_last", **local)
+    chosen = [asked.words, asked.phrases]
+    gr.on([part.change for part in chosen], handlers.given, chosen, asked.context, trigger_mode="always_last", **local)
     asked.picture.upload(handlers.check, asked.picture, [asked.picture, asked.status], **local)
     question = [asked.picture, asked.prompt, asked.words, asked.phrases, asked.context, asked.samples]
     buttons = [asked.explain, asked.make, asked.stop]
@@ -196,6 +209,17 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     making.then(handlers.finish, None, buttons, **local)
     running = asked.explain.click(handlers.start, None, [*buttons, asked.status], **local)
     running = running.then(handlers.explain, question, [result, asked.status], **one_model)
+    running.then(handlers.finish, None, buttons, **local)
+    # Said by the page itself: an answer of the server could come after what the run says at its end.
+    asked.stop.click(None, None, asked.status, js="() => 'Stopping …'")
+    asked.stop.click(handlers.stop, None, None, **local)
+    page.unload(handlers.leave)
+    _connect_shown(handlers, result, shown, asked.status, local)
+
+
+def _connect_shown(handlers: Handlers, result: gr.State, shown: Shown, status: gr.HTML, local: dict[str, Any]) -> None:
+    """Let the right side show ``result`` in the way that is chosen there; ``local`` keeps it out of the queue."""
+    kept, offered, looked_at = gr.State(), gr.State(), gr.State(False)
     views = [shown.estimator, shown.measure, shown.level]
     draw = {
         "fn": handlers.draw, "inputs": [result, kept, shown.kind, *views], **local,
@@ -204,15 +228,12 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     over = {
         "fn": handlers.profile, "inputs": [result, *views, shown.logsnr, looked_at], "outputs": shown.profile, **local
     }  # fmt: skip
-    running.then(handlers.finish, None, buttons, **local)
     for what, button in shown.files.items():
         which = [gr.State(what), result, shown.kind, *views]
-        written = button.click(handlers.file, which, [shown.written, asked.status], **local)
+        written = button.click(handlers.file, which, [shown.written, status], **local)
         written.then(None, shown.written, js=_DOWNLOAD)
-    # Said by the page itself: an answer of the server could come after what the run says at its end.
-    asked.stop.click(None, None, asked.status, js="() => 'Stopping …'")
-    asked.stop.click(handlers.stop, None, None, **local)
-    page.unload(handlers.leave)
+    ways = [offered, shown.kind, *views, shown.note]
+    result.change(handlers.offer, [result, kept, offered, shown.kind], ways, trigger_mode="always_last", **local)
     changed = [view.input for view in (shown.kind, *views)]
     # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out.
     gr.on([result.change, *changed], trigger_mode="always_last", **draw)
@@ -234,6 +255,10 @@ class Handlers:
         kept = [word for word in chosen if word in words]
         # Where all of them stay, nothing is said of them: others may have been clicked meanwhile.
         return gr.CheckboxGroup(_choices(words), **({} if kept == chosen else {"value": kept}))
+
+    def given(self, words: list[str], phrases: str) -> gr.Checkbox:
+        """Whether the rest of the prompt may be given: with chosen words alone."""
+        return gr.Checkbox(interactive=bool(_concepts(words, phrases)))
 
     def check(self, picture: str | None) -> tuple[Any, str]:
         """The picture again, if it can be explained, and its size."""
@@ -283,8 +308,7 @@ class Handlers:
         request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008, how gradio is asked for one
     ) -> Iterator[tuple[Any, str]]:  # fmt: skip
         """Results while samples come, and how far the run is."""
-        concepts = [*words, *(phrase.strip() for phrase in phrases.split(",") if phrase.strip())]
-        asked = (request.session_hash, picture, prompt, concepts, context, samples, progress)
+        asked = (request.session_hash, picture, prompt, _concepts(words, phrases), context, samples, progress)
         result, drawn = None, -math.inf
         try:
             for result, state in self._studio.explain(*asked):
@@ -294,6 +318,15 @@ class Handlers:
                 yield (result if due and result is not None else gr.skip()), state
         except Exception as error:  # raised, it would leave the buttons as they are while it runs
             yield (gr.skip() if result is None else result), said(error)
+
+    def offer(self, result: Result | None, kept: Result | None, offered: Any, kind: str) -> tuple[Any, ...]:
+        """What there is to choose from for the results on the page, where that is not what is ``offered`` already."""
+        ways = type(result).__name__, PIDResult in (type(result), type(kept))
+        if result is None or ways == offered:  # else a list that somebody has opened would close at every drawing
+            return tuple(gr.skip() for _ in range(6))
+        kinds, active = KINDS[type(result)], ways[1]
+        figure = gr.Dropdown(list(kinds), value=kind if kind in kinds else kinds[0])
+        return ways, figure, *(gr.Dropdown(interactive=active) for _ in range(3)), "" if active else _FOR_CHOSEN
 
     def draw(self, result: Result | None, kept: Result | None, kind: str, *view: str) -> tuple[Any, ...]:
         """The maps and the numbers of the newest result, and of the one that is kept; and what can be done with it."""

@@ -28,7 +28,8 @@ FILES = {
     "result": "result.safetensors", "numbers": "result.json", "figure": "figure.png", "report": "report.html"
 }  # fmt: skip
 """{what can be downloaded: name of the file}"""
-KINDS = "overlay", "strip", "graph"  # of the figure of chosen words
+KINDS = {PIDResult: ("overlay", "strip", "graph"), WordsResult: ("overlay", "words", "strip")}
+"""{class of a result: kinds of its figure}, the first of which stands for those that only the other class has"""
 
 
 def seen(result: Result, estimator: str, measure: str, level: str) -> Result:
@@ -46,18 +47,16 @@ def seen(result: Result, estimator: str, measure: str, level: str) -> Result:
 
 
 def maps_of(results: Sequence[Result], kind: str) -> str:
-    """The figures of ``results`` as HTML, for chosen words of one of :data:`KINDS`; those after the first were kept."""
+    """The figures of ``results`` of a ``kind`` in :data:`KINDS` as HTML; those after the first were kept."""
     return render("app/maps.html.jinja", results=[_shown(result, kind) for result in results])
 
 
 def _shown(result: Result, kind: str) -> dict[str, Any]:
     """The variables of the template: panels, of which a narrow window has fewer side by side, or else one figure."""
-    panels = []
-    if isinstance(result, WordsResult):
-        panels = [*words.panels(result), _bars(result)]
-    elif kind == "overlay":
-        panels = pid.panels(result)
-    figure = "" if panels else drawn(_plot(result, kind))
+    kind, panels = _own(result, kind), []
+    if kind == "overlay":
+        panels = [*words.panels(result), _bars(result)] if isinstance(result, WordsResult) else pid.panels(result)
+    figure = "" if panels else drawn(result.plot(kind))
     return {"prompt": result.metadata.prompt, "panels": panels, "figure": figure}
 
 
@@ -68,8 +67,10 @@ def _bars(result: WordsResult) -> Panel:
     return panel("numbers", "what each word tells alone and beside the others, with 95 % intervals", figure, [])
 
 
-def _plot(result: Result, kind: str) -> Figure:
-    return result.plot() if isinstance(result, WordsResult) else result.plot(kind)
+def _own(result: Result, kind: str) -> str:
+    """``kind`` if ``result`` has such a figure, else its first kind."""
+    kinds = KINDS[type(result)]
+    return kind if kind in kinds else kinds[0]
 
 
 def profile_of(result: PIDResult, logsnr: float) -> str:
@@ -160,7 +161,7 @@ def write_file(result: Result, what: str, folder: Path, kind: str) -> Path:
     elif what == "numbers":
         write_json(path, result.to_dict())
     elif what == "figure":
-        _plot(result, kind).savefig(path)
+        result.plot(_own(result, kind)).savefig(path)
     else:
         write({result.metadata.prompt: result}, path)
     return path

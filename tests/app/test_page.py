@@ -6,6 +6,7 @@ import zlib
 import pytest
 
 import dpid
+from dpid.app.views import seen
 
 pytestmark = pytest.mark.filterwarnings("default")  # what other libraries deprecate is not for users to mend
 
@@ -62,24 +63,44 @@ def test_explains_chosen_words_and_gives_the_result(visit, emoji, two_things, tm
     assert page.evaluate("Object.keys(localStorage)") == []  # nothing of the picture stays in the browser
 
 
-def test_another_estimator_takes_no_evaluation(visit, two_things, tmp_path):
-    """Numbers change with the view, and the download with them; evaluations do not."""
+def choose(page, name, option):
+    page.get_by_label(name).click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def count(page, pictures):
+    """Wait until there are so many ``pictures`` of maps."""
+    page.wait_for_function(f"document.querySelectorAll('.maps img').length == {pictures}")
+
+
+def test_another_view_takes_no_evaluation(visit, two_things, tmp_path):
+    """Numbers and figures change with the view, and the download with them; evaluations do not."""
     page = visit()
     ask(page, *two_things, samples=16)
     page.get_by_text("Done: 16 samples").wait_for()
     loaded = dpid.PIDResult.load(download(page, "result", tmp_path))
     page.get_by_text("Look at it in another way").click()
-    page.get_by_label("Estimator").click()
-    page.get_by_role("option", name="orthogonal").click()
-    name, wanted = "synergy: told only together", str(loaded.estimates["orthogonal"].synergy)
-    page.get_by_role("row", name=f"{name} {wanted}").wait_for()
-    assert str(loaded.synergy) != wanted
-    assert dpid.PIDResult.load(download(page, "result", tmp_path)).metadata.estimator == "orthogonal"
+    view, told = ["rao-blackwell", "min", "image"], {str(loaded.synergy)}
+    for i, name, option in (
+        (0, "Estimator", "orthogonal"), (1, "Redundancy measure", "i_ccs_plugin"), (2, "Measured on", "pixel"),
+    ):  # fmt: skip
+        choose(page, name, option)
+        view[i] = option
+        wanted = str(seen(loaded, *view).synergy)
+        page.get_by_role("row", name=f"synergy: told only together {wanted}").wait_for()
+        told.add(wanted)
+    assert len(told) == 4
+    now = dpid.PIDResult.load(download(page, "result", tmp_path))
+    assert [now.metadata.estimator, now.metadata.measure, now.metadata.level] == view
+    assert now.metadata.unet_evaluations == loaded.metadata.unet_evaluations
+    count(page, 3)
+    choose(page, "Figure", "graph")
+    count(page, 1)
 
 
 def test_every_word_without_choosing(visit, emoji, two_things):
-    """The page tells of each word what the explainer finds with the same samples."""
-    picture, prompt, _ = two_things
+    """The page tells of each word what the explainer finds with the same samples; what is for chosen words is off."""
+    picture, prompt, concepts = two_things
     page = visit()
     ask(page, picture, prompt, (), samples=16)
     page.get_by_text("Done: at most 16 samples").wait_for()
@@ -87,6 +108,16 @@ def test_every_word_without_choosing(visit, emoji, two_things):
     for word in words:
         page.get_by_role("row", name=f"{word.text}: {word.told} {word.alone} {word.given_rest}").wait_for()
     assert page.locator(".numbers tbody tr").count() == len(words)
+    page.get_by_text("Look at it in another way").click()
+    page.get_by_text("are for chosen words").wait_for()
+    for name in ("Estimator", "Redundancy measure", "Measured on"):
+        assert page.get_by_label(name).is_disabled()
+    choose(page, "Figure", "words")
+    count(page, 1)
+    rest = page.get_by_label("Given the rest of the prompt")
+    assert rest.is_disabled()
+    page.get_by_label(concepts[0], exact=True).check()
+    page.wait_for_function("box => !box.disabled", arg=rest.element_handle())
 
 
 def test_makes_a_picture(visit):
@@ -177,5 +208,10 @@ def test_fits_a_phone(visit, two_things):
     page.get_by_role("button", name="Download the report").wait_for()
     for part in ("Look at it in another way", "At which noise"):
         page.get_by_text(part).click()
-    page.get_by_text("Between log-SNR").wait_for()
+    told = page.get_by_text("Between log-SNR")
+    told.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    before = told.inner_text()
+    page.get_by_label("range slider for log-SNR").press("Home")
+    page.wait_for_function("before => !document.body.innerText.includes(before)", arg=before)
+    assert "Between log-SNR -" in told.inner_text()  # at its left end noise is louder than the picture

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from made_up import made
+from made_up import made, made_words
 
 from dpid.app.studio import Studio, in_order, opened, words_of
 from dpid.denoisers.loading import load_pipeline
@@ -144,6 +144,21 @@ def test_a_page_has_files_of_its_own_whatever_it_calls_itself(tmp_path, session)
     handlers.leave(requests[0])
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.txt"]
     assert [p.name for p in (tmp_path / "pages").rglob("*.*")] == [Path(path).name]  # of the other page
+
+
+def test_what_is_for_chosen_words_is_inactive_without_any(tmp_path):
+    page = pytest.importorskip("dpid.app.page")
+    handlers = page.Handlers(Studio(None, None), tmp_path)
+    assert [handlers.given(*asked).interactive for asked in (([], " ,"), (["cow"], ""), ([], "and"))] == [0, 1, 1]
+    every, two = made_words("cow", "pizza"), made()
+    offered, figure, *views, note = handlers.offer(every, None, None, "graph")
+    assert [choice for choice, _ in figure.choices] == ["overlay", "words", "strip"]
+    assert (figure.value, [view.interactive for view in views]) == ("overlay", [False] * 3)
+    assert "are for chosen words" in note
+    assert handlers.offer(every, None, offered, "overlay")[0] == page.gr.skip()  # while more samples come
+    for shown in ((every, two), (two, every)):  # what was kept is drawn, too
+        _, figure, *views, note = handlers.offer(*shown, offered, "strip")
+        assert (figure.value, [view.interactive for view in views], note) == ("strip", [True] * 3, "")
 
 
 def test_words_of_a_prompt():

@@ -63,12 +63,14 @@ def test_maps_are_panels_and_other_kinds_one_figure(result, words):
     """Panels have the picture's shape, square here, and can be put below one another; what was kept follows."""
     first = pictures_in(maps_of([result], "overlay"))
     assert [picture.width == picture.height for picture in first] == [True] * 3
-    assert [len(pictures_in(maps_of([result], kind))) for kind in KINDS] == [3, 1, 1]
+    for each, panels in ((result, 3), (words, 2)):  # of words the map and the bars
+        assert [len(pictures_in(maps_of([each], kind))) for kind in KINDS[type(each)]] == [panels, 1, 1]
     both = maps_of([words, result], "overlay")
-    assert len(pictures_in(both)) == 2 + 3  # of words the map and the bars
+    assert len(pictures_in(both)) == 2 + 3
     assert pictures_in(both)[2:] == first
     assert both.index("<h3>“") < both.index("<h3>Kept: “")
     assert "Kept" not in maps_of([words], "overlay")
+    assert maps_of([words], "graph") == maps_of([words], "overlay")  # which only chosen words have
 
 
 def test_table_shows_text_as_it_is(result, words):
@@ -96,6 +98,8 @@ def test_files(result, words, tmp_path):
     with Image.open(paths["figure"]) as figure:
         assert figure.width == int(150 * result.plot("strip").get_figwidth())
     for what in FILES:
-        assert write_file(words, what, tmp_path, "overlay") == tmp_path / FILES[what]
+        assert write_file(words, what, tmp_path, "words") == tmp_path / FILES[what]
+    with Image.open(paths["figure"]) as figure:
+        assert figure.width == int(150 * words.plot("words").get_figwidth())
     assert dpid.WordsResult.load(paths["result"]) == words
     assert "<h1" in paths["report"].read_text(encoding="utf-8")
