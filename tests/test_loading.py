@@ -163,6 +163,11 @@ def test_a_single_file(tmp_path, folder, weights):
         load_pipeline(path, "cpu", config=folder, variant="fp16")
     explainer = dpid.Explainer.from_pretrained(path, device="cpu", config=folder)
     assert explainer.denoiser.fused
+    assert explainer.denoiser.distilled == ""
+    named = path.with_name("DreamShaperXL_Turbo.safetensors")
+    shutil.copy(path, named)
+    explainer = dpid.Explainer.from_pretrained(named, device="cpu", config=folder)
+    assert explainer.denoiser.distilled.startswith("'Turbo' in the name 'DreamShaperXL_Turbo': ")
     with pytest.raises(ValueError, match=r"^model: the configuration stable-diffusion-v1-5/stable-diffusion-v1-5 of .*"
                        r"model.safetensors \(or another, config=, .*the hub cannot be reached"):  # fmt: skip
         load_pipeline(path, "cpu")

@@ -67,7 +67,7 @@ def _names(pipe: Any, net: Any) -> Iterator[tuple[str, str]]:
 
 def _last(path: str) -> Iterator[str]:
     """What names the model in a path or hub id: its end, and the folder of the hub's cache. Others are the user's."""
-    parts = re.split(r"[/\\]+", path.rstrip("/\\"))
+    parts = re.split(r"[/\\]+", path.rstrip("/\\").removesuffix(".safetensors"))
     yield parts[-1]
     yield from (part.rpartition("--")[2] for part in parts[:-1] if part.startswith("models--"))
 

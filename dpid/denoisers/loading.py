@@ -264,6 +264,8 @@ def _from_file(path: Path, config: Any, dtype: Any, hub: dict[str, Any], options
     family = family_named(path, index)
     _check_options(str(path), index, options)
     with _loading(path):
-        return getattr(diffusers, family.pipelines[0]).from_single_file(
+        pipe = getattr(diffusers, family.pipelines[0]).from_single_file(
             str(path), config=str(config), **_typed(dtype or family.dtype or type_of([path])) | hub | options
         )
+    pipe.register_to_config(_name_or_path=str(path))  # which diffusers stores of folders alone
+    return pipe
