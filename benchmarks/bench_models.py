@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from true_sizes import MODELS, TEXT, Model
 
-from dpid.bench.speed import ATTENTION
+from dpid.bench.speed import UNCOUNTED
 from dpid.denoisers.families import FAMILIES, Family
 from dpid.quiet import quiet
 
@@ -90,7 +90,7 @@ def flops_of(model: Model, family: Family, side: int, tokens: int) -> int:
     }
     with (
         mock.patch.object(FakeTensor, "tolist", lambda self: [tokens] * len(self)),  # Lumina 2 sums its mask
-        FlopCounterMode(display=False, custom_mapping=ATTENTION) as flops,
+        FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as flops,
     ):
         out = family.plain(latent, torch.full((1,), 0.5), texts, "bfloat16")
     assert out.shape[1:] == latent.shape

@@ -24,9 +24,10 @@ from dpid.estimation.engine import Accumulator, integrate, profile_edges
 from dpid.estimation.sampling import Samples
 from dpid.quiet import quiet
 
-# Attention of the CPU, which FlopCounterMode does not know by itself.
-ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+# Attention of the CPU and products added in place, which FlopCounterMode does not know by itself.
+UNCOUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1],
 }
 
 
@@ -61,7 +62,7 @@ class Contender:
     def flops(self, x: Tensor, samples: Samples) -> float:
         """FLOPs of an evaluation of ``samples``: of matrix products, convolutions and attention, not compiled."""
         network = self.denoiser.network
-        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counted:
+        with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counted:
             plain = Contender(self.denoiser, self.conditions)
             if network is None:
                 plain.eps_hat(x, samples)

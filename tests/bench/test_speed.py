@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from dpid.bench.speed import Contender, contenders, speed
+from dpid.bench.speed import UNCOUNTED, Contender, contenders, speed
 from dpid.denoisers import from_pipeline
 from dpid.estimation.sampling import draw
 
@@ -27,6 +28,12 @@ def test_the_fused_network_against_the_pipeline(tiny):
     assert len(found.times) == len(found.reference) == 3
     assert 0 < found.difference < 1e-5  # float32 in another order
     assert found.flops > 0
+
+
+def test_products_that_are_added_in_place_are_counted():
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counted:
+        torch.zeros(3, 5).addmm_(torch.ones(3, 7), torch.ones(7, 5))
+    assert counted.get_total_flops() == 2 * 3 * 7 * 5
 
 
 class Off(Contender):
