@@ -109,6 +109,7 @@ def channel(shape: tuple[int, ...], n: int, device: str, peak: dict[str, float],
     x = torch.randn(1, *shape, device=device)
     logsnr, ids = torch.linspace(-5, 7, n, device=device), partners(n, device)
     levels = logsnr.double()  # as an explanation has them
+    torch._dynamo.reset()  # else a second shape is compiled for any shape, which is slower
     inductor = torch.compile(eager_channel)
     exact = reference.noisy_channel(x.double(), levels, ids, 1)
     ok = match(ops.noisy_channel(x, levels, ids, 1), exact, 1e-5)
@@ -134,6 +135,7 @@ def accumulate(shape: tuple[int, ...], n: int, k: int, device: str, peak: dict[s
     replicate = torch.arange(4, device=device).repeat_interleave(max(2, n // 4))[:n]
     rest = (torch.rand(n, device=device) + 0.5, replicate, pairs)
     eps = ops.normal(1, ids, (1, *shape))
+    torch._dynamo.reset()  # else a second shape is compiled for any shape, which is slower
     inductor = torch.compile(eager_accumulate)
 
     def zeros(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
