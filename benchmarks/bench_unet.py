@@ -4,8 +4,9 @@
 has its true size and random weights, so that nothing is downloaded. ITD: fp32 as torch computes it by default (on a GPU
 with convolutions in TF32), one log-SNR in a step, conditions repeated in the batch, the host waits in every step.
 Batched: the pipeline's UNet, its weights in the given precision, in batches of the size that dpid chooses. Ours: the
-fused UNet. The last two include the profile over log-SNR, as an explanation does. ``--compile default`` measures both
-compiled by torch as well, in the same run. Below float32 the bias by rounding is measured too.
+fused UNet. The last two include the profile over log-SNR, as an explanation does. Below float32 the batches' maps are
+channels-last, as is usual on a GPU, and the bias by rounding is measured too. ``--compile default`` then measures the
+batches and ours compiled by torch, each in turns with ours; another mode of torch.compile the batches alone.
 """
 
 import copy
@@ -13,7 +14,7 @@ import statistics
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -72,7 +73,8 @@ def denoisers(model: str, precision: str) -> tuple[Any, Any, Any]:
     if precision == "float32":
         return plain, plain, fused
     coarse = copy.copy(pipe)
-    coarse.register_modules(unet=copy.deepcopy(pipe.unet).to(getattr(torch, precision)))
+    unet = copy.deepcopy(pipe.unet).to(getattr(torch, precision), memory_format=torch.channels_last)
+    coarse.register_modules(unet=unet)
     return plain, made(coarse, fused=False), fused
 
 
@@ -162,30 +164,98 @@ def rounding(fused: Any, x: torch.Tensor) -> float:
     return float(((f[0] - f[1]).mean(1).abs() / error).max())
 
 
-def figures(
-    times: dict[str, list[float]], inside: float, evaluations: int, flops: float, peak: float
-) -> dict[str, tuple[float, str]]:
-    """{metric: (value, unit)} from the wall times of every way in every round; ``flops`` are of an evaluation."""
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    rate = evaluations * flops / medians["ours"]
+def figures(times: dict[str, list[float]], evaluations: int) -> dict[str, tuple[float, str]]:
+    """{metric: (value, unit)} of every way that was timed in turns with ours, from the wall times of all rounds."""
     return {
-        **{f"{name}: evaluations a second": (evaluations / m, "1/s") for name, m in medians.items()},
-        **{f"{name} / ours": (statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True)), "x")
-           for name in times if name != "ours"},
-        "ours: arithmetic": (rate / 1e12, "TFLOP/s"),
-        "ours: share of the matmul peak": (rate / peak, ""),
-        "ours: outside the UNet": (1 - inside / sum(times["ours"]), ""),
+        **{f"{name}: evaluations a second": (evaluations / statistics.median(t), "1/s") for name, t in times.items()},
+        **{f"{name} / ours": (statistics.median(a / b for a, b in zip(t, times["ours"], strict=True)), "x")
+           for name, t in times.items() if name != "ours"},
     }  # fmt: skip
 
 
-def compiled(batched: Contender, ours: Contender, mode: str) -> dict[str, Contender]:
-    """Both ways under ``torch.compile``: diffusers' whole UNet in ``mode``, and ours as ``compile=True`` does it."""
+def compiled(batched: Contender, ours: Contender, mode: str) -> dict[str, Callable[[], Contender]]:
+    """Ways under ``torch.compile``: diffusers' whole UNet in ``mode``; if it is "default" ours, as ``compile=True``."""
     net, denoiser = batched.denoiser.family.net, ours.denoiser
-    other = NetworkDenoiser(denoiser.family, compile=True, check=False, precision=denoiser.precision)
-    return {
-        f"batched, compiled ({mode})": replace(batched, compiled={net: torch.compile(net._call_impl, mode=mode)}),
-        "ours, compiled": Contender(other, other.encode_conditions(PROMPTS)),
+
+    def own() -> Contender:
+        other = NetworkDenoiser(denoiser.family, compile=True, check=False, precision=denoiser.precision)
+        return Contender(other, other.encode_conditions(PROMPTS))
+
+    ways: dict[str, Callable[[], Contender]] = {
+        f"batched, compiled ({mode})": lambda: replace(
+            batched, compiled={net: torch.compile(net._call_impl, mode=mode)}
+        )
     }
+    return ways | ({"ours, compiled": own} if mode == "default" else {})
+
+
+@dataclass
+class Run:
+    """The input of all ways, and what they find.
+
+    Attributes
+    ----------
+    case : the name of rows in the ledger
+    x, samples : latents [1,C,h,w] and what is drawn of noise and log-SNR
+    reference : the integrals of diffusers in float32
+    precision, rounds : of the ways, and how often they are timed
+    """
+
+    case: str
+    x: torch.Tensor
+    samples: Samples
+    reference: torch.Tensor
+    precision: str
+    rounds: int
+
+    def record(self, found: Mapping[str, tuple[float, str]]) -> None:
+        """Put {metric: (value, unit)} into the ledger at once: what follows may not end in its time."""
+        model = self.case.split()[0]
+        rows = [
+            {"case": self.case, "metric": m, "value": v, "unit": u, "n": self.rounds} for m, (v, u) in found.items()
+        ]
+        ledger.record("unet", rows, "emoji" if model == "emoji" else "")
+
+    def call(self, way: Contender) -> Callable[[], Accumulator]:
+        """The call that evaluates ``way``."""
+        return partial(way.run, self.x, self.samples, PAIRS)
+
+    def clock(self, call: Callable[[], object]) -> float:
+        """The seconds of ``call``."""
+        return seconds(call, self.x.device)
+
+    def first(self, name: str, way: Contender) -> dict[str, tuple[float, str]]:
+        """{metric: (value, unit)} of the first call of ``way``; ends the program if its integrals are wrong."""
+        gaps: list[torch.Tensor] = []
+        took = self.clock(lambda: gaps.append(self.call(way)().gaps))
+        error = float((gaps[0] - self.reference).norm() / self.reference.norm())
+        # The gaps are small differences: of rounding they have about ten times as much as ε̂.
+        if not error <= 10 * TOLERANCE[self.precision]:
+            raise SystemExit(f"{name}: the gaps differ by {error:.1e} from diffusers'")
+        metric = f"{'gaps' if name == 'ours' else f'{name}, gaps'}: relative difference from diffusers"
+        return {f"{name}: first run": (took, "s"), metric: (error, "")}
+
+
+def eager(run: Run, plain: Contender, batched: Contender, ours: Contender, loop: bool) -> None:
+    """Measure and record what is not compiled; ``loop``: ITD's, too."""
+    found = run.first("batched", batched) | run.first("ours", ours)
+    calls: dict[str, Callable[[], object]] = {"batched": run.call(batched), "ours": run.call(ours)}
+    if loop:
+        calls["ITD"] = partial(itd, plain.denoiser, run.x, plain.conditions, run.samples)
+        calls["ITD"]()  # untimed, as its rivals have run once by now
+    with Inside(ours.denoiser) as inside:
+        times = in_turns(calls, run.clock, 0, run.rounds)
+    evaluations = len(run.samples.logsnr) * K
+    found |= figures(times, evaluations)
+    flops = ours.flops(run.x, run.samples[:2].to(run.x.device))
+    rate = evaluations * flops / statistics.median(times["ours"])
+    found["ours: arithmetic"] = rate / 1e12, "TFLOP/s"
+    found["ours: share of the matmul peak"] = rate / matmul_peak(PRECISIONS[run.precision], run.x.device), ""
+    found["ours: outside the UNet"] = 1 - inside.seconds() / sum(times["ours"]), ""
+    found["ours: evaluations a call"] = float(fitting(ours.denoiser, run.x, K)), ""
+    if run.precision != "float32":
+        found["ours: rounding bias of iʳ over its standard error"] = rounding(ours.denoiser, run.x), ""
+    run.record(found)
 
 
 def main(
@@ -199,38 +269,27 @@ def main(
     compile: Annotated[str, typer.Option(help="A mode of torch.compile, to measure that too: default, …")] = "",
 ) -> None:
     """Measure and record in the ledger."""
-    plain, batched, fused = (Contender(d, d.encode_conditions(PROMPTS)) for d in denoisers(model, precision))
-    denoiser = fused.denoiser
+    plain, batched, ours = (Contender(d, d.encode_conditions(PROMPTS)) for d in denoisers(model, precision))
+    denoiser = ours.denoiser
+    if not denoiser.fused:
+        raise SystemExit(f"{model}: the fused UNet was refused, which the log says above")
     count = samples or (32 if model == "emoji" or torch.cuda.is_available() else 2)
     generator = torch.Generator().manual_seed(0)
     shape = denoiser.latent_shape if model == "emoji" else (4, side, side)
     x = torch.randn(1, *shape, generator=generator).to(denoiser.device)
     drawn = draw("shifted-grid", denoiser.logsnr_grid, count, 1, generator)
-    ways = {"batched": batched, "ours": fused, **(compiled(batched, fused, compile) if compile else {})}
-    reference, clock = plain.run(x, drawn, PAIRS).gaps, partial(seconds, device=x.device)
-    found: dict[str, tuple[float, str]] = {}
-    for name, way in ways.items():
-        gaps: list[torch.Tensor] = []
-        first = clock(lambda way=way, gaps=gaps: gaps.append(way.run(x, drawn, PAIRS).gaps))
-        error = float((gaps[0] - reference).norm() / reference.norm())
-        # The gaps are small differences: of rounding they have about ten times as much as ε̂.
-        if not error <= 10 * TOLERANCE[denoiser.precision]:
-            raise SystemExit(f"{name}: the gaps differ by {error:.1e} from diffusers'")
-        found[f"{name}: first run"] = first, "s"
-        found[f"{'gaps' if name == 'ours' else f'{name}, gaps'}: relative difference from diffusers"] = error, ""
-    calls = {"ITD": lambda: itd(plain.denoiser, x, plain.conditions, drawn)}
-    calls |= {name: partial(way.run, x, drawn, PAIRS) for name, way in ways.items()}
-    calls["ITD"]()  # untimed, as its rivals have run once by now
-    with Inside(denoiser) as inside:
-        times = in_turns(calls, clock, 0, rounds)
-    flops = fused.flops(x, drawn[:2].to(x.device))
-    found |= figures(times, inside.seconds(), count * K, flops, matmul_peak(PRECISIONS[denoiser.precision], x.device))
-    found["ours: evaluations a call"] = (float(fitting(denoiser, x, K)), "")
-    if denoiser.precision != "float32":
-        found["ours: rounding bias of iʳ over its standard error"] = (rounding(denoiser, x), "")
     case = f"{model} {'x'.join(map(str, shape))} K={K} {denoiser.precision}"
-    rows = [{"case": case, "metric": m, "value": v, "unit": u, "n": rounds} for m, (v, u) in found.items()]
-    ledger.record("unet", rows, "emoji" if model == "emoji" else "")
+    run = Run(case, x, drawn, plain.run(x, drawn, PAIRS).gaps, denoiser.precision, rounds)
+    eager(run, plain, batched, ours, loop=compile in ("", "default"))
+    for name, make in (compiled(batched, ours, compile) if compile else {}).items():
+        way = make()
+        try:
+            found = run.first(name, way)
+        except RuntimeError as error:  # of the compiler
+            print(f"{name}: {error}")
+            continue
+        times = in_turns({name: run.call(way), "ours": run.call(ours)}, run.clock, 0, rounds)
+        run.record(found | {m: v for m, v in figures(times, count * K).items() if m.startswith(name)})
 
 
 if __name__ == "__main__":
