@@ -27,7 +27,15 @@ _WORDS = {
 _OWN = {
     "HiDream": {"dev": _SHARP, "fast": _SHARP}, "HunyuanDiT": {"distilled": _JUMPS}, "LTX": {"distilled": _SHARP},
 }  # fmt: skip
-_STEPS = re.compile(r"(?<!\d)\d{1,2}[-_ ]?steps?\b", re.IGNORECASE)  # "4step", "8-steps", and not "100000-steps"
+# Everyday words, too ("hyper_detail", "flash_photography"): they count at the end of a name, or before what goes on
+# about a model and not about a subject.
+_EVERYDAY = {"flash", "hyper", "lightning"}
+_OF_MODELS = {
+    "sd", "sdxl", "xl", "flux", "pixart", "qwen", "wan", "chroma",
+    "lora", "loras", "unet", "transformer", "model", "vae", "bakedvae", "inpaint", "inpainting", "v", "fp", "bf", "r",
+    "rank", "mini", "high", "low", "heun", "dpmsde", "by",
+}  # fmt: skip
+_STEPS = re.compile(r"(?<!\d)\d{1,2}[-_ ]?steps?(?![a-z])", re.IGNORECASE)  # "4step_lora", not "100000-steps"
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of "DreamShaperXL_Turbo", "SDXL-Lightning", "lcm-lora"
 
 
@@ -43,8 +51,10 @@ def distilled(pipe: Any, net: Any) -> str:
     kinds = (own for kind, own in _OWN.items() if type(pipe).__name__.startswith(kind))
     words = _WORDS | next(kinds, {})
     for kind, name in _names(pipe, net):
-        for part in _PART.findall(name):
-            if part.lower() in words:
+        parts = _PART.findall(name)
+        for part, after in zip(parts, [*parts[1:], ""], strict=False):
+            everyday = part.lower() in _EVERYDAY and after and after.lower() not in _OF_MODELS
+            if part.lower() in words and not everyday:
                 return f"{part!r} in the {kind} {name!r}: {words[part.lower()]}"
         if found := _STEPS.search(name):
             return f"{found[0]!r} in the {kind} {name!r}: {_JUMPS}"

@@ -19,13 +19,20 @@ FEW_STEPS = [
     "ByteDance/SDXL-Lightning", "ByteDance/Hyper-SD", "SimianLuo/LCM_Dreamshaper_v7", "h1t/TCD-SDXL-LoRA",
     "black-forest-labs/FLUX.1-schnell", "alimama-creative/FLUX.1-Turbo-Alpha", "Tongyi-MAI/Z-Image-Turbo",
     "Lykon/dreamshaper-xl-v2-turbo", "tianweiy/DMD2", "jasperai/flash-sd", "wangfuyun/PCM_Weights",
-    "/models/sdxl_lightning_4step_unet", "C:\\models\\DreamShaperXL_Turbo", "~/my-model-8-steps/",
+    "sdxl_lightning_4step_lora", "Hyper-SDXL-8steps-lora", "Hyper-SD15-lora", "Hyper-FLUX.1-dev-lora", "hyper", "tcd",
+    "jasperai/flash-sdxl", "sd-community/sdxl-flash-mini", "lodestones/Chroma1-Flash", "chroma-flash-heun_r256",
+    "lightx2v/Qwen-Image-Lightning", "SG161222/RealVisXL_V4.0_Lightning", "RealVisXL_V5.0_Lightning_fp16",
+    "realisticVisionV60B1_v51HyperVAE", "dreamshaperXL_lightningDPMSDE", "juggernautXL_juggXILightningByRD",
+    "latent-consistency/lcm-lora-sdv1-5", "dmd2", "/models/sdxl_lightning_4step_unet",
+    "C:\\models\\DreamShaperXL_Turbo", "~/my-model-8-steps/",
     "/home/me/.cache/huggingface/hub/models--stabilityai--sdxl-turbo/snapshots/f4b0486b498f84668e828044de1d0c8ba486e05b",
 ]  # fmt: skip
 MEANS = [
     "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0", "Kwai-Kolors/Kolors",
     "black-forest-labs/FLUX.1-dev", "Tongyi-MAI/Z-Image", "black-forest-labs/FLUX.2-klein-base-4B",
-    "SG161222/hyperrealism-v3", "/home/turbo/models/sd15", "/data/lightning_logs/run", "my-model-100000-steps", "",
+    "SG161222/hyperrealism-v3", "someone/HyperRealism", "someone/Hyper-Realistic", "flux-hyper-realism", "hyper_detail",
+    "flash_photography", "sdxl-flash-photography", "lightning-storm", "Lightning_Bolts_XL", "/home/turbo/models/sd15",
+    "/data/lightning_logs/run", "my-model-100000-steps", "",
 ]  # fmt: skip
 
 
