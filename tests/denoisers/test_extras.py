@@ -198,6 +198,20 @@ def test_several_control_nets(tiny, family):
     assert explainer.explain(image, "a cow and a giraffe", ("cow", "giraffe"), samples=8).synergy.value != 0
 
 
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_control_nets_whose_answers_are_pooled(tiny, family, monkeypatch, caplog):
+    """Guidance leaves them out of the unconditional prediction, which has them here."""
+    monkeypatch.setattr(pipeline, "_passed", set())
+    caplog.set_level(logging.INFO, "dpid")
+    pipe = controlled(tiny, family)
+    pipe.controlnet.register_to_config(global_pool_conditions=True)
+    found, other = (from_pipeline(pipe, control=picture) for picture in (PICTURE, Image.new("RGB", (16, 16))))
+    assert "agrees with the pipeline: " in caplog.text
+    z, (first, second) = torch.zeros(1, 1, 4, 8, 8), (d.encode_conditions([""]) for d in (found, other))
+    level = found.logsnr_grid[300:301]
+    assert not torch.equal(found.eps_hat(z, level, first), other.eps_hat(z, level, second))
+
+
 SAME = {
     "sd3": ("StableDiffusion3Img2ImgPipeline",),
     "flux": ("FluxImg2ImgPipeline", "FluxInpaintPipeline"),

@@ -87,6 +87,8 @@ def _differences(family: Family, levels: Discrete | Flow) -> dict[str, float]:
     found = {"time": _time(last, plain.scheduler)}
     found["network"], prediction = _network(last)
     found["noise"], found["decoded"] = _noise(last, prediction), _decoded(last, plain.decoded[0])
+    if not family.guided_by_null:
+        return found
     null = _Case(family, levels, run(family, levels, guided=True), 0, "")
     if len(null.answers) > len(last.answers):  # else the pipeline has no guidance of its own
         found["null"] = _null(null)

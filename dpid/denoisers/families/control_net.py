@@ -56,6 +56,15 @@ class Controlled(Family):
         self._several, self._pictures, self._scales = several is not None, pictures, scales
         self._encoded = {}
 
+    @property
+    def guided_by_null(self) -> bool:
+        """Whether guidance gives the picture to the unconditional prediction too.
+
+        It does not where what is added is pooled over the picture (shuffle), by the first of several.
+        """
+        first = getattr(self.pipe.controlnet, "nets", (self.pipe.controlnet,))[0]
+        return not first.config.get("global_pool_conditions")
+
     def computing(self) -> list[nn.Module]:
         """The network and the ControlNet."""
         return [*super().computing(), self.pipe.controlnet]

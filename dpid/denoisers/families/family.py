@@ -149,6 +149,11 @@ class Family(Pictures, ABC):
         return False
 
     @property
+    def guided_by_null(self) -> bool:
+        """Whether the pipeline's guidance takes for no text what the family takes for it."""
+        return True
+
+    @property
     def example_condition(self) -> Any:
         """The condition of :attr:`example` in the pipeline's call, which may have a picture."""
         return self.example
