@@ -339,6 +339,32 @@ def put_on_hub(folder, monkeypatch):
     monkeypatch.setattr(pipeline_utils, "_resolve_revision", lambda *_, **__: None, raising=False)  # in new releases
 
 
+@pytest.mark.parametrize("subfolder", ["", "within"])
+def test_what_needs_no_weights_is_checked_before_they_are_fetched(monkeypatch, folder, subfolder):
+    put_on_hub(folder, monkeypatch)
+    for fetch in ("diffusers.DiffusionPipeline.download", "huggingface_hub.snapshot_download"):
+        monkeypatch.setattr(fetch, lambda *_, **__: pytest.fail("weights were fetched"))
+    with pytest.raises(TypeError, match=r"^devcie_map: is no option of loading, and some/model has no such part"):
+        load_pipeline("some/model", "cpu", subfolder=subfolder, devcie_map="auto")
+    with pytest.raises(ValueError, match=r"^model: some/model comes without vae, which a StableDiffusionPipeline nee"):
+        load_pipeline("some/model", "cpu", subfolder=subfolder, vae=None)
+
+
+def test_a_model_whose_parts_are_handed_over(monkeypatch, tmp_path):
+    """As HiDream-I1, of which Llama has a licence of its own."""
+    pipe = build("hidream")
+    pipe.save_pretrained(tmp_path)
+    handed = {name: getattr(pipe, name) for name in ("tokenizer_4", "text_encoder_4")}
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k not in handed}))
+    for name in handed:
+        shutil.rmtree(tmp_path / name)
+    put_on_hub(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=r"comes without tokenizer_4, text_enc.*: tokenizer_4=…, text_encoder_4=…"):
+        load_pipeline("some/model", "cpu")
+    assert load_pipeline("some/model", "cpu", **handed).text_encoder_4 is handed["text_encoder_4"]
+
+
 @pytest.mark.parametrize("variant", ["fp16", "bf16"])
 def test_a_hub_model_that_has_the_variant_alone(monkeypatch, folder, weights, variant):
     """Of which diffusers has an error for plain weights, and for another variant."""

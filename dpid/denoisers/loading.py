@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dpid.denoisers.families import FAMILIES
+from dpid.denoisers.families import FAMILIES, Family
 from dpid.denoisers.folders import (
     PICKLES,
     check_folder,
@@ -102,22 +102,25 @@ def _loading(model: str | Path) -> Iterator[None]:
         raise ValueError(f"model: {model} could not be loaded: {_reason(error)}") from error
 
 
-def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, Any], given: dict[str, Any]) -> Path:
+def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, Any], options: dict[str, Any]) -> Path:
     """The folder in this machine's cache of the hub model ``model``, of which only safetensors weights are fetched.
 
-    Where it has a variant of the weights alone ("fp16" or "bf16"), that is fetched.
+    Where it has a variant of the weights alone ("fp16" or "bf16"), that is fetched. Wrong options and missing parts
+    are found before.
     """
     from diffusers import DiffusionPipeline
     from huggingface_hub import hf_hub_download, snapshot_download
 
     with _loading(model):
-        if subfolder:
+        index = Path(hf_hub_download(model, "model_index.json", subfolder=subfolder or None, **hub)).parent
+    _family_in(model, read_index(index), options)
+    if subfolder:
+        with _loading(model):
             whole = snapshot_download(
                 model, allow_patterns=[f"{subfolder}/*"], ignore_patterns=[f"*{s}" for s in PICKLES], **hub
             )
-            return Path(whole) / subfolder
-        index = Path(hf_hub_download(model, "model_index.json", **hub)).parent
-    family_named(model, read_index(index))  # before its weights are fetched
+        return Path(whole) / subfolder
+    given = {name: part for name, part in options.items() if name not in _PLACED}
     errors: list[Exception] = []
     with _loading(model):
         for tried in (variant,) if variant else (None, "fp16", "bf16"):
@@ -174,8 +177,7 @@ def load_pipeline(
         if source.is_file():
             pipe = _from_file(source, config, dtype, hub, options)
         else:
-            parts = {name: part for name, part in options.items() if name not in _PLACED}
-            folder = source / subfolder if local else _downloaded(str(model), subfolder, variant, hub, parts)
+            folder = source / subfolder if local else _downloaded(str(model), subfolder, variant, hub, options)
             pipe = _from_folder(str(model), folder, variant, dtype, options)
         return pipe if "device_map" in options else _moved(pipe, chosen, str(model))
 
@@ -218,11 +220,24 @@ def _typed(dtype: Any) -> dict[str, Any]:
     return {"dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype": dtype}
 
 
-def _check_options(model: str, index: dict[str, Any], options: dict[str, Any]) -> None:
-    """``TypeError`` for a name among ``options`` that is none of loading and no part of the pipeline."""
+def _family_in(model: str, index: dict[str, Any], options: dict[str, Any]) -> type[Family]:
+    """The family of the pipeline that ``index`` describes.
+
+    ``TypeError`` for a name among ``options`` that is none of loading and no part of the pipeline, ``ValueError`` where
+    there is no family, or something that it needs has neither a class in the index nor is given.
+    """
+    family = family_named(model, index)
+    needed, listed = family.parts(), {part: kind[0] for part, kind in index.items() if isinstance(kind, list) and kind}
     for name in options:
-        if name not in _PLACED and not isinstance(index.get(name), list):
+        if name not in _PLACED and name not in listed and name not in needed:
             raise TypeError(f"{name}: is no option of loading, and {model} has no such part")
+    lacking = [part for part in needed if options.get(part, listed.get(part)) is None]
+    if lacking:
+        raise ValueError(
+            f"model: {model} comes without {', '.join(lacking)}, which a {family.pipelines[0]} needs; give them to "
+            f"dpid.Explainer.from_pretrained: {', '.join(f'{part}=…' for part in lacking)}"
+        )
+    return family
 
 
 def _from_folder(model: str, folder: Path, variant: str | None, dtype: Any, options: dict[str, Any]) -> Any:
@@ -231,8 +246,7 @@ def _from_folder(model: str, folder: Path, variant: str | None, dtype: Any, opti
     from diffusers.utils import is_accelerate_available
 
     index = read_index(folder)
-    _check_options(model, index, options)
-    family, variant = family_named(folder, index), check_folder(folder, index, options, variant)
+    family, variant = _family_in(model, index, options), check_folder(folder, index, options, variant)
     if dtype is None:
         given = getattr(options.get(family.network), "dtype", None)
         with _loading(model):
@@ -261,8 +275,7 @@ def _from_file(path: Path, config: Any, dtype: Any, hub: dict[str, Any], options
             index = read_index(Path(hf_hub_download(str(config), "model_index.json", **hub)).parent)
     else:
         index = read_index(Path(config))
-    family = family_named(path, index)
-    _check_options(str(path), index, options)
+    family = _family_in(str(path), index, options)
     with _loading(path):
         pipe = getattr(diffusers, family.pipelines[0]).from_single_file(
             str(path), config=str(config), **_typed(dtype or family.dtype or type_of([path])) | hub | options
