@@ -32,7 +32,6 @@ step() { # name, seconds, command…
 # The machine's own architecture alone: all of them would take minutes.
 ARCH=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || exit 1
 nvidia-smi >"$OUT/machine.txt" 2>&1
-"$PYTHON" -m torch.utils.collect_env >>"$OUT/machine.txt" 2>&1
 
 PIP=("$PYTHON" -m pip install --no-index --no-build-isolation)
 [ -n "$WHEELS" ] && step wheels 20 "${PIP[@]}" --no-deps "$WHEELS"/*.whl
@@ -45,15 +44,16 @@ cd "$OUT" || exit 1
 kernels() {
   local test=("$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider -p no:benchmark)
   "$PYTHON" -c 'import xdist' 2>/dev/null && test+=(-n 8)
-  step tests 100 env OMP_NUM_THREADS=2 "${test[@]}" "$ROOT"/tests/{ops,denoisers,estimation,test_cuda.py,test_explainer.py}
+  step environment 10 "$PYTHON" -m torch.utils.collect_env
+  step tests 90 env OMP_NUM_THREADS=2 "${test[@]}" "$ROOT"/tests/{ops,denoisers,estimation,test_cuda.py,test_explainer.py}
   local smoke=("$PYTHON" "$ROOT/benchmarks/gpu_smoke.py")
   # Every tensor in an allocation of its own, beyond which nothing is valid.
-  step memcheck 30 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1 "${smoke[@]}" --eager
+  step memcheck 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1 "${smoke[@]}" --eager
   step racecheck 20 compute-sanitizer --tool racecheck --error-exitcode 1 "${smoke[@]}"
-  step bench_ops 50 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.3
-  step unet-emoji 20 "${UNET[@]}" emoji
-  step unet-sd2.1 90 "${UNET[@]}" sd2.1 --compile default
-  step unet-sdxl 110 "${UNET[@]}" sdxl --side 128 --samples 8 --compile default
+  step bench_ops 65 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.3
+  step unet-emoji 15 "${UNET[@]}" emoji
+  step unet-sd2.1 80 "${UNET[@]}" sd2.1 --compile default
+  step unet-sdxl 100 "${UNET[@]}" sdxl --side 128 --samples 8 --compile default
 }
 
 models() {

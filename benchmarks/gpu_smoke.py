@@ -1,4 +1,4 @@
-"""Runs both ops in every dtype and odd sizes, eagerly and in a CUDA graph; small enough for compute-sanitizer.
+"""Runs every op in every dtype and odd sizes, the compiled ones also in a CUDA graph; for compute-sanitizer.
 
 ``--eager``: without graphs, which need torch's cache of memory.
 """
@@ -27,7 +27,25 @@ def call(x: torch.Tensor, ids: torch.Tensor, logsnr: torch.Tensor) -> tuple[torc
     return gaps, residuals, *squares
 
 
+def unet_ops(dtype: torch.dtype) -> None:
+    """Run the UNet's Triton kernels, with channels and pixels that fill no block."""
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device="cuda", dtype=dtype)
+
+    x, y = (randn(2, 70, 5, 7).to(memory_format=torch.channels_last) for _ in range(2))
+    w, b, wide, tokens = randn(70), randn(70), randn(140), randn(2, 35, 70)
+    ops.group_norm_silu(x, 10, w, b, backend="triton")
+    ops.group_norm_silu(x, 10, w, b, added=randn(2, 70), backend="triton")
+    ops.group_norm_silu(x, 10, wide, wide, skip=y, backend="triton")
+    ops.add_maps(x, y, b, backend="triton")
+    ops.layer_norm(tokens, w, b, backend="triton")
+    ops.add_layer_norm(tokens, tokens, w, b, backend="triton")
+    ops.geglu(randn(2, 35, 140), backend="triton")
+
+
 for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    unet_ops(dtype)
     for h, w in ((1, 1), (5, 7), (16, 16)):
         x = torch.randn(2, 5, h, w, device="cuda", dtype=dtype)  # more channels than a thread reads at once
         ids, logsnr = torch.tensor([0, ~0, 3], device="cuda"), torch.zeros(3, device="cuda", dtype=torch.float64)
