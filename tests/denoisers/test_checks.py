@@ -147,6 +147,20 @@ def test_the_pipeline_comes_back_as_it_was(name):
     assert state(pipe) == before
 
 
+@pytest.mark.parametrize("offloaded", [False, True])
+def test_a_vae_that_overflows_in_half_precision_keeps_its_types(offloaded, log):
+    """AuraFlow's pipeline leaves it in float32; some of this one's weights were in float32 before."""
+    pipe = typed(build("aura_flow"), torch.float16)
+    assert pipe.vae.config.force_upcast
+    pipe.vae.encoder.conv_out.float()
+    if offloaded:
+        pytest.importorskip("accelerate").cpu_offload(pipe.vae, execution_device=torch.device("cpu"))
+    before = {name: kept(p) for name, p in pipe.vae.named_parameters()}
+    from_pipeline(pipe)
+    assert {name: kept(p) for name, p in pipe.vae.named_parameters()} == before
+    assert "agrees with the pipeline" in log.text
+
+
 def wrong(pipe):
     """A family of Flux whose velocity has the wrong sign."""
     kind = type(family_of(pipe))
