@@ -25,18 +25,22 @@ ROOT = Path(__file__).parents[1]
 _ABOUT = ("benchmark", "command", "machine", "versions", "commit", "weights", "date")
 
 
-def finder(rows: list[Row]) -> Callable[..., Row]:
+def finder(rows: list[Row]) -> Callable[..., Any]:
     """A function that finds the row of given keys; of several, that with the most values, then the newest.
 
-    It raises ``LookupError`` if there is none.
+    ``device`` is the start of its name. If there is none it raises ``LookupError``, or returns None if ``optional``.
     """
 
-    def find(benchmark: str, case: str, metric: str, command: str = "", device: str = "CPU") -> Row:
+    def find(
+        benchmark: str, case: str, metric: str, command: str = "", device: str = "CPU", optional: bool = False
+    ) -> Row | None:
         found = [
             row for row in rows
-            if (row["benchmark"], row["case"], row["metric"], ledger.key(row)[-1]) == (benchmark, case, metric, device)
-            and row["command"].endswith(command)
+            if (row["benchmark"], row["case"], row["metric"]) == (benchmark, case, metric)
+            and ledger.key(row)[-1].startswith(device) and row["command"].endswith(command)
         ]  # fmt: skip
+        if not found and optional:
+            return None
         if not found:
             raise LookupError(f"no row of {benchmark}; {case}; {metric}; {command}; {device}")
         return max(found, key=lambda row: (int(row["n"]), row["date"]))
@@ -87,7 +91,7 @@ def runs(rows: list[Row]) -> list[tuple[dict[str, str], list[Row]]]:
     return [(dict(zip(_ABOUT, k, strict=True)), list(g)) for k, g in groupby(sorted(rows, key=about), about)]
 
 
-def models(row: Callable[..., Row]) -> list[dict[str, Any]]:
+def models(row: Callable[..., Any]) -> list[dict[str, Any]]:
     """Name, pipeline and figures of every model at its true size, in the order in which they are shown."""
     found = []
     for model in MODELS:
