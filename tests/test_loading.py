@@ -219,7 +219,11 @@ def single_file(pipe):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("sd.safetensors", "could not be loaded: "), ("sd.ckpt", "is no .safetensors file; other kinds can run code")],
+    [
+        ("sd.safetensors", "could not be loaded: "),
+        ("sd.ckpt", "is no .safetensors file; other kinds can run code"),
+        ("flux.gguf", "is a GGUF file, which has a network alone; .* GGUFQuantizationConfig"),
+    ],
 )
 def test_a_single_file_that_cannot_be_read(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"")
