@@ -18,6 +18,7 @@ from dpid.files import as_path
 
 SMALLEST = 8  # pixels a side
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow reads others by large libraries, or by Ghostscript
+_VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
@@ -57,6 +58,11 @@ def _from_file(image: str | os.PathLike[str]) -> Image.Image:
         with Image.open(path, formats=FORMATS) as opened:
             return opened.copy()
     except Exception as error:  # PIL's readers raise many kinds
+        if path.suffix.lower() in _VIDEOS:
+            raise ValueError(
+                f"image: {path} is a video, which is not decoded; a model of videos takes its frames: a folder of "
+                "pictures, a GIF, WebP or animated PNG, or in Python a list or array"
+            ) from error
         raise ValueError(f"image: {path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP") from error
 
 

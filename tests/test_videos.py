@@ -7,6 +7,7 @@ from PIL import Image
 from tiny_pipelines import build
 
 import dpid
+from dpid.images import open_image
 from dpid.videos import open_video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (7, 32, 48, 3), dtype=np.uint8)
@@ -66,6 +67,14 @@ def test_a_gif(tmp_path):
 def test_what_is_no_video(video, message):
     with pytest.raises(ValueError, match=rf"^{message}"):
         open_video(video, 5)
+
+
+def test_a_file_of_a_video(tmp_path):
+    """Also where the command line opens it, before it knows whether the model is one of videos."""
+    (tmp_path / "cow.MP4").write_bytes(b"\x00\x00\x00\x20ftypisom")
+    for opened in (lambda path: open_video(path, 5), open_image):
+        with pytest.raises(ValueError, match=r"^image: .*cow\.MP4 is a video, which is not decoded; .*a folder of pi"):
+            opened(tmp_path / "cow.MP4")
 
 
 def test_what_is_of_another_type():
