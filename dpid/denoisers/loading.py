@@ -267,8 +267,8 @@ def _from_file(path: Path, config: Any, dtype: Any, hub: dict[str, Any], options
 
     if path.suffix == ".gguf":
         raise ValueError(
-            f"model: {path} is a GGUF file, which has a network alone; load that with diffusers (from_single_file of its "
-            "class, with a GGUFQuantizationConfig), and give dpid.Explainer a pipeline that has it"
+            f"model: {path} is a GGUF file, which has a network alone; load that with diffusers (from_single_file of "
+            "its class, with a GGUFQuantizationConfig), and give dpid.Explainer a pipeline that has it"
         )
     if path.suffix != ".safetensors":
         raise ValueError(f"model: {path} is no .safetensors file; other kinds can run code when they are read")
