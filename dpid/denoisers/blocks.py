@@ -35,10 +35,26 @@ def in_float32(*nets: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         # A compiled block would not notice that something is to be done before it runs.
         stack.enter_context(not_compiled(modules))
+        stack.enter_context(_attending_natively(modules))
         stack.enter_context(_converted([module for module in modules if module not in inside]))
         for block in blocks:
             stack.enter_context(_converted_while_running(block))
         yield
+
+
+@contextmanager
+def _attending_natively(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """A context in which ``modules`` attend by torch's own function; many backends of diffusers take no float32."""
+    name = "_attention_backend"  # None stands for the backend that was set last, on any network
+    processors = [getattr(module, "processor", None) for module in modules]
+    before = [(processor, getattr(processor, name)) for processor in processors if hasattr(processor, name)]
+    try:
+        for processor, _ in before:
+            setattr(processor, name, "native")
+        yield
+    finally:
+        for processor, backend in before:
+            setattr(processor, name, backend)
 
 
 def is_quantised_linear(module: nn.Module) -> bool:

@@ -4,11 +4,20 @@ import logging
 
 import diffusers
 import pytest
+import torch
 from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers import from_pipeline
 from dpid.denoisers.checks import pipeline
+from dpid.quiet import quiet
+
+
+def evaluated(pipe, precision):
+    """What the network predicts for noise under two texts."""
+    denoiser = from_pipeline(pipe, precision=precision)
+    z = torch.randn(1, 1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+    return denoiser.eps_hat(z, denoiser.logsnr_grid[300:301], denoiser.encode_conditions(["", "a cow"]))
 
 
 def test_networks_that_cache_are_refused():
@@ -50,3 +59,27 @@ def test_adapters_of_pictures_are_refused(name):
             call()
     pipe.unload_ip_adapter()
     explainer.denoiser.refresh()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_attention_that_takes_half_types_alone(own, monkeypatch):
+    """In float32 the network attends by torch's own function; the backend may be another network's, which all take."""
+    dispatch = pytest.importorskip("diffusers.models.attention_dispatch")
+    pipe, plain = (build("flux").to(torch.bfloat16) for _ in range(2))
+    expected, seen = evaluated(plain, "float32"), []
+    registry = dispatch._AttentionBackendRegistry
+    monkeypatch.setattr(registry, "_active_backend", registry._active_backend)  # restored at the end
+
+    def flash(query, key, value, **more):
+        seen.append(query.dtype)
+        if query.dtype == torch.float32:
+            raise RuntimeError("No available kernel")
+        return dispatch._native_attention(query, key, value)
+
+    monkeypatch.setitem(registry._backends, dispatch.AttentionBackendName._NATIVE_FLASH, flash)
+    with quiet():
+        (pipe if own else build("flux")).transformer.set_attention_backend("_native_flash")
+    backends = [p._attention_backend for p in pipe.transformer.attn_processors.values()]
+    torch.testing.assert_close(evaluated(pipe, "float32"), expected, rtol=0, atol=0)  # the same operations
+    assert [p._attention_backend for p in pipe.transformer.attn_processors.values()] == backends
+    assert set(seen) == {torch.bfloat16}  # in the check, and in what tells whether the pipeline has changed
