@@ -145,7 +145,7 @@ def _outline(ax: Any, x: np.ndarray, y: np.ndarray, strength: np.ndarray, level:
 
 
 def _write(ax: Any, names: list[tuple[str, float, float]]) -> None:
-    """Write every (name, x, y) above its place, or below a name that is there already."""
+    """Write every (name, x, y) above its place, or as near to it as no other name is, within the picture."""
     from matplotlib.patheffects import withStroke
 
     left, right, bottom, top = ax.images[-1].get_extent()
@@ -156,10 +156,17 @@ def _write(ax: Any, names: list[tuple[str, float, float]]) -> None:
         text = literal(name, _NAME)
         half = letter * len(text) / 2
         x = min(max(x, left + half), max(right - half, left + half))
-        place = max(y - 0.7 * line, top + 0.6 * line)
-        for other, width, height in taken:  # from the top down
-            if abs(x - other) < half + width and abs(place - height) < line:
-                place = height + line
+        first = max(y - 0.7 * line, top + 0.6 * line)
+        # Below and above the names that are there, which leave no room nearer.
+        places = [first, *(height + turn * line for _, _, height in taken for turn in (1, -1))]
+        near = [height for other, width, height in taken if abs(x - other) < half + width]
+        free = [
+            place
+            for place in places
+            if top + 0.5 * line <= place <= bottom - 0.5 * line
+            and all(abs(place - height) > 0.999 * line for height in near)
+        ]
+        place = min(free, key=lambda place: abs(place - first), default=first)
         taken.append((x, half, place))
         ax.text(
             x, place, text, fontsize=9, fontweight="bold", ha="center", va="center", clip_on=True,

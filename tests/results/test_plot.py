@@ -103,17 +103,20 @@ def test_an_outline_encloses_a_word_and_names_it_once():
     assert [t.get_text() for t in ax.texts] == ["cow"]
 
 
-def test_names_of_words_at_one_place_do_not_cover_each_other():
-    value = torch.zeros(16, 16)
-    value[6:9, 6:9] = 1.0
-    words = [f"a long phrase {i}" for i in range(8)]
-    figure = Figure(figsize=(2.9, 2.9), dpi=100)
+@pytest.mark.parametrize(("height", "names"), [(16, 8), (8, 6)])
+def test_names_of_words_at_one_place_do_not_cover_each_other(height, names):
+    """Nor leave the picture, of which one half as high as wide has room for eight lines."""
+    value = torch.zeros(height, 16)
+    value[3:6, 6:9] = 1.0
+    words = [f"a long phrase {i}" for i in range(names)]
+    figure = Figure(figsize=(2.9, 2.9 * height / 16), dpi=100)
     ax = figure.add_axes((0, 0, 1, 1))
     overlay.overlay(ax, None, dict.fromkeys(words, value), limit=1.0)
     figure.savefig(io.BytesIO(), format="png")
     boxes = [t.get_window_extent() for t in ax.texts]
-    assert len(boxes) == 8
+    assert len(boxes) == names
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert all(ax.bbox.y0 - 1 <= box.y0 and box.y1 <= ax.bbox.y1 + 1 for box in boxes)
 
 
 def simulated(colour, matrix):
