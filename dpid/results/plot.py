@@ -142,7 +142,7 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
         columns, width = 1, max(5.0, 1.8 * min(result.metadata.frames, _FRAMES))
         height = 0.6 + 1.8 * maps.redundancy.shape[1] / maps.redundancy.shape[2]
     rows = -(-count // columns)
-    figure, axes = _axes(ax, rows, columns, (width * columns + 0.6, height * rows + 0.7), 150)
+    figure, axes = panel_axes(ax, rows, columns, (width * columns + 0.6, height * rows + 0.7), 150)
     for spare in axes[count:]:
         spare.set_visible(False)
     if result.picture is not None:
@@ -209,7 +209,7 @@ def _plot_profile(result: PIDResult, ax: Any) -> Any:
     colours = colours_of(concepts)
     colours |= {f"unique: {c}": colour for c, colour in colours.items()}
     colours |= {"redundancy": REDUNDANCY, "synergy": SYNERGY}
-    figure, axes = _axes(ax, 1, 2, (10, 4.0), 100)
+    figure, axes = panel_axes(ax, 1, 2, (10, 4.0), 100)
     axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
     x = profile.logsnr.numpy()
     for panel, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
@@ -230,7 +230,7 @@ def _plot_profile(result: PIDResult, ax: Any) -> Any:
     return figure
 
 
-def _axes(ax: Any, rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Any, list[Any]]:
+def panel_axes(ax: Any, rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Any, list[Any]]:
     """A figure and rows × columns axes: a new one of ``size`` inches, or that of ``ax``, whose place the axes take."""
     if ax is None:
         figure = Figure(figsize=size, dpi=dpi, layout="constrained")

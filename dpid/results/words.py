@@ -120,7 +120,7 @@ class WordsResult(Comparable):
         ValueError
             There is no such kind.
         TypeError
-            ``ax`` is no axes of matplotlib, or is given for "strip".
+            ``ax`` is no axes of matplotlib.
         """
         from dpid.results.words_plot import plot
 

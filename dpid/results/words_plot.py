@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dpid.prompts.phrases import holds, span_of
 from dpid.results.figure_style import Figure, literal, standard
 from dpid.results.overlay import colours_of, overlay, scale_of
-from dpid.results.plot import draw_maps, draw_picture, drawn_as, heading
+from dpid.results.plot import draw_maps, draw_picture, drawn_as, heading, panel_axes
 
 if TYPE_CHECKING:
     from dpid.results.intervals import Estimate
@@ -73,21 +73,23 @@ def _plot_words(result: WordsResult, ax: Any) -> Any:
 @standard()
 def _plot_strip(result: WordsResult, ax: Any) -> Any:
     """The picture and the maps of i(x; w | rest) side by side, on one colour scale, white at zero."""
-    if ax is not None:
-        raise TypeError("ax: kind 'strip' makes a figure of its own, of a panel for every word")
     words = list(result.words.values())
     count = len(words) + (result.picture is not None)
     columns = 1 if result.metadata.frames is not None else min(count, _COLUMNS)
     rows = -(-count // columns)
-    figure = Figure(figsize=(max(5.0, 2.3 * columns), 0.6 + 2.4 * rows), dpi=150, layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, axes = panel_axes(ax, rows, columns, (max(5.0, 2.3 * columns), 0.6 + 2.4 * rows), 150)
     for unused in axes[count:]:
         unused.set_visible(False)
     drawn = draw_maps(axes[:count], result.picture, [word.map for word in words])
     for panel, word in zip(axes[count - len(words) : count], words, strict=True):
-        panel.set_title(f"{literal(word.text, _WORD)}\n{word.given_rest}", fontsize=9)
-    figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", label=f"{result.metadata.unit} per pixel")
-    figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
+        name = literal(word.text, _WORD)
+        panel.set_title(f"{name}\n{word.given_rest}" if ax is None else name, fontsize=9 if ax is None else 6)
+    figure.colorbar(
+        drawn, ax=axes if ax is None else ax, shrink=0.7, pad=0.01, extend="both",
+        label=f"{result.metadata.unit} per pixel",
+    )  # fmt: skip
+    if ax is None:
+        figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
     return figure
 
 

@@ -247,15 +247,19 @@ def test_words_are_drawn_into_axes_that_are_given():
         assert several().plot(kind, ax) is figure
     assert "cow" in {t.get_text() for t in axes[0].texts}
     assert "misleading" in {t.get_text() for t in axes[1].texts}
+    before, ax = len(figure.axes), axes[0]
+    assert several().plot("strip", ax) is figure
+    assert "cow" in {panel.get_title() for panel in ax.child_axes}
+    assert len(figure.axes) == before + 1, "the colour bar"
 
 
 @pytest.mark.parametrize(
     ("kind", "ax", "told"),
-    [("bars", None, "^kind: found 'bars'"), ("words", 3, "^ax: found int"), ("strip", "own", "^ax: kind 'strip'")],
+    [("bars", None, "^kind: found 'bars'"), ("words", 3, "^ax: found int"), ("strip", "own", "^ax: found str")],
 )
 def test_plots_refuse_what_they_cannot_draw(kind, ax, told):
     with pytest.raises((ValueError, TypeError), match=told):
-        several().plot(kind, Figure().subplots() if ax == "own" else ax)
+        several().plot(kind, ax)
 
 
 def with_dog(noise):
