@@ -112,10 +112,7 @@ class Studio:
         done, result = 0, None
 
         def tell(evaluated: int, planned: int) -> None:
-            share = evaluated / planned
-            if not concepts:  # every word is asked about in rounds of their own
-                share = (done / options.per_round + share) / options.rounds
-            progress(min(1.0, share))
+            progress(evaluated / planned)
 
         try:
             if len(concepts) == 1 or len(concepts) > 8:
