@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,16 +77,23 @@ def hooks_kept(*modules: nn.Module) -> Iterator[None]:
                 vars(m).pop(name, None)
 
 
-def is_offloaded(module: nn.Module) -> bool:
-    """Whether hooks bring the weights of ``module``, or of its parts, to the device that computes.
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    """The hooks of accelerate on ``module`` and its parts, and those of diffusers' own group offloading."""
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        yield from () if hook is None else getattr(hook, "hooks", (hook,))
+        kept = getattr(getattr(part, "_diffusers_hook", None), "hooks", {})
+        yield from (kept[name] for name in kept if "group_offloading" in name)
 
-    Those of accelerate, or of diffusers' own group offloading.
-    """
-    return any(
-        hasattr(part, "_hf_hook") or any("group_offloading" in name for name in getattr(registry, "hooks", ()))
-        for part in module.modules()
-        for registry in (getattr(part, "_diffusers_hook", None),)
-    )
+
+def is_offloaded(module: nn.Module) -> bool:
+    """Whether hooks bring the weights of ``module``, or of its parts, or its inputs to the device that computes."""
+    return any(True for _ in _hooks(module))
+
+
+def moves_weights(module: nn.Module) -> bool:
+    """Whether the weights of ``module`` are brought: those of a device map may stay, and inputs come to them."""
+    return any(getattr(hook, "offload", True) for hook in _hooks(module))
 
 
 @contextmanager

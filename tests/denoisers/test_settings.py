@@ -83,3 +83,19 @@ def test_attention_that_takes_half_types_alone(own, monkeypatch):
     torch.testing.assert_close(evaluated(pipe, "float32"), expected, rtol=0, atol=0)  # the same operations
     assert [p._attention_backend for p in pipe.transformer.attn_processors.values()] == backends
     assert set(seen) == {torch.bfloat16}  # in the check, and in what tells whether the pipeline has changed
+
+
+@pytest.mark.parametrize("name", ["flux", "kolors"])
+def test_a_device_map_that_leaves_weights_where_they_are(name):
+    """Hooks bring the inputs to them, as diffusers' device_map="balanced" has it: all types are those without one."""
+    accelerate = pytest.importorskip("accelerate")
+    pipe, plain = (build(name).to(torch.bfloat16) for _ in range(2))
+    for part in (part for part in pipe.components.values() if isinstance(part, torch.nn.Module)):
+        accelerate.dispatch_model(part, {"": "cpu"}, force_hooks=True)
+    net = from_pipeline(pipe).family.net
+    before = [(id(p), p.data_ptr(), p.dtype) for p in net.parameters()]
+    assert hasattr(net, "_hf_hook")
+    assert from_pipeline(pipe).precisions == ("float32", "bfloat16")
+    for precision in ("float32", "bfloat16"):
+        assert torch.equal(evaluated(pipe, precision), evaluated(plain, precision))
+    assert [(id(p), p.data_ptr(), p.dtype) for p in net.parameters()] == before

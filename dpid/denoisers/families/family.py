@@ -18,7 +18,7 @@ from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept, is_offloaded
+from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept, is_offloaded, moves_weights
 from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, text_of, unmasked, with_null
 
 if TYPE_CHECKING:
@@ -160,13 +160,13 @@ class Family(Pictures, ABC):
 
     def fixed_precision(self) -> str | None:
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
-        if any(map(is_offloaded, self.computing())):
+        if any(map(moves_weights, self.computing())):
             return "it is offloaded"
         return next((why for _, why in self._unconvertible()), None)
 
     def dequantises(self) -> bool:
         """Whether a network that is quantised can compute in float32 all the same, with the weights that it has."""
-        plain = not any(map(is_offloaded, self.computing()))
+        plain = not any(map(moves_weights, self.computing()))
         return plain and all(is_quantised_linear(module) for module, _ in self._unconvertible())
 
     def _unconvertible(self) -> Iterator[tuple[nn.Module, str]]:
