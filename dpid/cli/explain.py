@@ -15,7 +15,7 @@ from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
 from dpid.cli.outputs import draw, figures, folders, graph, write
 from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, with_options
 from dpid.cli.process import printing
-from dpid.cli.progress import evaluations
+from dpid.cli.progress import activity, evaluations
 from dpid.cli.tables import show_pairs, show_result
 from dpid.cli.words import check_words, explain_words
 from dpid.files import writable
@@ -99,7 +99,9 @@ def explain(
     if len(shown) == 1 and not shown[0].is_dir():
         open_image(shown[0])
     with writable(out):
-        explainer = Explainer.from_pretrained(model, **given)
+        with activity() as tell:
+            tell("loading the model, and checking its pipeline unless --no-check")
+            explainer = Explainer.from_pretrained(model, **given)
         if len(shown) > 1 and concepts:
             explain_many(explainer, shown, texts, concepts, out, **options)
         elif len(shown) > 1:

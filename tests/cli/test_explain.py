@@ -22,6 +22,15 @@ def test_explain(dpid, two_things, tmp_path):
     assert result["concepts"] == [first, second]
 
 
+def test_a_terminal_says_that_the_model_is_loaded_and_checked(command, two_things, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+    path, prompt, (first, second) = two_things
+    code, out, errors = command("explain", path, prompt, "-c", first, "-c", second, "--samples", 8)
+    assert code == 0, errors
+    assert "loading the model, and checking its pipeline unless --no-check" in errors
+    assert "loading" not in out
+
+
 def test_every_word_is_judged_without_concepts(command, two_things, tmp_path):
     path, prompt, words = two_things
     code, out, errors = command("explain", path, prompt, "--samples", 8, "--smooth", 1, "--time", "1m")
