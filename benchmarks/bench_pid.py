@@ -1,15 +1,23 @@
-"""The time of decomposing a map, compared with solving the lattice's equations: ``python benchmarks/bench_pid.py``."""
+"""The time of decomposing a map, compared with solving the lattice's equations, and the memory that many atoms take.
+
+``python benchmarks/bench_pid.py`` prints and records in the ledger.
+"""
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import ledger
 import numpy as np
 import torch
 
+import dpid
 from dpid.pid import decompose, lattice
 from dpid.prompts.plan import subsets_of
+from dpid.zoo.emoji import scenes
 
 SIDE, REPEATS = 128, 40
 
@@ -26,6 +34,24 @@ def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
+
+
+def memory_of_atoms(n: int) -> float:
+    """The megabytes of a process of its own, at most, while it makes the maps of all atoms of ``n`` words."""
+    done = subprocess.run([sys.executable, __file__, str(n)], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def print_memory(n: int) -> None:
+    """Explain ``n`` words by the embedded model, and print the most that this process takes for all their atoms, MB."""
+    words, latents = list(scenes.THINGS)[:n], torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(0))
+    result = dpid.Explainer.from_pretrained("emoji").explain(
+        latents=latents, prompt=" ".join(words), concepts=words, samples=8
+    )
+    Path("/proc/self/clear_refs").write_text("5")  # Linux then counts VmHWM, the most so far, from now on
+    result.atom_maps()
+    (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM:"))
+    print(int(line.split()[1]) / 1e3)
 
 
 def main() -> None:
@@ -48,8 +74,13 @@ def main() -> None:
         )
         ratio = statistics.median(b / a for a, b in pairs)
         rows.append({**shared, "metric": "times faster than a dense float64 solve", "value": ratio, "unit": "x"})
+    rows.extend(
+        {"case": f"min, {n} concepts, embedded model", "metric": "memory of a process that makes maps of all atoms",
+         "value": memory_of_atoms(n), "n": 1, "unit": "MB"}
+        for n in (4, 6, 8)
+    )  # fmt: skip
     ledger.record("pid", rows)
 
 
 if __name__ == "__main__":
-    main()
+    print_memory(int(sys.argv[1])) if len(sys.argv) > 1 else main()
