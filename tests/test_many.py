@@ -278,6 +278,22 @@ def test_four_threads_get_the_numbers_that_one_gets(emoji, two_things):
             assert torch.equal(result.replicates[name], f)
 
 
+def test_different_calls_side_by_side_do_not_disturb_each_other(emoji, two_things):
+    path, prompt, concepts = two_things
+    how = {"samples": 8, "rule": "uniform", "seed": 3}
+    calls = [
+        lambda: emoji.explain(path, prompt, concepts, **how),
+        lambda: list(emoji.explain_many([path, path], prompt, concepts, **how)),
+        lambda: list(emoji.stream(path, prompt, concepts, max_samples=16, **how)),
+        lambda: emoji.words(path, prompt, **how | {"samples": 32}),
+        lambda: emoji.rank([path, path], prompt, **how),
+    ]
+    expected = [call() for call in calls]
+    with ThreadPoolExecutor(len(calls)) as threads:
+        found = list(threads.map(lambda call: call(), calls))
+    assert found == expected
+
+
 def test_await_leaves_the_loop_free_and_cancelling_stops_the_run(emoji, two_things):
     path, prompt, concepts = two_things
     looked = []
