@@ -45,15 +45,15 @@ kernels() {
   local test=("$PYTHON" -m pytest -q -c "$ROOT/pyproject.toml" --rootdir "$ROOT" -p no:cacheprovider -p no:benchmark)
   "$PYTHON" -c 'import xdist' 2>/dev/null && test+=(-n 8)
   step environment 10 "$PYTHON" -m torch.utils.collect_env
-  step tests 90 env OMP_NUM_THREADS=2 "${test[@]}" "$ROOT"/tests/{ops,denoisers,estimation,test_cuda.py,test_explainer.py}
+  step tests 80 env OMP_NUM_THREADS=2 "${test[@]}" "$ROOT"/tests/{ops,denoisers,estimation,test_cuda.py,test_explainer.py}
   local smoke=("$PYTHON" "$ROOT/benchmarks/gpu_smoke.py")
   # Every tensor in an allocation of its own, beyond which nothing is valid.
   step memcheck 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1 "${smoke[@]}" --eager
   step racecheck 20 compute-sanitizer --tool racecheck --error-exitcode 1 "${smoke[@]}"
-  step bench_ops 65 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.3
-  step unet-emoji 15 "${UNET[@]}" emoji
+  step bench_ops 50 "$PYTHON" "$ROOT/benchmarks/bench_ops.py" --budget 0.3
+  step batch 45 "$PYTHON" "$ROOT/benchmarks/bench_batch.py" --runs 2
   step unet-sd2.1 80 "${UNET[@]}" sd2.1 --compile default
-  step unet-sdxl 100 "${UNET[@]}" sdxl --side 128 --samples 8 --compile default
+  step unet-sdxl 95 "${UNET[@]}" sdxl --side 128 --samples 8 --compile default
 }
 
 models() {
