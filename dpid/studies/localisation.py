@@ -119,7 +119,7 @@ def _scores(values: Tensor, masks: dict[str, np.ndarray], concept: str) -> Row:
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
-    """Mean AUC and IoU of every map at the most evaluations, and how far its IoU exceeds those of attention maps."""
+    """Mean AUC and IoU of every map at the most evaluations, and how far they exceed those of attention maps."""
     most = max(r["evaluations"] for r in rows if r["map"] not in BASELINES)
     targets = {"auc": "≥ 0.95", "auc_own_other": "≥ 0.985", "iou": "> attention maps'"}
     names = {"auc": "AUC, all pixels", "auc_own_other": "AUC, own against other", "iou": "mIoU"}
@@ -131,14 +131,14 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
             of = f"{name}, {kind}" + (f", {estimator}" if estimator else "")
             summary[of] = bootstrap(mean, by_picture(same, value), asked=target)
     peers = dict.fromkeys(r["map"] for r in shown if r["map"] in BASELINES)
-    for kind, peer in product(("unique", "cmi"), peers):
-        theirs = {(r["picture"], r["concept"]): r["iou"] for r in shown if r["map"] == peer}
+    for kind, peer, (value, name) in product(("unique", "cmi"), peers, names.items()):
+        theirs = {(r["picture"], r["concept"]): r[value] for r in shown if r["map"] == peer}
         ours = [r for r in shown if r["map"] == kind and r["estimator"] == ESTIMATORS[0]]
         gaps = [
-            {"picture": r["picture"], "gap": r["iou"] - theirs[r["picture"], r["concept"]]}
-            for r in ours if r["iou"] is not None
+            {"picture": r["picture"], "gap": r[value] - theirs[r["picture"], r["concept"]]}
+            for r in ours if r[value] is not None
         ]  # fmt: skip
-        summary[f"mIoU above {BASELINES[peer].NAME}'s by, {kind}, {ESTIMATORS[0]}"] = bootstrap(
+        summary[f"{name} above {BASELINES[peer].NAME}'s by, {kind}, {ESTIMATORS[0]}"] = bootstrap(
             mean, by_picture(gaps, "gap"), asked="> 0"
         )
     return summary
