@@ -111,8 +111,9 @@ class Workbench:
         how = sampling(given) if given is not None else f"rule {'adaptive' if self.embedded else 'shifted-grid'}"
         return (
             f"dpid {__version__}, model {self.model} {checksum(self.model)}, {how}, samples {self.samples}, "
-            f"replicates {self.replicates or 'by default'}, pictures a case {self.pictures or 'as the study sets'}, generated at "
-            f"guidance {GUIDANCE if self.embedded else 'of the pipeline'}, seed {self.seed}, data {self._data}"
+            f"replicates {self.replicates or 'by default'}, pictures a case {self.pictures or 'as the study sets'}, "
+            f"generated at guidance {GUIDANCE if self.embedded else 'of the pipeline'}, seed {self.seed}, "
+            f"data {self._data}"
         )
 
     @cached_property
