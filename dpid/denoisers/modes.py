@@ -80,8 +80,8 @@ def hooks_kept(*modules: nn.Module) -> Iterator[None]:
 def _hooks(module: nn.Module) -> Iterator[Any]:
     """The hooks of accelerate on ``module`` and its parts, and those of diffusers' own group offloading."""
     for part in module.modules():
-        hook = getattr(part, "_hf_hook", None)
-        yield from () if hook is None else getattr(hook, "hooks", (hook,))
+        if hasattr(part, "_hf_hook"):
+            yield from getattr(part._hf_hook, "hooks", (part._hf_hook,))
         kept = getattr(getattr(part, "_diffusers_hook", None), "hooks", {})
         yield from (kept[name] for name in kept if "group_offloading" in name)
 
