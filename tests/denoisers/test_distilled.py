@@ -1,5 +1,6 @@
 """Distilled networks are told by configuration and names; a guidance of those distilled at it is undone."""
 
+import logging
 from types import SimpleNamespace
 
 import diffusers
@@ -9,6 +10,7 @@ from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers import from_pipeline
+from dpid.denoisers.checks import pipeline
 from dpid.denoisers.distilled import distilled
 
 TEXTS = ["", "a cow", "a cow and a giraffe"]
@@ -154,13 +156,30 @@ def test_guidance_is_undone(name):
     torch.testing.assert_close(alone, found[:, 1:], rtol=0, atol=1e-5)
 
 
+def takes_guidance(unet):
+    """A copy of ``unet`` that takes guidance as an input, as those of consistency models."""
+    config = {name: value for name, value in unet.config.items() if name != "_use_default_values"}
+    other = type(unet).from_config({**config, "time_cond_proj_dim": 16})
+    other.load_state_dict(unet.state_dict(), strict=False)
+    return other.eval()
+
+
+@pytest.mark.parametrize("kind", ["LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"])
+def test_pipelines_of_consistency_models(tiny, kind, monkeypatch, caplog):
+    monkeypatch.setattr(pipeline, "_passed", set())
+    caplog.set_level(logging.INFO, "dpid")
+    parts = tiny(family="sd1").components
+    parts |= {"unet": takes_guidance(parts["unet"]), "scheduler": diffusers.LCMScheduler()}
+    pipe = getattr(diffusers, kind)(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    assert from_pipeline(pipe).distilled
+    assert "agrees with the pipeline: " in caplog.text
+
+
 @pytest.mark.parametrize("family", ["sd1", "xl"])
 def test_consistency_models_are_told_their_guidance_as_by_the_pipeline(tiny, family):
     pipe = tiny(family=family)
-    config = {name: value for name, value in pipe.unet.config.items() if name != "_use_default_values"}
-    unet = type(pipe.unet).from_config({**config, "time_cond_proj_dim": 16})
-    unet.load_state_dict(pipe.unet.state_dict(), strict=False)
-    pipe.unet = unet.eval()
+    pipe.unet = unet = takes_guidance(pipe.unet)
     pipe.set_progress_bar_config(disable=True)
     told = []
     hook = unet.register_forward_pre_hook(

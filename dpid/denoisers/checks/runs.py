@@ -123,8 +123,19 @@ def _scheduler(family: Family, levels: Discrete | Flow) -> Any:
         return copy.deepcopy(own)
     from diffusers import DDIMScheduler
 
+    class Ddim(DDIMScheduler):  # type: ignore[misc]
+        """DDIM that takes what a pipeline of consistency models gives its own scheduler."""
+
+        def set_timesteps(self, count: int, device: Any = None, **_: Any) -> None:
+            super().set_timesteps(count, device)
+
+        def step(self, *args: Any, eta: float | None = 0.0, **options: Any) -> Any:
+            return super().step(*args, eta=eta or 0.0, **options)
+
     ends = {"clip_sample": False, "thresholding": False, "set_alpha_to_one": True, "timestep_spacing": "trailing"}
-    return DDIMScheduler.from_config(own.config, **ends)
+    # Without the list of what is a default there, in place of which DDIM would take its own.
+    config = {name: value for name, value in own.config.items() if name != "_use_default_values"}
+    return Ddim.from_config(config, **ends)
 
 
 def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
@@ -137,7 +148,7 @@ def _arguments(family: Family, found: Run, guided: bool) -> dict[str, Any]:
     given = {
         "prompt": family.example, "height": height, "width": width, "num_inference_steps": 2, "output_type": "pt",
         "generator": torch.Generator().manual_seed(0), "guidance_scale": 1.0 if embedded else 3.0 * guided,
-        "true_cfg_scale": 3.0 if guided else 1.0, "use_resolution_binning": False,
+        "true_cfg_scale": 3.0 if guided else 1.0, "use_resolution_binning": False, "original_inference_steps": 50,
     }  # fmt: skip
     if separate and guided:
         given["negative_prompt"] = ""

@@ -32,6 +32,7 @@ class StableDiffusion(UNetFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = (
         "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+        "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
     )  # fmt: skip
     dtype = torch.float32  # of which the fused UNet makes copies in other types
     added: ClassVar[str | None] = None  # addition_embed_type of the UNet
