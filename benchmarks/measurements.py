@@ -19,7 +19,7 @@ import jinja2
 import ledger
 import typer
 from ledger import Row
-from true_sizes import MODELS
+from true_sizes import MODELS, Model
 
 ROOT = Path(__file__).parents[1]
 _ABOUT = ("benchmark", "command", "machine", "versions", "commit", "weights", "date")
@@ -91,6 +91,18 @@ def runs(rows: list[Row]) -> list[tuple[dict[str, str], list[Row]]]:
     return [(dict(zip(_ABOUT, k, strict=True)), list(g)) for k, g in groupby(sorted(rows, key=about), about)]
 
 
+def speed(row: Callable[..., Any], model: Model) -> str:
+    """How many evaluations of ``model`` a GPU makes in a second, and of what; empty where it was not measured."""
+    unet = row("unet", model.speed, "ours: evaluations a second", device="NVIDIA") if model.speed else None
+    flow = row(
+        "transformers", f"{model.name} 1024x1024 K=4 bfloat16", "batches: evaluations a second", device="NVIDIA",
+        optional=True,
+    )  # fmt: skip
+    if unet:
+        return f"{number(unet, 0)}: fp16, 512², {unet['machine']}"
+    return f"{number(flow, 1)}: bf16, 1024², {flow['machine']}" if flow else ""
+
+
 def models(row: Callable[..., Any]) -> list[dict[str, Any]]:
     """Name, pipeline and figures of every model at its true size, in the order in which they are shown."""
     found = []
@@ -105,7 +117,7 @@ def models(row: Callable[..., Any]) -> list[dict[str, Any]]:
             "name": model.name, "pipeline": model.pipeline, "distilled": model.distilled, "side": model.side,
             "tokens": model.tokens, "parameters": figure("parameters"), "bfloat16": 2 * numbers, "float32": 4 * numbers,
             "activations": figure(f"activations, {where}, estimated"), "tflop": tflop,
-            "small": figure("FLOPs, 512x512"),
+            "small": figure("FLOPs, 512x512"), "per_second": speed(row, model),
             "saved": 1 - figure(f"FLOPs, {where}, short text") / tflop if model.cut else None,
         }  # fmt: skip
         found.append({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in entry.items()})
@@ -134,7 +146,7 @@ def pages() -> dict[Path, str]:
     environment.filters |= {"num": number, "pm": error, "ci": interval, "percent": percent}
     environment.globals |= {"row": finder(rows), "starting": starting(rows), "percent": percent, "runs": runs(rows)}
     sizes, tested = models(finder(rows)), versions()
-    environment.globals |= {"models": sizes, "speeds": {m.name: m.speed for m in MODELS}, **tested}
+    environment.globals |= {"models": sizes, **tested}
 
     def render(name: str) -> str:
         text = environment.get_template(f"{name}.md.jinja").render()

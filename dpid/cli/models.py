@@ -28,22 +28,24 @@ def models() -> None:
         table.add_column(column, overflow="fold")  # a name is to be copied whole
     for column in ("bf16\nGB", "fp32\nGB", "activations\nGB", "TFLOP"):
         table.add_column(column, justify="right")
-    table.add_column("distilled")
+    for column in ("evaluations a second", "distilled"):
+        table.add_column(column)
     for model in figures["models"]:
         pipeline = model["pipeline"]
         table.add_row(
             f"{model['name']}, {model['side']}²",
             pipeline if f'"{pipeline}"' in known else f"{pipeline} ({missing})",
             *(f"{model[name]:.3g}" for name in ("bfloat16", "float32", "activations", "tflop")),
-            model["distilled"],
-        )
+            model["per_second"], model["distilled"],
+        )  # fmt: skip
     console = table_console()
     console.print(table)
     newest, oldest = (" and ".join(f"{k} {v}" for k, v in figures[name].items()) for name in ("newest", "oldest"))
     installed = " and ".join(f"{name} {version(name)}" for name in figures["newest"])
     console.print(
         "bf16, fp32: the network's weights; activations, in bf16, are those of one evaluation. Text encoders and the "
-        f"VAE come on top.\nTested with {newest}; Stable Diffusion 1, 2 and XL with {oldest} too. Installed: "
+        f"VAE come on top. Speeds, where measured, are of random weights.\nTested with {newest}; Stable Diffusion 1, 2 "
+        f"and XL with {oldest} too. Installed: "
         f"{installed}.\nFor the embedded models see dpid info.",
         highlight=False,
     )
