@@ -1,4 +1,4 @@
-"""The wall time of the command ``dpid explain`` with default options, and of importing and loading alone.
+"""The wall time of ``dpid explain`` with default options, of ``dpid demo``, and of importing and loading alone.
 
 ``python benchmarks/bench_explain.py [--runs 7]``, on an idle machine. The numbers that the command writes are compared
 with those of an explainer in this process.
@@ -45,9 +45,10 @@ def main(runs: Annotated[int, typer.Option(help="Runs of every command, in turn.
     """Measure and record in the ledger."""
     with tempfile.TemporaryDirectory() as folder:
         concepts = [word for c in CONCEPTS for word in ("-c", c)]
+        program = sys.executable, "-c", "from dpid.cli import main; main()"
         commands = {
-            "dpid explain": (sys.executable, "-c", "from dpid.cli import main; main()", "explain", str(IMAGE), PROMPT,
-                             *concepts, "--out", folder),
+            "dpid explain": (*program, "explain", str(IMAGE), PROMPT, *concepts, "--out", folder),
+            "dpid demo": (*program, "demo", "--out", str(Path(folder) / "demo")),
             "import and load": (sys.executable, "-c", LOAD),
             "import torch": (sys.executable, "-c", "import torch"),
         }  # fmt: skip
