@@ -57,7 +57,7 @@ def show_result(result: PIDResult, out: Path) -> None:
     for line in result.remarks():
         console.print(f"note: {line}", style="yellow", highlight=False)
     names = [n for n in ("maps.png", "profile.png", "result.json", "result.safetensors") if (out / n).is_file()]
-    console.print(f"{result.metadata.unet_evaluations} evaluations of the network; written: {out}/{', '.join(names)}")
+    console.print(f"{_cost(result)}; written: {out}/{', '.join(names)}")
 
 
 def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: Path) -> None:
@@ -79,10 +79,12 @@ def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: P
         for line in result.remarks():
             console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
-    console.print(
-        f"most synergy: {synergy}; {first.metadata.unet_evaluations} evaluations of the network; folders and "
-        f"graph.png: {out}/"
-    )
+    console.print(f"most synergy: {synergy}; {_cost(first)}; folders and graph.png: {out}/")
+
+
+def _cost(result: PIDResult | WordsResult) -> str:
+    """How often which model was evaluated."""
+    return f"{result.metadata.unet_evaluations} evaluations of {result.metadata.model}"
 
 
 def show_words(result: WordsResult, out: Path) -> None:
@@ -98,4 +100,4 @@ def show_words(result: WordsResult, out: Path) -> None:
     for line in result.remarks():
         console.print(f"note: {line}", style="yellow", highlight=False)
     names = [n for n in ("words.png", "words.json", "words.safetensors") if (out / n).is_file()]
-    console.print(f"{result.unet_evaluations} evaluations of the network; written: {out}/{', '.join(names)}")
+    console.print(f"{_cost(result)}; written: {out}/{', '.join(names)}")

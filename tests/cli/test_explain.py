@@ -43,7 +43,7 @@ def test_every_word_is_judged_without_concepts(command, two_things, tmp_path):
     for word in words:
         assert word in out
         assert result["words"][word]["verdict"].removesuffix("others") in out  # beside the name of the other
-    assert "48 evaluations of the network; written: explained/words.png, words.json, words.safetensors" in out
+    assert "48 evaluations of emoji; written: explained/words.png, words.json, words.safetensors" in out
 
 
 def test_pairs_say_what_is_to_be_known_of_each(command, bad, tmp_path):
