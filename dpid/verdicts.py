@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -15,10 +14,40 @@ from dpid.many import PicturesError, Stop, Stopped, Watch, prompt_columns, table
 from dpid.options import Budget, Options
 from dpid.prompts.plan import Plan
 from dpid.results.result import PIDResult
+from dpid.results.word import REST
 from dpid.results.words import WordsResult
 from dpid.run import Progress
 from dpid.runner import Runner
 from dpid.words import allowed, concepts_of, judged, seed_of
+
+
+class _Rounds:
+    """The rounds of a search of words, called with questions and the number of the round; tells the progress of all.
+
+    Parameters
+    ----------
+    run : (questions, seed, progress) -> one result a question
+    seed : of the first round
+    watch : what is told
+    most : rounds at most, before one of pairs
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Plan], int, Progress], list[PIDResult]], seed: int, watch: Watch, most: int
+    ) -> None:
+        self._run, self._seed, self._watch, self._most = run, seed, watch, most
+        self._before = 0  # evaluations of the rounds before
+
+    def __call__(self, questions: Sequence[Plan], turn: int) -> list[PIDResult]:
+        # Pairs, which are not asked beside the rest of the prompt, are the last round.
+        left = max(1, self._most - turn) if REST in questions[0].concepts else 1
+
+        def told(done: int, planned: int) -> None:
+            self._watch(self._before + done, self._before + planned * left)
+
+        results = self._run(questions, seed_of(self._seed, turn), told)
+        self._before += results[0].metadata.unet_evaluations
+        return results
 
 
 class Verdicts(Runner):
@@ -44,7 +73,8 @@ class Verdicts(Runner):
         Parameters
         ----------
         image, latents, stop : as of :meth:`explain`
-        progress : as of :meth:`explain`; at most as many evaluations as planned follow, since settled words take none
+        progress : as of :meth:`explain`; fewer evaluations than planned follow, since settled words take none, and more
+            where they are corrected for rounding
         concepts : the phrases of the prompt to judge; None: those of
             :func:`dpid.prompts.words.content_words`
         options : ``samples=256``, most evaluations of a condition, in rounds of 32, before a last one that names
@@ -65,26 +95,17 @@ class Verdicts(Runner):
         """
         budget, chosen = self._budget(**options)
         asked, watch = concepts_of(prompt, concepts), Watch(progress, stop)
-        rounds = max(1, budget.samples // chosen.per_round)
+        most = max(1, budget.samples // chosen.per_round)
         with self._working():
             watch.check()
             shown = self._ask(image, latents, (), chosen, prompt)
 
-        before = 0
-
-        def told(turn: int, done: int, planned: int) -> None:
-            watch(before + done, before + planned * max(1, rounds - turn))
-
-        def evaluate(questions: Sequence[Plan], turn: int) -> list[PIDResult]:
-            nonlocal before
-            now = replace(chosen, seed=seed_of(chosen.seed, turn))
+        def run(questions: Sequence[Plan], seed: int, told: Progress) -> list[PIDResult]:
             one = replace(shown, questions=questions, priors=[None] * len(questions))
             with self._working():
-                (results,) = self._last([one], now, partial(told, turn))
-            before += results[0].metadata.unet_evaluations
-            return results
+                return self._last([one], replace(chosen, seed=seed), told)[0]
 
-        return judged(str(prompt), asked, evaluate, budget, rounds)
+        return judged(str(prompt), asked, _Rounds(run, chosen.seed, watch, most), budget, most)
 
     def words_many(
         self, images: Iterable[ImageLike] | None = None, prompts: str | Sequence[str] | None = None,

@@ -1,17 +1,20 @@
 """Every word of a prompt is judged: what is asked, when a run ends, and what is known of the emoji world."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import bench_words
 import pytest
 import torch
 
 import dpid
+from dpid.many import Watch
 from dpid.options import Budget
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST
 from dpid.studies import world
+from dpid.verdicts import _Rounds
 from dpid.words import judged, seed_of
 
 NAMES = ("rao-blackwell", "standard", "orthogonal")
@@ -228,6 +231,20 @@ def test_progress_is_that_of_all_rounds(emoji):
     assert done[-1] == result.unet_evaluations
     assert max(planned for _, planned in told) <= 6 * 96, "six conditions"
     assert all(a <= planned for a, planned in told)
+
+
+def test_progress_of_pairs_is_that_of_the_last_round():
+    """Which comes after one of eight, when all words are settled."""
+    told = []
+
+    def run(questions, seed, progress):
+        progress(40, 40)
+        return [SimpleNamespace(metadata=SimpleNamespace(unet_evaluations=40))]
+
+    rounds = _Rounds(run, 0, Watch(lambda *numbers: told.append(numbers), None), 8)
+    for turn, concepts in enumerate((("sofa", REST), ("sofa", "couch"))):
+        rounds([SimpleNamespace(concepts=concepts)], turn)
+    assert told == [(40, 320), (80, 80)]
 
 
 def test_samples_are_the_most_evaluations_of_a_condition(emoji):
