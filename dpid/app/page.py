@@ -233,14 +233,17 @@ def _connect_shown(handlers: Handlers, result: gr.State, shown: Shown, status: g
         written = button.click(handlers.file, which, [shown.written, status], **local)
         written.then(None, shown.written, js=_DOWNLOAD)
     ways = [offered, shown.kind, *views, shown.note]
-    result.change(handlers.offer, [result, kept, offered, shown.kind], ways, trigger_mode="always_last", **local)
+    newest = {"trigger_mode": "always_last"}
+    offer = {"fn": handlers.offer, "inputs": [result, kept, offered, shown.kind], "outputs": ways, **newest, **local}
     changed = [view.input for view in (shown.kind, *views)]
-    # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out.
-    gr.on([result.change, *changed], trigger_mode="always_last", **draw)
-    gr.on([result.change, *changed, shown.logsnr.change], trigger_mode="always_last", **over)
+    # While samples come, what is drawn is the newest result, and those that drawing is too slow for are left out. It is
+    # drawn when the figure that was chosen is one of those that there are of it.
+    result.change(**offer).then(**newest, **draw)
+    gr.on(changed, **newest, **draw)
+    gr.on([result.change, *changed, shown.logsnr.change], **newest, **over)
     shown.noise.expand(lambda: True, None, looked_at, **local).then(**over)
     shown.noise.collapse(lambda: False, None, looked_at, **local)
-    shown.keep.click(lambda now: now, result, kept, **local).then(**draw)
+    shown.keep.click(lambda now: now, result, kept, **local).then(**offer).then(**draw)
 
 
 class Handlers:
