@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_UNSET = object()  # of an attribute that the class has, and the object not
 _HALF = (torch.float16, torch.bfloat16)
 ROUNDS = (
     "quantised layers round what they are given, and what that adds is not known; of a pipeline in a half type "
@@ -47,14 +48,17 @@ def _attending_natively(modules: Iterable[nn.Module]) -> Iterator[None]:
     """A context in which ``modules`` attend by torch's own function; many backends of diffusers take no float32."""
     name = "_attention_backend"  # None stands for the backend that was set last, on any network
     processors = [getattr(module, "processor", None) for module in modules]
-    before = [(processor, getattr(processor, name)) for processor in processors if hasattr(processor, name)]
+    before = [(vars(p), vars(p).get(name, _UNSET)) for p in processors if hasattr(p, name)]
     try:
-        for processor, _ in before:
-            setattr(processor, name, "native")
+        for own, _ in before:
+            own[name] = "native"
         yield
     finally:
-        for processor, backend in before:
-            setattr(processor, name, backend)
+        for own, backend in before:
+            if backend is _UNSET:
+                del own[name]
+            else:
+                own[name] = backend
 
 
 def is_quantised_linear(module: nn.Module) -> bool:

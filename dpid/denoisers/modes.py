@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpid.device import default_device, without_autocast
 
@@ -75,6 +75,29 @@ def hooks_kept(*modules: nn.Module) -> Iterator[None]:
                 del m._forward_hooks[hook]
             for name in {"_output_capturing_hooks_installed", "_diffusers_hook"} - attributes:
                 vars(m).pop(name, None)
+
+
+@contextmanager
+def types_kept(*modules: nn.Module) -> Iterator[None]:
+    """A context after which the weights of ``modules`` have the types of before.
+
+    Some pipelines (AuraFlow) leave a VAE that overflows in float16 in float32, which holds all numbers that it had.
+    """
+    before = {place: tensor.dtype for place, tensor in _tensors(modules)}
+    try:
+        yield
+    finally:
+        for place, tensor in _tensors(modules):
+            if tensor.dtype != before.get(place, tensor.dtype):
+                tensor.data = tensor.data.to(before[place])
+
+
+def _tensors(modules: Iterable[nn.Module]) -> Iterator[tuple[tuple[nn.Module, str], Tensor]]:
+    """The parameters and buffers of ``modules`` by their place, since accelerate puts others there."""
+    for part in (part for module in modules for part in module.modules()):
+        for name, tensor in {**part._parameters, **part._buffers}.items():
+            if tensor is not None:
+                yield (part, name), tensor
 
 
 def _hooks(module: nn.Module) -> Iterator[Any]:

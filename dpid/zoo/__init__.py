@@ -28,7 +28,7 @@ def generate(
     import torch
 
     from dpid.denoisers.families import FlowFamily, family_of
-    from dpid.denoisers.modes import hooks_kept
+    from dpid.denoisers.modes import hooks_kept, types_kept
     from dpid.denoisers.texts import padding_kept
     from dpid.quiet import quiet
 
@@ -50,7 +50,8 @@ def generate(
     asked = {"num_inference_steps": steps, "guidance_scale": guidance}
     given = {name: value for name, value in asked.items() if value is not None}
     parts = list(pipe.components.values())
-    with hooks_kept(*(part for part in parts if isinstance(part, torch.nn.Module))), padding_kept(parts):
+    modules = [part for part in parts if isinstance(part, torch.nn.Module)]
+    with hooks_kept(*modules), types_kept(*modules), padding_kept(parts):
         images: list[Image.Image] = sampler(prompts, generator=generators, **given, **family.asks()).images
     return images
 

@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils import _pytree
 
 from dpid.denoisers.families import Family
 from dpid.denoisers.levels import Discrete, Flow
-from dpid.denoisers.modes import evaluating, hooks_kept, undisturbed
+from dpid.denoisers.modes import evaluating, hooks_kept, types_kept, undisturbed
 from dpid.denoisers.texts import padding_kept
 from dpid.device import out_of_memory
 from dpid.quiet import quiet
@@ -231,29 +231,6 @@ def _copied(tree: Any) -> Any:
 
 
 @contextmanager
-def _types_kept(*modules: nn.Module) -> Iterator[None]:
-    """A context after which the weights of ``modules`` have the types of before.
-
-    Some pipelines (AuraFlow) leave a VAE that overflows in float16 in float32, which holds all numbers that it had.
-    """
-    before = {place: tensor.dtype for place, tensor in _tensors(modules)}
-    try:
-        yield
-    finally:
-        for place, tensor in _tensors(modules):
-            if tensor.dtype != before.get(place, tensor.dtype):
-                tensor.data = tensor.data.to(before[place])
-
-
-def _tensors(modules: Iterable[nn.Module]) -> Iterator[tuple[tuple[nn.Module, str], Tensor]]:
-    """The parameters and buffers of ``modules`` by their place, since accelerate puts others there."""
-    for part in (part for module in modules for part in module.modules()):
-        for name, tensor in {**part._parameters, **part._buffers}.items():
-            if tensor is not None:
-                yield (part, name), tensor
-
-
-@contextmanager
 def unchanged(family: Family) -> Iterator[None]:
     """A context for runs, after which the pipeline and torch's random state are what they were.
 
@@ -274,7 +251,7 @@ def unchanged(family: Family) -> Iterator[None]:
         held.enter_context(hooks_kept(*modules))
         held.enter_context(evaluating(*modules))
         held.enter_context(undisturbed())  # inside evaluating, whose inference mode would mark tensors that are kept
-        held.enter_context(_types_kept(*modules))
+        held.enter_context(types_kept(*modules))
         # Some pipelines (HiDream) make every picture of the default size.
         small = {"safety_checker": None, "default_sample_size": (height * width) ** 0.5}
         try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dpid.denoisers.added import check_added
 from dpid.denoisers.blocks import in_float32, is_quantised_linear
 from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
@@ -224,13 +225,7 @@ class Family(Pictures, ABC):
                 f"pipe: the {self.network} of {type(self.pipe).__name__} takes {taken} channels, its VAE makes {made}; "
                 "networks of inpainting, depth or editing that take a picture beside the latents are not supported"
             )
-        if getattr(self.net_config, "encoder_hid_dim_type", None) == "ip_image_proj" and not self.takes_pictures:
-            raise ValueError(
-                f"pipe: the {self.network} of {type(self.pipe).__name__} needs a picture as a second prompt "
-                "(IP-Adapter); supported is that of Stable Diffusion 1.x, 2.x and XL, or none after unload_ip_adapter()"
-            )
-        if getattr(self.net, "is_cache_enabled", False):
-            raise ValueError("pipe: its network caches answers (enable_cache); call disable_cache() first")
+        check_added(self.pipe, self.net, self.takes_pictures)
         check_parametrisation(self.pipe, self.net)
 
     def check_weights(self) -> None:

@@ -1,0 +1,16 @@
+"""What users add to a network, and families cannot compute with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_added(pipe: Any, net: Any, takes_pictures: bool) -> None:
+    """``ValueError`` if ``net`` has an IP-Adapter and its family takes none, or answers by what it computed before."""
+    if getattr(net.config, "encoder_hid_dim_type", None) == "ip_image_proj" and not takes_pictures:
+        raise ValueError(
+            f"pipe: the {type(net).__name__} of {type(pipe).__name__} needs a picture as a second prompt (IP-Adapter); "
+            "supported is that of Stable Diffusion 1.x, 2.x and XL, or none after unload_ip_adapter()"
+        )
+    if getattr(net, "is_cache_enabled", False):
+        raise ValueError("pipe: its network caches answers (enable_cache); call disable_cache() first")
