@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from dpid.equality import Comparable
 
 UNITS = ("nats", "arbitrary units of steering")  # of posterior means, and of a model distilled to few steps
+NOT_CORRECTED = "computed in {} alone: what its rounding adds is not known"
 
 
 @dataclass(frozen=True, eq=False)

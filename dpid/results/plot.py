@@ -151,13 +151,15 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
     for panel, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
         numbers = f"image {estimate}, map sum {float(value.sum()):.1f}"
         panel.set_title(f"{name}\n{numbers}" if ax is None else name, fontsize=9 if ax is None else 6)
-    figure.colorbar(
-        drawn, ax=axes if ax is None else ax, shrink=0.7, pad=0.01, label=f"{result.metadata.unit} per latent pixel",
-        extend="both",
-    )  # fmt: skip
+    colour_bar(figure, drawn, axes if ax is None else ax, result.metadata.unit)
     if ax is None:
         _frame(figure, result)
     return figure
+
+
+def colour_bar(figure: Figure, drawn: Any, axes: Any, unit: str) -> None:
+    """Draw the scale of maps beside ``axes``."""
+    figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", label=f"{unit} per latent pixel")
 
 
 def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor]) -> Any:

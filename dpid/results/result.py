@@ -20,7 +20,7 @@ from dpid.results.decomposition import Decomposition, Method, atoms_of
 from dpid.results.diagnostics import Diagnostics, diagnose
 from dpid.results.intervals import Estimate, has_outlier
 from dpid.results.maps import Maps
-from dpid.results.metadata import Metadata
+from dpid.results.metadata import NOT_CORRECTED, Metadata
 from dpid.results.profile import Profile
 from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
 
@@ -189,7 +189,7 @@ class PIDResult(Comparable):
         if metadata.precision == "float32":
             return []
         if not metadata.correction:
-            return [f"computed in {metadata.precision} alone: what its rounding adds is not known"]
+            return [NOT_CORRECTED.format(metadata.precision)]
         name = "standard" if metadata.estimator == "shrinkage" else metadata.estimator
         changes = metadata.correction.get(name, {})
         found = [

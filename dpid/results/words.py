@@ -12,7 +12,7 @@ from torch import Tensor
 from dpid.equality import Comparable
 from dpid.files import PathLike
 from dpid.prompts.phrases import remarks_on
-from dpid.results.metadata import Metadata
+from dpid.results.metadata import NOT_CORRECTED, Metadata
 from dpid.results.word import REST, Word
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ class WordsResult(Comparable):
         )  # fmt: skip
 
     def remarks(self) -> list[str]:
-        """What to know of the numbers: words that mislead, what is not settled, and what limits the model."""
+        """What to know of the numbers: what limits the model, words that mislead, and what is not settled.
+
+        Also syntax of other programs in the prompt, and rounding that is not known.
+        """
         words, metadata = self.words.values(), self.metadata
         lines = [metadata.caveat] if metadata.caveat else []
         if metadata.distilled:
@@ -79,7 +82,7 @@ class WordsResult(Comparable):
             lines.append(f"{', '.join(unsettled)}: not settled; give more samples or more time")
         lines += remarks_on(metadata.prompt)
         if any(word.pid.metadata.correction == {} for word in words):
-            lines.append(f"computed in {metadata.precision} alone: what its rounding adds is not known")
+            lines.append(NOT_CORRECTED.format(metadata.precision))
         return lines
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dpid.prompts.phrases import holds, span_of
 from dpid.results.figure_style import Figure, literal, standard
 from dpid.results.overlay import colours_of, overlay, scale_of
-from dpid.results.plot import draw_maps, draw_picture, drawn_as, heading, panel_axes
+from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, heading, panel_axes
 
 if TYPE_CHECKING:
     from dpid.results.intervals import Estimate
@@ -84,10 +84,7 @@ def _plot_strip(result: WordsResult, ax: Any) -> Any:
     for panel, word in zip(axes[count - len(words) : count], words, strict=True):
         name = literal(word.text, _WORD)
         panel.set_title(f"{name}\n{word.given_rest}" if ax is None else name, fontsize=9 if ax is None else 6)
-    figure.colorbar(
-        drawn, ax=axes if ax is None else ax, shrink=0.7, pad=0.01, extend="both",
-        label=f"{result.metadata.unit} per pixel",
-    )  # fmt: skip
+    colour_bar(figure, drawn, axes if ax is None else ax, result.metadata.unit)
     if ax is None:
         figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
     return figure
