@@ -337,21 +337,24 @@ def put_on_hub(folder, monkeypatch):
     index = str(folder / "model_index.json")
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     info = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files], sha="0" * 40)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: index)
+    asked = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **given: asked.append(given) or index)
     for name, answer in (("hf_hub_download", index), ("model_info", info), ("snapshot_download", str(folder))):
         monkeypatch.setattr(pipeline_utils, name, lambda *_, answer=answer, **__: answer)
     monkeypatch.setattr(pipeline_utils, "_resolve_revision", lambda *_, **__: None, raising=False)  # in new releases
+    return asked
 
 
 @pytest.mark.parametrize("subfolder", ["", "within"])
 def test_what_needs_no_weights_is_checked_before_they_are_fetched(monkeypatch, folder, subfolder):
-    put_on_hub(folder, monkeypatch)
+    asked = put_on_hub(folder, monkeypatch)
     for fetch in ("diffusers.DiffusionPipeline.download", "huggingface_hub.snapshot_download"):
         monkeypatch.setattr(fetch, lambda *_, **__: pytest.fail("weights were fetched"))
     with pytest.raises(TypeError, match=r"^devcie_map: is no option of loading, and some/model has no such part"):
         load_pipeline("some/model", "cpu", subfolder=subfolder, devcie_map="auto")
     with pytest.raises(ValueError, match=r"^model: some/model comes without vae, which a StableDiffusionPipeline nee"):
         load_pipeline("some/model", "cpu", subfolder=subfolder, vae=None)
+    assert {given.get("subfolder") or "" for given in asked} == {subfolder}
 
 
 def test_a_model_whose_parts_are_handed_over(monkeypatch, tmp_path):

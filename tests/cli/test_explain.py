@@ -234,16 +234,23 @@ def test_bad_input_of_a_transformer(command, flow, bad, tmp_path, change, option
     assert not (tmp_path / "explained").exists()
 
 
-def test_an_interrupt_leaves_the_words_that_were_found(command, two_things, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [(KeyboardInterrupt, 130, "interrupted"), (FloatingPointError("no numbers"), 1, "no numbers")],
+)
+def test_what_ends_a_run_leaves_the_words_that_were_found(
+    command, two_things, tmp_path, monkeypatch, error, code, told
+):
     path, prompt, words = two_things
     stream = dpid.Explainer.stream_words
 
     def interrupted(*arguments, **options):
         yield next(stream(*arguments, **options))
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr("dpid.Explainer.stream_words", interrupted)
-    code, _, errors = command("explain", path, prompt, "--samples", 16)
-    assert code == 130
-    assert errors == "dpid: warning: what was found before is in explained\ndpid: interrupted\n"
+    found, _, errors = command("explain", path, prompt, "--samples", 16)
+    assert found == code
+    assert errors.startswith("dpid: warning: what was found before is in explained\n")
+    assert told in errors
     assert list(dpid.WordsResult.load(tmp_path / "explained/words.safetensors").words) == list(words)
