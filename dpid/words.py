@@ -125,9 +125,9 @@ class _Search:
         return merge([self._question(w) for w in self.open()])
 
     def add(self, evaluate: Evaluate, turn: int) -> int:
-        """Evaluate the open words once more; those beside a word that turns out to mislead are judged anew.
+        """The number of conditions that were evaluated for the open words once more.
 
-        Returns the number of conditions that were evaluated.
+        Words beside one that turns out to mislead are judged anew.
         """
         asked, questions = self.open(), self.questions()
         for w, found in zip(asked, self._evaluated(evaluate, questions, turn), strict=True):

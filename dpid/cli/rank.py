@@ -20,7 +20,12 @@ from dpid.options import Options
 @with_loading
 def rank(
     prompt: Annotated[str, typer.Argument(help="What the best picture shows.")],
-    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP of any size.", callback=all_at_home)],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="PNG, JPEG or WebP of any size; of a video a GIF or a folder of frames.", callback=all_at_home
+        ),
+    ],
     model: Model = "emoji",
     samples: Annotated[int, typer.Option(help="Evaluations with the prompt, and as many without.")] = Options.samples,
     seed: Annotated[int, typer.Option(help="Of noise and log-SNRs.")] = Options.seed,
