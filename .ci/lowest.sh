@@ -26,6 +26,7 @@ cd "$OUT"  # where the repository's sources are not found
 # What computes with torch alone gives the same again with the torch of `make test`.
 same=(estimation test_calibration.py test_known_answers.py zoo/test_exact.py zoo/test_training.py zoo/test_flow_training.py)
 [ -z "${TORCH:-}" ] || same=()
+same+=(test_docs.py examples)  # of the newest versions, and in minutes
 # What old releases say about their own age is no error.
 OMP_NUM_THREADS=1 "$OUT/venv/bin/python" -m pytest -n auto --dist worksteal -c "$ROOT/pyproject.toml" --rootdir "$ROOT" \
   -o filterwarnings= "${same[@]/#/--ignore=$ROOT/tests/}" "$ROOT/tests"

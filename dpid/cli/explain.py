@@ -13,7 +13,7 @@ import typer
 
 from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
 from dpid.cli.outputs import draw, figures, folders, graph, write
-from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, with_options
+from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, chosen, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import activity, evaluations
 from dpid.cli.tables import show_pairs, show_result
@@ -85,7 +85,7 @@ def explain(
     for name, text in named:
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
             raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
-    given = {name: value for name in LOADING if (value := options.pop(name)) is not None}
+    given = chosen({name: options.pop(name) for name in LOADING})
     _check_prompts(texts, concepts, options["context"])
     if not concepts:
         options = check_words(samples, time, pairs, options)

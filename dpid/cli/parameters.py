@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -56,6 +56,11 @@ def with_options(command: Command) -> Command:
 def with_loading(command: Command, *, videos: bool = True) -> Command:
     """``command`` with flags for its ``**loading``: how a model is loaded, with ``videos`` one of videos, too."""
     return _with(command, _loading(videos))
+
+
+def chosen(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the flags ``loading`` that were given, as :meth:`dpid.Explainer.from_pretrained` takes them."""
+    return {name: value for name, value in loading.items() if value is not None}
 
 
 def _loading(videos: bool) -> list[inspect.Parameter]:

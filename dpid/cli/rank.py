@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from dpid.cli.many import tell
-from dpid.cli.parameters import Model, all_at_home, at_home, with_loading
+from dpid.cli.parameters import Model, all_at_home, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.tables import table_console
 from dpid.files import writable, write_json
@@ -38,9 +38,8 @@ def rank(
 
     Options(samples=samples, seed=seed)  # before the model is loaded
     question_for(prompt)
-    given = {name: value for name, value in loading.items() if value is not None}
     with nullcontext() if out is None else writable(out):
-        found = Explainer.from_pretrained(model, **given).rank(images, prompt, samples=samples, seed=seed)
+        found = Explainer.from_pretrained(model, **chosen(loading)).rank(images, prompt, samples=samples, seed=seed)
         if out is not None:
             numbers = found.to_dict() | {"files": [str(image) for image in images]}
             write_json(out / "ranking.json", numbers)

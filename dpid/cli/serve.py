@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dpid.cli.demo import PROMPT
-from dpid.cli.parameters import Model, with_loading
+from dpid.cli.parameters import Model, chosen, with_loading
 
 
 @partial(with_loading, videos=False)
@@ -31,8 +31,7 @@ def serve(
     from dpid.explainer import Explainer
 
     server.check_address(host, port)  # before the model is loaded
-    given = {name: value for name, value in loading.items() if value is not None}
-    explainer = Explainer.from_pretrained(model, **given)
+    explainer = Explainer.from_pretrained(model, **chosen(loading))
     if explainer.denoiser.frames is not None:
         raise ValueError(f"model: found {model}, which makes videos; the page takes models of pictures")
     pipe = explainer.denoiser.family.pipe  # type: ignore[attr-defined]
