@@ -78,13 +78,15 @@ def judged(
     """
     started, seconds = monotonic(), budget.seconds
     search = _Search(prompt, {concept: spans_of(prompt, (concept,))[concept] for concept in concepts}, budget.margin)
+    questions = search.questions()
     for turn in range(rounds):
         begun = monotonic()
-        evaluated = search.add(evaluate, turn)
+        search.add(evaluate, questions, turn)
         now = monotonic()
         # Conditions for which there is time, if each takes as long as those of this round.
-        left = math.inf if seconds is None else (seconds - (now - started)) / (now - begun) * evaluated
-        if not search.open() or turn == rounds - 1 or left < len(search.questions()[0].texts):
+        left = math.inf if seconds is None else (seconds - (now - started)) / (now - begun) * len(questions[0].texts)
+        questions = search.questions()
+        if not questions or turn == rounds - 1 or left < len(questions[0].texts):
             break
         yield search.result()
     pairs = search.name_partners()
@@ -96,7 +98,7 @@ def judged(
 
 @dataclass
 class _Known:
-    """What is known of a word, after how many rounds, and whether it is asked no more."""
+    """A word as it was found by the mean of so many rounds, and whether it is settled and asked no more."""
 
     word: Word
     rounds: int
@@ -113,24 +115,17 @@ class _Search:
         self.misleading: list[str] = []
         self.evaluations = 0
 
-    def open(self) -> list[str]:
-        """The words whose verdicts are not settled."""
-        return [w for w in self.spans if w not in self.known or not self.known[w].settled]
-
     def result(self) -> WordsResult:
         return WordsResult({w: self.known[w].word for w in self.spans}, self.evaluations)
 
     def questions(self) -> tuple[Plan, ...]:
-        """The plans of the open words, over the texts that they have in common."""
-        return merge([self._question(w) for w in self.open()])
+        """The plans of the words whose verdicts are not settled, over the texts that they have in common."""
+        return merge([self._question(w) for w in self.spans if w not in self.known or not self.known[w].settled])
 
-    def add(self, evaluate: Evaluate, turn: int) -> int:
-        """The number of conditions that were evaluated for the open words once more.
-
-        Words beside one that turns out to mislead are judged anew.
-        """
-        asked, questions = self.open(), self.questions()
-        for w, found in zip(asked, self._evaluated(evaluate, questions, turn), strict=True):
+    def add(self, evaluate: Evaluate, questions: Sequence[Plan], turn: int) -> None:
+        """Evaluate ``questions`` once more; words beside one that turns out to mislead are judged anew."""
+        for question, found in zip(questions, self._evaluated(evaluate, questions, turn), strict=True):
+            w, _ = question.concepts
             before = self.known.get(w)
             rounds = before.rounds if before else 0
             word = Word(pooled(before.word.pid, rounds, found) if before and rounds else found, self.margin)
@@ -145,7 +140,6 @@ class _Search:
         for w, known in self.known.items():
             if w not in wrong and any(_apart(self.spans[w], span) for span in new):  # its question has changed
                 self.known[w] = _Known(replace(known.word, outdated=True), 0, False)
-        return len(questions[0].texts)
 
     def _evaluated(self, evaluate: Evaluate, questions: Sequence[Plan], turn: int) -> list[PIDResult]:
         results = evaluate(questions, turn)
