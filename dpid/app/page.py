@@ -218,7 +218,10 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
 
 
 def _connect_shown(handlers: Handlers, result: gr.State, shown: Shown, status: gr.HTML, local: dict[str, Any]) -> None:
-    """Let the right side show ``result`` in the way that is chosen there; ``local`` keeps it out of the queue."""
+    """Connect the controls beside the maps, so that ``result`` is shown and downloaded as they say.
+
+    ``local`` has the options of an event that does not go through the queue.
+    """
     kept, offered, looked_at = gr.State(), gr.State(), gr.State(False)
     views = [shown.estimator, shown.measure, shown.level]
     draw = {

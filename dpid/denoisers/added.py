@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+IP_ADAPTER = "ip_image_proj"  # encoder_hid_dim_type of a network with an IP-Adapter, which has it by attribute alone
+
 
 def check_added(pipe: Any, net: Any, takes_pictures: bool) -> None:
     """``ValueError`` if ``net`` has an IP-Adapter and its family takes none, or answers by what it computed before."""
-    if getattr(net.config, "encoder_hid_dim_type", None) == "ip_image_proj" and not takes_pictures:
+    if getattr(net.config, "encoder_hid_dim_type", None) == IP_ADAPTER and not takes_pictures:
         raise ValueError(
             f"pipe: the {type(net).__name__} of {type(pipe).__name__} needs a picture as a second prompt (IP-Adapter); "
             "supported is that of Stable Diffusion 1.x, 2.x and XL, or none after unload_ip_adapter()"

@@ -221,7 +221,7 @@ def _typed(dtype: Any) -> dict[str, Any]:
 
 
 def _family_in(model: str, index: dict[str, Any], options: dict[str, Any]) -> type[Family]:
-    """The family of the pipeline that ``index`` describes.
+    """The class of the family that explains the pipeline of ``index``, the content of a model_index.json.
 
     ``TypeError`` for a name among ``options`` that is none of loading and no part of the pipeline, ``ValueError`` where
     there is no family, or something that it needs has neither a class in the index nor is given.

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dpid.denoisers.added import IP_ADAPTER
 from dpid.denoisers.families.unet import UNetFamily
 from dpid.denoisers.fused import FusedNetwork, not_plain
 from dpid.denoisers.guidance import GUIDANCE
 from dpid.denoisers.modes import evaluating, hooks_kept
 from dpid.images import ImageCondition
 
-_ADAPTER = "ip_image_proj"  # encoder_hid_dim_type of a UNet with an IP-Adapter
 # Fields of the UNet's configuration that, where set, make it need more input than a text and a time: which input.
 _MORE_INPUT = {
     "class_embed_type": "class labels",
@@ -42,8 +42,7 @@ class StableDiffusion(UNetFamily):
         super().check()
         config, kind = self.net.config, type(self.pipe).__name__
         for name, needs in _MORE_INPUT.items():
-            # By attribute: IP-Adapter sets it there and not in the dictionary.
-            if (found := getattr(config, name, None)) is not None and found != _ADAPTER:
+            if (found := getattr(config, name, None)) is not None and found != IP_ADAPTER:
                 raise ValueError(f"pipe: the UNet of {kind} needs {needs} ({name} = {found!r})")
         if config.in_channels != 4 or getattr(config, "addition_embed_type", None) != self.added:
             raise ValueError(f"pipe: the UNet of {kind} is not that of Stable Diffusion 1.x, 2.x or XL")
@@ -58,7 +57,7 @@ class StableDiffusion(UNetFamily):
     @property
     def takes_pictures(self) -> bool:
         """Whether the UNet has an IP-Adapter."""
-        return getattr(getattr(self.net, "config", None), "encoder_hid_dim_type", None) == _ADAPTER
+        return getattr(getattr(self.net, "config", None), "encoder_hid_dim_type", None) == IP_ADAPTER
 
     @property
     def example_condition(self) -> Any:
