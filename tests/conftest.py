@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,18 @@ def put(backend):
         return value.to(DEVICES[backend]) if isinstance(value, torch.Tensor) else value
 
     return move
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Finds a port at which nothing listens."""
+
+    def find():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return free.getsockname()[1]
+
+    return find
 
 
 DATA = Path(__file__).parent / "data" / "heldout"

@@ -6,7 +6,6 @@ Its tests take minutes: they run where DPID_BROWSER is set, as ``make pages`` do
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
@@ -16,14 +15,12 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 @pytest.fixture(scope="session")
-def address():
+def address(free_port):
     """Where ``dpid app`` answers; ends with an interrupt, as a user ends it."""
     if not os.environ.get("DPID_BROWSER"):
         pytest.skip("takes minutes; run by make pages")
     pytest.importorskip("gradio")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-c", "from dpid.cli import main; main()", "app", "--port", str(port)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -23,12 +22,10 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize(("end", "ignored"), [("SIGHUP", None), ("SIGTERM", "SIGHUP")])
-def test_uploads_are_deleted_at_the_end(tmp_path, end, ignored):
+def test_uploads_are_deleted_at_the_end(tmp_path, free_port, end, ignored):
     """A signal that the process was started to ignore, as by nohup, ends nothing."""
     pytest.importorskip("gradio")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(port)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -124,17 +124,3 @@ def test_nothing_is_ranked_by_an_unknown_word(command, bad):
     assert code == 2
     assert err.count("does not know 'unicorn'") == 1
     assert out == ""
-
-
-def test_rank_loads_a_model_as_explain_does(command, bad, monkeypatch):
-    asked = {}
-
-    def from_pretrained(model, **given):
-        asked.update(given)
-        raise ValueError("model: none here")
-
-    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", from_pretrained)
-    flags = "--subfolder", "a", "--precision", "float32", "--size", 512, "--no-check"
-    assert command("rank", "a cow", bad / "good.png", *flags) == (2, "", "dpid: model: none here\n")
-    given = {"subfolder": "a", "precision": "float32", "size": 512, "check": False}
-    assert asked == {"guidance": 1.0, **given}  # the default, and nothing that was left out

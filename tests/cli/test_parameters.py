@@ -58,3 +58,21 @@ def test_what_is_given_reaches_the_explainer(command, monkeypatch, two_things):
 def test_help_does_not_wait_for(heavy):
     line = f"import sys, dpid.cli; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", line]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["rank", "app"])
+def test_other_commands_load_a_model_as_explain_does(command, bad, monkeypatch, free_port, name):
+    if name == "app":
+        pytest.importorskip("gradio")
+    asked = {}
+
+    def from_pretrained(model, **given):
+        asked.update(given)
+        raise ValueError("model: none here")
+
+    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", from_pretrained)
+    own = {"rank": ("a cow", bad / "good.png"), "app": ("--port", free_port())}[name]
+    flags = "--subfolder", "a", "--precision", "float32", "--size", 512, "--no-check"
+    assert command(name, *own, *flags) == (2, "", "dpid: model: none here\n")
+    given = {"subfolder": "a", "precision": "float32", "size": 512, "check": False}
+    assert asked == {"guidance": 1.0, **given}  # the default, and nothing that was left out
