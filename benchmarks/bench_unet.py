@@ -189,6 +189,23 @@ def compiled(batched: Contender, ours: Contender, mode: str) -> dict[str, Callab
     return ways | ({"ours, compiled": own} if mode == "default" else {})
 
 
+def checked(
+    name: str, call: Callable[[], torch.Tensor], expected: torch.Tensor, precision: str,
+    clock: Callable[[Callable[[], object]], float],
+) -> tuple[float, float]:  # fmt: skip
+    """The seconds of the first ``call`` of a way, and how far its integrals are from those ``expected``, relatively.
+
+    Ends the program if that is too far for ``precision``.
+    """
+    gaps: list[torch.Tensor] = []
+    took = clock(lambda: gaps.append(call()))
+    error = float((gaps[0] - expected).norm() / expected.norm())
+    # The gaps are small differences: of rounding they have about ten times as much as ε̂.
+    if not error <= 10 * TOLERANCE[precision]:
+        raise SystemExit(f"{name}: the gaps differ by {error:.1e} from what they should be")
+    return took, error
+
+
 @dataclass
 class Run:
     """The input of all ways, and what they find.
@@ -226,12 +243,8 @@ class Run:
 
     def first(self, name: str, way: Contender) -> dict[str, tuple[float, str]]:
         """{metric: (value, unit)} of the first call of ``way``; ends the program if its integrals are wrong."""
-        gaps: list[torch.Tensor] = []
-        took = self.clock(lambda: gaps.append(self.call(way)().gaps))
-        error = float((gaps[0] - self.reference).norm() / self.reference.norm())
-        # The gaps are small differences: of rounding they have about ten times as much as ε̂.
-        if not error <= 10 * TOLERANCE[self.precision]:
-            raise SystemExit(f"{name}: the gaps differ by {error:.1e} from diffusers'")
+        call = self.call(way)
+        took, error = checked(name, lambda: call().gaps, self.reference, self.precision, self.clock)
         metric = f"{'gaps' if name == 'ours' else f'{name}, gaps'}: relative difference from diffusers"
         return {f"{name}: first run": (took, "s"), metric: (error, "")}
 
