@@ -55,7 +55,7 @@ def seconds(run: Callable[[], object], device: str | None) -> float:
 
 
 def batches(explainer: dpid.Explainer, samples: int, runs: int, device: str | None) -> list[dict[str, object]]:
-    """Rows of the median times of both ways, and of their ratio, in paired runs."""
+    """Rows of explanations in a loop and in one call."""
     images, options = pictures(), {"samples": samples, "rule": "shifted-grid"}
 
     def loop() -> list[dpid.PIDResult]:
@@ -64,14 +64,40 @@ def batches(explainer: dpid.Explainer, samples: int, runs: int, device: str | No
     def together() -> list[dpid.PIDResult]:
         return [result for _, result in explainer.explain_many(images, PROMPT, CONCEPTS, **options)]
 
-    for one, other in zip(loop(), together(), strict=True):
+    compare(loop(), together(), explainer.denoiser.precision)
+    return paired(f"{COUNT} pictures, {samples} samples", loop, together, runs, device)
+
+
+def batches_of_words(explainer: dpid.Explainer, runs: int, device: str | None) -> list[dict[str, object]]:
+    """Rows of judgements of every word in a loop and in one call, of a single round each."""
+    images, options = pictures(), {"samples": 32, "rule": "shifted-grid"}
+
+    def loop() -> list[dpid.WordsResult]:
+        return [explainer.words(image, PROMPT, **options) for image in images]
+
+    def together() -> list[dpid.WordsResult]:
+        return [result for _, result in explainer.words_many(images, PROMPT, **options)]
+
+    one, other = ([word.pid for words in run() for word in words.words.values()] for run in (loop, together))
+    compare(one, other, explainer.denoiser.precision)
+    return paired(f"words of {COUNT} pictures", loop, together, runs, device)
+
+
+def compare(alone: list[dpid.PIDResult], together: list[dpid.PIDResult], precision: str) -> None:
+    """End the program if a picture of a batch has other numbers than alone."""
+    for one, other in zip(alone, together, strict=True):
         for name, f in one.replicates.items():  # sums of float32 in another order, a thousandth of the largest
-            scale = 1e-3 * float(f.abs().max()) if explainer.denoiser.precision == "float32" else float("inf")
+            scale = 1e-3 * float(f.abs().max()) if precision == "float32" else float("inf")
             if not (f - other.replicates[name]).abs().max() <= scale:
                 raise SystemExit(f"{name}: a picture of a batch has other numbers than alone")
+
+
+def paired(
+    case: str, loop: Callable[[], object], together: Callable[[], object], runs: int, device: str | None
+) -> list[dict[str, object]]:  # fmt: skip
+    """Rows of the median times of both ways, and of their ratio, in paired runs."""
     times = np.array([[seconds(loop, device), seconds(together, device)] for _ in range(runs)])
     ratio = times[:, 0] / times[:, 1]
-    case = f"{COUNT} pictures, {samples} samples"
     named = {"a loop, s a picture": times[:, 0] / COUNT, "one call, s a picture": times[:, 1] / COUNT,
              "one call is so many times faster": ratio}  # fmt: skip
     return [
@@ -127,7 +153,8 @@ def main(
     explainer = dpid.Explainer.from_pretrained(model, device=device)
     parts = (
         lambda: batches(explainer, 8, runs, device), lambda: batches(explainer, 32, runs, device),
-        lambda: words(explainer, runs, device), lambda: latencies(model, device, runs),
+        lambda: batches_of_words(explainer, runs, device), lambda: words(explainer, runs, device),
+        lambda: latencies(model, device, runs),
     )  # fmt: skip
     for part in parts:
         ledger.record(ledger.of_model("batch", model), part(), model)  # what is measured is kept

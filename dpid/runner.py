@@ -109,16 +109,22 @@ class Runner:
         self, wanted: Mapping[int, Wanted | Exception], options: Options, watch: Watch
     ) -> Iterator[tuple[int, PIDResult]]:
         """The results of :meth:`dpid.Explainer.explain_many`."""
-        start, learnt = self.learnt, list[Learnt]()
+        with self._lesson() as (start, learnt):
 
-        def run(ones: list[Asked], progress: Progress) -> list[PIDResult]:
-            kept: list[Learnt] = []
-            found = self._last(ones, options, progress, start, kept.append)
-            learnt.extend(kept[-1:] * len(ones))
-            return [result for (result,) in found]
+            def run(ones: list[Asked], progress: Progress) -> list[PIDResult]:
+                kept: list[Learnt] = []
+                found = self._last(ones, options, progress, start, kept.append)
+                learnt.extend(kept[-1:] * len(ones))
+                return [result for (result,) in found]
 
-        try:
             yield from self._each(wanted, options, watch, run)
+
+    @contextmanager
+    def _lesson(self) -> Iterator[tuple[Learnt, list[Learnt]]]:
+        """What every picture of a call starts from, and a list for what each has taught, whose mean is kept."""
+        learnt: list[Learnt] = []
+        try:
+            yield self.learnt, learnt
         finally:
             if learnt:
                 self.learnt = Learnt.mean(learnt)
@@ -126,15 +132,16 @@ class Runner:
     def _each(
         self, wanted: Mapping[int, Wanted | Exception], options: Options, watch: Watch,
         run: Callable[[list[Asked], Progress], Sequence[Found]],
-        key: Callable[[Asked], Hashable] = lambda one: one.shape,
+        key: Callable[[Asked], Hashable] = lambda one: one.shape, *, alone: bool = False,
     ) -> Iterator[tuple[int, Found]]:  # fmt: skip
-        """What ``run`` returns for every picture, called with those that share a ``key``.
+        """What ``run`` returns for every picture, called with those that share a ``key``, or with each ``alone``.
 
         No lock or setting is held between two of them. At the end ``PicturesError`` names the pictures that raised.
         """
         errors = {i: one for i, one in wanted.items() if isinstance(one, Exception)}
         given = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
-        together = width(self.denoiser, [question for one in given.values() for question in one.questions], options)
+        questions = [question for one in given.values() for question in one.questions]
+        together = 1 if alone else width(self.denoiser, questions, options)
         done = len(errors)
 
         def told(ones: list[Asked]) -> Sequence[Found]:

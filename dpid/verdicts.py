@@ -3,51 +3,62 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 from torch import Tensor
 
 from dpid.images import ImageLike
-from dpid.many import PicturesError, Stop, Stopped, Watch, prompt_columns, table
+from dpid.many import Stop, Wanted, Watch, apart, prompt_columns, table
 from dpid.options import Budget, Options
-from dpid.prompts.plan import Plan
 from dpid.results.result import PIDResult
-from dpid.results.word import REST
 from dpid.results.words import WordsResult
-from dpid.run import Progress
+from dpid.run import Asked, Progress
 from dpid.runner import Runner
-from dpid.words import allowed, concepts_of, judged, seed_of
+from dpid.words import Search, allowed, concepts_of, seed_of
 
 
 class _Rounds:
-    """The rounds of a search of words, called with questions and the number of the round; tells the progress of all.
+    """Asks the next round of questions of searches that go on side by side, and tells the progress of all.
 
     Parameters
     ----------
-    run : (questions, seed, progress) -> one result a question
-    seed : of the first round
-    watch : what is told
-    most : rounds at most, before one of pairs
+    run : (pictures, options, progress) -> the results of all questions of every picture
+    options : of the first round; every other one has a seed of its own
+    watch : called with (evaluations done, evaluations planned) of all searches
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Plan], int, Progress], list[PIDResult]], seed: int, watch: Watch, most: int
+        self, run: Callable[[list[Asked], Options, Progress], list[list[PIDResult]]], options: Options, watch: Progress
     ) -> None:
-        self._run, self._seed, self._watch, self._most = run, seed, watch, most
-        self._before = 0  # evaluations of the rounds before
+        self._run, self._options, self._watch = run, options, watch
+        self._done = 0  # evaluations of the rounds before
 
-    def __call__(self, questions: Sequence[Plan], turn: int) -> list[PIDResult]:
-        # Pairs, which are not asked beside the rest of the prompt, are the last round.
-        left = max(1, self._most - turn) if REST in questions[0].concepts else 1
+    def __call__(self, searches: Sequence[tuple[Search, Asked]]) -> None:
+        """Ask what each of ``searches`` asks of its picture, in one run where the questions have one shape."""
+        groups: dict[tuple[int, Hashable], list[tuple[Search, Asked]]] = {}
+        for search, picture in searches:
+            one = replace(picture, questions=search.questions, priors=[None] * len(search.questions))
+            groups.setdefault((search.turn, one.shape), []).append((search, one))
+        for (turn, _), group in groups.items():
+            began = monotonic()
+            options = replace(self._options, seed=seed_of(self._options.seed, turn))
+            found = self._run([one for _, one in group], options, self._told([search for search, _ in searches], group))
+            for (search, _), results in zip(group, found, strict=True):
+                self._done += results[0].metadata.unet_evaluations
+                search.add(results, began)
+
+    def _told(self, searches: Sequence[Search], group: Sequence[tuple[Search, Asked]]) -> Progress:
+        """The progress of a round of ``group``, after which those of all ``searches`` follow that are left."""
+        conditions = sum(search.left * len(search.questions[0].texts) for search in searches if search.questions)
+        after = (conditions - sum(len(one.texts) for _, one in group)) * self._options.per_round
 
         def told(done: int, planned: int) -> None:
-            self._watch(self._before + done, self._before + planned * left)
+            self._watch(self._done + done, self._done + planned + after)
 
-        results = self._run(questions, seed_of(self._seed, turn), told)
-        self._before += results[0].metadata.unet_evaluations
-        return results
+        return told
 
 
 class Verdicts(Runner):
@@ -94,18 +105,21 @@ class Verdicts(Runner):
             ``stop`` was set or returned True.
         """
         budget, chosen = self._budget(**options)
-        asked, watch = concepts_of(prompt, concepts), Watch(progress, stop)
-        most = max(1, budget.samples // chosen.per_round)
+        names, watch = concepts_of(prompt, concepts), Watch(progress, stop)
         with self._working():
             watch.check()
-            shown = self._ask(image, latents, (), chosen, prompt)
+            picture = self._ask(image, latents, (), chosen, prompt)
+        return self._judgements(picture, lambda: self._search(str(prompt), names, budget, chosen), chosen, watch)
 
-        def run(questions: Sequence[Plan], seed: int, told: Progress) -> list[PIDResult]:
-            one = replace(shown, questions=questions, priors=[None] * len(questions))
+    def _judgements(
+        self, picture: Asked, search: Callable[[], Search], options: Options, watch: Watch
+    ) -> Iterator[WordsResult]:
+        """The results of :meth:`stream_words`; no lock or setting is held between two of them."""
+        rounds, begun = _Rounds(self._last, options, watch), search()  # here its time begins
+        while begun.questions:
             with self._working():
-                return self._last([one], replace(chosen, seed=seed), told)[0]
-
-        return judged(str(prompt), asked, _Rounds(run, chosen.seed, watch, most), budget, most)
+                rounds([(begun, picture)])
+            yield begun.result
 
     def words_many(
         self, images: Iterable[ImageLike] | None = None, prompts: str | Sequence[str] | None = None,
@@ -129,27 +143,44 @@ class Verdicts(Runner):
         dpid.Stopped
             ``stop`` was set or returned True.
         """
-        watch = Watch(progress, stop)
-        self._budget(**options)
-        return self._judged(table(images, latents, *prompt_columns(prompts, concepts)), watch, options)
+        (budget, chosen), watch = self._budget(**options), Watch(progress, stop)
+
+        def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
+            ((image, own_latents, prompt, words),) = only
+            search = self._search(prompt, concepts_of(prompt, words), budget, chosen)
+            return [Wanted(image, own_latents, prompt, search.questions)]
+
+        rows = table(images, latents, *prompt_columns(prompts, concepts))
+        return self._judged(apart(dict(enumerate(rows)), wanted, watch), budget, chosen, watch)
 
     def _judged(
-        self, rows: Sequence[tuple[Any, ...]], watch: Watch, options: dict[str, Any]
+        self, wanted: Mapping[int, Wanted | Exception], budget: Budget, options: Options, watch: Watch
     ) -> Iterator[tuple[int, WordsResult]]:
         """The results of :meth:`words_many`."""
-        errors: dict[int, Exception] = {}
-        for i, (image, latents, prompt, concepts) in enumerate(rows):
-            try:
-                how = {"latents": latents, "progress": watch.part(i, 1, len(rows)), "stop": watch.stopping}
-                result = self.words(image, prompt, concepts, **how, **options)
-            except Exception as error:
-                if watch.raised or isinstance(error, Stopped):
-                    raise
-                errors[i] = error
-            else:
-                yield i, result
-        if errors:
-            raise PicturesError(errors, len(rows))
+        with self._lesson() as (start, learnt):
+
+            def run(pictures: list[Asked], progress: Progress) -> list[WordsResult]:
+                known = [start]
+
+                def last(ones: list[Asked], chosen: Options, told: Progress) -> list[list[PIDResult]]:
+                    return self._last(ones, chosen, told, known[-1], known.append)
+
+                rounds = _Rounds(last, options, progress)
+                searches = [
+                    self._search(str(one.prompt), [question.concepts[0] for question in one.questions], budget, options)
+                    for one in pictures
+                ]
+                while asked := [pair for pair in zip(searches, pictures, strict=True) if pair[0].questions]:
+                    rounds(asked)
+                learnt.extend(known[1:][-1:])
+                return [search.result for search in searches]
+
+            # What one picture teaches is not known to another; and the time of a search is that of its picture.
+            alone = options.rule == "learning" or budget.seconds is not None
+            yield from self._each(wanted, options, watch, run, alone=alone)
+
+    def _search(self, prompt: str, concepts: Sequence[str], budget: Budget, options: Options) -> Search:
+        return Search(prompt, concepts, budget, max(1, budget.samples // options.per_round))
 
     def _budget(
         self, samples: int = Budget.samples, seconds: float | None = Budget.seconds, margin: float = Budget.margin,

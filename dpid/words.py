@@ -7,7 +7,7 @@ share their noise, the empty prompt and the whole one, so that n words take 2n +
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
 from time import monotonic
@@ -21,10 +21,6 @@ from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, pooled
 from dpid.results.words import WordsResult
 from dpid.run import may_stop
-
-Evaluate = Callable[[Sequence[Plan], int], list[PIDResult]]
-"""(questions, number of the round) -> one result a question, from one round of samples."""
-
 
 _ALLOWED = ("estimator", "smooth", "rule", "replicates", "antithetic", "seed", "max_batch_size")
 _UNSIGNED = ("orthogonal", "rao-blackwell")  # of what a word adds, these are integrals of squares
@@ -68,34 +64,6 @@ def seed_of(seed: int, turn: int) -> int:
     return seed if not turn else Random(f"{seed} {turn}").getrandbits(62)
 
 
-def judged(
-    prompt: str, concepts: Sequence[str], evaluate: Evaluate, budget: Budget, rounds: int
-) -> Iterator[WordsResult]:
-    """What ``concepts`` do, after every one of at most ``rounds``.
-
-    Then, if some are redundant or work with one of several others, once more with these named, by a round of pairs, if
-    there is time.
-    """
-    started, seconds = monotonic(), budget.seconds
-    search = _Search(prompt, {concept: spans_of(prompt, (concept,))[concept] for concept in concepts}, budget.margin)
-    questions = search.questions()
-    for turn in range(rounds):
-        begun = monotonic()
-        search.add(evaluate, questions, turn)
-        now = monotonic()
-        # Conditions for which there is time, if each takes as long as those of this round.
-        left = math.inf if seconds is None else (seconds - (now - started)) / (now - begun) * len(questions[0].texts)
-        questions = search.questions()
-        if not questions or turn == rounds - 1 or left < len(questions[0].texts):
-            break
-        yield search.result()
-    pairs = search.name_partners()
-    if pairs and len(pairs[0].texts) <= left:
-        yield search.result()  # what is known is not lost if the pairs end by an error or by the user
-        search.choose_partners(evaluate, pairs, turn + 1)
-    yield search.result()
-
-
 @dataclass
 class _Known:
     """A word as it was found by the mean of so many rounds, and whether it is settled and asked no more."""
@@ -105,26 +73,74 @@ class _Known:
     settled: bool
 
 
-class _Search:
-    """The words of a prompt, at ``spans``, and what is known of them so far."""
+class Search:
+    """What is known of the words of a prompt, and what is to be asked next, round after round.
 
-    def __init__(self, prompt: str, spans: dict[str, Span], margin: float) -> None:
-        self.prompt, self.spans = prompt, spans
-        self.margin = margin / sum(not self._holds_another(w) for w in spans)
+    Parameters
+    ----------
+    concepts : of :func:`concepts_of`
+    rounds : of all words, at most. Then, if some are redundant or work with one of several others, one of pairs follows
+        that names these, if there is time
+
+    Attributes
+    ----------
+    questions : of the next round, over the texts that they have in common; none if the search is at its end
+    turn : the number of that round
+    """
+
+    def __init__(self, prompt: str, concepts: Sequence[str], budget: Budget, rounds: int) -> None:
+        self.prompt = prompt
+        self.spans = {concept: spans_of(prompt, (concept,))[concept] for concept in concepts}
+        self.margin = budget.margin / sum(not self._holds_another(w) for w in self.spans)
         self.known: dict[str, _Known] = {}
         self.misleading: list[str] = []
-        self.evaluations = 0
+        self.evaluations, self.turn, self._rounds = 0, 0, rounds
+        self._seconds, self._started = budget.seconds, monotonic()
+        self.questions = self._unsettled()
 
+    @property
     def result(self) -> WordsResult:
+        """What is known after the rounds so far, of which there must be one."""
         return WordsResult({w: self.known[w].word for w in self.spans}, self.evaluations)
 
-    def questions(self) -> tuple[Plan, ...]:
-        """The plans of the words whose verdicts are not settled, over the texts that they have in common."""
+    @property
+    def left(self) -> int:
+        """How many rounds may follow, before one of pairs."""
+        if not self.questions:
+            return 0
+        return max(1, self._rounds - self.turn) if self._asks_rest else 1
+
+    @property
+    def _asks_rest(self) -> bool:
+        """Whether the next round asks for words beside the rest of the prompt, and not for pairs."""
+        return REST in self.questions[0].concepts
+
+    def add(self, results: Sequence[PIDResult], began: float) -> None:
+        """Add the ``results`` of a round of :attr:`questions` that ``began`` then, and decide what is asked next."""
+        now = monotonic()
+        self.evaluations += results[0].metadata.unet_evaluations
+        self.turn += 1
+        if not self._asks_rest:
+            self._choose_partners(results)
+            self.questions = ()
+            return
+        self._judge(results)
+        # Conditions for which there is time, if each takes as long as those of this round.
+        room = math.inf
+        if self._seconds is not None:
+            room = (self._seconds - (now - self._started)) / (now - began) * len(self.questions[0].texts)
+        self.questions = self._unsettled() if self.turn < self._rounds else ()
+        if not self.questions or room < len(self.questions[0].texts):
+            pairs = self._name_partners()
+            self.questions = pairs if pairs and len(pairs[0].texts) <= room else ()
+
+    def _unsettled(self) -> tuple[Plan, ...]:
+        """The plans of the words whose verdicts are not settled."""
         return merge([self._question(w) for w in self.spans if w not in self.known or not self.known[w].settled])
 
-    def add(self, evaluate: Evaluate, questions: Sequence[Plan], turn: int) -> None:
-        """Evaluate ``questions`` once more; words beside one that turns out to mislead are judged anew."""
-        for question, found in zip(questions, self._evaluated(evaluate, questions, turn), strict=True):
+    def _judge(self, results: Sequence[PIDResult]) -> None:
+        """Add the ``results`` of a round; words beside one that turns out to mislead are to be judged anew."""
+        for question, found in zip(self.questions, results, strict=True):
             w, _ = question.concepts
             before = self.known.get(w)
             rounds = before.rounds if before else 0
@@ -141,11 +157,6 @@ class _Search:
             if w not in wrong and any(_apart(self.spans[w], span) for span in new):  # its question has changed
                 self.known[w] = _Known(replace(known.word, outdated=True), 0, False)
 
-    def _evaluated(self, evaluate: Evaluate, questions: Sequence[Plan], turn: int) -> list[PIDResult]:
-        results = evaluate(questions, turn)
-        self.evaluations += results[0].metadata.unet_evaluations
-        return results
-
     def _context(self, w: str) -> list[Span]:
         """The words that mislead, which ``w`` is not asked beside."""
         return [self.spans[m] for m in self.misleading if _apart(self.spans[m], self.spans[w])]
@@ -157,7 +168,7 @@ class _Search:
         texts = {(): "", (w,): self.prompt[slice(*span)], (REST,): rest, (w, REST): whole}
         return with_reference(from_mapping(texts), whole)
 
-    def name_partners(self) -> tuple[Plan, ...]:
+    def _name_partners(self) -> tuple[Plan, ...]:
         """Name the word that another is redundant or works with where there is one; the plans of pairs elsewhere."""
         plans: list[Plan] = []
         for w, known in self.known.items():
@@ -170,10 +181,10 @@ class _Search:
                     plans += [with_reference(plan(self.prompt, (w, v)), reference) for v in others]
         return merge(plans)
 
-    def choose_partners(self, evaluate: Evaluate, pairs: Sequence[Plan], turn: int) -> None:
-        """Name the words that others are redundant or work with by the decomposition of every pair."""
+    def _choose_partners(self, results: Sequence[PIDResult]) -> None:
+        """Name the words that others are redundant or work with by the ``results``, one of every pair."""
         found: dict[str, dict[str, PIDResult]] = {}
-        for pair, result in zip(pairs, self._evaluated(evaluate, pairs, turn), strict=True):
+        for pair, result in zip(self.questions, results, strict=True):
             w, v = pair.concepts
             found.setdefault(w, {})[v] = result
         for w, beside in found.items():

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class Joined(GaussianDenoiser):
     images = None  # how many in the calls so far
 
     def at(self, precision):
-        other = model(type(self))
-        other.precision, other.step, other.images = precision, self.step, self.images
+        other = copy(self)
+        other.precision = precision
         return other
 
     def eps_hat_each(self, z, logsnr, conditions):
@@ -352,6 +353,43 @@ def test_words_of_many_pictures_are_those_of_each(emoji, two_things):
         found.update(many)
     assert list(raised.value.errors) == [1]
     assert found == {0: emoji.words(path, prompt, **asked), 2: emoji.words(path, f"a {concepts[0]}", **asked)}
+
+
+def texts_model():
+    """An exact model of two words, and its means; what "dog" does is little, and takes several rounds to tell."""
+    cow, dog = torch.zeros(SHAPE), torch.zeros(SHAPE)
+    cow[:, 0], dog[:, 3] = 2.0, 0.3
+    texts = {
+        "": 0 * cow,
+        "a and a": 0 * cow,
+        "cow": cow,
+        "dog": dog,
+        "a and a dog": dog,
+        "a cow and a": cow,
+        "a cow and a dog": cow + dog,
+    }
+    return Joined({text: (mean, torch.ones(SHAPE)) for text, mean in texts.items()}, (-5.0, 7.0), 300), texts
+
+
+@pytest.mark.parametrize(("options", "most"), [({"rule": "uniform"}, 4), ({}, 1), ({"seconds": 1e4}, 1)])
+def test_words_of_many_pictures_share_calls(options, most):
+    """Round after round, and each has the words that it has alone: a cow, a little of a dog, both, neither."""
+    denoiser, means = texts_model()
+    denoiser.images = []
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(5))
+    latents = [means[text] + noise for text in ("cow", "dog", "a cow and a dog", "")]
+    explainer, prompt = dpid.Explainer(denoiser), "a cow and a dog"
+    start, found = explainer.learnt, dict(explainer.words_many(latents=latents, prompts=prompt, **options))
+    assert max(denoiser.images, default=1) == most
+    assert len({one.unet_evaluations for one in found.values()}) > 1, "some take more rounds than others"
+    explainer.learnt = start
+    broken = explainer.words_many(latents=[latents[0], torch.full(SHAPE, 1e6)], prompts=prompt, **options)
+    assert next(broken) == (0, found[0])
+    with pytest.raises(dpid.PicturesError, match="1 of 2 failed; number 1: denoiser: returned NaN"):
+        next(broken)
+    for i, result in found.items():
+        explainer.learnt = start
+        assert result == explainer.words(latents=latents[i], prompt=prompt, **options)
 
 
 def test_words_of_many_pictures_end_with_a_stop_and_refuse_what_is_wrong(emoji, two_things):

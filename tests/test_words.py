@@ -1,21 +1,20 @@
 """Every word of a prompt is judged: what is asked, when a run ends, and what is known of the emoji world."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import bench_words
 import pytest
 import torch
 
 import dpid
-from dpid.many import Watch
-from dpid.options import Budget
+from dpid.options import Budget, Options
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST
+from dpid.run import Asked
 from dpid.studies import world
 from dpid.verdicts import _Rounds
-from dpid.words import judged, seed_of
+from dpid.words import Search, seed_of
 
 NAMES = ("rao-blackwell", "standard", "orthogonal")
 
@@ -30,7 +29,7 @@ class World:
         self.prompt, self.told, self.noise = prompt, {"": [0.0] * 3} | told, noise or {}
         self.asked, self.turns, self.evaluations = [], [], Counter()
 
-    def __call__(self, plans, turn):
+    def answers(self, plans, turn):
         self.asked.append([plan.concepts[0] for plan in plans])
         self.turns.append(turn)
         self.evaluations.update(plans[0].texts)
@@ -55,8 +54,13 @@ class World:
 
 
 def judge(told, concepts, prompt, noise=None, samples=128, seconds=None):
-    answers = World(prompt, told, noise)
-    return answers, list(judged(prompt, concepts, answers, Budget(samples, seconds, 0.1), samples // 32))
+    answers, results = World(prompt, told, noise), []
+    search = Search(prompt, concepts, Budget(samples, seconds, 0.1), samples // 32)
+    while search.questions:
+        began = dpid.words.monotonic()
+        search.add(answers.answers(search.questions, search.turn), began)
+        results.append(search.result)
+    return answers, results
 
 
 COW_AND_DOG = {
@@ -233,18 +237,29 @@ def test_progress_is_that_of_all_rounds(emoji):
     assert all(a <= planned for a, planned in told)
 
 
-def test_progress_of_pairs_is_that_of_the_last_round():
-    """Which comes after one of eight, when all words are settled."""
+def test_progress_is_that_of_all_searches():
+    """Of which one ends by a round of pairs after one of four, when its words are settled, and the other goes on."""
     told = []
+    worlds = World("a sofa couch and a dog", SOFA), World("a cow and a dog", COW_AND_DOG, {"a cow and a": 30.0})
+    concepts = ("sofa", "couch", "dog"), ("cow", "dog")
+    side_by_side = [
+        (Search(world.prompt, words, Budget(128), 4), Asked(None, torch.zeros(1, 4, 1, 3), (), world.prompt, ()))
+        for world, words in zip(worlds, concepts, strict=True)
+    ]
 
-    def run(questions, seed, progress):
-        progress(40, 40)
-        return [SimpleNamespace(metadata=SimpleNamespace(unet_evaluations=40))]
+    def run(pictures, chosen, progress):
+        evaluations = 32 * sum(len(one.texts) for one in pictures)
+        progress(evaluations, evaluations)
+        by_prompt = {world.prompt: world for world in worlds}
+        return [by_prompt[one.prompt].answers(one.questions, chosen.seed) for one in pictures]
 
-    rounds = _Rounds(run, 0, Watch(lambda *numbers: told.append(numbers), None), 8)
-    for turn, concepts in enumerate((("sofa", REST), ("sofa", "couch"))):
-        rounds([SimpleNamespace(concepts=concepts)], turn)
-    assert told == [(40, 320), (80, 80)]
+    rounds = _Rounds(run, Options(), lambda *numbers: told.append(numbers))
+    while asked := [pair for pair in side_by_side if pair[0].questions]:
+        rounds(asked)
+    # 8 and 6 conditions; then one round of pairs with 8, and of "dog" alone 3 with 4.
+    assert told[:2] == [(32 * 8, 32 * 4 * (8 + 6)), (32 * (8 + 6), 32 * (8 + 8 + 4 * 6))]
+    assert told[2:] == [(32 * (14 + 8), 32 * (14 + 8 + 3 * 4))] + [(32 * (22 + 4 * i), 32 * 34) for i in (1, 2, 3)]
+    assert [world.turns for world in worlds] == [[seed_of(0, 0), seed_of(0, 1)], [seed_of(0, i) for i in range(4)]]
 
 
 def test_samples_are_the_most_evaluations_of_a_condition(emoji):
