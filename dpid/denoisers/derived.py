@@ -18,7 +18,7 @@ from dpid.denoisers.blocks import compiled
 from dpid.denoisers.checks import check_family, difference, small_input
 from dpid.denoisers.families import Family
 from dpid.denoisers.fused import FusedNetwork
-from dpid.denoisers.levels import Discrete, Flow
+from dpid.denoisers.levels import Levels
 from dpid.denoisers.modes import TOLERANCE
 from dpid.device import exact_float32, repeatable
 
@@ -40,7 +40,7 @@ class Derived:
     fusable : whether the fused network stands in
     """
 
-    levels: Discrete | Flow
+    levels: Levels
 
     def __init__(self, family: Family, wanted: bool, compile: bool, checked: bool) -> None:
         self.family, self.wanted, self.compile, self.checked = family, wanted, compile, checked
@@ -88,7 +88,7 @@ class Derived:
         if self.wanted and not self.fusable and reason:
             _LOG.warning("the fused path is not taken, %s: conditions run as one plain batch", reason)
 
-    def _check(self, levels: Discrete | Flow) -> None:
+    def _check(self, levels: Levels) -> None:
         """Compare the family with the pipeline, if that is wanted and there is a pipeline."""
         if self.checked and not self.family.only_fused:
             check_family(self.family, levels)

@@ -1,9 +1,9 @@
 """Noise levels that a network was trained at, and the conversion of its input and output; docs/theory.md, eq. (3).
 
 :class:`Discrete` is for networks trained at numbered timesteps of a variance-preserving process that predict ε or v,
-:class:`Flow` for those that predict the velocity of a rectified flow. Both have the same methods: the grid of log-SNRs,
-``time`` (the timestep or time argument of the network), ``enter`` (from z = √σ(λ) x + √σ(-λ) ε to the network's input)
-and ``eps`` (from its output to ε̂).
+:class:`Flow` for those that predict the velocity of a rectified flow, and :class:`Preconditioned` for those of EDM.
+They have the same methods: the grid of log-SNRs, ``time`` (the timestep or time argument of the network), ``enter``
+(from z = √σ(λ) x + √σ(-λ) ε to the network's input) and ``eps`` (from its output to ε̂).
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ import torch
 from torch import Tensor
 
 PREDICTIONS = ("epsilon", "v_prediction")
+
+
+def check_prediction(name: str) -> None:
+    """Raise ``ValueError`` unless ``name`` is one of ``PREDICTIONS``; returns nothing."""
+    if name not in PREDICTIONS:
+        raise ValueError(f"pipe: prediction_type {name!r} is not supported; {' and '.join(PREDICTIONS)} are")
 
 
 def _level(logsnr: Tensor, like: Tensor) -> Tensor:
@@ -50,10 +56,7 @@ class Discrete:
     _copies: dict[torch.device, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.prediction not in PREDICTIONS:
-            raise ValueError(
-                f"pipe: prediction_type {self.prediction!r} is not supported; epsilon and v_prediction are"
-            )
+        check_prediction(self.prediction)
         alphas = self.alphas.double().cpu()
         timesteps = ((alphas > 0) & (alphas < 1)).nonzero()[:, 0].flip(0)
         if not len(timesteps):
@@ -95,7 +98,7 @@ class Discrete:
         return level.sigmoid().sqrt().float() * out.float() + (-level).sigmoid().sqrt().float() * x.float()
 
 
-_COUNT = 1001  # levels of a flow, at most
+_COUNT = 1001  # levels of a network whose time is continuous, at most
 
 
 @dataclass(frozen=True)
@@ -163,3 +166,70 @@ class Flow:
     def eps(out: Tensor, x: Tensor, logsnr: Tensor) -> Tensor:
         """Predicted noise ε̂ [*,N,…] float32 from the velocity ``out`` [*,N,…] at the network's input ``x`` [N,…]."""
         return x.float() + _level(logsnr, x).div(2).sigmoid().float() * out.float()
+
+
+@dataclass(frozen=True)
+class Preconditioned:
+    """The noise levels of a network that is preconditioned as of EDM (Karras et al., 2022, table 1).
+
+    With the noise level s = e^(-λ/2), its input for x + s ε is (x + s ε) / √(s² + d²), it is told ¼ log s, and of its
+    output F the mean of x is made as d²/(s² + d²) (x + s ε) + c F, where c = s d / √(s² + d²), or -c where F is called
+    a v-prediction.
+
+    Parameters
+    ----------
+    low, high : ends of the noise levels s
+    deviation : d, the standard deviation of pictures' latents
+    prediction : "epsilon" or "v_prediction", by which diffusers tells the sign of c
+
+    Attributes
+    ----------
+    grid : log-SNRs of the levels, ascending float64 [T]
+
+    Raises
+    ------
+    ValueError
+        ``low`` is not below ``high``, or ``prediction`` is another.
+    """
+
+    low: float
+    high: float
+    deviation: float
+    prediction: str
+    grid: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_prediction(self.prediction)
+        if not 0 < self.low < self.high:
+            raise ValueError(f"low, high: found {self.low}, {self.high}, expected positive ascending noise levels")
+        noisiest, clearest = (-2 * math.log(s) for s in (self.high, self.low))
+        object.__setattr__(self, "grid", torch.linspace(noisiest, clearest, _COUNT, dtype=torch.float64))
+
+    @property
+    def signature(self) -> tuple[str | bytes, ...]:
+        """What tells these levels from others."""
+        return "edm", self.prediction, str(self.deviation), self.grid.numpy().tobytes()
+
+    @staticmethod
+    def time(logsnr: Tensor) -> Tensor:
+        """What the network is told, ¼ log s [N] float32, of log-SNRs [N]."""
+        return logsnr.double().div(-8).float()
+
+    def enter(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """The network's input [N,…] for z = √σ(λ) x + √σ(-λ) ε [N,…]."""
+        noise, size = self._sizes(logsnr, z)
+        return ((1 + noise.square()).sqrt() / size).to(z.dtype) * z
+
+    def eps(self, out: Tensor, x: Tensor, logsnr: Tensor) -> Tensor:
+        """Predicted noise ε̂ [*,N,…] float32 from the output ``out`` [*,N,…] at the network's input ``x`` [N,…]."""
+        noise, size = self._sizes(logsnr, x)
+        sign = 1 if self.prediction == "v_prediction" else -1
+        return (noise / size).float() * x.float() + (sign * self.deviation / size).float() * out.float()
+
+    def _sizes(self, logsnr: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """s and √(s² + d²), float64 [N,1,…,1]."""
+        noise = _level(logsnr, like).div(-2).exp()
+        return noise, (noise.square() + self.deviation**2).sqrt()
+
+
+Levels = Discrete | Flow | Preconditioned

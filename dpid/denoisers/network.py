@@ -17,7 +17,7 @@ from dpid.denoisers.distilled import distilled
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.guidance import GUIDANCE, bend, check_guidance, sentence, undone
-from dpid.denoisers.levels import Discrete, Flow
+from dpid.denoisers.levels import Levels
 from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.denoisers.texts import check_kind, text_of
@@ -132,7 +132,7 @@ class NetworkDenoiser(Denoiser):
         return "; ".join(filter(None, known))
 
     @property
-    def levels(self) -> Discrete | Flow:
+    def levels(self) -> Levels:
         """The noise levels that the network was trained at."""
         return self._derived.levels
 

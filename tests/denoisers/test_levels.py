@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dpid.denoisers import GaussianDenoiser
-from dpid.denoisers.levels import Discrete, Flow
+from dpid.denoisers.levels import Discrete, Flow, Preconditioned
 
 
 def test_timesteps_without_noise_or_without_picture_are_left_out():
@@ -48,6 +48,27 @@ def test_another_prediction_of_a_gaussian_is_its_noise(kind):
     torch.testing.assert_close(levels.eps(v.float(), x, logsnr), want, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("sign", ["epsilon", "v_prediction"])
+def test_a_preconditioned_network_of_a_gaussian_predicts_its_noise(sign):
+    """Of latents with d = 1/2: D = E[x | x + s ε] of a Gaussian, from which F and so ε̂ follow."""
+    mean, variance, d = torch.full((4, 3, 3), 0.2), torch.linspace(0.05, 0.8, 36).view(4, 3, 3), 0.5
+    exact, levels = GaussianDenoiser({"a": (mean, variance)}), Preconditioned(0.002, 80.0, d, sign)
+    logsnr = levels.grid[::111]
+    noise = (4 * levels.time(logsnr).double()).exp().view(-1, 1, 1, 1)
+    assert float(noise.max()) == pytest.approx(80, rel=1e-6)  # float32 of a logarithm
+    assert float(noise[-1]) < 0.01
+    z = torch.randn(len(logsnr), 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    noisy = (1 + noise**2).sqrt() * z.double()  # x + s ε
+    x = levels.enter(z, logsnr)
+    torch.testing.assert_close(x.double(), noisy / (noise**2 + d**2).sqrt(), rtol=1e-6, atol=0)  # float32
+    clean = mean + variance / (variance + noise**2) * (noisy - mean)
+    c = noise * d / (noise**2 + d**2).sqrt() * (1 if sign == "epsilon" else -1)
+    out = (clean - d**2 / (noise**2 + d**2) * noisy) / c
+    want = exact.eps_hat(z[:, None], logsnr, exact.encode_conditions(["a"]))[:, 0, 0]
+    # float32 rounding of z, of the input and of the output.
+    torch.testing.assert_close(levels.eps(out.float(), x, logsnr), want, rtol=1e-5, atol=2e-6)
+
+
 def test_a_flow_has_only_levels_that_its_network_can_be_told():
     def told(sigma):
         return sigma.bfloat16().float()
@@ -74,3 +95,7 @@ def test_refusals():
         Discrete(torch.tensor([0.5]), "sample")
     with pytest.raises(ValueError, match="low, high: found 3"):
         Flow(3.0, -3.0)
+    with pytest.raises(ValueError, match="low, high: found 0"):
+        Preconditioned(0.0, 80.0, 0.5, "epsilon")
+    with pytest.raises(ValueError, match="prediction_type 'sample' is not supported"):
+        Preconditioned(0.002, 80.0, 0.5, "sample")

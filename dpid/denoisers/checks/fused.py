@@ -10,12 +10,12 @@ from torch import Tensor
 
 from dpid.denoisers.families import Family
 from dpid.denoisers.fused import FusedNetwork
-from dpid.denoisers.levels import Discrete, Flow
+from dpid.denoisers.levels import Levels
 
 Inputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
-def small_input(family: Family, levels: Discrete | Flow) -> Inputs:
+def small_input(family: Family, levels: Levels) -> Inputs:
     """Random latents [2,C,h,w] of the smallest size, times [2] and encoded conditions {argument: [2,…]}.
 
     The first condition is the empty text, the second has random numbers in its place.

@@ -27,7 +27,7 @@ from torch.utils import _pytree
 
 from dpid.denoisers.checks.runs import NotRun, Run, Step, reason, run, unchanged
 from dpid.denoisers.families import Family
-from dpid.denoisers.levels import Discrete, Flow
+from dpid.denoisers.levels import Discrete, Flow, Levels, Preconditioned
 from dpid.denoisers.modes import PRECISIONS
 from dpid.denoisers.texts import by_length
 
@@ -46,7 +46,7 @@ _LARGE = 10**9  # parameters, with which the check takes long enough to say so b
 _passed: set[tuple[Any, ...]] = set()
 
 
-def check_family(family: Family, levels: Discrete | Flow) -> None:
+def check_family(family: Family, levels: Levels) -> None:
     """Raise ``ValueError`` if ``family`` and its pipeline differ, which says in what; returns nothing.
 
     What passed once in this process passes again. A pipeline that cannot be run is a warning in the log.
@@ -69,7 +69,7 @@ def check_family(family: Family, levels: Discrete | Flow) -> None:
     _LOG.info("the family %s agrees with the pipeline: %s (%.1f s)", kind, listed, time.perf_counter() - start)
 
 
-def _token(family: Family, levels: Discrete | Flow) -> tuple[Any, ...]:
+def _token(family: Family, levels: Levels) -> tuple[Any, ...]:
     """What the check depends on: classes, configurations, the types of weights and modules, adapters."""
     pipe, net = family.pipe, family.net
     parts = {name: part for name, part in pipe.components.items() if part is not None}
@@ -80,7 +80,7 @@ def _token(family: Family, levels: Discrete | Flow) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _differences(family: Family, levels: Discrete | Flow) -> dict[str, float]:
+def _differences(family: Family, levels: Levels) -> dict[str, float]:
     """Relative differences by what was compared; ``ValueError`` for one that is too large."""
     plain = run(family, levels, guided=False)
     last = _Case(family, levels, plain, -1, family.example_condition)
@@ -100,7 +100,7 @@ class _Case:
 
     Attributes
     ----------
-    x, after : latents at the start and at the end of the step, [1,C,h,w]
+    x, after : the network's input at the start of the step and the latents at its end, [1,C,h,w]
     exact : those at the end before they were rounded
     dtype : the type of the pipeline's latents
     answers : the network's predictions in that step, each [1,C,h,w] and with the arguments of its call
@@ -111,7 +111,7 @@ class _Case:
 
     told: float | None = None
 
-    def __init__(self, family: Family, levels: Discrete | Flow, made: Run, step: int, condition: Any) -> None:
+    def __init__(self, family: Family, levels: Levels, made: Run, step: int, condition: Any) -> None:
         self.family, self.levels, self.encoded = family, levels, family.encode([condition])
         taken = made.steps[step]
         self.x, self.after, self.exact = (
@@ -122,6 +122,8 @@ class _Case:
         if not all(answer.isfinite().all() for answer, _ in self.answers):
             raise NotRun(f"the network of {type(family.pipe).__name__} returns NaN or infinity")
         self.logsnr, self.t = (value.to(self.x.device) for value in _level(levels, made.scheduler, taken, step))
+        if isinstance(levels, Preconditioned):  # whose scheduler works on x + s ε
+            self.x = levels.enter(self.logsnr.sigmoid().sqrt().float() * self.x, self.logsnr)
         own = family.fixed_precision() is None  # neither quantised nor offloaded
         self.same = _SAME[family.precision] if own else _QUANTISED
         self.tolerance = _NETWORK[family.precision] if own else _QUANTISED
@@ -169,11 +171,14 @@ def _refuse(family: Family, what: str, cause: Exception | None = None) -> NoRetu
     ) from cause
 
 
-def _level(levels: Discrete | Flow, scheduler: Any, taken: Step, step: int) -> tuple[Tensor, Tensor]:
+def _level(levels: Levels, scheduler: Any, taken: Step, step: int) -> tuple[Tensor, Tensor]:
     """The log-SNR [1] float64 at the start of a step, and the family's own time [1]."""
     if isinstance(levels, Flow):
         sigma = scheduler.sigmas[:-1][step].double().cpu()[None]  # the last is that of the picture
         return 2 * (torch.log1p(-sigma) - sigma.log()), sigma.float()
+    if isinstance(levels, Preconditioned):
+        logsnr = -2 * scheduler.sigmas[:-1][step].double().cpu().log()[None]
+        return logsnr, levels.time(logsnr)
     number = torch.tensor([int(taken.t)])
     return torch.logit(scheduler.alphas_cumprod.double().cpu()[number]), number
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from dpid.denoisers.families import Family
-from dpid.denoisers.levels import Discrete, Flow
+from dpid.denoisers.levels import Flow, Levels, Preconditioned
 from dpid.denoisers.modes import evaluating, hooks_kept, types_kept, undisturbed
 from dpid.denoisers.texts import padding_kept
 from dpid.device import out_of_memory
@@ -72,7 +72,7 @@ class _Enough(BaseException):
     """Ends a run after its first step."""
 
 
-def run(family: Family, levels: Discrete | Flow, *, guided: bool) -> Run:
+def run(family: Family, levels: Levels, *, guided: bool) -> Run:
     """Two recorded steps of the family's pipeline at a small size, the first alone if ``guided``.
 
     To be called in :func:`unchanged`. ``NotRun`` if the pipeline cannot be run.
@@ -112,8 +112,8 @@ def _size(family: Family) -> tuple[int, int]:
     return height // family.factor, (height + allowed) // family.factor
 
 
-def _scheduler(family: Family, levels: Discrete | Flow) -> Any:
-    """A scheduler whose last step ends at the predicted picture: a copy of a flow's own, otherwise DDIM.
+def _scheduler(family: Family, levels: Levels) -> Any:
+    """A scheduler whose last step ends at the predicted picture: a copy of a flow's own, Euler's of EDM, else DDIM.
 
     Of the samplers for numbered timesteps many end elsewhere (PNDM, LMS, those with noise); none of them matters to
     the network, only the noise levels and the prediction that their configuration names.
@@ -121,7 +121,10 @@ def _scheduler(family: Family, levels: Discrete | Flow) -> Any:
     own = family.pipe.scheduler
     if isinstance(levels, Flow):
         return copy.deepcopy(own)
-    from diffusers import DDIMScheduler
+    from diffusers import DDIMScheduler, EDMEulerScheduler
+
+    if isinstance(levels, Preconditioned):
+        return EDMEulerScheduler.from_config(own.config, sigma_min=_SIGMA, final_sigmas_type="zero")
 
     class Ddim(DDIMScheduler):  # type: ignore[misc]
         """DDIM that takes what a pipeline of consistency models gives its own scheduler."""

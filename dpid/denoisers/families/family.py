@@ -18,7 +18,7 @@ from dpid.denoisers.blocks import in_float32, is_quantised_linear
 from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
-from dpid.denoisers.levels import Discrete, Flow
+from dpid.denoisers.levels import Levels
 from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept, is_offloaded, moves_weights
 from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, text_of, unmasked, with_null
 
@@ -197,7 +197,7 @@ class Family(Pictures, ABC):
     # -- to be implemented by a family
 
     @abstractmethod
-    def levels(self) -> Discrete | Flow:
+    def levels(self) -> Levels:
         """The noise levels that the network was trained at."""
 
     # -- defaults that a family may override
