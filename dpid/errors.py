@@ -22,7 +22,9 @@ def told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, (BrokenPipeError, SystemExit)):  # rich makes the one the other
         return "", 0
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", text, re.IGNORECASE):
-        return f"not enough memory{text and f' ({text})'}; give fewer samples or concepts, or a larger device", 2
+        # A batch was halved down to one evaluation before: neither samples nor concepts are what takes so much.
+        spare = "give a smaller --size, fewer --frames of a video, a half --precision, or a device with more memory"
+        return f"not enough memory{text and f' ({text})'}; {spare}", 2
     if isinstance(error, Warning):
         return f"{type(error).__name__}: {text} (a warning that -W or PYTHONWARNINGS makes an error)", 2
     if isinstance(error, OSError) or (isinstance(error, _OWN) and _NAMED.match(text)):

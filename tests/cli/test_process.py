@@ -59,7 +59,7 @@ class Odd(Exception):
         (FloatingPointError("denoiser: returned NaN"), 2, "denoiser: returned NaN"),
         (RuntimeError("studies: they need pyarrow"), 2, "studies: they need pyarrow"),
         (OSError(28, "No space left on device"), 2, "[Errno 28] No space left on device"),
-        (MemoryError(), 2, "not enough memory; give fewer samples"),
+        (MemoryError(), 2, "not enough memory; give a smaller --size, fewer --frames"),
         (RuntimeError("CUDA out of memory. Tried"), 2, "not enough memory (CUDA out of memory. Tried); give"),
         (RuntimeError("[enforce fail] can't allocate memory: 9 bytes"), 2, "not enough memory ([enforce fail]"),
         (DeprecationWarning("old"), 2, "DeprecationWarning: old (a warning that -W"),
