@@ -16,6 +16,7 @@ from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overla
 
 if TYPE_CHECKING:
     from dpid.results.metadata import Metadata
+    from dpid.results.profile import Profile
     from dpid.results.result import PIDResult
 
 _COLUMNS = 5
@@ -23,6 +24,10 @@ _CONCEPT, _WORD, _MODEL = 26, 16, 60  # letters that fit above a panel, below it
 _WIDE = 1.6  # width of a picture by its height from which on only two panels are in a row
 _PANEL, _TALLEST = 2.9, 4.2  # inches
 _FRAMES = 8  # most of a video that are shown
+# Greys of what all words tell, and two of them, beside the words' colours. Not every two colours of a plot are told
+# apart by everyone: what several words tell is dashed.
+_WHOLE, _SEVERAL, _DASHES = "0.2", "0.4", ("--", ":", "-.")
+_Line = tuple[str, Tensor, Tensor, dict[str, Any]]  # name, values, standard errors, how it looks
 
 
 def plot(result: PIDResult, kind: str, ax: Any) -> Any:
@@ -199,37 +204,46 @@ def _strip(video: Any, factor: int, empty: float) -> Any:
 def _plot_profile(result: PIDResult, ax: Any) -> Any:
     """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
     profile = result.profile
-    errors = profile.stderr
-    assert errors is not None
-    concepts = result.metadata.concepts
-    shown = {", ".join(s): (f, errors.information[s]) for s, f in profile.information.items()}
-    if len(concepts) > 3:  # 2ⁿ lines would be unreadable
-        shown = {k: v for k, v in shown.items() if k in concepts} | {"all": list(shown.values())[-1]}
-    atoms = {"redundancy": (profile.redundancy, errors.redundancy)}
-    atoms |= {f"unique: {c}": (f, errors.unique[c]) for c, f in profile.unique.items()}
-    atoms |= {"synergy": (profile.synergy, errors.synergy)}
-    colours = colours_of(concepts)
-    colours |= {f"unique: {c}": colour for c, colour in colours.items()}
-    colours |= {"redundancy": REDUNDANCY, "synergy": SYNERGY}
     figure, axes = panel_axes(ax, 1, 2, (10, 4.0), 100)
     axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
     x = profile.logsnr.numpy()
-    for panel, title, lines in zip(axes, ("i(x; y)", "atoms"), (shown, atoms), strict=True):
-        for name, (value, error) in lines.items():
+    for panel, title, lines in zip(axes, ("i(x; y)", "atoms"), _profile_lines(profile), strict=True):
+        for name, value, error, look in lines:
             v, e = value.numpy(), error.numpy()
-            colour = colours.get(name)
             # matplotlib leaves out labels that begin with "_".
-            panel.plot(x, v, label=f" {literal(name)}", marker="o", markersize=3, color=colour)
-            panel.fill_between(x, v - e, v + e, alpha=0.2, color=colour)
+            (line,) = panel.plot(x, v, label=f" {literal(name)}", marker="o", markersize=3, **look)
+            panel.fill_between(x, v - e, v + e, alpha=0.2, color=line.get_color())
         panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("log-SNR (noise on the left)")
-        panel.legend(fontsize=8, frameon=False)
+        panel.legend(fontsize=8, frameon=False, handlelength=3)
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
     if ax is None:
         _frame(figure, result)
     return figure
+
+
+def _profile_lines(profile: Profile) -> tuple[list[_Line], list[_Line]]:
+    """The lines of i(x; y_S), of four concepts and more those of each and of all, and those of the decomposition."""
+    errors, concepts = profile.stderr, tuple(profile.unique)
+    assert errors is not None
+    colours, dashes = colours_of(concepts), iter(_DASHES)
+    information: list[_Line] = []
+    for subset, f in profile.information.items():
+        name, look = ", ".join(subset), {"color": colours[subset[0]]}
+        if subset == concepts:
+            name, look = name if len(concepts) < 4 else "all", {"color": _WHOLE, "linewidth": 2}
+        elif len(subset) > 1:
+            if len(concepts) > 3:  # 2ⁿ lines would be unreadable
+                continue
+            look = {"color": _SEVERAL, "linestyle": next(dashes)}
+        information.append((name, f, errors.information[subset], look))
+    unique = [(f"unique: {c}", f, errors.unique[c], {"color": colours[c]}) for c, f in profile.unique.items()]
+    return information, [
+        ("redundancy", profile.redundancy, errors.redundancy, {"color": REDUNDANCY, "linestyle": _DASHES[0]}), *unique,
+        ("synergy", profile.synergy, errors.synergy, {"color": SYNERGY, "linestyle": _DASHES[0]}),
+    ]  # fmt: skip
 
 
 def panel_axes(ax: Any, rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Any, list[Any]]:

@@ -165,6 +165,21 @@ def test_every_kind_is_drawn_as_png_and_svg(kind, form):
         assert word in texts  # as text, not as outlines
 
 
+@pytest.mark.parametrize("concepts", [("cow", "pizza"), ("cow", "pizza", "tree"), tuple("abcdefgh")])
+def test_bands_of_the_profile_have_the_colour_of_their_line_and_lines_are_told_apart(concepts):
+    result = made(concepts=concepts)
+    for ax in result.plot("profile").axes:
+        lines = [line for line in ax.lines if line.get_label().startswith(" ")]
+        assert len(lines) == {2: (3, 4), 3: (7, 5), 8: (9, 10)}[len(concepts)][bool(ax.get_title() == "atoms")]
+        for line, band in zip(lines, ax.collections, strict=True):
+            assert tuple(band.get_facecolor()[0, :3]) == to_rgb(line.get_color())
+        for a, b in combinations(lines, 2):
+            if a.get_linestyle() == b.get_linestyle():
+                for matrix in BLINDNESS.values():
+                    seen = [lab(simulated(line.get_color(), matrix)) for line in (a, b)]
+                    assert np.linalg.norm(seen[0] - seen[1]) > 5 * 2.3  # as of areas, above
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_axes_of_the_user_are_drawn_into(kind):
     figure = matplotlib.figure.Figure(figsize=(8, 4))
