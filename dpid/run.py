@@ -76,6 +76,19 @@ def ask(
     return Asked(picture, x, questions, prompt, priors)
 
 
+class SameModel:
+    """What several runs of one question have in common: the model, in the state of the first of them."""
+
+    def __init__(self) -> None:
+        self._state: list[object] = []
+
+    def check(self, state: object) -> None:
+        """``RuntimeError`` if ``state``, the token of a run's model, is not that of the first run; returns nothing."""
+        self._state = self._state or [state]
+        if state is not self._state[0]:
+            raise RuntimeError("model: was changed between two rounds; start again")
+
+
 @dataclass(frozen=True)
 class Job:
     """The input of a run: pictures to be evaluated together, and the settings.
@@ -89,6 +102,7 @@ class Job:
     rounds : of samples, at most
     learnt : what rule "learning" knows of earlier pictures; every picture starts from it
     keep : called with what it knows after every round, with all of ``pictures``
+    model : of the runs that this one goes on from, or None
     """
 
     pictures: Sequence[Asked]
@@ -98,6 +112,7 @@ class Job:
     rounds: int
     learnt: Learnt = field(default_factory=Learnt)
     keep: Callable[[Learnt], None] | None = None
+    model: SameModel | None = None
 
 
 def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[list[PIDResult]]]:
@@ -169,6 +184,8 @@ class _Run:
         self.x = torch.cat([one.x for one in pictures])
         texts = [text for same in zip(*(one.texts for one in pictures), strict=True) for text in same]
         self.conditions: Conditions = denoiser.encode_conditions(texts)
+        if job.model:
+            job.model.check(self.conditions.state)
         denoiser.examine(self.x, self.conditions)
         self.learning = options.rule == "learning"
         self.learnt = job.learnt.of(denoiser.logsnr_grid, self.conditions.state) if self.learning else Learnt()

@@ -19,7 +19,7 @@ from dpid.many import Found, PicturesError, Wanted, Watch, apart, asked, batches
 from dpid.options import Options
 from dpid.prompts.plan import Plan, Subset, plan_concepts, with_reference
 from dpid.results.result import PIDResult
-from dpid.run import Asked, Job, Progress, explanations
+from dpid.run import Asked, Job, Progress, SameModel, explanations
 from dpid.videos import VideoLike
 
 
@@ -72,13 +72,13 @@ class Runner:
 
     def _last(
         self, pictures: Sequence[Asked], options: Options, progress: Progress,
-        learnt: Learnt | None = None, keep: Callable[[Learnt], None] | None = None,
+        learnt: Learnt | None = None, keep: Callable[[Learnt], None] | None = None, model: SameModel | None = None,
     ) -> list[list[PIDResult]]:  # fmt: skip
         """The results of all questions of every picture after one round, or as many as the tolerance takes."""
         results: list[list[PIDResult]] = []
         broken = ""
         samples, count = (options.samples, 1) if options.tolerance is None else (options.max_samples, options.rounds)
-        job = Job(pictures, options, self.density, progress, count, learnt or self.learnt, keep or self._keep)
+        job = Job(pictures, options, self.density, progress, count, learnt or self.learnt, keep or self._keep, model)
         try:
             for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
                 pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -15,7 +16,7 @@ from dpid.many import Stop, Wanted, Watch, apart, prompt_columns, table
 from dpid.options import Budget, Options
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
-from dpid.run import Asked, Progress
+from dpid.run import Asked, Progress, SameModel
 from dpid.runner import Runner
 from dpid.words import Search, allowed, concepts_of, seed_of
 
@@ -38,13 +39,13 @@ class _Rounds:
 
     def __call__(self, searches: Sequence[tuple[Search, Asked]]) -> None:
         """Ask what each of ``searches`` asks of its picture, in one run where the questions have one shape."""
-        groups: dict[tuple[int, Hashable], list[tuple[Search, Asked]]] = {}
+        groups: dict[Hashable, list[tuple[Search, Asked]]] = {}
         for search, picture in searches:
             one = replace(picture, questions=search.questions, priors=[None] * len(search.questions))
-            groups.setdefault((search.turn, one.shape), []).append((search, one))
-        for (turn, _), group in groups.items():
+            groups.setdefault(one.shape, []).append((search, one))
+        options = replace(self._options, seed=seed_of(self._options.seed, searches[0][0].turn))  # that of all of them
+        for group in groups.values():
             began = monotonic()
-            options = replace(self._options, seed=seed_of(self._options.seed, turn))
             found = self._run([one for _, one in group], options, self._told([search for search, _ in searches], group))
             for (search, _), results in zip(group, found, strict=True):
                 self._done += results[0].metadata.unet_evaluations
@@ -115,7 +116,7 @@ class Verdicts(Runner):
         self, picture: Asked, search: Callable[[], Search], options: Options, watch: Watch
     ) -> Iterator[WordsResult]:
         """The results of :meth:`stream_words`; no lock or setting is held between two of them."""
-        rounds, begun = _Rounds(self._last, options, watch), search()  # here its time begins
+        rounds, begun = _Rounds(partial(self._last, model=SameModel()), options, watch), search()  # its time begins
         while begun.questions:
             with self._working():
                 rounds([(begun, picture)])
@@ -160,10 +161,10 @@ class Verdicts(Runner):
         with self._lesson() as (start, learnt):
 
             def run(pictures: list[Asked], progress: Progress) -> list[WordsResult]:
-                known = [start]
+                known, model = [start], SameModel()
 
                 def last(ones: list[Asked], chosen: Options, told: Progress) -> list[list[PIDResult]]:
-                    return self._last(ones, chosen, told, known[-1], known.append)
+                    return self._last(ones, chosen, told, known[-1], known.append, model)
 
                 rounds = _Rounds(last, options, progress)
                 searches = [

@@ -108,7 +108,7 @@ class Search:
         """How many rounds may follow, before one of pairs."""
         if not self.questions:
             return 0
-        return max(1, self._rounds - self.turn) if self._asks_rest else 1
+        return self._rounds - self.turn if self._asks_rest else 1
 
     @property
     def _asks_rest(self) -> bool:
@@ -117,7 +117,6 @@ class Search:
 
     def add(self, results: Sequence[PIDResult], began: float) -> None:
         """Add the ``results`` of a round of :attr:`questions` that ``began`` then, and decide what is asked next."""
-        now = monotonic()
         self.evaluations += results[0].metadata.unet_evaluations
         self.turn += 1
         if not self._asks_rest:
@@ -125,6 +124,7 @@ class Search:
             self.questions = ()
             return
         self._judge(results)
+        now = monotonic()
         # Conditions for which there is time, if each takes as long as those of this round.
         room = math.inf
         if self._seconds is not None:

@@ -98,6 +98,25 @@ def test_time_ends_a_run(monkeypatch):
     assert len(answers.asked) == 1
 
 
+def test_judging_counts_in_the_time_of_a_round(monkeypatch):
+    """Evaluating takes 4 s and judging 2 s of each round of 10 s; of a second one there are only 4 s left."""
+    now = [0.0]
+    monkeypatch.setattr("dpid.words.monotonic", lambda: now[0])
+    judging = Search._judge
+
+    def slow(search, results):
+        now[0] += 2
+        judging(search, results)
+
+    monkeypatch.setattr(Search, "_judge", slow)
+    search = Search("a cow and a dog", ("cow", "dog"), Budget(128, 10.0, 0.1), 4)
+    answers = World("a cow and a dog", COW_AND_DOG, {"a cow and a": 30.0, "a and a dog": 30.0})
+    now[0] += 4
+    search.add(answers.answers(search.questions, 0), 0.0)
+    assert not search.result.settled
+    assert not search.questions
+
+
 SOFA = {
     "sofa": [4.0, 0, 0], "couch": [4.0, 0, 0], "dog": [0, 4.0, 0], "sofa couch": [4.0, 0, 0],
     "a couch and a dog": [4.0, 4.0, 0], "a sofa and a dog": [4.0, 4.0, 0], "a sofa couch and a": [4.0, 0, 0],

@@ -114,6 +114,19 @@ def test_a_change_in_the_middle_of_a_stream_is_refused(tiny):
         next(stream)
 
 
+def test_a_change_between_two_rounds_of_words_is_refused(tiny):
+    """Of a prompt of whose words nothing is settled after one round: the network is made of random weights."""
+    pipe = tiny()
+    explainer = dpid.Explainer(pipe, precision="float32")
+    stream = explainer.stream_words(IMAGE, PROMPT, CONCEPTS, samples=64, margin=1e-6)
+    assert not next(stream).settled
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.mul_(3)
+    with pytest.raises(RuntimeError, match="model: was changed between two rounds; start again"):
+        next(stream)
+    assert next(explainer.stream_words(IMAGE, PROMPT, CONCEPTS, samples=64, margin=1e-6))
+
+
 def test_conditions_of_another_state_are_refused(tiny):
     pipe = tiny()
     denoiser = from_pipeline(pipe)
