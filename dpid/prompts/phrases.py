@@ -162,7 +162,7 @@ _STRONG = ".!?…。！？؟।"
 _WEAK = r"(?:[,;:|、，；：،؛]|(?<![^\s\0])[-–—/+•·&](?![^\s\0]))"  # a dash and the like only between spaces
 _SEPARATOR = rf"(?:[{_STRONG}]|{_WEAK})"
 _OPEN, _CLOSE = r"[\p{Ps}\p{Pi}<]", r"[\p{Pe}\p{Pf}>]"
-_WEIGHT = r":\s*[\d.]+\s*\p{Pe}"  # of "(cow:1.3)"
+_WEIGHT = r":\s*[-+]?[\d.]+\s*\p{Pe}"  # of "(cow:1.3)"
 _JOIN = r"[-‐‑–—―_/\\+&#@~=]"
 # A separator after a space must not be followed by a word: the dot of ".NET" is none.
 _NEXT = rf"(?!{_WEIGHT})(?:(?<!\s){_SEPARATOR}|{_SEPARATOR}(?![\w\x01]))"
@@ -224,7 +224,7 @@ def without(prompt: str, gone: Sequence[Span], kept: Sequence[Span]) -> str:
 
 # Weights, keywords, extra networks and alternation of other front ends; not "(cow)", which may be plain text.
 _SYNTAX = regex.compile(
-    r"[(\[]+[^()\[\]{}<>]*:\s*(?:\d|\d?\.\d+)\s*[)\]]+|\(\([^()]*\)\)|\[[^\[\]]*\]|\{[^{}]*\|[^{}]*\}|<\w+:[^<>]*>"
+    r"[(\[]+[^()\[\]{}<>]*:\s*[-+]?(?:\d|\d?\.\d+)\s*[)\]]+|\(\([^()]*\)\)|\[[^\[\]]*\]|\{[^{}]*\|[^{}]*\}|<\w+:[^<>]*>"
     r"|\bBREAK\b|(?<=[^,.;:]\s)AND(?=\s)"
 )  # fmt: skip
 

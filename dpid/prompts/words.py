@@ -36,8 +36,9 @@ _TOKEN = regex.compile(
     rf"(?P<particle>(?<=\w\s*)(?:{_PARTICLE}))"
     rf"|[おご]?[\p{{Han}}\p{{Katakana}}ー]+(?:(?<=\p{{Han}})(?!{_PARTICLE})[\p{{Hiragana}}ー]+)?|[\p{{Hiragana}}ー]+"
     r"|(?:(?=[[\p{Extended_Pictographic}\p{RI}]--[©®™]])\X)+"
-    r"|(?<!\w['’])(?!(?<=:[\d.]*)[\d.]+(?!\w))"  # no weight, as of "(cow:1.3)"
-    rf"{_WORD}+(?:{_INVISIBLE}+{_WORD}+|[-‐'’.](?!s\b){_WORD}+)*[\u200c\u200d]*",
+    r"|(?<!\w['’])(?!(?<=:[-+\d.\s]*)[\d.]+\s*[\p{Pe}>])"  # no weight, as of "(cow:1.3)"
+    rf"(?:\d+:\d+(?![\w:]|\.\d|\s*[\p{{Pe}}>])|"  # "10:30"
+    rf"{_WORD}+(?:{_INVISIBLE}+{_WORD}+|[-‐'’.](?!s\b){_WORD}+)*)[\u200c\u200d]*",
     regex.V1,
 )
 _ENDS = r"\n\v\f\r\x85\u2028\u2029"  # of a line

@@ -132,6 +132,7 @@ def test_what_nobody_sees_is_empty(nothing):
         ("cow | giraffe", "cow", "giraffe"),
         ("(cow:1.3) and a giraffe", "cow", "and a giraffe"),
         ("a (cow:1.3), giraffe", "cow", "a, giraffe"),
+        ("(cow:-1.0) dog", "cow", "dog"),
         ("a (cow, giraffe:1.3), red", "giraffe", "a (cow:1.3), red"),
         ("a (cow, giraffe:1.3), red", "cow giraffe", "a, red"),
         ("((cow)), [giraffe], “pig”", "cow pig", "[giraffe]"),
@@ -179,6 +180,7 @@ def test_remarks():
     for prompt, named in (
         ("a (cow:1.3) and ((red)) things", "'(cow:1.3)', '((red))' are given"),
         ("a cow BREAK a giraffe", "'BREAK' is given"),
+        ("a (cow: -0.5)", "'(cow: -0.5)' is given"),
         ("[cow], {red|blue}, <lora:pixel:0.8>, a AND b", "'[cow]', '{red|blue}', '<lora:pixel:0.8>', … are given"),
     ):
         (line,) = remarks_on(prompt)

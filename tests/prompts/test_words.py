@@ -25,6 +25,8 @@ from dpid.zoo.emoji import scenes
         ("a bowl next to a bowl", ["bowl", "bowl#2"]),
         ("a dog's bowl", ["dog's bowl", "dog", "bowl"]),
         ("(cow:1.3), ((giraffe)), [tree]", ["cow", "giraffe", "tree"]),
+        ("(giraffe: 1.3) and (dog:-1.0)", ["giraffe", "dog"]),
+        ("a clock at 10:30, a 16:9 photo", ["clock", "10:30", "16:9 photo", "16:9", "photo"]),
         ("Subject:cow, mood:calm", ["Subject", "cow", "mood", "calm"]),  # after a colon only a weight is none
         ("[cow:pig pen:0.5], style:80s", ["cow", "pig pen", "pig", "pen", "style", "80s"]),
         ("an 18th century house", ["18th century house", "18th", "century", "house"]),
