@@ -285,6 +285,7 @@ class Explainer(Densities, Verdicts):
         ``RuntimeError`` if the model changes between two results.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
+        chosen.check_rounds()
         question = question_of(prompt, concepts, conditions, chosen)
         with self._working():
             watch.check()

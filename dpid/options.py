@@ -156,12 +156,12 @@ class Options:
     samples: int = option(
         32,
         count(1, _MOST),
-        "Evaluations of every condition, rounded up to a multiple of 2 · ``replicates``",
+        "Evaluations of every condition, rounded up to a multiple of ``replicates``, twice that if antithetic",
     )
     replicates: int | None = option(
         None,
         optional(count(2, 2**12)),
-        "Repeats, from whose spread the errors come; None: eight, or four of fewer than 16 samples",
+        "Repeats, from whose spread the errors come; None: eight, or four where eight have less than a noise each",
         more="of the same samples eight tell an error of more degrees of freedom: in a 95 % interval 2.4 of them, of "
         "four 3.2",
     )
@@ -197,8 +197,8 @@ class Options:
         for option in fields(self):
             value = option.metadata["check"](option.name, getattr(self, option.name))
             object.__setattr__(self, option.name, value)
-        if self.tolerance is not None and self.max_samples < self.samples:
-            raise ValueError(f"max_samples: found {self.max_samples}, expected at least samples = {self.samples}")
+        if self.tolerance is not None:
+            self.check_rounds()
         self._check_priors()
 
     def _check_priors(self) -> None:
@@ -228,6 +228,11 @@ class Options:
             meant = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
             raise TypeError(f"{name}: is no option; {meant}")
         return cls(**options)
+
+    def check_rounds(self) -> None:
+        """``ValueError`` where ``max_samples`` are fewer than those of one round."""
+        if self.max_samples < self.samples:
+            raise ValueError(f"max_samples: found {self.max_samples}, expected at least samples = {self.samples}")
 
     def check_maps(self, height: int, width: int) -> None:
         """``ValueError`` where maps of ``height`` × ``width`` latent pixels are smaller than ``smooth``."""

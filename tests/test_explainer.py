@@ -284,6 +284,11 @@ def test_refusals(emoji, change, message):
         emoji.explain(**arguments | change)
 
 
+def test_a_stream_of_fewer_samples_than_a_round_is_refused(emoji):
+    with pytest.raises(ValueError, match="max_samples: found 8, expected at least samples = 32"):
+        emoji.stream(Image.new("RGB", (64, 64)), "a cow and a giraffe", ("cow", "giraffe"), max_samples=8)
+
+
 def test_bad_priors_are_refused_before_anything_is_evaluated(emoji):
     def never(done, planned):
         raise AssertionError("something was evaluated")
