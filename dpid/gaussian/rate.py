@@ -240,7 +240,7 @@ def fit_var(data: ArrayLike, order: int) -> tuple[Array, Array]:
         raise ValueError(f"data: found {int((~np.isfinite(series)).sum())} NaN or infinite entries, expected none")
     order = _integer("order", order, 1)
     n, d = series.shape
-    least = order * (d + 1) + d + 2  # with one fewer the covariance of the residuals is singular
+    least = order * (d + 1) + d + 1  # with one fewer the covariance of the residuals is singular
     if n < least:
         raise ValueError(f"data: found {n} samples, order {order} of {d} variables needs at least {least}")
     try:

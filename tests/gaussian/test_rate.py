@@ -208,7 +208,7 @@ def test_bad_input(change, message):
         (np.full((9, 2), np.nan), 1, "data: found 18 NaN or infinite entries"),
         (np.zeros((9, 2)), 0, "order: found 0, expected a whole number of at least 1"),
         (np.zeros((9, 2)), 2.0, "order: found 2.0"),
-        (np.zeros((9, 2)), 2, "data: found 9 samples, order 2 of 2 variables needs at least 10"),
+        (np.zeros((8, 2)), 2, "data: found 8 samples, order 2 of 2 variables needs at least 9"),
     ],
 )
 def test_bad_data(data, order, message):
