@@ -231,7 +231,8 @@ def _profile_lines(profile: Profile) -> tuple[list[_Line], list[_Line]]:
     colours, dashes = colours_of(concepts), iter(_DASHES)
     information: list[_Line] = []
     for subset, f in profile.information.items():
-        name, look = ", ".join(subset), {"color": colours[subset[0]]}
+        name = ", ".join(subset)
+        look: dict[str, Any] = {"color": colours[subset[0]]}
         if subset == concepts:
             name, look = name if len(concepts) < 4 else "all", {"color": _WHOLE, "linewidth": 2}
         elif len(subset) > 1:
