@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tempfile
+from itertools import product
 from pathlib import Path
 from threading import Event
 
@@ -22,6 +23,17 @@ from dpid.report.page import render
 _LARGEST = "100mb"  # of an upload
 _POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; frame-ancestors 'self'"
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # of the reader's machine
+_FILLS = {"primary": ("*primary_700", "*primary_800"), "cancel": ("#b91c1c", "#991b1b")}  # of buttons; under a mouse
+
+
+def theme() -> gr.themes.Default:
+    """Colours and fonts of the page: gradio's, but every text has a contrast of 4.5 to what it is on (WCAG AA)."""
+    colours = {"body_text_color_subdued": "*neutral_500"}  # in the light: what is said below a name is too pale else
+    for kind, fills in _FILLS.items():
+        for part, mode in product(("background_fill", "border_color"), ("", "_dark")):
+            names = (f"button_{kind}_{part}{hover}{mode}" for hover in ("", "_hover"))
+            colours |= dict(zip(names, fills, strict=True))
+    return gr.themes.Default(**_FONTS).set(**colours)
 
 
 class Alone:
@@ -79,7 +91,7 @@ def serve(studio: Studio, host: str, port: int, prompt: str) -> None:
         _, url, _ = page.launch(
             server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_LARGEST,
             ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], prevent_thread_lock=True,
-            theme=gr.themes.Default(**_FONTS), css=render("app/page.css"),
+            theme=theme(), css=render("app/page.css"),
             app_kwargs={"middleware": [Middleware(Alone)]},
         )  # fmt: skip
         print(f"The page is at {url}; Ctrl+C ends it.", flush=True)

@@ -43,3 +43,37 @@ def test_uploads_are_deleted_at_the_end(tmp_path, free_port, end, ignored):
     rest, _ = server.communicate(timeout=60)
     assert (server.returncode, rest) == (0, "")
     assert not folder.exists()
+
+
+def luminance(colour):
+    """The relative luminance of a colour "#rrggbb", by WCAG 2.2."""
+    parts = (value / 255 for value in bytes.fromhex(colour.removeprefix("#")))
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return sum(weight * v for weight, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["", "_dark"])
+@pytest.mark.parametrize(
+    ("text", "back"),
+    [
+        ("block_info_text_color", "block_background_fill"),
+        ("block_label_text_color", "block_background_fill"),
+        *((f"button_{kind}_text_color{on}", f"button_{kind}_background_fill{on}")
+          for kind in ("primary", "cancel", "secondary") for on in ("", "_hover")),
+    ],
+)  # fmt: skip
+def test_text_stands_out_from_what_it_is_on(text, back, mode):
+    pytest.importorskip("gradio")
+    from dpid.app.server import theme
+
+    made = theme()
+
+    def colour(name):
+        """What a variable of the theme, which may name another one, is in this mode."""
+        value = getattr(made, name + mode, None) or getattr(made, name)
+        while value.startswith("*"):
+            value = getattr(made, value[1:] + mode, None) or getattr(made, value[1:])
+        return {"white": "#ffffff", "black": "#000000"}.get(value, value)
+
+    dark, light = sorted(map(luminance, (colour(text), colour(back))))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
