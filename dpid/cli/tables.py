@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SYMBOLS = {"shrinkage": "i", "rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
 _ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
+_ATOM = "Atom: what each group of words in braces tells by itself, and no words tell without one of these groups."
 COLOURS = {"used": "green", "works only with others": "cyan", "redundant": "yellow", "misleading": "red"}  # of verdicts
 _NARROWEST = 60  # columns of a table whose numbers can be read
 
@@ -36,7 +37,7 @@ def show_result(result: PIDResult, out: Path) -> None:
     given = " (given the rest of the prompt)" if result.metadata.context else ""
     unit = result.metadata.unit
     table = Table(title=f"“{result.metadata.prompt}”{given}, {unit} ± standard error", title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")  # an atom whose end is cut could be any of several
     for name in names:
         table.add_column(f"{SYMBOLS[name]} {name}", justify="right")
     shown = [result.estimates[name] for name in names]
@@ -48,11 +49,16 @@ def show_result(result: PIDResult, out: Path) -> None:
     for concept in result.metadata.concepts:
         table.add_row(f"unique: {concept}", *(str(d.unique[concept]) for d in shown))
     table.add_row("synergy", *(str(d.synergy) for d in shown))
-    if len(result.metadata.concepts) > 2:
+    atoms = result.decomposition.atoms
+    if len(result.metadata.concepts) > 2 and atoms:
+        largest = sorted(atoms, key=lambda a: -abs(atoms[a].value))[:_ATOMS]
         table.add_section()
-        largest = sorted(result.decomposition.atoms, key=lambda a: -abs(result.decomposition.atoms[a].value))[:_ATOMS]
+        heading = "atoms" if len(atoms) <= _ATOMS else f"the {_ATOMS} largest of {len(atoms)} atoms"
+        table.add_row(Text(heading, style="italic"))
         for atom in largest:
-            table.add_row(antichain_name(atom), *(str(d.atoms.get(atom, "")) for d in shown))
+            name = antichain_name(atom).replace("}{", "} {")  # so that a line ends between two groups
+            table.add_row(name, *(str(d.atoms.get(atom, "")) for d in shown))
+        table.caption, table.caption_justify = _ATOM, "left"
     console.print(table)
     for line in result.remarks():
         console.print(f"note: {line}", style="yellow", highlight=False)

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 from diffusers import DDIMScheduler
+from made_up import made
 from tiny_pipelines import build
 
 import dpid
+from dpid.cli.tables import show_result
 from dpid.errors import _REPORT
 
 PROMPT = "a cow and a giraffe"
@@ -56,6 +58,15 @@ def test_pairs_say_what_is_to_be_known_of_each(command, bad, tmp_path):
         assert f"note: {pair}: the tolerance was not reached" in out
         assert (tmp_path / "pairs" / pair.replace(" ", "") / "maps.png").is_file()
     assert (tmp_path / "pairs/graph.png").is_file()
+
+
+def test_a_table_says_what_an_atom_is_and_cuts_none(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    show_result(made(concepts=("pumpkin", "giraffe", "butterfly")), tmp_path)
+    out = capsys.readouterr().out
+    assert "the 8 largest of 18" in out  # antichains of three (Williams and Beer, 2010)
+    assert "what each group of words in braces tells by itself" in out
+    assert "…" not in out
 
 
 def test_brackets_and_dollars_are_text(command, bad, tmp_path):
