@@ -43,7 +43,9 @@ def test_answers_what_the_explainer_finds(service, post, two_things):
         (b"no picture", {}, "cannot identify image file"),
         (None, {"concepts": ["cow", "tree"]}, "concepts: 'cow' is not in the prompt"),
         (None, {"concepts": ["one"]}, "concepts: found 1"),
-        (None, {"samples": 10**6}, "less than or equal to 1024"),
+        (None, {"samples": 0}, "greater than or equal to 1"),
+        (None, {"samples": 4097}, "samples: found 4097 for 2 concepts"),
+        (None, {"samples": 65, "concepts": ["a"] * 8}, "samples: found 65 for 8 concepts"),
     ],
 )
 def test_says_what_is_wrong(post, two_things, image, form, said):
@@ -51,3 +53,21 @@ def test_says_what_is_wrong(post, two_things, image, form, said):
     answer = post(image or path.read_bytes(), **{"prompt": prompt, "concepts": concepts} | form)
     assert answer.status_code == 422
     assert said in answer.text
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("eps_hat: has NaN"), RuntimeError("not enough memory")])
+def test_says_why_it_failed(service, post, two_things, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(service.explainer, "explain", fail)
+    path, prompt, concepts = two_things
+    answer = post(path.read_bytes(), prompt=prompt, concepts=concepts)
+    assert (answer.status_code, answer.json()) == (503, {"detail": str(error)})
+
+
+def test_no_request_takes_longer_than_it_may(service, post, two_things, monkeypatch):
+    monkeypatch.setattr(service, "SECONDS", 0)
+    path, prompt, concepts = two_things
+    answer = post(path.read_bytes(), prompt=prompt, concepts=concepts, samples=4096)
+    assert (answer.status_code, answer.json()["detail"][:21]) == (503, "not done in 0 seconds")
