@@ -49,11 +49,16 @@ class Runner:
         return chosen
 
     def _denoisers(self, samples: int) -> list[Denoiser]:
-        """The model in every precision that may be tried for so many evaluations a condition, the fastest first."""
-        finer = [self.denoiser.at(precision) for precision in self._finer]
-        if finer and not worth_trying(self.denoiser, samples):
-            return finer[-1:]
-        return [self.denoiser, *finer]
+        """The model in every precision that may be tried for so many evaluations a condition, the fastest first.
+
+        ``ValueError`` where the one that was asked for is none any more.
+        """
+        own, possible = self.denoiser.precision, self.denoiser.precisions
+        names: Sequence[str] = (own, *self._finer)
+        if self._finer:  # an adapter or offloading, added since, leaves fewer, the last of which is the network's own
+            names = [name for name in names if name in possible] or possible[-1:]
+        found = [self.denoiser if name == own in possible else self.denoiser.at(name) for name in names]
+        return found if worth_trying(found[0], samples) else found[-1:]
 
     @contextmanager
     def _working(self) -> Iterator[None]:

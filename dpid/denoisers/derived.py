@@ -19,7 +19,7 @@ from dpid.denoisers.checks import check_family, difference, small_input
 from dpid.denoisers.families import Family
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Levels
-from dpid.denoisers.modes import TOLERANCE
+from dpid.denoisers.modes import TOLERANCE, as_written
 from dpid.device import exact_float32, repeatable
 
 _LOG = logging.getLogger("dpid")
@@ -66,8 +66,8 @@ class Derived:
         first = self._seen is None
         if first:
             self._check(levels)
-        inputs = None if family.only_fused or not self.wanted else small_input(family, levels)
-        with repeatable():  # equal weights have to give equal bits
+        inputs = None if family.only_fused else small_input(family, levels)
+        with repeatable(), as_written():  # equal weights have to give equal bits
             own = family.plain(*inputs, family.precision) if inputs else None
         bits = b"" if own is None else own.float().cpu().numpy().tobytes()
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)

@@ -201,7 +201,9 @@ class Preconditioned:
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
         if not 0 < self.low < self.high:
-            raise ValueError(f"low, high: found {self.low}, {self.high}, expected positive ascending noise levels")
+            raise ValueError(
+                f"pipe: its scheduler has sigma_min {self.low} and sigma_max {self.high}, expected positive, ascending"
+            )
         noisiest, clearest = (-2 * math.log(s) for s in (self.high, self.low))
         object.__setattr__(self, "grid", torch.linspace(noisiest, clearest, _COUNT, dtype=torch.float64))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def usable_device(device: str | None) -> torch.device:
     """The device named ``device``, by default the fastest of this machine; ``ValueError`` if it cannot be used."""
     try:
         chosen = default_device() if device is None else torch.device(device)
-        probe = torch.zeros(1).to(chosen)
+        probe = torch.zeros(1, dtype=torch.float64).to(chosen)  # log-SNRs are float64, which Apple's GPUs have not
         probe.cpu()  # fails on "meta", whose tensors have no values
     except Exception as error:  # torch raises many kinds for this
         reason = str(error).strip().partition("\n")[0][:160]
@@ -117,6 +117,15 @@ def is_offloaded(module: nn.Module) -> bool:
 def moves_weights(module: nn.Module) -> bool:
     """Whether the weights of ``module`` are brought: those of a device map may stay, and inputs come to them."""
     return any(getattr(hook, "offload", True) for hook in _hooks(module))
+
+
+def as_written() -> AbstractContextManager[Any]:
+    """A context in which networks that the user has compiled run as they are written.
+
+    Compiling them for the small inputs of a check would take minutes.
+    """
+    stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
+    return stance("force_eager") if stance else nullcontext()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import threading
 
 import diffusers
 import pytest
@@ -289,11 +290,71 @@ def test_networks_of_edm(tiny, kind, prediction):
     torch.testing.assert_close(denoiser.encode_image(pixels), standard, rtol=1e-5, atol=1e-5)  # float32
 
 
+@pytest.mark.parametrize("kind", ["DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
+def test_networks_of_edm_under_another_scheduler_are_refused(tiny, kind):
+    """Made of the configuration of EDM's, which it keeps, or told log σ / 4 by Euler's."""
+    edm = diffusers.EDMEulerScheduler(sigma_data=0.5)
+    euler = diffusers.EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction")
+    other = euler if kind.startswith("Euler") else getattr(diffusers, kind).from_config(edm.config)
+    with pytest.raises(ValueError, match=f"^pipe: its {kind} is for a network that is preconditioned as of EDM"):
+        from_pipeline(tiny(family="xl", scheduler=other))
+
+
 def test_networks_of_edm_are_explained_and_sampled(tiny):
     pipe = tiny(family="xl", scheduler=diffusers.EDMDPMSolverMultistepScheduler())
     (picture,) = zoo.generate(pipe, ["a cow and a giraffe"], steps=3)
     result = dpid.Explainer(pipe).explain(picture, "a cow and a giraffe", ("cow", "giraffe"), samples=8)
     assert result.metadata.logsnr_range == pytest.approx((-2 * math.log(80), -2 * math.log(0.002)))
+
+
+def test_a_change_may_leave_fewer_types(tiny, monkeypatch):
+    """A hook, as of an adapter, takes the place of the fused UNet, which alone turns bfloat16 into float16."""
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
+    monkeypatch.setattr("dpid.runner.worth_trying", lambda denoiser, samples: True)
+    pipe = tiny().to(torch.bfloat16)
+    explainers = dpid.Explainer(pipe), dpid.Explainer(pipe, precision="float16")
+    pipe.unet.register_forward_hook(lambda module, inputs, out: None)
+    how = {"latents": torch.randn(4, 8, 8), "prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe")}
+    for explainer in explainers:
+        assert explainer.denoiser.precision == "float16"
+        explainer.denoiser.refresh()
+    assert explainers[0].explain(**how, samples=8).metadata.precision == "float32"
+    with pytest.raises(ValueError, match="precision: found 'float16'; this network computes in float32 or bfloat16"):
+        explainers[1].explain(**how, samples=8)
+
+
+def test_a_network_that_torch_has_compiled_is_what_it_was(tiny):
+    pipe, plain = tiny(), from_pipeline(tiny())
+    pipe.unet = torch.compile(pipe.unet, backend=lambda module, inputs: pytest.fail("it was compiled"))
+    denoiser = from_pipeline(pipe)
+    assert denoiser.fused
+    assert denoiser.precisions == plain.precisions
+    z, t = latents(), plain.logsnr_grid[[0, 500, 999]]
+    got, want = (one.eps_hat(z, t, one.encode_conditions(PROMPTS)) for one in (denoiser, plain))
+    assert torch.equal(got, want)
+
+
+def test_pipelines_that_share_a_part_take_turns(tiny):
+    """A thread that uses one waits for the other, whichever part it is that they share, and two others do not."""
+    first, second, apart = tiny(), tiny(), tiny()
+    second.unet = first.unet
+    held, others = from_pipeline(first), [from_pipeline(second), from_pipeline(apart)]
+
+    def free(denoiser):
+        def enter():
+            with denoiser.lock:
+                entered.set()
+
+        entered, thread = threading.Event(), threading.Thread(target=enter)
+        thread.start()
+        found = entered.wait(0.3)
+        return found, thread
+
+    with held.lock:
+        found = [free(other) for other in others]
+        assert [answer for answer, _ in found] == [False, True]
+    for _, thread in found:
+        thread.join()
 
 
 def test_a_type_that_was_asked_for_is_kept(tiny, monkeypatch):

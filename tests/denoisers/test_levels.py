@@ -95,7 +95,7 @@ def test_refusals():
         Discrete(torch.tensor([0.5]), "sample")
     with pytest.raises(ValueError, match="low, high: found 3"):
         Flow(3.0, -3.0)
-    with pytest.raises(ValueError, match="low, high: found 0"):
+    with pytest.raises(ValueError, match="pipe: its scheduler has sigma_min 0"):
         Preconditioned(0.0, 80.0, 0.5, "epsilon")
     with pytest.raises(ValueError, match="prediction_type 'sample' is not supported"):
         Preconditioned(0.002, 80.0, 0.5, "sample")

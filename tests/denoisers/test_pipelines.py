@@ -114,6 +114,17 @@ def test_a_change_in_the_middle_of_a_stream_is_refused(tiny):
         next(stream)
 
 
+def test_a_change_of_a_network_that_is_not_fused_is_refused(tiny):
+    pipe = tiny()
+    explainer = dpid.Explainer(pipe, fused=False, precision="float32")
+    stream = explainer.stream(IMAGE, PROMPT, CONCEPTS, samples=8, max_samples=64)
+    next(stream)
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.mul_(3)
+    with pytest.raises(RuntimeError, match="pipe: was changed while it was being explained"):
+        next(stream)
+
+
 def test_a_change_between_two_rounds_of_words_is_refused(tiny):
     """Of a prompt of whose words nothing is settled after one round: the network is made of random weights."""
     pipe = tiny()

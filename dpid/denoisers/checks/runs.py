@@ -8,7 +8,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils import _pytree
 
 from dpid.denoisers.families import Family
 from dpid.denoisers.levels import Flow, Levels, Preconditioned
-from dpid.denoisers.modes import evaluating, hooks_kept, types_kept, undisturbed
+from dpid.denoisers.modes import as_written, evaluating, hooks_kept, types_kept, undisturbed
 from dpid.denoisers.texts import padding_kept
 from dpid.device import out_of_memory
 from dpid.quiet import quiet
@@ -235,16 +235,12 @@ def _copied(tree: Any) -> Any:
 
 @contextmanager
 def unchanged(family: Family) -> Iterator[None]:
-    """A context for runs, after which the pipeline and torch's random state are what they were.
-
-    Compiled networks run as they are written, since compiling them for a small size would take minutes.
-    """
+    """A context for runs, after which the pipeline and torch's random state are what they were."""
     pipe, device, (height, width) = family.pipe, family.device, _size(family)
     kept, parts = dict(vars(pipe)), pipe.components.values()
-    stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
     gpus = [] if device.type == "cpu" else [device]
     with ExitStack() as held:
-        held.enter_context(stance("force_eager") if stance else nullcontext())
+        held.enter_context(as_written())
         held.enter_context(torch.random.fork_rng(gpus, device_type=device.type if gpus else "cuda"))
         held.enter_context(quiet())
         held.enter_context(warnings.catch_warnings())

@@ -7,6 +7,8 @@ from typing import Any
 from dpid.denoisers.families.family import Family
 from dpid.denoisers.levels import Discrete, Preconditioned
 
+_CONTINUOUS = ("continuous", "v_prediction")  # with which Euler's scheduler tells log σ / 4
+
 
 class DiscreteFamily(Family):
     """A pipeline whose network predicts ε or v and is told the number of the timestep.
@@ -20,6 +22,12 @@ class DiscreteFamily(Family):
         scheduler = self.pipe.scheduler
         if _is_edm(scheduler):
             return
+        given = scheduler.config.get("sigma_data") is not None  # made of the configuration of a scheduler of EDM
+        if given or (scheduler.config.get("timestep_type"), scheduler.config.get("prediction_type")) == _CONTINUOUS:
+            raise ValueError(
+                f"pipe: its {type(scheduler).__name__} is for a network that is preconditioned as of EDM, and does not "
+                "say how; give the pipeline the scheduler that its model came with, such as EDMEulerScheduler"
+            )
         if not hasattr(scheduler, "alphas_cumprod") or scheduler.config.get("prediction_type") == "flow_prediction":
             raise ValueError(
                 f"pipe: a {type(scheduler).__name__} has no trained noise levels (alphas_cumprod); give "

@@ -7,7 +7,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Levels
-from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept, is_offloaded, moves_weights
+from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept, is_offloaded, moves_weights, usable_device
 from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, text_of, unmasked, with_null
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ class Family(Pictures, ABC):
 
     @property
     def net(self) -> Any:
-        """The network, a torch module."""
-        return getattr(self.pipe, self.network)
+        """The network, a torch module, without what ``torch.compile`` has put around it."""
+        net = getattr(self.pipe, self.network)
+        return getattr(net, "_orig_mod", net)
 
     @property
     def device(self) -> torch.device:
@@ -109,10 +110,12 @@ class Family(Pictures, ABC):
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """The lock that a thread holds while it uses the pipeline."""
-        shared = next(part for part in self.pipe.components.values() if isinstance(part, nn.Module))
-        lock: AbstractContextManager[Any] = _LOCKS.setdefault(shared, threading.RLock())
-        return lock
+        """The context in which a thread uses the pipeline; others wait that share one of its parts."""
+        parts = {id(part): part for part in self.pipe.components.values() if isinstance(part, nn.Module)}
+        held = ExitStack()
+        for _, part in sorted(parts.items()):  # in one order everywhere, so that no two wait for each other
+            held.enter_context(_LOCKS.setdefault(part, threading.RLock()))
+        return held
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -229,11 +232,12 @@ class Family(Pictures, ABC):
         check_parametrisation(self.pipe, self.net)
 
     def check_weights(self) -> None:
-        """Raise ``ValueError`` if a part that computes is on the meta device, and nothing brings its weights."""
+        """Raise ``ValueError`` if a part that computes has no weights, or is on a device that dpid cannot use."""
         for name in dict.fromkeys((self.network, "vae", *self.tokenizers.values())):
             part = getattr(self.pipe, name)
             if isinstance(part, nn.Module) and any(p.is_meta for p in part.parameters()) and not is_offloaded(part):
                 raise ValueError(f"pipe: its {name} is on the meta device, without weights; load them before")
+        usable_device(str(self.device))
 
     def asks(self) -> dict[str, Any]:
         """Further arguments of the pipeline's ``encode_prompt``, where its defaults are not those of its call."""
@@ -392,5 +396,5 @@ class Family(Pictures, ABC):
         }
         latents = x.to(work).repeat(k, 1, 1, 1)
         arguments = self.inputs(latents, t.repeat(k), repeated) | {"return_dict": False}
-        prediction = self.output(self.net(**arguments)[0], latents)
+        prediction = self.output(getattr(self.pipe, self.network)(**arguments)[0], latents)
         return prediction.view(k, m, *prediction.shape[1:])
