@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -17,6 +19,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 # additions differs; in float16 and bfloat16 a few roundings (2⁻¹¹, 2⁻⁸) add up over a network of a hundred layers.
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 _IMPORTED_IN = os.getpid()
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()  # pipelines may share a module
 
 
 def check_precision(precision: str, *allowed: str) -> None:
@@ -117,6 +120,15 @@ def is_offloaded(module: nn.Module) -> bool:
 def moves_weights(module: nn.Module) -> bool:
     """Whether the weights of ``module`` are brought: those of a device map may stay, and inputs come to them."""
     return any(getattr(hook, "offload", True) for hook in _hooks(module))
+
+
+@contextmanager
+def taking_turns(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """A context in which no other thread is in that of one of ``parts``, which are not thread-safe."""
+    with ExitStack() as held:
+        for part in sorted(parts, key=id):  # in one order everywhere, so that no two wait for each other
+            held.enter_context(_LOCKS.setdefault(part, threading.RLock()))
+        yield
 
 
 def as_written() -> AbstractContextManager[Any]:

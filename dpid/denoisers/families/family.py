@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import threading
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,15 +17,21 @@ from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
 from dpid.denoisers.levels import Levels
-from dpid.denoisers.modes import PRECISIONS, evaluating, hooks_kept, is_offloaded, moves_weights, usable_device
+from dpid.denoisers.modes import (
+    PRECISIONS,
+    evaluating,
+    hooks_kept,
+    is_offloaded,
+    moves_weights,
+    taking_turns,
+    usable_device,
+)
 from dpid.denoisers.texts import LENGTHS, by_length, check_text, padding_kept, text_of, unmasked, with_null
 
 if TYPE_CHECKING:
     from dpid.denoisers.fused import FusedNetwork
 
 FAMILIES: dict[str, type[Family]] = {}
-# One lock a component: tokenizers and networks are not thread-safe, and pipelines may share them.
-_LOCKS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 # Packages whose modules compute in the type of their parameters; quantised layers, for example, do not.
 _KNOWN = ("torch.nn.modules.", "diffusers.", "peft.")
 
@@ -111,11 +115,7 @@ class Family(Pictures, ABC):
     @property
     def lock(self) -> AbstractContextManager[Any]:
         """The context in which a thread uses the pipeline; others wait that share one of its parts."""
-        parts = {id(part): part for part in self.pipe.components.values() if isinstance(part, nn.Module)}
-        held = ExitStack()
-        for _, part in sorted(parts.items()):  # in one order everywhere, so that no two wait for each other
-            held.enter_context(_LOCKS.setdefault(part, threading.RLock()))
-        return held
+        return taking_turns([part for part in self.pipe.components.values() if isinstance(part, nn.Module)])
 
     @property
     def weights(self) -> dict[str, Tensor]:
