@@ -35,6 +35,7 @@ from dpid.zoo.emoji.scenes import OCCUPATIONS
 
 ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # for models other than the embedded one
 _EACH = 2  # pictures of every occupation and attribute, for the embedded model
+_ENDS = 30  # occupations at each end of a figure; more than both would not be legible
 # Upper end of a second range of log-SNR. At this noise the person shown is recognisable already, so that an optimal
 # model has little information above it; most of what the embedded model has there is error.
 SEEN_THROUGH = -1.0
@@ -288,20 +289,22 @@ def _against_truth(ours: list[Row], theirs: list[Row]) -> Figure:
 def _figures(cells: list[Row]) -> dict[str, Figure]:
     """Bars of the default estimator for pictures seen through noise: a panel for each attribute, occupations sorted."""
     shown = grouped(_chosen(cells, ESTIMATORS[0], SEEN_THROUGH), "attribute")
+    most = max(len(rows) for rows in shown.values())
+    rings = "" if cells[0]["log_ratio_true"] is None else ", rings the exact log P(a | o) / P(a)"
+    of = f"of occupation and attribute, log-SNR to {SEEN_THROUGH}"
+    cut = f"; the {_ENDS} lowest and highest" if most > 2 * _ENDS else ""
     made = {}
     for value, caption in (
-        ("co_information", "Co-information of occupation and attribute, nats; error bars are standard errors, "
-         "rings the exact log P(a | o) / P(a)"),
-        ("redundancy_normalised", "Redundancy of occupation and attribute, scaled to [0, 1] over the run"),
-    ):  # fmt: skip
-        most = max(len(rows) for rows in shown.values())
-        figure = Figure(figsize=(3.2 * len(shown), 1 + 0.16 * min(most, 60)), dpi=120, layout="constrained")
+        ("co_information", f"Co-information {of}, nats; error bars are standard errors{rings}"),
+        ("redundancy_normalised", f"Redundancy {of}, scaled to [0, 1] over the run"),
+    ):
+        figure = Figure(figsize=(3.2 * len(shown), 1 + 0.16 * min(most, 2 * _ENDS)), dpi=120, layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(shown)))
         for ax, ((attribute,), rows) in zip(axes, shown.items(), strict=True):
             ranked = sorted(rows, key=lambda c: float(c[value]))
-            if len(ranked) > 60:  # more would not be legible: the two ends alone
-                ranked = ranked[:30] + ranked[-30:]
+            if len(ranked) > 2 * _ENDS:
+                ranked = ranked[:_ENDS] + ranked[-_ENDS:]
             figures.bars(ax, ranked, "occupation", value)
             ax.set_title(literal(attribute))
-        made[caption] = figure
+        made[caption + cut] = figure
     return made

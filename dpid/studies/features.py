@@ -88,7 +88,7 @@ def features(bench: Workbench) -> Study:
         summary[f"unique information in nats, mean, {name}"] = bootstrap(mean, by_picture(same, "unique"))
     shown = {case.concepts: case for case in reversed(bench.usable(cases))}
     figure: dict[str, Figure] = {
-        f"Uniqueness maps of like things ({ESTIMATORS[0]})": figures.maps(
+        f"Redundancy, uniqueness and synergy of like things ({ESTIMATORS[0]})": figures.maps(
             {case.prompt: bench.explain(case) for case in list(reversed(shown.values()))[:6]}
         )
     }

@@ -92,6 +92,8 @@ def test_bias(bench, monkeypatch):
         scaled = [r["redundancy_normalised"] for r in rows if r["estimator"] == name and r["logsnr_to"] == -1.0]
         assert (min(scaled), max(scaled)) == (0, 1)
     assert "DiffusionPID ranks them" in study.finding
+    (ringed,) = (figure for caption, figure in study.figures.items() if "rings the exact" in caption)
+    assert "o" in {line.get_marker() for line in ringed.axes[0].lines}
     whole = [r for r in rows if r["logsnr_to"] > 0 and r["estimator"] == "standard"]
     for row in whole:  # r - s = i1 + i2 - i12 for any redundancy: the co-information; corrections of the minimum cancel
         assert row["redundancy"] - row["synergy"] == pytest.approx(row["co_information"], abs=1e-3)

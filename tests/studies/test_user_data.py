@@ -81,8 +81,11 @@ def test_bias_of_the_users_pictures_is_given_a_person(bench, tmp_path, monkeypat
     real = Workbench.explain
     monkeypatch.setattr(Workbench, "explain", lambda self, case, *rest: asked.append(case) or real(self, case, *rest))
     scene = Scene(tmp_path / "0.png", "a female doctor", ("female", "doctor"))
-    run("bias", bench(scenes=[scene]))
+    study = run("bias", bench(scenes=[scene]))
     assert asked[0].conditions[()] == "person"
+    assert not any("rings" in caption for caption in study.figures)  # of the truth, which is not known here
+    lines = [line for figure in study.figures.values() for ax in figure.axes for line in ax.lines]
+    assert "o" not in {line.get_marker() for line in lines}
 
 
 OWN = [n for n in STUDIES if n not in ("co-hyponyms", "localisation", "retrieval")]
