@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
-from dpid.cli.outputs import draw, figures, folders, graph, write
+from dpid.cli.outputs import draw, figures, folders, graph, last, write
 from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, chosen, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import activity, evaluations
@@ -20,6 +21,9 @@ from dpid.cli.tables import show_pairs, show_result
 from dpid.cli.words import check_words, explain_words
 from dpid.files import writable
 from dpid.options import Budget, Options
+
+if TYPE_CHECKING:
+    from dpid.results.result import PIDResult
 
 
 @with_options
@@ -142,15 +146,30 @@ def _check_concepts(samples: int | None, options: dict[str, Any]) -> dict[str, A
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
     """Write numbers and pictures into ``out``, and print a table."""
-    from dpid.runner import ConvergenceWarning
 
-    with evaluations() as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
-        result = explainer.explain(image, prompt, concepts, progress=progress, **options)
-    write(result, out)
-    draw(figures(result, out))
+    def save(result: PIDResult) -> None:
+        write(result, out)
+        draw(figures(result, out))
+
+    rounds = {"max_samples": options["samples"]} | options  # one, unless there is a tolerance
+    with evaluations() as progress:
+        growing = explainer.stream(image, prompt, concepts, progress=progress, **rounds)
+        result = last(_finite(growing), save, out)
+    save(result)
     with printing(str(out)):
         show_result(result, out)
+
+
+def _finite(growing: Iterable[PIDResult]) -> Iterator[PIDResult]:
+    """``growing`` results; where the model returns NaN or infinity after the first, the last with a remark on that."""
+    found: PIDResult | None = None
+    try:
+        for found in growing:
+            yield found
+    except FloatingPointError as error:
+        if found is None:
+            raise
+        yield replace(found, metadata=replace(found.metadata, broken=f"{error}; this is what was found before"))
 
 
 def explain_pairs(
@@ -164,7 +183,7 @@ def explain_pairs(
         for path in paths:  # before anything is computed
             stack.enter_context(writable(path))
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note, as above
+        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
         progress = stack.enter_context(evaluations())
         results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
         for path, result in zip(paths, results.values(), strict=True):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dpid.cli.process import printing, warn
 from dpid.files import atomic_write, write_json
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dpid.results.result import PIDResult
     from dpid.results.words import WordsResult
 
+Result = TypeVar("Result", "PIDResult", "WordsResult")
 # In a name, to one file system or another; the last are of bytes that are no text.
 _UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
 _LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
@@ -27,6 +28,21 @@ def write(result: PIDResult | WordsResult, out: Path, name: str = "result") -> N
     """``name``.safetensors and ``name``.json, each moved into place when it is whole."""
     result.save(out / f"{name}.safetensors")
     write_json(out / f"{name}.json", result.to_dict())
+
+
+def last(growing: Iterable[Result], save: Callable[[Result], None], out: Path) -> Result:
+    """The last of ``growing`` results; where an error or an interrupt ends them, ``save`` is called with it first."""
+    found: Result | None = None
+    try:
+        for found in growing:  # noqa: B007, used after the loop
+            pass
+    except BaseException:
+        if found is not None:
+            save(found)
+            warn(f"what was found before is in {out}")
+        raise
+    assert found is not None  # there is at least one
+    return found
 
 
 def figures(result: PIDResult, folder: Path) -> dict[Path, Callable[[], Figure]]:
@@ -48,7 +64,10 @@ def graph(results: Mapping[tuple[str, str], PIDResult], out: Path) -> dict[Path,
 
 
 def draw(pictures: Mapping[Path, Callable[[], Figure]]) -> None:
-    """A PNG file of every figure; what cannot be drawn is told."""
+    """A PNG file of every figure in place of an earlier run's; what cannot be drawn is told."""
+    for target in pictures:  # with other numbers, which must not stay if this is interrupted
+        with suppress(OSError):
+            target.unlink()
     failed: dict[Path, str] = {}
     for target, make in pictures.items():
         try:
@@ -56,8 +75,6 @@ def draw(pictures: Mapping[Path, Callable[[], Figure]]) -> None:
                 make().savefig(path, format="png")
         except Exception as error:  # of a font, a setting, a full disk: the numbers are there
             failed[target] = str(error) or type(error).__name__
-            with suppress(OSError):
-                target.unlink()  # of an earlier run, with other numbers
     if failed:
         shown = (
             ", ".join(map(str, failed)) if len(failed) < 3 else f"{len(failed)} pictures, {next(iter(failed))} first,"

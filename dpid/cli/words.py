@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpid.cli.outputs import draw, write
-from dpid.cli.process import printing, warn
+from dpid.cli.outputs import draw, last, write
+from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_words
 from dpid.options import Budget, Options
@@ -53,18 +53,13 @@ def _seconds(time: str | None) -> float | None:
 
 def explain_words(explainer: Any, image: Any, prompt: str, out: Path, **options: Any) -> None:
     """Write words.json, words.safetensors and words.png into ``out``, and print a table."""
+
+    def save(result: WordsResult) -> None:
+        write(result, out, "words")
+        draw({out / "words.png": result.plot})
+
     with evaluations() as progress:
-        result: WordsResult | None = None
-        try:
-            for found in explainer.stream_words(image, prompt, progress=progress, **options):
-                result = found
-        except (KeyboardInterrupt, FloatingPointError, RuntimeError):
-            if result is not None:
-                write(result, out, "words")
-                warn(f"what was found before is in {out}")
-            raise
-    assert result is not None  # there is at least one round
-    write(result, out, "words")
-    draw({out / "words.png": result.plot})
+        result = last(explainer.stream_words(image, prompt, progress=progress, **options), save, out)
+    save(result)
     with printing(str(out)):
         show_words(result, out)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import islice
 
 import pytest
 from diffusers import DDIMScheduler
@@ -9,6 +10,7 @@ from made_up import made
 from tiny_pipelines import build
 
 import dpid
+from dpid.cli.outputs import draw
 from dpid.cli.tables import show_result
 from dpid.errors import _REPORT
 
@@ -246,26 +248,83 @@ def test_bad_input_of_a_transformer(command, flow, bad, tmp_path, change, option
     assert not (tmp_path / "explained").exists()
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "told"),
-    [
-        (KeyboardInterrupt, 130, "interrupted"),
-        (FloatingPointError("no numbers"), 1, f"FloatingPointError: no numbers; {_REPORT}"),
-        (RuntimeError("model: changed"), 2, "model: changed"),
-    ],
-)
-def test_what_ends_a_run_leaves_the_words_that_were_found(
-    command, two_things, tmp_path, monkeypatch, error, code, told
-):
-    path, prompt, words = two_things
-    stream = dpid.Explainer.stream_words
+@pytest.fixture
+def ended(command, two_things, tmp_path, monkeypatch):
+    """Runs ``dpid explain`` until ``error`` is raised after the second result: as ``command``, with that result."""
 
-    def interrupted(*arguments, **options):
-        yield next(stream(*arguments, **options))
-        raise error
+    def run(method, error, *options):
+        path, prompt, _ = two_things
+        stream, given = getattr(dpid.Explainer, method), []
 
-    monkeypatch.setattr("dpid.Explainer.stream_words", interrupted)
-    found, _, errors = command("explain", path, prompt, "--samples", 16)
+        def interrupted(*arguments, **named):
+            for result in islice(stream(*arguments, **named), 2):
+                given.append(result)
+                yield result
+            raise error
+
+        monkeypatch.setattr(dpid.Explainer, method, interrupted)
+        return *command("explain", path, prompt, *options), given[-1]
+
+    return run
+
+
+ENDS = [
+    (KeyboardInterrupt, 130, "interrupted"),
+    (RuntimeError("model: changed"), 2, "model: changed"),
+    (FloatingPointError("no numbers"), 1, f"FloatingPointError: no numbers; {_REPORT}"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "told"), ENDS[::2])
+def test_what_ends_a_run_leaves_the_words_that_were_found(ended, tmp_path, error, code, told):
+    folder = tmp_path / "explained"
+    folder.mkdir()
+    (folder / "words.png").write_text("of an earlier run, with other numbers")
+    found, _, errors, result = ended("stream_words", error, "--samples", 64)
     assert found == code
     assert errors == f"dpid: warning: what was found before is in explained\ndpid: {told}\n"
-    assert list(dpid.WordsResult.load(tmp_path / "explained/words.safetensors").words) == list(words)
+    assert dpid.WordsResult.load(folder / "words.safetensors") == result
+    assert (folder / "words.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("error", "code", "told"), ENDS[:2])
+def test_what_ends_a_run_leaves_the_rounds_before_it(ended, two_things, tmp_path, error, code, told):
+    concepts = [word for concept in two_things[2] for word in ("-c", concept)]
+    found, out, errors, result = ended("stream", error, *concepts, "--tolerance", 1e-6, "--samples", 96)
+    assert (found, out) == (code, "")
+    assert errors == f"dpid: warning: what was found before is in explained\ndpid: {told}\n"
+    assert result.metadata.samples == 64
+    folder = tmp_path / "explained"
+    assert dpid.PIDResult.load(folder / "result.safetensors") == result
+    assert {path.name for path in folder.iterdir()} == {
+        "result.safetensors", "result.json", "maps.png", "profile.png"
+    }  # fmt: skip
+
+
+def test_numbers_that_are_not_finite_in_a_later_round_are_a_note(ended, two_things, tmp_path):
+    concepts = [word for concept in two_things[2] for word in ("-c", concept)]
+    error = FloatingPointError("denoiser: returned NaN")
+    code, out, errors, result = ended("stream", error, *concepts, "--tolerance", 1e-6, "--samples", 96)
+    assert (code, errors) == (0, "")
+    assert "note: denoiser: returned NaN; this is what was found before" in out
+    written = dpid.PIDResult.load(tmp_path / "explained/result.safetensors")
+    assert (written.metadata.samples, written.information) == (64, result.information)
+
+
+def test_a_tolerance_that_is_missed_is_a_note(command, two_things):
+    concepts = [word for concept in two_things[2] for word in ("-c", concept)]
+    code, out, errors = command("explain", *two_things[:2], *concepts, "--tolerance", 1e-6, "--samples", 8)
+    assert (code, errors) == (0, "")
+    assert "note: the tolerance was not reached" in out
+
+
+def test_a_second_interrupt_leaves_no_picture_of_other_numbers(tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    pictures = [tmp_path / name for name in ("maps.png", "profile.png")]
+    for path in pictures:
+        path.write_text("of an earlier run")
+    with pytest.raises(KeyboardInterrupt):
+        draw(dict.fromkeys(pictures, interrupted))
+    assert list(tmp_path.iterdir()) == []

@@ -29,14 +29,14 @@ class Stub:
     def __init__(self, result, words):
         self.result, self.judged = result, words
 
-    def explain(self, image, prompt, concepts, progress, **options):
+    def stream(self, image, prompt, concepts, progress, **options):
         chosen = Options.from_keywords(options)
         plan_concepts(prompt, concepts, context=chosen.context)
         progress(1, 2)
-        return self.result
+        return [self.result]
 
     def explain_pairs(self, image, prompt, concepts, progress, **options):
-        self.explain(image, prompt, concepts, progress, **options)
+        self.stream(image, prompt, concepts, progress, **options)
         return dict.fromkeys(combinations(concepts, 2), self.result)
 
     def stream_words(self, image, prompt, progress, samples, seconds, **options):

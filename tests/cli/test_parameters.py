@@ -28,12 +28,12 @@ def test_help_describes_every_option(command):
 
 
 def test_what_is_given_reaches_the_explainer(command, monkeypatch, two_things):
-    """``--samples`` is the number of samples, or the most of them beside ``--tolerance``."""
+    """``--samples`` is the number of samples, of one round, or the most of them beside ``--tolerance``."""
     path, prompt, concepts = two_things
     asked = []
 
     class Asked:
-        def explain(self, *_, progress, **options):
+        def stream(self, *_, progress, **options):
             asked.append(Options.from_keywords(options))
             raise ValueError("enough: asked")
 
@@ -44,8 +44,8 @@ def test_what_is_given_reaches_the_explainer(command, monkeypatch, two_things):
         assert (code, err) == (2, "dpid: enough: asked\n")
         return asked.pop()
 
-    assert options() == Options()
-    assert options("--samples", 8) == Options(samples=8)
+    assert options() == Options(max_samples=32)
+    assert options("--samples", 8) == Options(samples=8, max_samples=8)
     assert options("--tolerance", 0.5) == Options(tolerance=0.5, samples=32, max_samples=1024)
     assert options("--tolerance", 0.5, "--samples", 8) == Options(tolerance=0.5, samples=8, max_samples=8)
     assert options("--tolerance", 0.5, "--samples", 64) == Options(tolerance=0.5, samples=32, max_samples=64)
