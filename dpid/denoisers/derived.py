@@ -73,9 +73,9 @@ class Derived:
         seen = (id(family.net), family.device, family.precision, levels.signature, fixed, reason, bits)
         if seen == self._seen:
             return
+        family.texts.back()  # for whatever is compared and derived now
         if not first:
             self._check(levels)
-        family.texts.back()  # for whatever is derived now
         self._seen, self.state, self.levels, self.fixed = seen, object(), levels, fixed
         self._networks, self.fusable, self._compiled = {}, self.wanted and reason is None, None
         if self.fusable and inputs is not None and own is not None:
@@ -112,6 +112,11 @@ class Derived:
         if precision not in self._networks:
             self._keep(self.family.fused(precision), precision)
         return self._networks[precision]
+
+    def drop_graphs(self) -> None:
+        """Free the memory of all CUDA graphs of the fused networks."""
+        for network in self._networks.values():
+            network.drop_graphs()
 
     def _keep(self, network: FusedNetwork, precision: str) -> None:
         """Keep the fused network of ``precision``, from now on compiled if that is wanted."""

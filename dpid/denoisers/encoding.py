@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from dpid.device import free_memory, is_gpu
 
 if TYPE_CHECKING:
     from dpid.denoisers.families import Family
+
+_LOG = logging.getLogger("dpid")
 
 
 class Texts:
@@ -30,12 +33,13 @@ class Texts:
         self._known: dict[tuple[Any, ...], dict[str, Tensor]] = {}
         self._away: list[tuple[nn.Module, torch.device]] = []
         self._settled = False  # whether it was decided which encoders are away
+        self._free: Callable[[], None] | None = None  # frees what was kept on the GPU while they were away
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """A context, at whose end the encodings are forgotten and all parts are where they were.
 
-        It may be entered again inside.
+        It may be entered again inside. Encoders for which no memory is left stay away, until texts are encoded again.
         """
         self._depth += 1
         try:
@@ -44,12 +48,16 @@ class Texts:
             self._depth -= 1
             if not self._depth:
                 self._known.clear()
-                self.back()
+                try:
+                    self.back()
+                except torch.OutOfMemoryError as error:  # which would take the place of what was computed
+                    _LOG.warning("the text encoders stay on the CPU for now: %s", str(error).partition("\n")[0])
                 self.family.leave_device()
 
     def encode(self, conditions: Sequence[Any]) -> dict[str, Tensor]:
         """The family's encodings {argument: [K,…]} of K conditions."""
         if not self._depth:
+            self.back()
             return self.family.encode(conditions)
         key = tuple(conditions)
         if key not in self._known:
@@ -59,14 +67,20 @@ class Texts:
 
     def back(self) -> None:
         """Move the encoders back to where they were."""
+        free, self._free = self._free, None
+        if free:
+            free()
         while self._away:
             encoder, device = self._away[-1]
             encoder.to(device)  # where it fails for want of memory, the next call tries again
             self._away.pop()
         self._settled = False
 
-    def leave(self) -> None:
-        """Move the encoders to the CPU where they hold more than is free; to be called before what needs the memory."""
+    def leave(self, free: Callable[[], None]) -> None:
+        """Move the encoders to the CPU where they hold more than is free; to be called before what needs the memory.
+
+        Before they come back ``free`` is called, which drops the CUDA graphs that have taken their place meanwhile.
+        """
         device = self.family.device
         if not self._depth or self._settled or not is_gpu(device):
             return
@@ -74,7 +88,7 @@ class Texts:
         movable = [encoder for encoder in self.family.text_encoders() if _movable(encoder, device)]
         held = sum(p.nbytes for encoder in movable for p in encoder.parameters())
         if held > free_memory(device):
-            self._away = [(encoder, device) for encoder in movable]
+            self._away, self._free = [(encoder, device) for encoder in movable], free
             for encoder in movable:
                 encoder.to("cpu")
 

@@ -309,7 +309,7 @@ class NetworkDenoiser(Denoiser):
         With ``images`` the rows of x are as many images, one after the other, each with K conditions of its own, as
         :meth:`eps_hat_each` takes them. That needs the fused network.
         """
-        self.family.texts.leave()
+        self.family.texts.leave(self._derived.drop_graphs)
         network = self.network
         if network is not None:
             return network(x, t, conditions.encoded, images)

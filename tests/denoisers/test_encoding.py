@@ -92,6 +92,52 @@ def test_encoders_leave_a_full_gpu_and_come_back(pipe, free, monkeypatch):
 
 
 @pytest.fixture
+def full_gpu(monkeypatch):
+    """The CPU counts as a GPU without free memory where it is decided whether encoders leave it."""
+    monkeypatch.setattr(encoding, "is_gpu", lambda device: True)
+    monkeypatch.setattr(encoding, "free_memory", lambda device: 0)
+
+
+def test_graphs_are_dropped_before_encoders_come_back(tiny, full_gpu, monkeypatch):
+    pipe = tiny()
+    denoiser = from_pipeline(pipe)
+    captured, moved = denoiser.network.graphed._captured, []
+    monkeypatch.setattr(pipe.text_encoder, "to", lambda device: moved.append((type(device), len(captured))))
+    with denoiser.lock:
+        conditions = denoiser.encode_conditions(TEXTS)
+        denoiser.eps_hat(torch.zeros(1, 1, 4, 8, 8), denoiser.logsnr_grid[:1], conditions)
+        captured["a shape"] = None  # as a GPU's graph would be kept
+    assert moved == [(str, 0), (torch.device, 0)]  # to the CPU, and back
+
+
+def test_encoders_that_find_no_memory_stay_away_until_they_are_needed(pipe, full_gpu, monkeypatch, caplog):
+    away, full = set(), True
+
+    def to(name, device):
+        if isinstance(device, torch.device) and full:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
+        away.symmetric_difference_update({name})
+
+    for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+        monkeypatch.setattr(getattr(pipe, name), "to", functools.partial(to, name))
+    explainer = dpid.Explainer(pipe)
+    assert explainer.explain(**ASK, samples=8).metadata.samples == 8
+    assert len(away) == 3
+    assert caplog.messages == ["the text encoders stay on the CPU for now: CUDA out of memory."]
+    for _ in range(2):  # the memory is still full
+        with pytest.raises(torch.OutOfMemoryError):
+            explainer.denoiser.encode_conditions(TEXTS)
+    full = False
+    explainer.denoiser.encode_conditions(TEXTS)
+    assert not away
+    full = True
+    explainer.explain(**ASK, samples=8)
+    full = False
+    explainer.explain(**ASK, samples=8)
+    assert not away
+
+
+@pytest.fixture
 def held(monkeypatch):
     """The modules on the device, and all sets of them that were ever there together, as accelerate's hooks move them.
 

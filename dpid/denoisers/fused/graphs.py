@@ -68,6 +68,10 @@ class Graphed:
             captured.graph.replay()
             return captured.out.clone()
 
+    def drop(self) -> None:
+        """Forget all graphs, whose memory others can have then; they are captured again when they are needed."""
+        self._captured.clear()
+
     def _of(self, changing: Any, constant: Any) -> _Captured | None:
         """The graph for arguments of these shapes, captured if there is none yet; None if the capture fails."""
         shape = (_shapes(changing), _shapes(constant))
@@ -79,7 +83,7 @@ class Graphed:
         try:
             captured = self._capture(changing, constant)
         except torch.OutOfMemoryError:
-            self._captured.clear()
+            self.drop()
             raise
         if captured:
             self._captured[shape] = captured

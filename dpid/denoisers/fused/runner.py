@@ -93,6 +93,11 @@ class FusedNetwork:
         same.packed = {}
         self.graphed = Graphed(Compiled(self._call, partial(_called, same), self._precision))
 
+    def drop_graphs(self) -> None:
+        """Free the memory of the CUDA graphs; they are captured again when they are needed."""
+        if isinstance(self.graphed, Graphed):  # not within :meth:`plainly`
+            self.graphed.drop()
+
     @contextmanager
     def plainly(self) -> Iterator[None]:
         """A context in which the UNet is called as it is written, for counting its operations.
