@@ -48,6 +48,7 @@ class Densities(Runner):
         conditions: Any = "",
         *,
         latents: Iterable[Tensor] | None = None,
+        progress: Progress | None = None,
         stop: Stop | None = None,
         **options: Any,
     ) -> Iterator[tuple[int, Likelihood]]:
@@ -56,7 +57,7 @@ class Densities(Runner):
         ``conditions`` is one for all pictures, or a list of one each. Other arguments and errors as of
         :meth:`explain_many`.
         """
-        chosen, watch = self._options_of_density(options), Watch(None, stop)
+        chosen, watch = self._options_of_density(options), Watch(progress, stop)
         rows = table(images, latents, column("conditions", conditions, isinstance(conditions, list)))
         denoiser = self._denoisers(chosen.samples)[-1]
 
@@ -65,9 +66,9 @@ class Densities(Runner):
             condition = check_condition("conditions", condition)
             return [Wanted(image, own_latents, None, (Plan((), ((),), (condition,), (0,), 0),))]
 
-        def run(ones: list[Asked], _: Progress) -> list[Likelihood]:
+        def run(ones: list[Asked], told: Progress) -> list[Likelihood]:
             x = torch.cat([one.x for one in ones])
-            return log_likelihood(denoiser, x, ones[0].texts[0], chosen, watch.check)
+            return log_likelihood(denoiser, x, ones[0].texts[0], chosen, told)
 
         asked = apart(dict(enumerate(rows)), wanted, watch)
         return self._each(asked, chosen, watch, run, lambda one: (one.x.shape, one.texts))
@@ -78,6 +79,7 @@ class Densities(Runner):
         prompt: str = "",
         *,
         latents: Iterable[Tensor] | None = None,
+        progress: Progress | None = None,
         stop: Stop | None = None,
         **options: Any,
     ) -> Ranking:
@@ -94,16 +96,16 @@ class Densities(Runner):
         dpid.Stopped
             ``stop`` said so.
         """
-        chosen, watch = self._options(options), Watch(None, stop)
+        chosen, watch = self._options(options), Watch(progress, stop)
         if chosen.tolerance is not None:
             raise ValueError(f"tolerance: found {chosen.tolerance}, a ranking takes none; raise samples")
         question, denoiser = question_for(prompt), self._denoisers(chosen.samples)[-1]
         samples = samples_for(chosen, denoiser.logsnr_grid, self.density)
         wanted = {i: Wanted(x, z, prompt, (question,)) for i, (x, z) in enumerate(table(images, latents))}
 
-        def run(ones: list[Asked], _: Progress) -> Sequence[Tensor]:
+        def run(ones: list[Asked], told: Progress) -> Sequence[Tensor]:
             x = torch.cat([one.x for one in ones])
-            return differences(denoiser, x, question, samples, chosen, watch.check)
+            return differences(denoiser, x, question, samples, chosen, told)
 
         found, errors = {}, {}
         try:

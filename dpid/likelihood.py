@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from dpid.pid import mean_stderr
 from dpid.prompts.plan import Plan, check_condition
 from dpid.results.intervals import Estimate
 from dpid.results.profile import tail_share
+from dpid.run import Progress
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Likelihood:
 
 
 def log_likelihood(
-    denoiser: Denoiser, x: Tensor, condition: Any, options: Options, on_batch: Callable[[], None] | None = None
+    denoiser: Denoiser, x: Tensor, condition: Any, options: Options, progress: Progress | None = None
 ) -> list[Likelihood]:
     """log p(x | condition) of each of the latents ``x`` [B,C,H,W], estimated from one round of samples.
 
@@ -56,7 +56,7 @@ def log_likelihood(
     )  # fmt: skip
     sums = evaluate(
         denoiser, x, (Plan((), ((),), (condition,), (0,), 0),), samples, seed=options.seed,
-        max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats), on_batch=on_batch,
+        max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats), progress=progress,
     )  # fmt: skip
     return [_likelihood(sums.image(b), samples, grid, x[0].numel()) for b in range(len(x))]
 

@@ -16,6 +16,7 @@ from dpid.options import Options
 from dpid.pid import mean_stderr
 from dpid.prompts.plan import Plan, check_condition
 from dpid.results.intervals import Estimate
+from dpid.run import Progress
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ def samples_for(options: Options, grid: Tensor, density: Tensor | None) -> Sampl
 
 
 def differences(
-    denoiser: Denoiser, x: Tensor, question: Plan, samples: Samples, options: Options, on_batch: Callable[[], None]
+    denoiser: Denoiser, x: Tensor, question: Plan, samples: Samples, options: Options, progress: Progress
 ) -> Sequence[Tensor]:
     """Replicates [G] of log p(x | prompt) - log p(x) of each of the latents ``x`` [B,C,H,W], nats."""
     sums = evaluate(
-        denoiser, x, (question,), samples, seed=options.seed, max_batch_size=options.max_batch_size, on_batch=on_batch
+        denoiser, x, (question,), samples, seed=options.seed, max_batch_size=options.max_batch_size, progress=progress
     )
     return set_function(sums, question)["standard"][:, 0].sum((-2, -1)).cpu().unbind(1)
 

@@ -65,6 +65,22 @@ def test_broken_pictures_are_named_and_all_is_json(explainer):
     assert written["lead"] is None
 
 
+def test_progress_is_that_of_all_pictures(explainer):
+    """Evaluations of two texts by a ranking, and of one by likelihoods: of three pictures, of which one fails."""
+    latents = [torch.ones(SHAPE), torch.full(SHAPE, torch.nan), -torch.ones(SHAPE)]
+    told = {2: [], 1: []}
+    how = {"latents": latents, "samples": 64, "max_batch_size": 16}
+    explainer.rank(prompt="bright", progress=lambda *numbers: told[2].append(numbers), **how)
+    with pytest.raises(dpid.PicturesError, match="1 of 3 failed"):
+        list(explainer.log_likelihoods(progress=lambda *numbers: told[1].append(numbers), **how))
+    for texts, numbers in told.items():
+        done = [now for now, _ in numbers]
+        assert done == sorted(set(done))
+        assert len(done) == 2 * 64 * texts // 16
+        assert {planned for _, planned in numbers} == {3 * 64 * texts}
+        assert done[-1] == 3 * 64 * texts
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -72,6 +88,7 @@ def test_broken_pictures_are_named_and_all_is_json(explainer):
         ({"prompt": " "}, ValueError, "prompt: found an empty text"),
         ({"prompt": ["bright"]}, TypeError, "prompt: found list"),
         ({"prompt": "dark"}, ValueError, "'dark' is unknown"),
+        ({"progress": True}, TypeError, "progress: found bool, expected a function"),
         ({"tolerance": 0.1}, ValueError, "a ranking takes none"),
         ({"latents": torch.ones(SHAPE)}, TypeError, "latents: found Tensor, expected a list"),
     ],

@@ -9,7 +9,7 @@ import typer
 
 from dpid.cli.explain import explain_one
 from dpid.cli.outputs import page
-from dpid.cli.parameters import at_home
+from dpid.cli.parameters import at_home, load
 from dpid.cli.words import explain_words
 from dpid.files import writable
 from dpid.options import Options
@@ -23,12 +23,11 @@ def demo(
 ) -> None:
     """Make a picture with the embedded model and explain it."""
     from dpid.denoisers.loading import load_pipeline
-    from dpid.explainer import Explainer
     from dpid.zoo import generate
 
     Options(seed=seed)
     with writable(out):
-        explainer = Explainer.from_pretrained("emoji")
+        explainer = load("emoji", {})
         picture = generate(load_pipeline("emoji"), [PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
         explain_words(explainer, picture, PROMPT, out, seed=seed)

@@ -14,9 +14,9 @@ import typer
 
 from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
 from dpid.cli.outputs import draw, figures, folders, graph, last, write
-from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, chosen, with_options
+from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, load, with_options
 from dpid.cli.process import printing
-from dpid.cli.progress import activity, evaluations
+from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
 from dpid.cli.words import check_words, explain_words
 from dpid.files import writable
@@ -78,7 +78,6 @@ def explain(
     **options: Any,
 ) -> None:
     """Explain pictures: what every word of the prompt does, or what concepts given by -c tell, alone and together."""
-    from dpid.explainer import Explainer
     from dpid.images import open_image
 
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
@@ -89,7 +88,7 @@ def explain(
     for name, text in named:
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
             raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
-    given = chosen({name: options.pop(name) for name in LOADING})
+    loading = {name: options.pop(name) for name in LOADING}
     _check_prompts(texts, concepts, options["context"])
     if not concepts:
         options = check_words(samples, time, pairs, options)
@@ -103,9 +102,7 @@ def explain(
     if len(shown) == 1 and not shown[0].is_dir():
         open_image(shown[0])
     with writable(out):
-        with activity() as tell:
-            tell("loading the model, and checking its pipeline unless --no-check")
-            explainer = Explainer.from_pretrained(model, **given)
+        explainer = load(model, loading)
         if len(shown) > 1 and concepts:
             explain_many(explainer, shown, texts, concepts, out, **options)
         elif len(shown) > 1:

@@ -6,12 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from dpid.cli.progress import activity
 from dpid.files import as_path
 from dpid.options import Options
+
+if TYPE_CHECKING:
+    from dpid.explainer import Explainer
 
 Command = TypeVar("Command", bound=Callable[..., None])
 Model = Annotated[str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")]
@@ -59,8 +63,17 @@ def with_loading(command: Command, *, videos: bool = True) -> Command:
 
 
 def chosen(loading: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the flags ``loading`` that were given, as :meth:`dpid.Explainer.from_pretrained` takes them."""
-    return {name: value for name, value in loading.items() if value is not None}
+    """Those of the flags ``loading`` that are not as they are by default, by which a model is loaded anyway."""
+    return {name: value for name, value in loading.items() if value != LOADING[name][1]}
+
+
+def load(model: str, loading: Mapping[str, Any]) -> Explainer:
+    """The explainer with ``model``, loaded by the flags ``loading``; a terminal says so."""
+    from dpid.explainer import Explainer
+
+    with activity() as tell:
+        tell("loading the model, and checking its pipeline unless --no-check")
+        return Explainer.from_pretrained(model, **chosen(loading))
 
 
 def _loading(videos: bool) -> list[inspect.Parameter]:

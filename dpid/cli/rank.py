@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from dpid.cli.many import tell
-from dpid.cli.parameters import Model, all_at_home, at_home, chosen, with_loading
+from dpid.cli.parameters import Model, all_at_home, at_home, load, with_loading
 from dpid.cli.process import printing
+from dpid.cli.progress import evaluations
 from dpid.cli.tables import table_console
 from dpid.files import writable, write_json
 from dpid.options import Options
@@ -33,13 +34,14 @@ def rank(
     **loading: Any,
 ) -> None:
     """Rank pictures by how much more likely the prompt makes them: the best of several that a model has drawn."""
-    from dpid.explainer import Explainer
     from dpid.ranking import question_for
 
     Options(samples=samples, seed=seed)  # before the model is loaded
     question_for(prompt)
     with nullcontext() if out is None else writable(out):
-        found = Explainer.from_pretrained(model, **chosen(loading)).rank(images, prompt, samples=samples, seed=seed)
+        explainer = load(model, loading)
+        with evaluations() as progress:
+            found = explainer.rank(images, prompt, progress=progress, samples=samples, seed=seed)
         if out is not None:
             numbers = found.to_dict() | {"files": [str(image) for image in images]}
             write_json(out / "ranking.json", numbers)

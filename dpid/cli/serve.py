@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dpid.cli.demo import PROMPT
-from dpid.cli.parameters import Model, chosen, with_loading
+from dpid.cli.parameters import Model, load, with_loading
 
 
 @partial(with_loading, videos=False)
@@ -28,10 +28,9 @@ def serve(
         raise RuntimeError(f'app: needs gradio ({error}); pip install "dpid[app]"') from error
     from dpid.app.studio import Studio
     from dpid.denoisers.loading import EMBEDDED, load_pipeline
-    from dpid.explainer import Explainer
 
     server.check_address(host, port)  # before the model is loaded
-    explainer = Explainer.from_pretrained(model, **chosen(loading))
+    explainer = load(model, loading)
     if explainer.denoiser.frames is not None:
         raise ValueError(f"model: found {model}, which makes videos; the page takes models of pictures")
     pipe = explainer.denoiser.family.pipe  # type: ignore[attr-defined]

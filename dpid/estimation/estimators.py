@@ -47,17 +47,24 @@ def needed_pairs(plans: Sequence[Plan]) -> Tensor:
 
 def evaluate(
     denoiser: Denoiser, x: Tensor, plans: Sequence[Plan], samples: Samples, *, seed: int,
-    max_batch_size: int | None = None, edges: Tensor | None = None, on_batch: Callable[[], None] | None = None,
+    max_batch_size: int | None = None, edges: Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Accumulator:  # fmt: skip
     """The sums of one pass over ``samples`` for latents ``x`` [B,C,H,W] and all conditions of ``plans``.
 
-    The plans share one list of texts. Other arguments and errors are those of
-    :func:`dpid.estimation.engine.integrate`; ``edges`` [L+1] are those of the profile's bins.
+    The plans share one list of texts. ``edges`` [L+1] are those of the profile's bins; ``progress`` is called with
+    (evaluations done, evaluations planned) after every call of the denoiser. Other arguments and errors are those of
+    :func:`dpid.estimation.engine.integrate`.
     """
     replicates, texts = int(samples.replicate.max()) + 1, plans[0].texts
     sums = Accumulator.empty(x, replicates, len(texts), needed_pairs(plans), edges)
     encoded = denoiser.encode_conditions(texts)
-    integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size, on_batch=on_batch)
+
+    def told() -> None:
+        if progress:
+            progress(sums.evaluations * len(x), len(samples.logsnr) * len(texts) * len(x))
+
+    integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size, on_batch=told)
     return sums
 
 

@@ -119,6 +119,16 @@ def test_rank(command, two_things, bad, tmp_path):
     assert found["files"][1] == str(path)
 
 
+def test_a_terminal_says_what_a_ranking_does(command, bad, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+    code, out, err = command("rank", PROMPT, bad / "noisy.png", bad / "good.png", "--samples", 8)
+    assert code == 0
+    assert "loading the model" in err
+    assert "evaluations of the network" in err
+    assert "32/32" in err  # of two texts by 8 samples, of two pictures
+    assert "loading" not in out
+
+
 def test_nothing_is_ranked_by_an_unknown_word(command, bad):
     code, out, err = command("rank", "a unicorn", bad / "good.png", bad / "noisy.png")
     assert code == 2

@@ -74,5 +74,4 @@ def test_other_commands_load_a_model_as_explain_does(command, bad, monkeypatch, 
     own = {"rank": ("a cow", bad / "good.png"), "app": ("--port", free_port())}[name]
     flags = "--subfolder", "a", "--precision", "float32", "--size", 512, "--no-check"
     assert command(name, *own, *flags) == (2, "", "dpid: model: none here\n")
-    given = {"subfolder": "a", "precision": "float32", "size": 512, "check": False}
-    assert asked == {"guidance": 1.0, **given}  # the default, and nothing that was left out
+    assert asked == {"subfolder": "a", "precision": "float32", "size": 512, "check": False}  # and nothing else
