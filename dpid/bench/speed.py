@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from dpid import ops
 from dpid.bench.timing import in_turns, seconds
 from dpid.denoisers.blocks import calling, compiled
-from dpid.denoisers.families import Family
 from dpid.denoisers.modes import PRECISIONS, TOLERANCE
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
 from dpid.denoisers.protocol import Conditions
+from dpid.device import is_gpu
 from dpid.estimation.engine import Accumulator, integrate, profile_edges
 from dpid.estimation.sampling import Samples
 from dpid.quiet import quiet
@@ -141,7 +141,7 @@ def contenders(
     Then the fused network, where there is one, and if ``compiling`` both compiled.
     """
     options: dict[str, Any] = {"precision": denoiser.precision, "check": False, "size": denoiser.size}
-    plain = from_pipeline(_in_type(pipe, denoiser.family, denoiser.precision), fused=False, **options)
+    plain = from_pipeline(_rival(pipe, denoiser), fused=False, **options)
     encoded = plain.encode_conditions(texts)
     yield "plain", Contender(plain, encoded)
     fused = denoiser.fused
@@ -158,12 +158,18 @@ def contenders(
     yield "plain, compiled", Contender(plain, encoded, calls)
 
 
-def _in_type(pipe: Any, family: Family, precision: str) -> Any:
-    """``pipe`` or, if the float32 weights of its network are wider than ``precision``, a copy with weights in that."""
-    net = getattr(pipe, family.network)
-    if precision == "float32" or net.dtype != torch.float32:
+def _rival(pipe: Any, denoiser: NetworkDenoiser) -> Any:
+    """``pipe`` or, where that is slower, a copy whose network is as its users have it in the denoiser's type.
+
+    Weights in float32 are given that type; on a GPU a UNet in a half type is channels-last.
+    """
+    net, dtype = getattr(pipe, denoiser.family.network), PRECISIONS[denoiser.precision]
+    if denoiser.precision == "float32":
+        return pipe
+    last = torch.channels_last if denoiser.fused and is_gpu(denoiser.device) else torch.preserve_format
+    if net.dtype != torch.float32 and last == torch.preserve_format:
         return pipe
     other = copy.copy(pipe)
     with quiet():
-        other.register_modules(**{family.network: copy.deepcopy(net).to(PRECISIONS[precision])})
+        other.register_modules(**{denoiser.family.network: copy.deepcopy(net).to(dtype, memory_format=last)})
     return other

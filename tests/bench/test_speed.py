@@ -59,3 +59,14 @@ def test_in_a_half_type_the_pipeline_stays_as_it_is(tiny):
     name, plain = next(contenders(denoiser, pipe, ("", "a cow"), False))
     assert (name, plain.denoiser.family.net.dtype, pipe.unet.dtype) == ("plain", torch.bfloat16, torch.float32)
     assert plain.denoiser.family.net is not pipe.unet
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_unet_in_a_half_type_is_channels_last_on_a_gpu(tiny, dtype, monkeypatch):
+    monkeypatch.setattr("dpid.bench.speed.is_gpu", lambda device: True)
+    pipe = tiny().to(dtype)
+    denoiser = from_pipeline(pipe, precision="bfloat16")
+    weight = next(contenders(denoiser, pipe, ("", "a cow"), False))[1].denoiser.family.net.conv_in.weight
+    assert (weight.dtype, weight.is_contiguous(memory_format=torch.channels_last)) == (torch.bfloat16, True)
+    assert pipe.unet.dtype == dtype
+    assert not pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
