@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from dpid.cli.parameters import Device, Model, at_home
+from dpid.cli.parameters import Model, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import activity
 from dpid.cli.tables import table_console
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from dpid.bench import Report, Row
 
 
+# The ways to call a network that are compared are of pictures, and told no guidance.
+@partial(with_loading, without=("frames", "guidance"))
 def bench(
     model: Model = "emoji",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    size: Annotated[int | None, typer.Option(help="Pixels a side of the picture; the model's own if left out.")] = None,
-    device: Device = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs, and nothing compiled by torch.")] = False,
     out: Annotated[Path, typer.Option(help="JSON file of all numbers.", callback=at_home)] = Path("bench.json"),
     compare: Annotated[
         Path | None, typer.Option(help="Such a file, with which this run is compared.", callback=at_home)
     ] = None,
+    **loading: Any,
 ) -> None:
     """Measure a model on this machine: speed, memory, latency, and errors by the number of evaluations.
 
@@ -41,9 +42,11 @@ def bench(
         raise ValueError(f"out, compare: both are {out}, which would be replaced; give another --out")
     if out.is_dir():
         raise ValueError(f"out: {out} is a folder; name a file, such as bench.json")
-    given = {} if size is None else {"size": size}
+    given = chosen(loading)
     with writable(out.parent):
-        run = Bench(model, device, QUICK if quick else FULL, precision=precision, **given)
+        run = Bench(model, effort=QUICK if quick else FULL, **given)
+        # Of what was given, the report has the size, type and device by itself.
+        run.report.about |= {name: str(given[name]) for name in given.keys() - {"precision", "size", "device"}}
         try:
             with activity() as tell:
                 run.run(tell, lambda report: report.write(out))

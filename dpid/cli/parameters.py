@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., None])
 Model = Annotated[str, typer.Option(help="emoji, emoji-flow, a pipeline folder or .safetensors file, or a hub id.")]
-_DEVICE = "cpu, cuda, cuda:1, …; the fastest if left out."
-Device = Annotated[str | None, typer.Option(help=_DEVICE)]
 PANEL = "What is computed"  # heading of the options of an explanation
 LOADING: dict[str, tuple[Any, Any, str]] = {
     "variant": (str | None, None, "Of the model's weights: fp16, …"),
@@ -30,7 +28,7 @@ LOADING: dict[str, tuple[Any, Any, str]] = {
     "size": (int | None, None, "Pixels a side of a square of the picture's area; the model's own if left out."),
     "frames": (int | None, None, "Of a video, from the first on; as many as the model makes if left out."),
     "guidance": (float, 1.0, "Of models distilled at guidance (Flux dev); any but 1, which is none, is undone."),
-    "device": (str | None, None, _DEVICE),
+    "device": (str | None, None, "cpu, cuda, cuda:1, …; the fastest if left out."),
     "check": (bool, True, "Run a pipeline for two small steps first, to compare it with what dpid takes it for."),
 }
 """{option of loading a model: (type, default, help)}"""
@@ -48,7 +46,7 @@ def all_at_home(paths: list[Path] | None) -> list[Path]:
 
 def with_options(command: Command) -> Command:
     """``command`` with flags for its ``**options``: how a model is loaded, and :class:`dpid.options.Options`."""
-    flags = _loading(videos=True)
+    flags = _loading()
     for option in fields(Options):
         kind: Any = option.metadata["flag"]
         if kind is not None:
@@ -57,9 +55,9 @@ def with_options(command: Command) -> Command:
     return _with(command, flags)
 
 
-def with_loading(command: Command, *, videos: bool = True) -> Command:
-    """``command`` with flags for its ``**loading``: how a model is loaded, with ``videos`` one of videos, too."""
-    return _with(command, _loading(videos))
+def with_loading(command: Command, *, without: Collection[str] = ()) -> Command:
+    """``command`` with flags for its ``**loading``: how a model is loaded, ``without`` those that it has no use for."""
+    return _with(command, _loading(without))
 
 
 def chosen(loading: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,8 +74,8 @@ def load(model: str, loading: Mapping[str, Any]) -> Explainer:
         return Explainer.from_pretrained(model, **chosen(loading))
 
 
-def _loading(videos: bool) -> list[inspect.Parameter]:
-    return [_flag(name, *about) for name, about in LOADING.items() if videos or name != "frames"]
+def _loading(without: Collection[str] = ()) -> list[inspect.Parameter]:
+    return [_flag(name, *about) for name, about in LOADING.items() if name not in without]
 
 
 def _with(command: Command, flags: list[inspect.Parameter]) -> Command:

@@ -12,7 +12,7 @@ from dpid.cli.demo import PROMPT
 from dpid.cli.parameters import Model, load, with_loading
 
 
-@partial(with_loading, videos=False)
+@partial(with_loading, without=("frames",))
 def serve(
     model: Model = "emoji",
     host: Annotated[

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from dpid.cli.parameters import Model, at_home
+from dpid.cli.parameters import Model, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import bar
 from dpid.files import writable
 from dpid.options import Options
 
 if TYPE_CHECKING:
-    from dpid.studies.data import CaptionPair, Problem, Scene
+    from dpid.studies.data import Problem
 
 _NEEDS_DATA = {"localisation", "retrieval"}  # of models other than the embedded one
 
 
 def _data(
     path: Path | None, images: Path | None, captions: Path | None, name: str, console: Console
-) -> dict[str, tuple[Scene, ...] | tuple[CaptionPair, ...] | tuple[Problem, ...]]:
+) -> dict[str, Any]:  # fmt: skip
     """The user's pictures, and which rows of their data cannot be used, which are named and left out."""
     coco = images is not None or captions is not None
     if coco and path is None:
@@ -69,6 +70,8 @@ def _names(name: str, data: Path | None) -> list[str]:
     return [n for n in STUDIES if name in (n, "all")]
 
 
+# Maps of attention, which two of the studies compare with, are of the model's own size and guidance.
+@partial(with_loading, without=("frames", "size", "guidance"))
 def study(
     name: Annotated[str, typer.Argument(help="A study, or all.")],
     model: Model = "emoji",
@@ -94,6 +97,7 @@ def study(
     out: Annotated[
         Path, typer.Option(help="Folder; what is finished in it is not done again.", callback=at_home)
     ] = Path("report"),
+    **loading: Any,
 ) -> None:  # fmt: skip
     """Run a study: bias, homonyms, synonyms, co-hyponyms, features, complex-prompts, intervention, localisation or
     retrieval.
@@ -112,7 +116,9 @@ def study(
         def tell(done: int, planned: int) -> None:
             progress.update(task, completed=done, total=planned)
 
-        bench = Workbench(model, samples=samples, pictures=pictures, seed=seed, progress=tell, **given)  # type: ignore[arg-type]
+        bench = Workbench(
+            model, samples=samples, pictures=pictures, seed=seed, progress=tell, loading=chosen(loading), **given
+        )
         if name == "all" and not bench.embedded:
             names = [n for n in names if n not in _NEEDS_DATA]
         for each in names:

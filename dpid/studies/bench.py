@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from PIL import Image
 
 from dpid import __version__
 from dpid.denoisers.families import family_of
-from dpid.denoisers.loading import EMBEDDED, load_pipeline
+from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, open_image
 from dpid.options import Options
@@ -27,6 +27,8 @@ from dpid.studies.depends import checksum, fixed_rule, sampling
 from dpid.studies.study import Row
 from dpid.zoo import GUIDANCE
 
+_OF_EXPLAINER = "precision", "check"  # options of loading that its pipeline does not take
+_OF_ROWS = "variant", "revision", "subfolder", "precision"  # those on which rows depend
 KEPT = "rows.jsonl.partial"  # end of the file name, after a checksum of the arguments of the run
 
 
@@ -75,6 +77,8 @@ class Workbench:
     explainer, pipe : a model that is already loaded; without ``pipe`` it cannot generate pictures
     progress : called with (pictures done, number of pictures)
     problems : rows that were left out when the user's data were read
+    loading : how the model is loaded where it is not: ``variant``, ``revision``, ``subfolder``, ``device``,
+        ``precision`` and ``check`` as of :meth:`dpid.Explainer.from_pretrained`
 
     Attributes
     ----------
@@ -90,7 +94,7 @@ class Workbench:
         self, model: str = "emoji", *, samples: int = 32, replicates: int | None = None, pictures: int | None = None,
         seed: int = 0, scenes: Sequence[Scene] = (), pairs: Sequence[CaptionPair] = (),
         explainer: Explainer | None = None, pipe: Any = None, progress: Callable[[int, int], None] | None = None,
-        problems: Sequence[Problem] = (),
+        problems: Sequence[Problem] = (), loading: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         options = Options(samples=samples, replicates=replicates, seed=seed)
         if pictures is not None and (isinstance(pictures, bool) or not hasattr(pictures, "__index__") or pictures < 1):
@@ -100,7 +104,7 @@ class Workbench:
         self.pictures = None if pictures is None else int(pictures)
         self.scenes, self.pairs, self._unusable = tuple(scenes), tuple(pairs), tuple(problems)
         self.start()
-        self._loaded = (explainer, pipe)
+        self._loaded, self._loading = (explainer, pipe), dict(loading or {})
         self._progress = progress
         self._kept = Kept(None, "")
         self._last: tuple[tuple[str, str] | None, Image.Image | None] = (None, None)
@@ -109,8 +113,10 @@ class Workbench:
         """A text of all that the rows depend on: rows of two runs with the same text are interchangeable."""
         given = self._loaded[0]
         how = sampling(given) if given is not None else f"rule {'adaptive' if self.embedded else 'shifted-grid'}"
+        how += "".join(f", {name} {self._loading[name]}" for name in _OF_ROWS if name in self._loading)
+        files = checksum(folder_of(self.model) / self._loading.get("subfolder", ""))
         return (
-            f"dpid {__version__}, model {self.model} {checksum(self.model)}, {how}, samples {self.samples}, "
+            f"dpid {__version__}, model {self.model} {files}, {how}, samples {self.samples}, "
             f"replicates {self.replicates or 'by default'}, pictures a case {self.pictures or 'as the study sets'}, "
             f"generated at guidance {GUIDANCE if self.embedded else 'of the pipeline'}, seed {self.seed}, "
             f"data {self._data}"
@@ -153,7 +159,9 @@ class Workbench:
         """The explainer of the model. It shares its weights with ``pipe`` unless the model is embedded."""
         if self._loaded[0] is not None:
             return self._loaded[0]
-        return Explainer.from_pretrained(self.model) if self.embedded else Explainer(self.pipe)
+        if self.embedded:
+            return Explainer.from_pretrained(self.model, **self._loading)
+        return Explainer(self.pipe, **{name: self._loading[name] for name in _OF_EXPLAINER if name in self._loading})
 
     @cached_property
     def exact(self) -> Explainer:
@@ -163,7 +171,9 @@ class Workbench:
     @cached_property
     def pipe(self) -> Any:
         """The diffusers pipeline of the model."""
-        return self._loaded[1] if self._loaded[1] is not None else load_pipeline(self.model)
+        if self._loaded[1] is not None:
+            return self._loaded[1]
+        return load_pipeline(self.model, **{n: v for n, v in self._loading.items() if n not in _OF_EXPLAINER})
 
     def seed_of(self, name: str) -> int:
         """A seed of 31 bits, a function of ``name`` and the seed of the workbench."""

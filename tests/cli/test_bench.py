@@ -24,8 +24,10 @@ def rows(path):
 
 
 def test_a_model_is_measured_and_compared(command, short, tmp_path):
-    Report({"model": "emoji", "torch": "1.0"}, [Row("loading", 1e-6, "s")], whole=True).write(tmp_path / "bench.json")
-    code, out, errors = command("bench", "--quick", "--out", "new/other.json", "--compare", "bench.json")
+    about = {"model": "emoji", "torch": "1.0", "variant": "fp16"}
+    Report(about, [Row("loading", 1e-6, "s")], whole=True).write(tmp_path / "bench.json")
+    how = "--out", "new/other.json", "--compare", "bench.json", "--no-check"
+    code, out, errors = command("bench", "--quick", *how)
     assert (code, errors) == (0, "")
     whole, found = rows(tmp_path / "new/other.json")
     assert whole
@@ -37,6 +39,8 @@ def test_a_model_is_measured_and_compared(command, short, tmp_path):
     assert "now / before" in out
     assert loading[-2] == f"{found['loading'] / 1e-6:.2f}"
     assert f"torch: 1.0, now {torch.__version__}" in out
+    assert "variant: fp16, now ?" in out
+    assert "check: ?, now False" in out  # which makes loading faster
 
 
 def test_the_file_to_compare_with_is_kept(command, tmp_path):

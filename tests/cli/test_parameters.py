@@ -60,7 +60,7 @@ def test_help_does_not_wait_for(heavy):
     assert subprocess.run([sys.executable, "-c", line]).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["rank", "app"])
+@pytest.mark.parametrize("name", ["rank", "app", "bench"])
 def test_other_commands_load_a_model_as_explain_does(command, bad, monkeypatch, free_port, name):
     if name == "app":
         pytest.importorskip("gradio")
@@ -71,7 +71,7 @@ def test_other_commands_load_a_model_as_explain_does(command, bad, monkeypatch, 
         raise ValueError("model: none here")
 
     monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", from_pretrained)
-    own = {"rank": ("a cow", bad / "good.png"), "app": ("--port", free_port())}[name]
+    own = {"rank": ("a cow", bad / "good.png"), "app": ("--port", free_port()), "bench": ()}[name]
     flags = "--subfolder", "a", "--precision", "float32", "--size", 512, "--no-check"
     assert command(name, *own, *flags) == (2, "", "dpid: model: none here\n")
     assert asked == {"subfolder": "a", "precision": "float32", "size": 512, "check": False}  # and nothing else

@@ -60,6 +60,19 @@ def test_command_names_rows_that_the_model_cannot_use(command, own, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_command_loads_a_model_as_explain_does(command, monkeypatch):
+    asked = {}
+
+    def load(model, **given):
+        asked.update(given, model=model)
+        raise ValueError("model: none here")
+
+    monkeypatch.setattr("dpid.studies.bench.load_pipeline", load)
+    flags = "--variant", "fp16", "--subfolder", "a", "--device", "cpu", "--precision", "float32", "--no-check"
+    assert command("synonyms", "--model", "./mine", *flags) == (2, "", "dpid: model: none here\n")
+    assert asked == {"model": "./mine", "variant": "fp16", "subfolder": "a", "device": "cpu"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

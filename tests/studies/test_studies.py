@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpid.denoisers.loading import fingerprint, load_pipeline
+from dpid.denoisers.loading import embedded_path, fingerprint, load_pipeline
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, features, localisation, run, world, write
 from dpid.studies.bench import KEPT, Case, Kept
@@ -243,6 +243,27 @@ def test_rows_of_an_explainer_that_samples_otherwise_are_measured_again(emoji):
               {"precision": "float16"}]  # fmt: skip
     assert said() == said()
     assert len({said(), *(said(**changes) for changes in others)}) == 1 + len(others)
+
+
+def test_a_model_is_loaded_as_it_is_said_and_its_rows_are_kept_apart(tmp_path):
+    folder, how = embedded_path("emoji").parent, {"subfolder": "model", "device": "cpu"}
+    bench = Workbench(str(folder), loading=how | {"precision": "bfloat16", "check": False})
+    assert bench.explainer.denoiser.precision == "bfloat16"
+    assert bench.pipe is bench.explainer.denoiser.family.pipe
+    assert Workbench("emoji", loading={"precision": "bfloat16"}).explainer.denoiser.precision == "bfloat16"
+
+    def said(**loading):
+        return Workbench(str(tmp_path), loading=loading).arguments()
+
+    others = {"variant": "fp16", "revision": "main", "subfolder": "a", "precision": "float32"}
+    assert len({said(), *(said(**{name: value}) for name, value in others.items())}) == 1 + len(others)
+    assert said() == said(device="cpu", check=False)
+    weights, marks = tmp_path / "a/unet/model.safetensors", []
+    weights.parent.mkdir(parents=True)
+    for content in ("one", "two"):
+        weights.write_text(content)
+        marks.append(said(subfolder="a"))
+    assert marks[0] != marks[1]
 
 
 def test_two_studies_on_one_workbench_have_rows_of_their_own(bench, own, tmp_path):
