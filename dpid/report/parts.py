@@ -11,8 +11,14 @@ from torch import Tensor
 
 from dpid.report.page import drawn, number, png
 from dpid.results.figure_style import Figure
+from dpid.results.intervals import Estimate
 from dpid.results.metadata import Metadata
 
+# What settings are called on a page, where that is not their name in Python.
+_NAMES = {
+    "unet_evaluations": "evaluations of the network", "logsnr_range": "log-SNR", "paired": "samples in float32 too",
+    "density": "density over log-SNR, checksum", "peak_memory": "peak memory",
+}  # fmt: skip
 Panel = dict[str, Any]  # for the template: title, meaning, data, and legend, a list of (colour, text)
 
 
@@ -44,21 +50,18 @@ def frameless(shown: Tensor) -> tuple[Figure, Any]:
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
-def summed(values: Tensor) -> str:
-    """The sum of a map, for a legend."""
-    return f"map sum {float(values.sum()):.1f}"
+def interval(estimate: Estimate) -> str:
+    """The 95 % interval of a number: "0.12 to 3.45"."""
+    return "{:.2f} to {:.2f}".format(*(round(end, 2) + 0.0 for end in estimate.interval()))  # and never -0.00
 
 
 def settings(metadata: Metadata) -> list[tuple[str, str]]:
     """(name, value) of everything that is known of how a result was made."""
-    shown = {
-        name: value
-        for name, value in vars(metadata).items()
-        if value not in (None, "", {}) and name not in ("prompt", "concepts", "conditions")
-    }
+    known = vars(metadata) | {"peak_memory": metadata.peak_memory and f"{metadata.peak_memory / 1e6:.0f} MB"}
     rows = [
-        (name.replace("_", " "), ", ".join(map(number, value)) if isinstance(value, tuple) else number(value))
-        for name, value in shown.items()
+        (_NAMES.get(name, name), ", ".join(map(number, value)) if isinstance(value, tuple) else number(value))
+        for name, value in known.items()
+        if value not in (None, "", {}) and name not in ("prompt", "concepts", "conditions")
     ]
     texts = [(f"condition {k or '∅'}", text or "the empty prompt") for k, text in metadata.conditions.items()]
     return [*rows, *texts]

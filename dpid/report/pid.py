@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from typing import Any
 
-from dpid.options import Options
-from dpid.pid.decomposition import image_priors
-from dpid.prompts.plan import plan_concepts
+from torch import Tensor
+
+from dpid.report.command import of_concepts
 from dpid.report.page import drawn
-from dpid.report.parts import Panel, frameless, listed, panel, picture_panels, settings, summed
+from dpid.report.parts import Panel, frameless, interval, listed, panel, picture_panels, settings
 from dpid.results.decomposition import antichain_name
 from dpid.results.figure_style import standard
 from dpid.results.intervals import Estimate
@@ -20,7 +19,6 @@ from dpid.results.result import PIDResult
 _LIKELY = 14.0  # nats, a millionfold, from which on a factor is given as a power of ten
 _NAMED = 3  # most concepts that a sentence names
 _GRAPH = 3  # fewest concepts whose graph tells more than the table
-_OPTIONS = ("estimator", "measure", "level", "smooth", "reference")  # of which the command has those that were chosen
 
 
 def finding(result: PIDResult) -> str:
@@ -31,7 +29,7 @@ def finding(result: PIDResult) -> str:
     whole = result.information[metadata.concepts]
     low, high = whole.interval()
     given = ", given the rest of the prompt," if metadata.context else ""
-    told = f"{whole} {metadata.unit} (95\u00a0%\u00a0interval {low:.2f} to {high:.2f})"
+    told = f"{whole} {metadata.unit} (95\u00a0%\u00a0interval {interval(whole)})"
     if low <= 0 <= high:
         return f"{names} together{given} tell nothing about this picture that stands out of the noise: {told}."
     if high < 0:
@@ -82,13 +80,15 @@ def section(result: PIDResult) -> dict[str, Any]:
     video = result.metadata.frames is not None
     return {
         "title": f"“{result.metadata.prompt}”: {', '.join(concepts)}", "finding": finding(result),
+        "every_word": False, "sums_of_maps": result.metadata.level == "pixel",
         "panels": [] if video else [*picture_panels(result.picture), *panels(result)],
         "figures": ([strip] if video else []) + ([graph] if len(concepts) >= _GRAPH else []),
         "header": ("part", result.metadata.unit, "95 % interval"),
-        "rows": [(n, m, str(e), "{:.2f} to {:.2f}".format(*e.interval())) for n, e, m in (*numbers, *_parts(result))],
+        "rows": [(n, m, str(e), interval(e)) for n, e, m in (*numbers, *_parts(result))],
         "more": "Over noise levels" if video else "Over noise levels, and the maps themselves",
         "more_figures": [profile] if video else [profile, strip],
-        "estimators": _estimators(result), "command": command(result), "settings": settings(result.metadata),
+        "estimators": _estimators(result), "estimator": result.metadata.estimator,
+        "command": of_concepts(result), "settings": settings(result.metadata),
     }  # fmt: skip
 
 
@@ -101,15 +101,20 @@ def panels(result: PIDResult) -> list[Panel]:
     colours = colours_of(concepts)
     limit = scale_of([*maps.unique.values(), maps.redundancy, maps.synergy])
     parts = {name: meaning for name, _, meaning in _parts(result)}
+
+    def told(number: Estimate, values: Tensor) -> str:
+        """A number, and the sum of its map where that is another one."""
+        return str(number) if result.metadata.level == "pixel" else f"{number}, map sum {float(values.sum()):.1f}"
+
     figure, ax = frameless(maps.redundancy if picture is None else picture)
     overlay(ax, picture, maps.unique, errors.unique, colours, limit)
-    legend = [(colours[c], f"{c}: {e}, {summed(maps.unique[c])}") for c, e in result.unique.items()]
+    legend = [(colours[c], f"{c}: {told(e, maps.unique[c])}") for c, e in result.unique.items()]
     shown = [panel("unique", "what only this word tells", figure, legend)]
     for name, colour in (("redundancy", REDUNDANCY), ("synergy", SYNERGY)):
         value, error = getattr(maps, name), getattr(errors, name)
         figure, ax = frameless(maps.redundancy if picture is None else picture)
         paint(ax, picture, {name: value}, {name: error}, {name: colour}, limit)
-        shown.append(panel(name, parts[name], figure, [(colour, f"{getattr(result, name)}, {summed(value)}")]))
+        shown.append(panel(name, parts[name], figure, [(colour, told(getattr(result, name), value))]))
     return shown
 
 
@@ -119,37 +124,4 @@ def _estimators(result: PIDResult) -> tuple[list[tuple[str, bool]], list[list[st
     rows = [[f"i(x; {', '.join(s)})", *(str(d.information[s]) for d in found.values())] for s in result.information]
     atoms = result.decomposition.atoms
     rows += [[antichain_name(a), *(str(d.atoms.get(a, "–")) for d in found.values())] for a in atoms]
-    return [("", False), *((name, True) for name in found)], rows
-
-
-def command(result: PIDResult) -> str | None:
-    """The command that asks of a picture what ``result`` tells of its own; None where there are no options for that."""
-    metadata = result.metadata
-    usual = Options(samples=metadata.samples)
-    if (
-        metadata.rule not in ("adaptive", "learning") or metadata.antithetic != usual.antithetic
-        or metadata.replicates != usual.repeats or metadata.frames or metadata.model.endswith("Pipeline")
-    ):  # fmt: skip
-        return None
-    try:
-        plan = plan_concepts(metadata.prompt, metadata.concepts, context=metadata.context)
-    except ValueError:
-        return None
-    texts = {"+".join(s): plan.texts[k] for s, k in zip(plan.subsets, plan.index, strict=True)}
-    uniform = image_priors("uniform", metadata.concepts, metadata.measure, metadata.prompt) if metadata.priors else {}
-    priors = {"+".join(s): nats for s, nats in (uniform or {}).items()}
-    if texts != metadata.conditions or (metadata.priors or {}) != priors:
-        return None
-    words = ["dpid", "explain"]
-    for concept in metadata.concepts:
-        words += ["-c", concept]
-    words += ["--model", metadata.model, "--samples", str(metadata.samples), "--seed", str(metadata.seed)]
-    words += ["--context"] if metadata.context else []
-    words += ["--priors", "uniform"] if priors else []
-    full = texts["+".join(metadata.concepts)]
-    for name in _OPTIONS:
-        value = getattr(metadata, name)
-        if value != getattr(usual, name) and not (name == "reference" and value == full):
-            words += [f"--{name}", str(value)]
-    words += ["--"] if metadata.prompt.startswith("-") else []
-    return shlex.join([*words, "PICTURE", metadata.prompt])
+    return [("number", False), *((name, True) for name in found)], rows

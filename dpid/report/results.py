@@ -48,17 +48,20 @@ def _kind(path: Path) -> type[PIDResult] | type[WordsResult]:
 
 
 def write(results: Mapping[str, Result], out: Path) -> None:
-    """Write the page of ``results``, {name: result}, to ``out``: readers never see half a page."""
+    """Write the page of ``results``, as of :func:`page`, to ``out``: readers never see half a page."""
     text = page(results)
     with atomic_write(out) as path:
         path.write_bytes(text.encode(errors="replace"))  # half a letter of UTF-16, which no file can hold
 
 
 def page(results: Mapping[str, Result]) -> str:
-    """The HTML of a page of ``results``, {name: result}, which contains its pictures and needs nothing else."""
+    """The HTML of a page of ``results``, which contains its pictures and needs nothing else.
+
+    ``results`` is {path of its file: result}, "" for one of no file; the page has the file's name alone.
+    """
     sections = [
         (words.section(result) if isinstance(result, WordsResult) else pid.section(result))
-        | {"key": f"r{i}", "file": name, "prompt": result.metadata.prompt, "remarks": result.remarks()}
+        | {"key": f"r{i}", "file": Path(name).name, "prompt": result.metadata.prompt, "remarks": result.remarks()}
         for i, (name, result) in enumerate(results.items(), 1)
     ]
     return render("report/results.html.jinja", sections=sections)

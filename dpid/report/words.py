@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from dpid.report.command import first_seed, of_words
 from dpid.report.page import drawn
-from dpid.report.parts import Panel, frameless, listed, panel, picture_panels, settings
+from dpid.report.parts import Panel, frameless, interval, listed, panel, picture_panels, settings
 from dpid.results.overlay import colours_of
+from dpid.results.word import Word
 from dpid.results.words import WordsResult
-from dpid.results.words_plot import outer
+from dpid.results.words_plot import outer, verdict
 
 
 def section(result: WordsResult) -> dict[str, Any]:
@@ -16,28 +19,35 @@ def section(result: WordsResult) -> dict[str, Any]:
     metadata = result.metadata
     return {
         "title": f"“{metadata.prompt}”: every word", "finding": finding(result),
+        "every_word": True, "sums_of_maps": True,
         "panels": [*picture_panels(result.picture), *panels(result)] if metadata.frames is None else [], "figures": [],
-        "header": (f"word, {metadata.unit}", "alone", "given the rest", "unique, by pixel"),
-        "rows": [(name, w.told, str(w.alone), str(w.given_rest), str(w.unique)) for name, w in result.words.items()],
-        "more": "Intervals, and the map of every word",
+        "header": ("alone", "given the rest", "unique, by pixel"), "unit": metadata.unit,
+        "rows": [(name, verdict(word), _cells(word)) for name, word in result.words.items()],
+        "more": "A figure of the numbers, and the map of every word",
         "more_figures": [
             (drawn(result.plot("words")), "Every word alone and given the rest of the prompt"),
-            (drawn(result.plot("strip")), "Maps of what is lost without each word, in latent pixels"),
+            (drawn(result.plot("strip")), "Maps of every word given the rest of the prompt, in latent pixels"),
         ],
-        "estimators": None, "command": None, "settings": settings(metadata),
+        "estimators": None, "command": of_words(result),
+        "settings": settings(replace(metadata, seed=first_seed(result))),
     }  # fmt: skip
+
+
+def _cells(word: Word) -> list[tuple[str, str]]:
+    """The numbers of a word with their errors, each with its interval."""
+    return [(str(number), interval(number)) for number in (word.alone, word.given_rest, word.unique)]
 
 
 def finding(result: WordsResult) -> str:
     """The verdicts, in a sentence for each."""
     groups: dict[str, list[str]] = {}
-    for name, verdict in result.verdicts.items():
-        groups.setdefault(verdict, []).append(name)
+    for name, word in result.words.items():
+        groups.setdefault(verdict(word), []).append(name)
     said = []
-    for verdict, names in groups.items():
+    for told, names in groups.items():
         verbs = ("is", "works") if len(names) == 1 else ("are", "work")
-        works = verdict.startswith("works")
-        said.append(f"{listed(names)} {verbs[works]} {verdict.removeprefix('works ')}.")
+        works = told.startswith("works")
+        said.append(f"{listed(names)} {verbs[works]} {told.removeprefix('works ')}.")
     return " ".join(said)
 
 
@@ -47,5 +57,5 @@ def panels(result: WordsResult) -> list[Panel]:
     colours = colours_of(word.text for word in words)
     figure, ax = frameless(words[0].map if result.picture is None else result.picture)
     result.plot("overlay", ax=ax)
-    legend = [(colours[word.text], f"{word.text}: {word.unique}, {word.told}") for word in words]
+    legend = [(colours[word.text], f"{word.text}: {word.unique}, {verdict(word)}") for word in words]
     return [panel("unique", "what only this word tells", figure, legend)]

@@ -33,6 +33,11 @@ def outer(result: WordsResult) -> list[Word]:
     return [word for w, word in result.words.items() if not any(v != w and holds(spans[v], spans[w]) for v in spans)]
 
 
+def verdict(word: Word, mark: str = " (not settled)") -> str:
+    """What a word does, such as "used", and ``mark`` where more samples may change that; "undecided" says so itself."""
+    return word.told if word.settled or word.verdict == "undecided" else word.told + mark
+
+
 @standard()
 def _plot_overlay(result: WordsResult, ax: Any) -> Any:
     """The uniqueness maps over the picture; without ``ax`` beside the picture and the numbers of every word."""
@@ -125,14 +130,15 @@ def _bars(ax: Any, result: WordsResult) -> None:
                     ax.plot(limit, place + shift, marker, markersize=4, **line)
         beside = {"xy": (0, place), "xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
         ax.annotate(literal(word.text, _WORD), xytext=(-10, 0), va="bottom", fontsize=10, **beside)
-        ax.annotate(literal(word.told, _TOLD), xytext=(-10, -1), va="top", fontsize=9, color="0.35", **beside)
+        ax.annotate(literal(verdict(word, "?"), _TOLD), xytext=(-10, -1), va="top", fontsize=9, color="0.35", **beside)
     ax.set_xlim(low, high)
     ax.set_ylim(len(words) - 0.4, -0.6)
     ax.set_yticks([])
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    unit = result.metadata.unit
-    ax.set_xlabel(f"{unit}, with 95 % intervals\noutline: alone; filled: added to the rest", fontsize=9, loc="right")
+    told = f"{result.metadata.unit}, with 95 % intervals\noutline: alone; filled: given the rest"
+    told += "; ?: not settled" if any(verdict(word) != word.told for word in words) else ""
+    ax.set_xlabel(told, fontsize=9, loc="right")
 
 
 def _range(numbers: Sequence[tuple[Estimate, Estimate]]) -> tuple[float, float]:

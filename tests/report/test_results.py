@@ -17,12 +17,16 @@ from safetensors.torch import save_file
 
 from dpid import cli
 from dpid.pid.decomposition import image_priors
-from dpid.report.pid import command, finding
+from dpid.report.command import of_concepts as command
+from dpid.report.command import of_words
+from dpid.report.pid import finding
 from dpid.report.results import page, read
 from dpid.report.words import finding as finding_of_words
 from dpid.results.file_format import FORMAT
 from dpid.results.overlay import WORDS
 from dpid.results.result import PIDResult
+from dpid.results.word import VERDICTS
+from dpid.results.words import WordsResult
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -97,15 +101,47 @@ def test_the_page_of_words_has_their_verdicts(tmp_path):
     assert (list(results.values()), problems) == ([result], [])
     text = Page(page(results)).text
     for name, word in result.words.items():
-        for told in (name, word.told, str(word.alone), str(word.given_rest), str(word.unique)):
+        for told in (name, word.told):
             assert told in text
+        for number in (word.alone, word.given_rest, word.unique):
+            assert f"{number}{'{:.2f} to {:.2f}'.format(*number.interval())}" in text
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_the_page_explains_the_terms_of_what_it_shows(every):
+    reading = page({"": made_words("cow", "pizza") if every else made()}).partition("How to read this")[2]
+    verdicts = [verdict.removesuffix("others") for verdict in (*VERDICTS, "not settled")]
+    assert [f"<dt>{verdict}" in reading for verdict in verdicts] == [every] * len(verdicts)
+    assert [f"{term}: " in reading for term in ("Alone", "Given the rest", "Unique, by pixel")] == [every] * 3
+    assert ("redundancy, what words tell" in reading) == (not every)
+
+
+@pytest.mark.parametrize("level", ["image", "pixel"])
+def test_the_sum_of_a_map_is_given_where_it_is_another_number(level):
+    result = made(level=level, smooth=1)
+    same = [float(result.maps.unique[c].sum()) == pytest.approx(e.value, abs=1e-4) for c, e in result.unique.items()]
+    text = Page(page({"": result})).text
+    assert all(same) == ("map sum" not in text) == (level == "pixel")
+    assert "map sum" not in Page(page({"": made_words("cow", "pizza")})).text  # which are judged by pixel
+
+
+@pytest.mark.parametrize(("file", "shown"), [("/home/me/secret/cow.safetensors", "filecow.safetensors"), ("", "")])
+def test_a_page_that_is_sent_says_nothing_of_folders(file, shown):
+    made_how = "".join(Page(page({file: made(peak_memory=531_476_480)})).text.partition("How it was made")[2].split())
+    assert made_how.startswith(f"settingvalue{shown}context")
+    assert "peakmemory531MB" in made_how
 
 
 def test_the_finding_of_words_is_a_sentence_for_each_verdict():
     verdicts = {"a cow": "used", "pizza": "redundant with pie", "big": "works only with cow", "tree": "used",
-                "red": "works only with cow"}  # fmt: skip
-    assert finding_of_words(SimpleNamespace(verdicts=verdicts)) == (
-        "“a cow” and “tree” are used. “pizza” is redundant with pie. “big” and “red” work only with cow."
+                "red": "works only with cow", "hat": "used", "sky": "undecided"}  # fmt: skip
+    words = {
+        name: SimpleNamespace(told=told, verdict=told.partition(" with ")[0], settled=name not in ("hat", "sky"))
+        for name, told in verdicts.items()
+    }
+    assert finding_of_words(SimpleNamespace(words=words)) == (
+        "“a cow” and “tree” are used. “pizza” is redundant with pie. “big” and “red” work only with cow. "
+        "“hat” is used (not settled). “sky” is undecided."
     )
 
 
@@ -172,6 +208,39 @@ def test_the_command_is_one_that_the_command_line_reads():
     assert command(made(prompt="another prompt")) is None
     own = {"": "", "cow": "a cow", "pizza": "a pizza", "cow+pizza": "both"}
     assert command(made(conditions=own)) is None
+
+
+def options_of(words):
+    """{option: value} of a command, and what stands last."""
+    words = shlex.split(words)
+    assert words[:2] == ["dpid", "explain"]
+    return dict(zip(words[2:-2:2], words[3:-2:2], strict=True)), words[-2:]
+
+
+def test_the_command_of_every_word_finds_the_same(emoji, two_things):
+    picture, prompt, _ = two_things
+    result = emoji.words(picture, prompt, samples=16, seed=3)
+    options, last = options_of(of_words(result))
+    assert last == ["PICTURE", prompt]
+    assert options.keys() == {"--samples", "--seed", "--model"}
+    assert emoji.words(picture, prompt, samples=int(options["--samples"]), seed=int(options["--seed"])) == result
+
+
+def test_there_is_no_command_for_words_that_it_does_not_find():
+    def words(*names, margin=0.05, seeds=(0, 0), **facts):
+        facts = {"rule": "adaptive", "level": "pixel"} | facts
+        asked = {}
+        for (name, word), seed in zip(made_words(*names).words.items(), seeds, strict=True):
+            pid = replace(word.pid, metadata=replace(word.pid.metadata, seed=seed, **facts))
+            asked[name] = replace(word, margin=margin, pid=pid)
+        return WordsResult(asked, 64)
+
+    options, _ = options_of(of_words(words("cow", "pizza", estimator="standard")))
+    assert options == {"--samples": "8", "--seed": "0", "--model": "emoji", "--estimator": "standard"}
+    assert of_words(words("cow", "pizza", margin=0.1)) is None  # 0.1 of the prompt for each of two words is 0.05
+    assert of_words(words("cow", "and")) is None  # "and" is no word that it asks for
+    assert of_words(words("cow", "pizza", frames=2)) is None
+    assert of_words(words("cow", "pizza", seeds=(0, 1))) is None  # not settled, after who knows how many rounds
 
 
 def test_files_and_folders_are_read_and_what_is_none_is_named(tmp_path):

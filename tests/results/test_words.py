@@ -235,6 +235,13 @@ def test_plot_shows_every_word_and_its_verdict(kind):
     assert told <= texts_of(several().plot(kind))
 
 
+def test_plot_marks_verdicts_that_are_not_settled():
+    figure = with_dog(2.0).plot("words")  # with it the numbers are used, but an error of 2 nats could be all of them
+    assert {"used", "used?"} <= texts_of(figure)
+    assert figure.axes[0].get_xlabel().endswith("filled: given the rest; ?: not settled")
+    assert several().plot("words").axes[0].get_xlabel().endswith("filled: given the rest")
+
+
 def test_strip_shows_every_map():
     figure = several().plot("strip")
     assert figure.axes[1].images[0].get_array().shape == (1, 2)  # a map of a latent pixel each
