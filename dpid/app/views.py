@@ -22,6 +22,7 @@ from dpid.results.intervals import Estimate
 from dpid.results.profile import Profile
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
+from dpid.results.words_plot import verdict
 
 Result = PIDResult | WordsResult
 FILES = {
@@ -64,7 +65,7 @@ def _bars(result: WordsResult) -> Panel:
     """The panel of every word's numbers."""
     figure = Figure(figsize=(4.8, 1.0 + 0.42 * len(result.words)), dpi=150, layout="constrained")
     result.plot("words", ax=figure.subplots())
-    return panel("numbers", "what each word tells alone and beside the others, with 95 % intervals", figure, [])
+    return panel("numbers", "what each word tells alone and given the rest, with 95 % intervals", figure, [])
 
 
 def _own(result: Result, kind: str) -> str:
@@ -99,7 +100,7 @@ def _at(profile: Profile, at: int) -> dict[str, float]:
 def numbers(result: PIDResult) -> dict[tuple[int, str], Estimate]:
     """The numbers of ``result`` by what they are, in words; the first part of a key is the place in a table."""
     concepts = result.metadata.concepts
-    rows = {(0, f"“{concept}” by itself"): result.information[(concept,)] for concept in concepts}
+    rows = {(0, f"“{concept}” alone"): result.information[(concept,)] for concept in concepts}
     rows[1, "all words together"] = result.information[concepts]
     rows[2, f"redundancy: told by {'each' if len(concepts) == 2 else 'two or more'}"] = result.redundancy
     rows |= {(3, f"unique: told by “{concept}” only"): estimate for concept, estimate in result.unique.items()}
@@ -131,10 +132,10 @@ def _side_by_side(results: Sequence[PIDResult]) -> str:
 
 def _of_words(result: WordsResult) -> str:
     rows = {
-        f"{escape(name)}: <b>{escape(word.told)}</b>": [word.alone, word.given_rest]
+        f"{escape(name)}: <b>{escape(verdict(word))}</b>": [word.alone, word.given_rest]
         for name, word in result.words.items()
     }
-    return _table([_title(result), "by itself", "lost without it"], rows)
+    return _table([_title(result), "alone", "given the rest"], rows)
 
 
 def _table(heads: Sequence[str], rows: Mapping[str, Sequence[object]]) -> str:
@@ -163,5 +164,5 @@ def write_file(result: Result, what: str, folder: Path, kind: str) -> Path:
     elif what == "figure":
         result.plot(_own(result, kind)).savefig(path)
     else:
-        write({result.metadata.prompt: result}, path)
+        write({"": result}, path)
     return path

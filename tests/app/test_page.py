@@ -7,6 +7,7 @@ import pytest
 
 import dpid
 from dpid.app.views import seen
+from dpid.results.words_plot import verdict
 
 pytestmark = pytest.mark.filterwarnings("default")  # what other libraries deprecate is not for users to mend
 
@@ -106,7 +107,7 @@ def test_every_word_without_choosing(visit, emoji, two_things):
     page.get_by_text("Done: at most 16 samples").wait_for()
     words = emoji.words(picture, prompt, samples=16).words.values()
     for word in words:
-        page.get_by_role("row", name=f"{word.text}: {word.told} {word.alone} {word.given_rest}").wait_for()
+        page.get_by_role("row", name=f"{word.text}: {verdict(word)} {word.alone} {word.given_rest}").wait_for()
     assert page.locator(".numbers tbody tr").count() == len(words)
     page.get_by_text("Look at it in another way").click()
     page.get_by_text("are for chosen words").wait_for()

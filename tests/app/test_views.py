@@ -81,7 +81,14 @@ def test_table_shows_text_as_it_is(result, words):
         assert "<script>" not in html
         assert "&lt;script&gt;" in html
     assert str(result.synergy) in shown
-    assert all(f"<b>{told}</b>" in shown for told in words.verdicts.values())
+    assert all(f"<b>{told}" in shown for told in words.verdicts.values())
+
+
+def test_table_of_words_names_the_numbers_and_says_what_is_not_settled(words):
+    shown = table([words])
+    assert "<th>alone</th><th>given the rest</th>" in shown  # as the table of the command line
+    opened = [word for word in words.words.values() if not word.settled]
+    assert shown.count("(not settled)") == len(opened) > 0
 
 
 def test_table_says_how_many_words_redundancy_is_of():
@@ -97,6 +104,7 @@ def test_files(result, words, tmp_path):
     assert json.loads(paths["numbers"].read_text(encoding="utf-8")) == json.loads(json.dumps(result.to_dict()))
     with Image.open(paths["figure"]) as figure:
         assert figure.width == int(150 * result.plot("strip").get_figwidth())
+    assert "<td>file</td>" not in paths["report"].read_text(encoding="utf-8")  # it is of none
     for what in FILES:
         assert write_file(words, what, tmp_path, "words") == tmp_path / FILES[what]
     with Image.open(paths["figure"]) as figure:
