@@ -27,15 +27,15 @@ def models() -> None:
     for column in ("model", "pipeline"):
         table.add_column(column, overflow="fold")  # a name is to be copied whole
     for column in ("bf16\nGB", "fp32\nGB", "activations\nGB", "TFLOP"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for column in ("evaluations a second", "distilled"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for model in figures["models"]:
         pipeline = model["pipeline"]
         table.add_row(
             f"{model['name']}, {model['side']}²",
             pipeline if f'"{pipeline}"' in known else f"{pipeline} ({missing})",
-            *(f"{model[name]:.3g}" for name in ("bfloat16", "float32", "activations", "tflop")),
+            *(_number(model[name]) for name in ("bfloat16", "float32", "activations", "tflop")),
             model["per_second"], model["distilled"],
         )  # fmt: skip
     console = table_console()
@@ -49,3 +49,7 @@ def models() -> None:
         f"{installed}.\nFor the embedded models see dpid info.",
         highlight=False,
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"

@@ -23,6 +23,13 @@ def test_every_family_is_listed_without_a_download(command, monkeypatch):
     assert listed <= set(FAMILIES)
 
 
+def test_a_narrow_terminal_cuts_nothing(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = command("models")[1]
+    assert [line for line in out.splitlines() if re.search(r"\w…", line)] == []
+    assert "e+03" not in out
+
+
 def test_pipelines_that_the_installed_library_lacks_are_marked(command, monkeypatch, tmp_path):
     (tmp_path / "diffusers").mkdir()
     (tmp_path / "diffusers/__init__.py").write_text('_import_structure = {"pipelines": ["FluxPipeline"]}')
