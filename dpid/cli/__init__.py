@@ -7,7 +7,9 @@ anything is drawn or printed, and neither can fail a run.
 from __future__ import annotations
 
 import gc
+import inspect
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -27,9 +29,10 @@ app = typer.Typer(
 _COMMANDS = (
     demo.demo, explain.explain, rank.rank, report.report, study.study, bench.bench, models.models, info.info,
 )  # fmt: skip
-for _command in _COMMANDS:
-    app.command()(_command)
-app.command("app")(serve.serve)
+for _command in (*_COMMANDS, serve.serve):
+    # A paragraph is a line, which the help breaks anew for the width of the terminal.
+    _told = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_command) or "")
+    app.command("app" if _command is serve.serve else None, help=_told)(_command)
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.
 _UsageError: Any = typer.BadParameter.__mro__[2]
 

@@ -54,6 +54,13 @@ def test_what_is_given_reaches_the_explainer(command, monkeypatch, two_things):
     assert options(*given, "--context") == Options(**VALUES, context=True)
 
 
+def test_help_breaks_lines_for_the_terminal_alone(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    code, out, _ = command("study", "--help")
+    assert code == 0
+    assert any("retrieval need --data. Rows of the data that cannot be used" in line for line in out.splitlines())
+
+
 @pytest.mark.parametrize("heavy", ["torch", "diffusers", "matplotlib"])
 def test_help_does_not_wait_for(heavy):
     line = f"import sys, dpid.cli; sys.exit({heavy!r} in sys.modules)"
