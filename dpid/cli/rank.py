@@ -47,6 +47,8 @@ def rank(
             write_json(out / "ranking.json", numbers)
     with nullcontext() if out is None else printing(str(out)):
         _show(found, images)
+        if out is not None:
+            typer.echo(f"written: {out}/ranking.json")
     tell({str(images[i]): error for i, error in found.errors.items()}, len(images))
 
 

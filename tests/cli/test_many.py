@@ -114,6 +114,7 @@ def test_rank(command, two_things, bad, tmp_path):
     assert code == 1
     assert "text.png" in err
     assert f"{path.name} is above 001.png" in " ".join(out.split())
+    assert out.endswith("\nwritten: best/ranking.json\n")
     found = json.loads((tmp_path / "best/ranking.json").read_text())
     assert [row["picture"] for row in found["ranked"]] == [1, 0]
     assert found["files"][1] == str(path)
