@@ -42,7 +42,7 @@ def of_words(result: WordsResult) -> str | None:
     """The command for a result of every word, which the command line finds in the prompt by itself."""
     metadata, names = result.metadata, tuple(result.words)
     # Some words beside another one, that misleads: how many rounds there were before is not known.
-    anew = any(word.pid.metadata.seed != first_seed(result) for word in result.words.values())
+    anew = any(word.pid.metadata.seed != metadata.seed for word in result.words.values())
     if not _usual(metadata) or (anew and not result.settled):
         return None
     try:
@@ -53,15 +53,7 @@ def of_words(result: WordsResult) -> str | None:
     if found != names or any(word.margin != margin for word in result.words.values()):
         return None
     limit = [] if anew else ["--samples", str(metadata.samples)]  # settled words need none
-    return _line(metadata, [*limit, "--seed", str(first_seed(result))], ("estimator", "smooth"))
-
-
-def first_seed(result: WordsResult) -> int:
-    """The seed that a result of every word was asked with.
-
-    Words that were asked anew have that of a later round, which is drawn from so many that the first is the least.
-    """
-    return min(word.pid.metadata.seed for word in result.words.values())
+    return _line(metadata, [*limit, "--seed", str(metadata.seed)], ("estimator", "smooth"))
 
 
 def _usual(metadata: Metadata) -> bool:

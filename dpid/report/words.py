@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from dpid.report.command import first_seed, of_words
+from dpid.report.command import of_words
 from dpid.report.page import drawn
 from dpid.report.parts import Panel, frameless, interval, listed, panel, picture_panels, settings
 from dpid.results.overlay import colours_of
@@ -28,8 +27,7 @@ def section(result: WordsResult) -> dict[str, Any]:
             (drawn(result.plot("words")), "Every word alone and given the rest of the prompt"),
             (drawn(result.plot("strip")), "Maps of every word given the rest of the prompt, in latent pixels"),
         ],
-        "estimators": None, "command": of_words(result),
-        "settings": settings(replace(metadata, seed=first_seed(result))),
+        "estimators": None, "command": of_words(result), "settings": settings(metadata),
     }  # fmt: skip
 
 
