@@ -11,13 +11,15 @@ from torch import Tensor
 from dpid.images import ImageLike
 from dpid.likelihood import Likelihood, log_likelihood
 from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, table
-from dpid.options import Options
+from dpid.options import Options, check_allowed
 from dpid.prompts.plan import Plan, check_condition
 from dpid.ranking import Ranking, differences, question_for, ranking, samples_for
 from dpid.results.metadata import UNITS
 from dpid.run import Asked, Progress
 from dpid.runner import Runner
 from dpid.videos import VideoLike
+
+_SAMPLING = ("samples", "replicates", "rule", "antithetic", "seed", "max_batch_size")
 
 
 class Densities(Runner):
@@ -33,9 +35,9 @@ class Densities(Runner):
     ) -> Likelihood:
         """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
 
-        ``options`` as for :meth:`explain`, except ``tolerance``. With ``precision="auto"`` the most precise type is
-        used: rounding is corrected for differences between conditions only. ``ValueError`` also for a model distilled
-        to a few steps, which has no density.
+        ``options`` are those of :meth:`explain` that say how to sample: samples, replicates, rule, antithetic, seed and
+        max_batch_size. With ``precision="auto"`` the most precise type is used: rounding is corrected for differences
+        between conditions only. ``ValueError`` also for a model distilled to a few steps, which has no density.
         """
         chosen = self._options_of_density(options)
         with self._working():
@@ -55,7 +57,7 @@ class Densities(Runner):
         """An iterator of (index of the picture, its :meth:`log_likelihood`), in the order of ``images``.
 
         ``conditions`` is one for all pictures, or a list of one each. Other arguments and errors as of
-        :meth:`explain_many`.
+        :meth:`explain_many`, options as of :meth:`log_likelihood`.
         """
         chosen, watch = self._options_of_density(options), Watch(progress, stop)
         rows = table(images, latents, column("conditions", conditions, isinstance(conditions, list)))
@@ -85,9 +87,9 @@ class Densities(Runner):
     ) -> Ranking:
         """The pictures in the order of log p(x | prompt) - log p(x), with errors, and a test of the first place.
 
-        Estimated by "standard", with the same samples for all pictures and without ``tolerance``; in the most precise
-        type with ``precision="auto"``. Pictures that cannot be ranked are named in ``errors`` of the ranking.
-        Arguments are as of :meth:`explain_many`.
+        Estimated by "standard", with the same samples for all pictures; in the most precise type with
+        ``precision="auto"``. Pictures that cannot be ranked are named in ``errors`` of the ranking. Arguments are as of
+        :meth:`explain_many`, options as of :meth:`log_likelihood`.
 
         Raises
         ------
@@ -96,9 +98,8 @@ class Densities(Runner):
         dpid.Stopped
             ``stop`` said so.
         """
+        check_allowed(options, _SAMPLING, "pictures are ranked")
         chosen, watch = self._options(options), Watch(progress, stop)
-        if chosen.tolerance is not None:
-            raise ValueError(f"tolerance: found {chosen.tolerance}, a ranking takes none; raise samples")
         question, denoiser = question_for(prompt), self._denoisers(chosen.samples)[-1]
         samples = samples_for(chosen, denoiser.logsnr_grid, self.density)
         wanted = {i: Wanted(x, z, prompt, (question,)) for i, (x, z) in enumerate(table(images, latents))}
@@ -121,10 +122,8 @@ class Densities(Runner):
         })  # fmt: skip
 
     def _options_of_density(self, options: dict[str, Any]) -> Options:
-        """The checked options of a log-density; ``ValueError`` for a tolerance, or if the model has no log-density."""
+        """The checked options of a log-density; ``ValueError`` if the model has none."""
         if why := self.denoiser.distilled:
             raise ValueError(f"model: has no log-density, whose noise predictions are posterior means: {why}")
-        chosen = Options.from_keywords(options)
-        if chosen.tolerance is not None:
-            raise ValueError(f"tolerance: found {chosen.tolerance}, a log-density takes none; raise samples")
-        return chosen
+        check_allowed(options, _SAMPLING, "log-densities are estimated")
+        return Options.from_keywords(options)

@@ -273,6 +273,14 @@ class Options:
         return max(1, self.max_samples // self.per_round)
 
 
+def check_allowed(options: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    """Raise ``TypeError`` for one of ``options`` that says nothing ``where`` it is given; returns nothing."""
+    known = {field.name for field in fields(Options)}
+    for name in options:
+        if name in known and name not in allowed:
+            raise TypeError(f"{name}: is not taken where {where}; allowed are {', '.join(allowed)}")
+
+
 def _described(option: Field[Any]) -> str:
     """An entry of the docstring of :class:`Options`."""
     description = "; ".join(filter(None, (option.metadata["help"], option.metadata["more"])))

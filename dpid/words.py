@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from random import Random
 from time import monotonic
 from typing import Any
 
-from dpid.options import Budget, Options
+from dpid.options import Budget, check_allowed
 from dpid.prompts.phrases import Span, holds, without
 from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, spans_of, with_reference
 from dpid.prompts.words import content_words
@@ -29,10 +29,7 @@ _MOST = 64  # concepts
 
 def allowed(options: dict[str, Any]) -> dict[str, Any]:
     """The ``options`` of an explanation by which words are judged; an error for one that is fixed, or does not suit."""
-    known = {field.name for field in fields(Options)}
-    for name in options:
-        if name in known and name not in _ALLOWED:
-            raise TypeError(f"{name}: is fixed where words are judged; allowed are {', '.join(_ALLOWED)}")
+    check_allowed(options, _ALLOWED, "words are judged")
     if options.get("estimator") in _UNSIGNED:
         raise ValueError(
             f"estimator: found {options['estimator']!r}, by which no word misleads; allowed are shrinkage and standard"

@@ -89,7 +89,8 @@ def test_progress_is_that_of_all_pictures(explainer):
         ({"prompt": ["bright"]}, TypeError, "prompt: found list"),
         ({"prompt": "dark"}, ValueError, "'dark' is unknown"),
         ({"progress": True}, TypeError, "progress: found bool, expected a function"),
-        ({"tolerance": 0.1}, ValueError, "a ranking takes none"),
+        ({"tolerance": 0.1}, TypeError, "tolerance: is not taken where pictures are ranked; allowed are samples, repl"),
+        ({"measure": "ppid"}, TypeError, "measure: is not taken where pictures are ranked"),
         ({"latents": torch.ones(SHAPE)}, TypeError, "latents: found Tensor, expected a list"),
     ],
 )

@@ -212,7 +212,7 @@ def test_rounds_have_seeds_of_their_own():
         ({"prompt": "a cow", "seconds": "x"}, TypeError, "seconds: found 'x'"),
         ({"prompt": "a cow", "margin": 1.5}, ValueError, "margin: found 1.5"),
         ({"prompt": "a cow", "estimator": "orthogonal"}, ValueError, "estimator: found 'orthogonal', by which no word"),
-        ({"prompt": "a cow", "level": "image"}, TypeError, "level: is fixed where words are judged"),
+        ({"prompt": "a cow", "level": "image"}, TypeError, "level: is not taken where words are judged"),
         ({"prompt": "a cow", "smoth": 1}, TypeError, "smoth: is no option; did you mean smooth"),
     ],
 )

@@ -220,8 +220,9 @@ def test_log_likelihood_is_the_closed_form(toy):
     exact = -6 * 1.515512  # -ln p(x = 1) = 1.515512
     assert abs(found.nats.value - exact) < 4 * found.nats.stderr + 1e-3  # as above
     assert found.bits_per_dimension.value == pytest.approx(-found.nats.value / 6 / math.log(2))
-    with pytest.raises(ValueError, match=r"tolerance: found 0\.1, a log-density takes none"):
-        toy.log_likelihood(latents=torch.ones(SHAPE), tolerance=0.1)
+    for name, value in {"tolerance": 0.1, "estimator": "orthogonal", "context": True}.items():
+        with pytest.raises(TypeError, match=f"{name}: is not taken where log-densities are estimated"):
+            toy.log_likelihood(latents=torch.ones(SHAPE), **{name: value})
 
 
 def test_tails_of_a_log_likelihood_are_what_is_missing():
