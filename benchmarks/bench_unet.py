@@ -5,8 +5,9 @@ has its true size and random weights, so that nothing is downloaded. ITD: fp32 a
 with convolutions in TF32), one log-SNR in a step, conditions repeated in the batch, the host waits in every step.
 Batched: the pipeline's UNet, its weights in the given precision, in batches of the size that dpid chooses. Ours: the
 fused UNet. The last two include the profile over log-SNR, as an explanation does. Below float32 the batches' maps are
-channels-last, as is usual on a GPU, and the bias by rounding is measured too. ``--compile default`` then measures the
-batches and ours compiled by torch, each in turns with ours; another mode of torch.compile the batches alone.
+channels-last, as is usual on a GPU, and the bias by rounding is measured too. ``--compile default`` instead measures
+the batches and then ours compiled by torch, each in turns with ours as it is; another mode of torch.compile the batches
+alone.
 """
 
 import copy
@@ -249,17 +250,17 @@ class Run:
         return {f"{name}: first run": (took, "s"), metric: (error, "")}
 
 
-def eager(run: Run, plain: Contender, batched: Contender, ours: Contender, loop: bool) -> None:
-    """Measure and record what is not compiled; ``loop``: ITD's, too."""
+def eager(run: Run, plain: Contender, batched: Contender, ours: Contender) -> None:
+    """Measure and record what is not compiled."""
     found = run.first("batched", batched) | run.first("ours", ours)
-    calls: dict[str, Callable[[], object]] = {"batched": run.call(batched), "ours": run.call(ours)}
-    if loop:
-        calls["ITD"] = partial(itd, plain.denoiser, run.x, plain.conditions, run.samples)
-        calls["ITD"]()  # untimed, as its rivals have run once by now
+    loop = partial(itd, plain.denoiser, run.x, plain.conditions, run.samples)
+    calls: dict[str, Callable[[], object]] = {"batched": run.call(batched), "ours": run.call(ours), "ITD": loop}
+    loop()  # untimed, as its rivals have run once by now
     with Inside(ours.denoiser) as inside:
         times = in_turns(calls, run.clock, 0, run.rounds)
     evaluations = len(run.samples.logsnr) * K
-    found |= figures(times, evaluations)
+    run.record(found | figures(times, evaluations))
+    found = {}
     flops = ours.flops(run.x, run.samples[:2].to(run.x.device))
     rate = evaluations * flops / statistics.median(times["ours"])
     found["ours: arithmetic"] = rate / 1e12, "TFLOP/s"
@@ -271,6 +272,21 @@ def eager(run: Run, plain: Contender, batched: Contender, ours: Contender, loop:
     run.record(found)
 
 
+def under_compiler(run: Run, batched: Contender, ours: Contender, mode: str) -> None:
+    """Measure and record one after the other what torch compiles in ``mode``."""
+    run.first("ours", ours)
+    for name, make in compiled(batched, ours, mode).items():
+        way = make()
+        try:
+            found = run.first(name, way)
+        except RuntimeError as error:  # of the compiler
+            print(f"{name}: {error}")
+            continue
+        times = in_turns({name: run.call(way), "ours": run.call(ours)}, run.clock, 0, run.rounds)
+        evaluations = len(run.samples.logsnr) * K
+        run.record(found | {m: v for m, v in figures(times, evaluations).items() if m.startswith(name)})
+
+
 def main(
     model: str = "emoji",
     rounds: int = 3,
@@ -279,7 +295,7 @@ def main(
     side: Annotated[
         int, typer.Option(help="Of the latents, but for the embedded model; SDXL's native side is 128.")
     ] = 64,
-    compile: Annotated[str, typer.Option(help="A mode of torch.compile, to measure that too: default, …")] = "",
+    compile: Annotated[str, typer.Option(help="A mode of torch.compile, to measure that alone: default, …")] = "",
 ) -> None:
     """Measure and record in the ledger."""
     plain, batched, ours = (Contender(d, d.encode_conditions(PROMPTS)) for d in denoisers(model, precision))
@@ -293,16 +309,10 @@ def main(
     drawn = draw("shifted-grid", denoiser.logsnr_grid, count, 1, generator)
     case = f"{model} {'x'.join(map(str, shape))} K={K} {denoiser.precision}"
     run = Run(case, x, drawn, plain.run(x, drawn, PAIRS).gaps, denoiser.precision, rounds)
-    eager(run, plain, batched, ours, loop=compile in ("", "default"))
-    for name, make in (compiled(batched, ours, compile) if compile else {}).items():
-        way = make()
-        try:
-            found = run.first(name, way)
-        except RuntimeError as error:  # of the compiler
-            print(f"{name}: {error}")
-            continue
-        times = in_turns({name: run.call(way), "ours": run.call(ours)}, run.clock, 0, rounds)
-        run.record(found | {m: v for m, v in figures(times, count * K).items() if m.startswith(name)})
+    if compile:
+        under_compiler(run, batched, ours, compile)
+    else:
+        eager(run, plain, batched, ours)
 
 
 if __name__ == "__main__":
