@@ -78,6 +78,8 @@ def shell(example):
                 out.write(example.namespace["demo"])
                 continue
             sys.argv = words
+            if words[1] == "explain" and not {"--samples", "--tolerance", "--time"} & {*words}:
+                sys.argv += ["--samples", "8"]  # whose numbers no page shows
             with redirect_stdout(out):
                 assert dpid.cli.run() == 0
     example.namespace["printed"] = out.getvalue()
@@ -132,16 +134,17 @@ def test_demo_makes_a_picture_and_explains_it(demo):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_examples(page, demo, tmp_path, monkeypatch):
+def test_examples(page, request, tmp_path, monkeypatch):
     parsers = [CodeBlockParser(*p) for p in (("python", python), ("bash", shell), ("text", text))]
     document = Document.parse(str(page), *parsers)
+    if "demo/" in document.text:  # which takes seconds to make
+        made, document.namespace["demo"] = request.getfixturevalue("demo")
+        shutil.copytree(made, tmp_path / "demo")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
     # One precision on every machine: what "auto" chooses depends on the processor.
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    made, document.namespace["demo"] = demo
-    shutil.copytree(made, tmp_path / "demo")
     with mock.patch.dict(MEASURES), mock.patch.dict(FAMILIES):  # which docs/extending.md adds to
         for example in document:
             example.evaluate()
