@@ -20,13 +20,12 @@ def entry():
 
 @pytest.fixture(scope="session")
 def dpid(entry):
-    """Runs ``dpid`` as a process in the folder ``cwd``, with more in its environment."""
+    """Runs ``dpid`` as a process in the folder ``cwd``."""
 
-    def run(*arguments, cwd, **environment):
+    def run(*arguments, cwd):
         return subprocess.run(
             [*entry, *map(str, arguments)],
-            capture_output=True, text=True, errors="replace", cwd=cwd,
-            env={**os.environ, "COLUMNS": "200", **environment},
+            capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200"},
         )  # fmt: skip
 
     return run

@@ -17,10 +17,10 @@ from dpid.errors import _REPORT
 PROMPT = "a cow and a giraffe"
 
 
-def test_explain(dpid, two_things, tmp_path):
+def test_explain(command, two_things, tmp_path):
     path, prompt, (first, second) = two_things
-    done = dpid("explain", path, prompt, "-c", first, "-c", second, "--samples", 8, "--context", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, errors = command("explain", path, prompt, "-c", first, "-c", second, "--samples", 8, "--context")
+    assert (code, errors) == (0, "")
     result = json.loads((tmp_path / "explained/result.json").read_text())
     assert result["unet_evaluations"] == 32
     assert result["context"] is True
