@@ -265,20 +265,6 @@ def test_a_stop_that_is_set_ends_a_stream(emoji, two_things):
         next(results)
 
 
-def test_four_threads_get_the_numbers_that_one_gets(emoji, two_things):
-    path, prompt, concepts = two_things
-
-    def explain(seed):
-        return emoji.explain(path, prompt, concepts, samples=8, rule="uniform", seed=seed)
-
-    expected = [explain(seed) for seed in range(4)]
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(explain, 2 * list(range(4))))
-    for i, result in enumerate(found):
-        for name, f in expected[i % 4].replicates.items():
-            assert torch.equal(result.replicates[name], f)
-
-
 def test_different_calls_side_by_side_do_not_disturb_each_other(emoji, two_things):
     path, prompt, concepts = two_things
     how = {"samples": 8, "rule": "uniform", "seed": 3}
