@@ -22,7 +22,7 @@ def gaussian(mean, variance):
     return torch.full(SHAPE, mean), torch.full(SHAPE, variance)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def toy():
     """x | y ~ N(y, 1), y ~ N(0, 1), at y = 0, 1, 2."""
     return dpid.Explainer(

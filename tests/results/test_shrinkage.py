@@ -15,7 +15,7 @@ SHAPE = (4, 8, 8)
 CONDITIONS = {(): "", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
     """x = a + b + rest, of variances .2, .2 and .6 everywhere: log p(x | y_S) / p(x) has a closed form."""
     a, b, rest = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -25,7 +25,7 @@ def model():
     return SceneDenoiser(conditions={"few": FEW, "only a cow": COW, "a cow is there": somewhere})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
 
