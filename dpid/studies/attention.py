@@ -73,12 +73,14 @@ def _generate(denoiser: NetworkDenoiser, prompt: str, watch: Watch, samples: int
 
 
 def _look(
-    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, watch: Watch, samples: int, seed: int
+    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, watch: Watch, samples: int, seed: int,
+    density: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Noise ``image`` at many levels and run the network on them; the picture as the model sees it, uint8 [H,W,3]."""
     picture, x = encode(image, denoiser)
     watch.size = (x.shape[-2], x.shape[-1])
-    points = draw("shifted-grid", denoiser.logsnr_grid, 2 * -(-samples // 2), 1, torch.Generator().manual_seed(seed))
+    generator, rule = torch.Generator().manual_seed(seed), "shifted-grid" if density is None else "adaptive"
+    points = draw(rule, denoiser.logsnr_grid, 2 * -(-samples // 2), 1, generator, density=density)
     points, size = points.to(x.device), fitting(denoiser, x, 1)
     condition = denoiser.encode_conditions((prompt,))
     with watch.on(denoiser.family.net):
@@ -100,7 +102,7 @@ def check_network(pipe: Any, networks: Sequence[str], name: str) -> None:
 
 def trace(
     pipe: Any, prompt: str, concepts: Sequence[str], made: Callable[[NetworkDenoiser], Watch],
-    image: ImageLike | None, samples: int, seed: int, guidance: float,
+    image: ImageLike | None, samples: int, seed: int, guidance: float, density: Tensor | None,
 ) -> AttentionMaps:  # fmt: skip
     """What the watch ``made`` for a pipeline's denoiser saw; see :func:`dpid.studies.daam.attention_maps`."""
     if isinstance(concepts, str) or not concepts:
@@ -114,7 +116,7 @@ def trace(
             if image is None:
                 picture = _generate(denoiser, prompt, watch, chosen.samples, chosen.seed, guidance)
             else:
-                picture = _look(denoiser, prompt, image, watch, chosen.samples, chosen.seed)
+                picture = _look(denoiser, prompt, image, watch, chosen.samples, chosen.seed, density)
             maps = watch.maps()
             if not all(values.isfinite().all() for values in maps.values()):
                 raise FloatingPointError("pipe: an attention is NaN or infinite; try float32")

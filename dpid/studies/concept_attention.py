@@ -225,6 +225,7 @@ def _others(prompt: str, concepts: Sequence[str]) -> tuple[str, ...]:
 def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, beside: Sequence[str] | None = None,
     image: ImageLike | None = None, samples: int = 32, seed: int = 0, guidance: float = GUIDANCE,
+    density: Tensor | None = None,
 ) -> AttentionMaps:  # fmt: skip
     """The maps of ConceptAttention, :class:`dpid.studies.attention.AttentionMaps`: each concept's share of every place.
 
@@ -232,7 +233,7 @@ def attention_maps(
     ----------
     pipe : a StableDiffusion3Pipeline or FluxPipeline; nothing of it changes
     beside : further words to divide the picture among, such as those for the background; None for the prompt's others
-    prompt, concepts, image, samples, seed, guidance : as for :func:`dpid.studies.daam.attention_maps`
+    prompt, concepts, image, samples, seed, guidance, density : as for :func:`dpid.studies.daam.attention_maps`
 
     Raises
     ------
@@ -262,4 +263,4 @@ def attention_maps(
         words = dict(zip(names, lengths, strict=True))
         return _Beside(words, len(spans), text, rows, size)
 
-    return trace(pipe, prompt, concepts, watch, image, samples, seed, guidance)
+    return trace(pipe, prompt, concepts, watch, image, samples, seed, guidance, density)

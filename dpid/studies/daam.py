@@ -4,7 +4,7 @@ The map of a word is the probability with which a place of the picture attends t
 cross-attentions, softmax(QKᵀ/√d), over heads, layers and steps of denoising. As in the authors' package, the layers are
 those of the down and up blocks, not of the middle one; the map of every head is brought to the latents' size by bicubic
 interpolation, and what it undershoots is cut at zero. Heads, layers and steps are averaged where the package adds steps
-up, and tokens of a phrase are added where it averages them: a map stays a probability, and differs by a factor alone.
+up, so that a map stays a probability, and differs by a factor alone; tokens of a phrase are averaged in both.
 
 >>> from dpid.studies.daam import attention_maps
 >>> from dpid.denoisers.loading import load_pipeline
@@ -122,7 +122,7 @@ class Recorder(Watch):
             total += functional.interpolate(at, self.size, mode=self.interpolation).clamp(min=0).sum(0)
             heads += len(values)
         parts = (total / heads).split([len(positions) for positions in self.tokens.values()])
-        return {concept: part.sum(0) for concept, part in zip(self.tokens, parts, strict=True)}
+        return {concept: part.mean(0) for concept, part in zip(self.tokens, parts, strict=True)}
 
     def seen(self) -> int:
         """The number of evaluations, which is that of every layer."""
@@ -162,7 +162,7 @@ class _Recording:
 
 def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, image: ImageLike | None = None, samples: int = 32,
-    seed: int = 0, guidance: float = GUIDANCE, middle: bool = False,
+    seed: int = 0, guidance: float = GUIDANCE, density: Tensor | None = None, middle: bool = False,
 ) -> AttentionMaps:  # fmt: skip
     """The maps of DAAM, :class:`dpid.studies.attention.AttentionMaps`: where the picture attends to each concept.
 
@@ -171,11 +171,13 @@ def attention_maps(
     pipe : a StableDiffusionPipeline (SD 1.x, 2.x) or StableDiffusionXLPipeline; nothing of it changes
     prompt, concepts : a text and phrases of it ("bowl#2": the second "bowl")
     image : None makes a picture and records while it is made, as the paper does; a picture (see
-        :meth:`dpid.Explainer.explain`) is noised at log-SNRs of :func:`dpid.estimation.sampling.draw`, those that our
-        estimators use, and denoised under ``prompt``
+        :meth:`dpid.Explainer.explain`) is noised at log-SNRs of :func:`dpid.estimation.sampling.draw`, and denoised
+        under ``prompt``
     samples : steps of generation, or evaluations of the UNet for a given image, rounded up to an even number
     seed : of the noise; the global random state is neither read nor changed
     guidance : classifier-free guidance's scale, of generation alone; the maps are those of the conditional half
+    density : of the log-SNRs of a given picture, as of :attr:`dpid.Explainer.density`, with which they are those of our
+        own estimates; None: even
     middle : the middle block counts too, which the authors' package leaves out
 
     Raises
@@ -194,4 +196,4 @@ def attention_maps(
         rows = slice(None) if image is not None else slice(-1, None)
         return Recorder(tokens, rows, denoiser.latent_shape[1:], () if middle else (MIDDLE,))
 
-    return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance)
+    return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance, density)

@@ -76,7 +76,8 @@ def localisation(bench: Workbench) -> Study:
     budgets = sorted({min(b, bench.samples) for b in _BUDGETS} | {bench.samples})
 
     def measure(case: Case) -> list[Row]:
-        masks = case.masks()
+        asked, every = bench_concepts(case), case.masks()
+        masks = {c: every[c] for c in asked if c in every}
         rows = []
         for samples in budgets:
             for concept, result in _results(bench, case, samples):
@@ -84,14 +85,13 @@ def localisation(bench: Workbench) -> Study:
                     columns = {"concept": concept, "estimator": name, "evaluations": result.metadata.samples}
                     rows += [columns | {"map": kind} | _scores(m, masks, concept)
                              for kind, m in _maps(result, concept, name).items()]  # fmt: skip
-        concepts = [c for c in bench_concepts(case) if c in masks]
         for kind, peer in peers.items():
             found = peer.attention_maps(
-                bench.pipe, case.prompt, concepts, image=case.open(), samples=bench.samples,
-                seed=bench.seed_of(case.picture),
+                bench.pipe, case.prompt, list(masks), image=case.open(), samples=bench.samples,
+                seed=bench.seed_of(case.picture), density=bench.explainer.density,
             )  # fmt: skip
             columns = {"estimator": "", "evaluations": found.unet_evaluations, "map": kind}
-            rows += [columns | {"concept": c} | _scores(found.maps[c], masks, c) for c in concepts]
+            rows += [columns | {"concept": c} | _scores(found.maps[c], masks, c) for c in masks]
         return rows
 
     rows = bench.measure(cases, measure)

@@ -47,6 +47,7 @@ class _Attributing(Recorder):
 def attention_maps(
     pipe: Any, prompt: str, concepts: Sequence[str], *, attribution: str | None = None,
     image: ImageLike | None = None, samples: int = 32, seed: int = 0, guidance: float = GUIDANCE,
+    density: Tensor | None = None,
 ) -> AttentionMaps:  # fmt: skip
     """The maps of OVAM, :class:`dpid.studies.attention.AttentionMaps`: where the picture attends to each concept.
 
@@ -54,7 +55,7 @@ def attention_maps(
     ----------
     concepts : phrases of ``attribution`` ("bowl#2": the second "bowl")
     attribution : any text; None for the prompt
-    pipe, prompt, image, samples, seed, guidance : as for :func:`dpid.studies.daam.attention_maps`
+    pipe, prompt, image, samples, seed, guidance, density : as for :func:`dpid.studies.daam.attention_maps`
 
     Raises
     ------
@@ -73,4 +74,4 @@ def attention_maps(
         rows = slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
         return _Attributing(tokens, rows, denoiser.latent_shape[1:], (MIDDLE, last), attribution=text)
 
-    return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance)
+    return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance, density)

@@ -29,7 +29,7 @@ def picture():
 
 
 def watched(pipe, run):
-    """The inputs and outputs of all calls of the network while ``run()`` runs."""
+    """The inputs and outputs of the calls of the network while ``run()`` runs, without those by which it is checked."""
     calls = []
     from_pipeline(pipe, fused=False)  # whose check at load runs the network, too
     handle = pipe.transformer.register_forward_hook(
@@ -37,7 +37,8 @@ def watched(pipe, run):
     )
     run()
     handle.remove()
-    return calls
+    most = max(output.numel() // len(output) for _, output in calls)
+    return [call for call in calls if call[1].numel() // len(call[1]) == most]
 
 
 def heads(x, attention, norm=None):
