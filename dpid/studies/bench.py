@@ -133,8 +133,8 @@ class Workbench:
         for path in dict.fromkeys([s.image for s in self.scenes] + [p.image for p in self.pairs]):
             crc = zlib.crc32(path.read_bytes(), crc)
         for scene in self.scenes:
-            for mask in scene.masks().values():
-                crc = zlib.crc32(np.packbits(mask).tobytes(), crc)
+            for concept, mask in scene.masks().items():
+                crc = zlib.crc32(f"{concept} {mask.shape}".encode() + np.packbits(mask).tobytes(), crc)
         return f"{crc:08x}"
 
     def start(self, study: str = "") -> None:
@@ -202,7 +202,7 @@ class Workbench:
         explain = explainer.explain
         arguments = {**self._budget(case), "rule": fixed_rule(explainer), **options}
         if case.conditions is not None:
-            return explain(case.open(), conditions=_without_marks(case.conditions), **arguments)
+            return explain(case.open(), conditions=_without_marks(case.conditions, case.prompt), **arguments)
         return explain(case.open(), case.prompt, case.concepts, **arguments)
 
     def explain_pairs(self, case: Case, **options: Any) -> dict[tuple[str, str], PIDResult]:
@@ -262,9 +262,10 @@ def _measured(measure: Callable[[Case], Iterable[Row]], case: Case, columns: Row
     return [columns | row for row in measure(replace(case, image=case.open()))]
 
 
-def _without_marks(conditions: dict[Subset, str]) -> dict[Subset, str]:
-    """``conditions`` with "bowl" in the texts for a concept "bowl#2", the second of that name in the prompt."""
-    marked = {c for subset in conditions for c in subset if re.fullmatch(".+#[0-9]+", c)}  # not "C#"
+def _without_marks(conditions: dict[Subset, str], prompt: str) -> dict[Subset, str]:
+    """``conditions`` with "bowl" in the texts for a concept "bowl#2", the second of that name in ``prompt``."""
+    concepts = {c for subset in conditions for c in subset}
+    marked = {c for c in concepts if re.fullmatch(".+#[0-9]+", c) and c not in prompt}  # not "C#", nor "route #66"
     for name in marked:
         conditions = {s: text.replace(name, name.rpartition("#")[0]) for s, text in conditions.items()}
     return conditions

@@ -135,6 +135,9 @@ def read_coco(instances: str | Path, pictures: str | Path, captions: str | Path 
             continue
         with reader.column("file_name"):
             path, (width, height) = open_picture(Path(pictures), text_of(entry, "file_name"))
+            named = entry.get("width", width), entry.get("height", height)
+            if named != (width, height):  # polygons are in pixels of these
+                raise ValueError(f"found a picture of {width}×{height}, annotated at {named[0]}×{named[1]}")
         if reader.good:
             with reader.column("segmentation"):
                 objects = _objects(instances_of, names, (height, width))

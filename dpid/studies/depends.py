@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from dpid.denoisers.loading import folder_of
+from dpid.denoisers.network import NetworkDenoiser
 from dpid.explainer import Explainer
 
 _KINDS = {".safetensors", ".json", ".txt", ".model"}  # weights, configurations, and tables of tokenizers
@@ -41,5 +45,16 @@ def sampling(explainer: Explainer) -> str:
     """A text of how a given explainer samples: its rule with a checksum of the density, and its model's options."""
     density, model = explainer.density, explainer.denoiser
     drawn = "" if density is None else f" by {zlib.crc32(density.detach().cpu().double().numpy().tobytes()):08x}"
-    options = (f", {name} {getattr(model, name)}" for name in _OPTIONS if hasattr(model, name))
+    options = [f", {name} {getattr(model, name)}" for name in _OPTIONS if hasattr(model, name)]
+    if isinstance(model, NetworkDenoiser):
+        options.append(f", weights {_of_weights(model.family.weights):08x}")
     return f"rule {fixed_rule(explainer)}{drawn}{''.join(options)}"
+
+
+def _of_weights(weights: Mapping[str, Tensor]) -> int:
+    """A checksum of a few numbers of each of ``weights``, which a training changes all."""
+    crc = 0
+    for name, values in weights.items():
+        few = "" if values.is_meta else values.flatten()[:8].float().cpu().numpy().tobytes().hex()
+        crc = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)} {few}".encode(), crc)
+    return crc

@@ -47,9 +47,9 @@ def world_case(a: str, b: str, picture: str) -> Case:
 
 
 def inside(unique: Tensor, mask: Tensor) -> float | None:
-    """The share of a map's positive values, [h,w] in nats, that lies on a mask [h,w]; None if no value is positive."""
+    """The share of a map's positive values, [h,w] in nats, that lies on a mask [h,w]; None if either has none."""
     positive = unique.clamp(min=0)
-    return float(positive[mask].sum() / positive.sum()) if positive.sum() > 0 else None
+    return float(positive[mask].sum() / positive.sum()) if mask.any() and positive.sum() > 0 else None
 
 
 def features(bench: Workbench) -> Study:

@@ -27,10 +27,13 @@ def test_the_mark_of_a_second_occurrence_is_no_text(bench, own):
     study = run("synonyms", asked)
     assert {row["b"] for row in study.tables["pairs"]} == {"cow#2"}
     texts = {(): "", ("cow",): "a cow", ("cow#2",): "a cow#2", ("cow", "cow#2"): "a cow and a cow#2"}
-    assert _without_marks(texts) == {
+    assert _without_marks(texts, "a cow and a cow") == {
         (): "", ("cow",): "a cow", ("cow#2",): "a cow", ("cow", "cow#2"): "a cow and a cow",
     }  # fmt: skip
-    assert _without_marks({("C#",): "a C#", ("C##2",): "a C##2"}) == {("C#",): "a C#", ("C##2",): "a C#"}
+    csharp = {("C#",): "a C#", ("C##2",): "a C##2"}
+    assert _without_marks(csharp, "a C# and a C#") == {("C#",): "a C#", ("C##2",): "a C#"}
+    sign = {("route #66",): "a sign of route #66"}
+    assert _without_marks(sign, "a sign of route #66") == sign
 
 
 def test_other_masks_or_pixels_are_measured_again(own, tmp_path):
@@ -39,6 +42,7 @@ def test_other_masks_or_pixels_are_measured_again(own, tmp_path):
 
     assert said() == said()
     assert said() != said(masks=lambda: {c: ~m for c, m in own[0].masks().items()})
+    assert said() != said(masks=lambda: {f"{c}s": m for c, m in own[0].masks().items()})
     copied = tmp_path / own[0].image.name
     copied.write_bytes(own[0].image.read_bytes())
     before = said(image=copied)
