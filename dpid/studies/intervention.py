@@ -114,7 +114,7 @@ def intervention(bench: Workbench) -> Study:
         attention = usual.attention_maps(
             bench.pipe, case.prompt, (word,), image=before, samples=bench.samples, seed=bench.seed_of(case.picture),
             density=bench.explainer.density,
-        )
+        )  # fmt: skip
         maps = {peer: attention.maps[word]}, change.square().sum(0)
         return [
             {"estimator": name, "without": shorter} | changed | _predictors(pid, cpid, word, name, *maps)

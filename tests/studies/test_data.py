@@ -304,6 +304,14 @@ def test_coco_s_broken_entries_are_named(coco):
     ]  # fmt: skip
 
 
+def test_coco_s_pictures_of_another_size_are_named(coco):
+    path, folder, _ = coco
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"width": 2 * WIDTH, "height": 2 * HEIGHT}
+    (problem,) = [p for p in read_coco(write(path, json.dumps(content)), folder).problems if p.row == 1]
+    assert (problem.column, problem.message) == ("file_name", "found a picture of 20×12, annotated at 40×24")
+
+
 def test_coco_needs_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     with pytest.raises(RuntimeError, match=r"pip install \"dpid\[coco\]\""):

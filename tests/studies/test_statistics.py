@@ -69,6 +69,7 @@ def test_inside():
     unique, mask = torch.tensor([[3.0, -5.0], [1.0, 0.0]]), torch.tensor([[True, True], [False, False]])
     assert inside(unique, mask) == 0.75
     assert inside(-unique.abs(), mask) is None
+    assert inside(unique, torch.zeros_like(mask)) is None
 
 
 def test_estimate_of_a_linear_statistic_has_the_error_of_the_mean():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import dpid
 from dpid.denoisers.loading import embedded_path, fingerprint, load_pipeline
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, features, localisation, run, world, write
@@ -243,6 +244,16 @@ def test_rows_of_an_explainer_that_samples_otherwise_are_measured_again(emoji):
               {"precision": "float16"}]  # fmt: skip
     assert said() == said()
     assert len({said(), *(said(**changes) for changes in others)}) == 1 + len(others)
+
+
+def test_a_given_pipeline_is_known_by_its_weights(tiny):
+    pipe = tiny()
+    explainer = dpid.Explainer(pipe)
+    before = Workbench("mine", explainer=explainer, pipe=pipe).arguments()
+    assert Workbench("mine", explainer=dpid.Explainer(tiny()), pipe=pipe).arguments() == before
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.mul_(1.5)
+    assert Workbench("mine", explainer=explainer, pipe=pipe).arguments() != before
 
 
 def test_a_model_is_loaded_as_it_is_said_and_its_rows_are_kept_apart(tmp_path):
