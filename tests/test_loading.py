@@ -142,14 +142,16 @@ def test_a_part_that_is_missing(folder, name, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # that diffusers takes such a part in an old way is no refusal
 @pytest.mark.parametrize("name", [f"unet/{UNET}.safetensors", "unet/config.json", "scheduler/scheduler_config.json"])
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"[]", b"{}"])
 def test_a_part_that_is_broken(folder, name, content):
     (folder / name).write_bytes(content)
-    try:
+    if (name, content) == ("scheduler/scheduler_config.json", b"{}"):
+        load_pipeline(folder)  # with the scheduler's defaults
+        return
+    with pytest.raises(ValueError, match="^model: "):
         load_pipeline(folder)
-    except ValueError as error:
-        assert str(error).startswith("model: ")  # noqa: PT017, some are as good as their defaults
 
 
 def test_a_single_file(tmp_path, folder, weights):

@@ -54,8 +54,8 @@ def test_every_network_is_compiled_for_itself(tiny, compiler):
     with torch._dynamo.config.patch(recompile_limit=1):
         exact, rounded = predicted(denoiser.at("float32")), predicted(denoiser.at("bfloat16"))
     assert compiler.frame_count == 2
-    # roundings of 2⁻⁸, as at load
-    assert 0 < float((exact - rounded).norm() / exact.norm()) < 0.1
+    # roundings of 2⁻⁸
+    assert 0 < float((exact - rounded).norm() / exact.norm()) < 0.03
 
 
 def test_what_is_compiled_wrongly_is_refused(tiny, monkeypatch):

@@ -102,13 +102,16 @@ def test_exact_deficiency_of_one_gain_in_closed_form():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_deficiency_of_few_strong_directions(seed):
-    """X of rank two against strong Y of many: E has eigenvalues that vanish. Between the surrogate's and U of ~."""
+    """X of rank two against strong Y of many: E has eigenvalues that vanish. R is at least that of ~ and the surrogate's."""
     rng = np.random.default_rng(seed)
     dm, dx, dy = rng.integers(3, 9, 3)
     gain = 10 ** rng.uniform(0, 1.5)
     cov = covariance(gain * rng.normal(size=(dx, 2)) @ rng.normal(size=(2, dm)), 2 * gain * rng.normal(size=(dy, dm)))
     r = {measure: gaussian.pid(cov, (dm, dx, dy), measure).redundancy for measure in gaussian.MEASURES}
     assert max(r["tilde"], r["delta-surrogate"]) <= r["delta"] + 1e-7 * dm  # the largest duality gap that is accepted
+    if seed < 4:  # Clarabel fails at some of the others
+        exact = gaussian.pid(cov, (dm, dx, dy), "delta", solver="sdp").redundancy
+        assert r["delta"] == pytest.approx(exact, abs=1e-6 * max(dm, dx, dy))  # its own gap, as below
 
 
 def scalar_deficiency(x, y):
@@ -293,7 +296,10 @@ def test_fit_recovers_a_covariance():
     rng = np.random.default_rng(0)
     cov, dims = random_system(rng, 3)
     samples = rng.multivariate_normal(np.ones(len(cov)), cov, 200_000)
-    np.testing.assert_allclose(gaussian.fit(samples, dims), np.cov(samples.T), rtol=1e-10, atol=1e-12)  # rounding
+    fitted = gaussian.fit(samples, dims)
+    np.testing.assert_allclose(fitted, np.cov(samples.T), rtol=1e-10, atol=1e-12)  # rounding
+    variances = np.diag(cov)
+    assert (np.abs(fitted - cov) < 5 * np.sqrt((np.outer(variances, variances) + cov**2) / len(samples))).all()
 
 
 def test_bias_of_the_informations():

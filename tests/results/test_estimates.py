@@ -373,7 +373,7 @@ def test_reference(emoji, two_things):
     assert result.metadata.reference == prompt
     assert result.metadata.unet_evaluations == 8 * 5
     same = emoji.explain(path, prompt, concepts, samples=8, reference=" ".join(concepts))
-    assert same.metadata.unet_evaluations in (8 * 4, 8 * 5)  # the concepts stand in the prompt's order
+    assert same.metadata.unet_evaluations == 8 * 4  # the concepts stand in the prompt's order
 
 
 def test_priors_are_kept_and_judged(emoji, two_things, tmp_path):
