@@ -13,6 +13,7 @@ from torch import Tensor
 from dpid.equality import Comparable
 from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates, mean_stderr
 from dpid.prompts.plan import Subset, subsets_of
+from dpid.results.by_subset import BySubset
 from dpid.results.intervals import Estimate
 from dpid.results.maps import Maps, displayed
 from dpid.results.profile import Profile
@@ -71,6 +72,7 @@ class Decomposition(Comparable):
     method : its ``level`` says whether the measure acts on the image, on every bin of log-SNR or on every latent pixel
     positive : bool [S], which f(S) are integrals of squares
     towards : replicates towards which smoothed maps are shrunk, or None; see :mod:`dpid.results.maps`
+    sampled : bool [L], of :class:`Profile`
     """
 
     replicates: Tensor
@@ -79,13 +81,14 @@ class Decomposition(Comparable):
     method: Method
     positive: Sequence[bool]
     towards: Tensor | None = None
+    sampled: Tensor | None = None
 
     @cached_property
-    def information(self) -> dict[Subset, Estimate]:
+    def information(self) -> BySubset[Estimate]:
         """i(x; y_S) of every non-empty subset S, nats."""
         f = self.replicates.double().sum((-2, -1))
         sums = zip(subsets_of(self.method.concepts)[1:], *mean_stderr(f), self.positive, strict=True)
-        return {s: Estimate(float(value), float(err), len(f) - 1, above) for s, value, err, above in sums}
+        return BySubset({s: Estimate(float(value), float(err), len(f) - 1, above) for s, value, err, above in sums})
 
     @property
     def redundancy(self) -> Estimate:
@@ -121,7 +124,7 @@ class Decomposition(Comparable):
         profiles = self.profiles.double()
         width = (self.edges[1:] - self.edges[:-1]).to(profiles)
         value, error = (_parts(atoms, width) for atoms in self._atoms(profiles))
-        return Profile(self.edges, *value, stderr=Profile(self.edges, *error))
+        return Profile(self.edges, *value, stderr=Profile(self.edges, *error), sampled=self.sampled)
 
     @cached_property
     def _image(self) -> tuple[Atoms, Atoms]:
@@ -166,10 +169,10 @@ class Decomposition(Comparable):
         return f"Decomposition({self.told()})"
 
 
-def _parts(atoms: Atoms, unit: Tensor | float = 1.0) -> tuple[dict[Subset, Tensor], Tensor, dict[str, Tensor], Tensor]:
+def _parts(atoms: Atoms, unit: Tensor | float = 1.0) -> tuple[BySubset[Tensor], Tensor, dict[str, Tensor], Tensor]:
     """Information, redundancy, uniqueness and synergy of ``atoms`` in float32, divided by ``unit``."""
     return (
-        {s: (value / unit).float() for s, value in atoms.information.items()},
+        BySubset({s: (value / unit).float() for s, value in atoms.information.items()}),
         (atoms.redundancy / unit).float(),
         {c: (value / unit).float() for c, value in atoms.unique.items()},
         (atoms.synergy / unit).float(),

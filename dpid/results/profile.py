@@ -28,6 +28,8 @@ class Profile(Comparable):
     information : {subset S: i(x; y_S)}
     redundancy, unique, synergy : the measure applied to every bin
     stderr : the standard errors in the same form
+    sampled : bool [L], whether a sample fell into the bin. All numbers of others are 0 and say nothing of the model: a
+        density leaves out where little was found before. None where that is not known
     """
 
     edges: Tensor
@@ -36,11 +38,16 @@ class Profile(Comparable):
     unique: dict[str, Tensor]
     synergy: Tensor
     stderr: Profile | None = None
+    sampled: Tensor | None = None
 
     @property
     def logsnr(self) -> Tensor:
         """The centres of the bins, [L]."""
         return (self.edges[1:] + self.edges[:-1]) / 2
+
+    def shown(self, values: Tensor) -> Tensor:
+        """``values`` [L] with NaN in bins that were not sampled, as plots leave them out."""
+        return values if self.sampled is None else values.where(self.sampled, math.nan)
 
     def tails(self, subset: Subset) -> tuple[float, float]:
         """Estimates of the parts of i(x; y_S) below and above the trained log-SNRs, nats; docs/theory.md, eq. (28).
@@ -53,14 +60,17 @@ class Profile(Comparable):
         return float(f[0]) * share, float(f[-1]) * share
 
     def to_dict(self, unit: str) -> dict[str, Any]:
-        """i(x; y_S) over log-SNR with standard errors and tails in ``unit``, for JSON."""
+        """i(x; y_S) over log-SNR with errors and tails in ``unit``, for JSON; None in bins that were not sampled."""
         assert self.stderr is not None
         return {
             "logsnr": self.logsnr.tolist(),
             "unit": f"{unit} per unit of log-SNR",
             "information": {
-                "+".join(s): {"value": f.tolist(), "stderr": self.stderr.information[s].tolist()}
+                "+".join(s): {"value": self._listed(f), "stderr": self._listed(self.stderr.information[s])}
                 for s, f in self.information.items()
             },
             "tails": {"+".join(s): self.tails(s) for s in self.information},
         }
+
+    def _listed(self, values: Tensor) -> list[float | None]:
+        return [None if math.isnan(value) else value for value in self.shown(values).tolist()]

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from dpid.checks import one_of, text
 from dpid.equality import Comparable
 from dpid.estimation.estimators import ESTIMATORS, SIGNED, are_squares
 from dpid.files import PathLike
 from dpid.pid import Atoms, mean_stderr
 from dpid.prompts.phrases import remarks_on
 from dpid.prompts.plan import Subset, subsets_of
+from dpid.results.by_subset import BySubset
 from dpid.results.decomposition import Decomposition, Method, atoms_of
 from dpid.results.diagnostics import Diagnostics, diagnose
 from dpid.results.intervals import Estimate, has_outlier
@@ -77,7 +79,8 @@ class PIDResult(Comparable):
             f, profiles = self.replicates[estimator], self.profiles[estimator]
         # docs/theory.md, eq. (25)
         towards = self.replicates["standard"] if estimator in ("shrinkage", "rao-blackwell") else None
-        return Decomposition(f, profiles, self.edges, self._method, self._squares(estimator), towards)
+        sampled = None if self.products is None else (self.products[:, 1] != 0).any(0)
+        return Decomposition(f, profiles, self.edges, self._method, self._squares(estimator), towards, sampled)
 
     def replicates_by(self, estimator: str) -> Tensor:
         """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed."""
@@ -134,9 +137,25 @@ class PIDResult(Comparable):
         return self.decomposition.synergy
 
     @property
-    def information(self) -> dict[Subset, Estimate]:
-        """i(x; y_S) of every non-empty subset S, nats."""
+    def information(self) -> BySubset[Estimate]:
+        """i(x; y_S) of every non-empty subset S, nats: ``information["cow"]``, ``information["cow", "giraffe"]``."""
         return self.decomposition.information
+
+    def given(self, concept: str, estimator: str | None = None) -> Estimate:
+        """i(x; concept | all others) = i(x; all) - i(x; all without it), nats: what would be lost without ``concept``.
+
+        By ``estimator``, or else ``metadata.estimator``. Its error is that of the difference, whose two terms have the
+        same noise. ``ValueError`` for what is no concept, or no estimator.
+        """
+        concepts, by = self.metadata.concepts, self.metadata.estimator if estimator is None else estimator
+        if text("concept", concept) not in concepts:
+            raise ValueError(f"concept: found {concept!r}, allowed are {', '.join(concepts)}")
+        one_of(lambda: ESTIMATORS)("estimator", by)
+        others = subsets_of(concepts)[1:].index(tuple(c for c in concepts if c != concept))
+        f = self.replicates_by(by)[:, [others, -1]].sum((-2, -1))
+        value, error = mean_stderr(f[:, 1] - f[:, 0])
+        # Where F is the text of all, this is by "rao-blackwell" an integral of squares.
+        return Estimate(float(value), float(error), len(f) - 1, by == "rao-blackwell" and self._squares(by)[-1])
 
     @property
     def maps(self) -> Maps:
@@ -155,7 +174,7 @@ class PIDResult(Comparable):
         return diagnose(whole, noisy, self.products)
 
     @property
-    def cross_term(self) -> dict[Subset, Estimate]:
+    def cross_term(self) -> BySubset[Estimate]:
         """The cross term iˢ - i° of every subset, nats; docs/theory.md, eq. (8).
 
         Its mean is zero if the network is optimal and y_S describes the picture. If it is far from zero, i° is not what
@@ -163,13 +182,11 @@ class PIDResult(Comparable):
         """
         return self._differences("standard", "orthogonal")
 
-    def _differences(self, first: str, second: str) -> dict[Subset, Estimate]:
+    def _differences(self, first: str, second: str) -> BySubset[Estimate]:
         difference = (self.replicates[first] - self.replicates[second]).double().sum((-2, -1))
         mean, error = mean_stderr(difference)
-        return {
-            s: Estimate(float(m), float(e), len(difference) - 1)
-            for s, m, e in zip(subsets_of(self.metadata.concepts)[1:], mean, error, strict=True)
-        }
+        found = zip(subsets_of(self.metadata.concepts)[1:], mean, error, strict=True)
+        return BySubset({s: Estimate(float(m), float(e), len(difference) - 1) for s, m, e in found})
 
     def _disagreements(self, level: float) -> dict[Subset, Estimate]:
         """{subset: iʳ - iˢ} where the difference exceeds its error and its variation among pictures, nats.

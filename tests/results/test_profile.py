@@ -1,0 +1,39 @@
+"""Bins of log-SNR into which no sample fell are told apart from those in which nothing was found."""
+
+import json
+
+import torch
+
+import dpid
+from dpid.denoisers import GaussianDenoiser
+
+SHAPE = (1, 2, 2)
+PARTS = {text: (torch.full(SHAPE, mean), torch.ones(SHAPE)) for text, mean in {"": 0.0, "a": 1.0, "b": 0.0}.items()}
+
+
+def explained(density, conditions):
+    explainer = dpid.Explainer(GaussianDenoiser(PARTS, (-6.0, 6.0), 200))
+    explainer.density = density
+    return explainer.explain(latents=torch.ones(SHAPE), conditions=conditions, samples=64)
+
+
+def test_bins_without_a_sample_are_not_shown():
+    """Of a density of which next to nothing is left above zero."""
+    conditions = {(): "", ("a",): "a", ("b",): "b", ("a", "b"): "a"}
+    density = torch.where(torch.linspace(-6, 6, 200) < 0, 1.0, 1e-12).double()
+    profile = explained(density, conditions).profile
+    low = profile.edges[1:] <= 0
+    assert low.any()
+    assert torch.equal(profile.sampled, low)
+    shown = profile.shown(profile.information["a",])
+    assert torch.equal(shown.isnan(), ~low)
+    told = profile.to_dict("nats")["information"]["a"]
+    json.dumps(told, allow_nan=False)
+    assert [value is None for value in told["value"]] == [value is None for value in told["stderr"]] == (~low).tolist()
+
+
+def test_bins_in_which_nothing_is_found_are_shown():
+    """Texts that all say the same."""
+    profile = explained(None, {(): "", ("a",): "b", ("b",): "", ("a", "b"): "b"}).profile
+    assert profile.sampled.all()
+    assert torch.equal(profile.shown(profile.synergy), torch.zeros_like(profile.synergy))
