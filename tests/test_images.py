@@ -200,5 +200,5 @@ def test_any_array_is_taken_or_refused(shape, dtype, reverse):
 @given(st.text() | st.binary() | st.integers() | st.floats() | st.lists(st.integers()) | st.none())
 def test_anything_else_is_refused(image):
     if not (isinstance(image, str) and os.path.exists(os.path.expanduser(image))):
-        with pytest.raises((ValueError, TypeError), match="^image: "):
+        with pytest.raises((ValueError, TypeError), match=r"^image: "):
             open_image(image)

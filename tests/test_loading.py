@@ -150,7 +150,7 @@ def test_a_part_that_is_broken(folder, name, content):
     if (name, content) == ("scheduler/scheduler_config.json", b"{}"):
         load_pipeline(folder)  # with the scheduler's defaults
         return
-    with pytest.raises(ValueError, match="^model: "):
+    with pytest.raises(ValueError, match=r"^model: "):
         load_pipeline(folder)
 
 

@@ -102,7 +102,7 @@ def test_exact_deficiency_of_one_gain_in_closed_form():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_deficiency_of_few_strong_directions(seed):
-    """X of rank two against strong Y of many: E has eigenvalues that vanish. R is at least that of ~ and the surrogate's."""
+    """X of rank two against strong Y of many: E has eigenvalues that vanish. R is at least that of either bound."""
     rng = np.random.default_rng(seed)
     dm, dx, dy = rng.integers(3, 9, 3)
     gain = 10 ** rng.uniform(0, 1.5)
