@@ -19,6 +19,7 @@ from dpid.denoisers import GaussianDenoiser
 from dpid.many import width
 from dpid.options import Options
 from dpid.prompts.plan import plan
+from dpid.run import may_stop
 
 DATA = Path(__file__).parent / "data" / "heldout"
 SHAPE = (4, 4, 4)
@@ -150,6 +151,17 @@ def test_each_stops_at_its_own_tolerance():
     assert len({result.metadata.samples for result in found.values()}) > 1
     for i, result in found.items():
         check_same(result, explainer.explain(latents=latents[i], **asked))
+        rounds = list(explainer.stream(latents=latents[i], **asked))
+        check_same(rounds[-1], result)
+        looks = [within_half(one) for n, one in enumerate(rounds, 1) if may_stop(n)]
+        assert looks == [False] * (len(looks) - 1) + [True], "it ends at the first look that meets the tolerance"
+
+
+def within_half(result):
+    """Whether the 95 % interval of what all concepts tell reaches no further than half of it."""
+    estimate = result.information[("a", "b")]
+    low, high = estimate.interval()
+    return (high - low) / 2 <= 0.5 * abs(estimate.value)
 
 
 def test_the_others_are_explained_and_the_broken_ones_named():

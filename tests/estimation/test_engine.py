@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peak import Peak
 
 from dpid import ops
 from dpid.denoisers import GaussianDenoiser
@@ -55,6 +56,20 @@ def test_every_sample_has_its_own_integrands(problem, size):
         torch.testing.assert_close(
             torch.einsum("n,nkb->kb", samples.weight, each), total.sum((0, -2, -1)), rtol=1e-5, atol=1e-5
         )
+
+
+def test_memory_does_not_grow_with_the_samples():
+    """But for a few numbers of each: its log-SNR, weight and place, and the integrands of the image."""
+    x = torch.ones(1, 2, 32, 32)
+    model = GaussianDenoiser({name: (x[0], x[0]) for name in "abc"}, (-5.0, 7.0), 200)
+    peaks = []
+    for count in (32, 256):
+        samples = draw("shifted-grid", model.logsnr_grid, count, 2, torch.Generator().manual_seed(0))
+        with Peak() as memory:
+            into = Accumulator.empty(x, 2, K, PAIRS)
+            integrate(model, x, model.encode_conditions("abc"), samples, into, seed=1, max_batch_size=48)
+        peaks.append(memory.peak)
+    assert peaks[1] - peaks[0] < 200 * (256 - 32)  # a latent alone has 8192 bytes
 
 
 class Limited:

@@ -114,6 +114,8 @@ def test_known_answers_under_every_rule(toy, rule):
         estimate = result.estimates[name].information[("a",)]
         # 4 standard errors with 15 degrees of freedom (one in 850), 1e-3 for the grid of 4001 levels and its ends
         assert abs(estimate.value - 6 * truth) < 4 * estimate.stderr + 1e-3
+    cross = result.cross_term[("a",)]
+    assert abs(cross.value - 6 * (0.596574 - 0.289721)) < 4 * cross.stderr + 1e-3
 
 
 def test_estimators_disagree_only_where_the_reference_does_not_describe_the_picture(toy):
@@ -280,6 +282,7 @@ def test_levels_are_ordered(emoji, two_things):
         for level in ("image", "pixel", "logsnr")
     }
     assert by["pixel"].redundancy.value <= by["image"].redundancy.value
+    assert by["logsnr"].redundancy.value <= by["image"].redundancy.value
     pixel = by["pixel"]
     # The sums of fp32 maps of 256 pixels.
     assert float(pixel.maps.redundancy.double().sum()) == pytest.approx(pixel.redundancy.value, abs=1e-3)
@@ -374,6 +377,20 @@ def test_reference(emoji, two_things):
     assert result.metadata.unet_evaluations == 8 * 5
     same = emoji.explain(path, prompt, concepts, samples=8, reference=" ".join(concepts))
     assert same.metadata.unet_evaluations == 8 * 4  # the concepts stand in the prompt's order
+
+
+def test_a_reference_that_is_true_of_the_picture_shows_a_wrong_word_below_zero():
+    """Of x = 1, that "cow" says: by default the reference has "dog" as well, which here is all that it says."""
+    means = {"cow": 1.0, "dog": -1.0, "cow dog": -1.0}
+    known = {"": gaussian(0.0, 2.0)} | {text: gaussian(mean, 1.0) for text, mean in means.items()}
+    explainer = dpid.Explainer(GaussianDenoiser(known))
+    asked = {"latents": torch.ones(SHAPE), "prompt": "a cow and a dog", "concepts": ("cow", "dog"), "samples": 256}
+    wrong, right = (
+        explainer.explain(**asked, estimator="rao-blackwell", reference=reference).information[("dog",)].interval()
+        for reference in ("concepts", "cow")
+    )
+    assert wrong[0] > 0
+    assert right[1] < 0
 
 
 def test_priors_are_kept_and_judged(emoji, two_things, tmp_path):
