@@ -6,7 +6,6 @@ import pickle
 import struct
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -43,6 +42,55 @@ def test_an_estimate_is_a_number():
     assert len({e, replace(e)}) == 1
     with pytest.raises(TypeError, match="not supported"):
         _ = e > "3"
+
+
+def test_what_would_be_lost_without_a_concept():
+    """The mean over replicates of f(all) - f(all without it), and its standard error."""
+    result = made(concepts=("cow", "pizza", "tree"), reference="cow pizza tree")  # f: c, p, t, cp, ct, pt, cpt
+    for estimator in ("rao-blackwell", "standard"):
+        f = result.replicates[estimator].double().sum((-2, -1)).numpy()
+        for concept, others in (("cow", 5), ("pizza", 4), ("tree", 3)):
+            lost = f[:, 6] - f[:, others]
+            found = result.given(concept, estimator)
+            assert found.value == pytest.approx(lost.mean())
+            assert found.stderr == pytest.approx(lost.std(ddof=1) / len(lost) ** 0.5)
+            assert found.dof == len(lost) - 1
+            assert found.positive == (estimator == "rao-blackwell")
+    assert result.given("cow") == result.given("cow", result.metadata.estimator)
+    assert not made(reference="a cow").given("cow").positive  # (F - rest)² - (F - all)² is no square
+    two = made()
+    assert float(two.given("cow")) == pytest.approx(two.unique["cow"].value + two.synergy.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("dog",), "^concept: found 'dog', allowed are cow, pizza$"), ((3,), "^concept: found 3, expected a text$"),
+        (("cow", "best"), "^estimator: found 'best', allowed are shrinkage, "),
+    ],
+)  # fmt: skip
+def test_what_is_lost_is_of_a_concept(arguments, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        made().given(*arguments)
+
+
+def test_subsets_are_found_by_a_text_and_in_any_order():
+    result = made(concepts=("cow", "C++", "tree"))
+    found, maps = result.information, result.maps.information
+    assert [found[s] for s in (("cow",), ("cow", "C++"))] == [found["cow"], found["C+++cow"]]
+    assert found["tree + cow"] is found["tree", "cow"] is found[frozenset(("cow", "tree"))] is found[("cow", "tree")]
+    assert found["C++"] is found[("C++",)]
+    assert maps["cow+tree"] is maps[("cow", "tree")]
+    assert result.cross_term["cow"] == result.cross_term[("cow",)]
+    assert list(found)[-1] == ("cow", "C++", "tree")
+    assert found == dict(found) == pickle.loads(pickle.dumps(found)) == copy.deepcopy(found)
+    assert pickle.loads(pickle.dumps(found))["tree+cow"] == found[("cow", "tree")]
+
+
+@pytest.mark.parametrize("name", ["dog", "cow+dog", "", (), ("dog",), ("cow", "cow"), 3, None])
+def test_other_subsets_are_told_the_keys(name):
+    with pytest.raises(KeyError, match=r"subset: found .*, allowed are cow, pizza, cow\+pizza"):
+        made().information[name]
 
 
 def test_weights_that_the_model_reads_as_text_are_remarked_on():
@@ -178,13 +226,12 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 WRITER = """
-import sys, time
+import sys
 from pathlib import Path
 from dpid.files import atomic_write
-data, target = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+data, target, end = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), Path(sys.argv[3])
 print("ready", flush=True)
-end = time.monotonic() + 2
-while time.monotonic() < end:
+while not end.exists():
     with atomic_write(target) as path:
         path.write_bytes(data)
 """
@@ -192,38 +239,39 @@ while time.monotonic() < end:
 
 def test_many_writers_of_one_file_each_leave_it_whole(tmp_path):
     """Two threads here and two other processes save results of two sizes; whatever is read is one of them."""
-    results, target = [made(0, 4), made(1, 32)], tmp_path / "out" / "same"
+    results, target, end = [made(0, 4), made(1, 32)], tmp_path / "out" / "same", tmp_path / "end"
     target.parent.mkdir()
     sources = [tmp_path / f"{i}" for i in range(2)]
     for result, source in zip(results, sources, strict=True):
         result.save(source)
     others = [
-        subprocess.Popen([sys.executable, "-c", WRITER, source, target], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", WRITER, source, target, end], stdout=subprocess.PIPE, text=True)
         for source in sources
     ]
-    for other in others:
-        assert other.stdout.readline() == "ready\n"
-    end, failed, done = time.monotonic() + 2, [], []
+    failed, done = [], []
 
     def use(result):
         try:
-            while time.monotonic() < end:
+            for _ in range(20):
                 result.save(target)
                 done.append(PIDResult.load(target) in results)
         except BaseException as error:
             failed.append(error)
 
     threads = [Thread(target=use, args=(result,)) for result in results]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        assert [other.stdout.readline() for other in others] == ["ready\n"] * 2
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        end.touch()
     assert [other.wait(timeout=60) for other in others] == [0, 0]
     for other in others:
         other.stdout.close()
     assert not failed
-    assert len(done) > 10
-    assert all(done)
+    assert done == [True] * 40
     assert [p.name for p in target.parent.iterdir()] == ["same"]
 
 
