@@ -61,7 +61,7 @@ def test_every_sample_has_its_own_integrands(problem, size):
 def test_memory_does_not_grow_with_the_samples():
     """But for a few numbers of each: its log-SNR, weight and place, and the integrands of the image."""
     x = torch.ones(1, 2, 32, 32)
-    model = GaussianDenoiser({name: (x[0], x[0]) for name in "abc"}, (-5.0, 7.0), 200)
+    model = GaussianDenoiser(dict.fromkeys("abc", (x[0], x[0])), (-5.0, 7.0), 200)
     peaks = []
     for count in (32, 256):
         samples = draw("shifted-grid", model.logsnr_grid, count, 2, torch.Generator().manual_seed(0))
