@@ -53,7 +53,7 @@ class Word(Comparable):
     @cached_property
     def given_rest(self) -> Estimate:
         """i(x; w | rest) = i(x; prompt) - i(x; prompt without w), nats: what is lost without the word."""
-        return self._added(self.pid.metadata.estimator)
+        return self.pid.given(self.text)
 
     @cached_property
     def effect(self) -> Estimate:
@@ -62,18 +62,7 @@ class Word(Comparable):
         It is never below zero, has little noise, and does not say whether the change is towards the picture, as
         :attr:`given_rest` does.
         """
-        return self._added("rao-blackwell")
-
-    def _added(self, estimator: str) -> Estimate:
-        """i(x; w | rest) by ``estimator``, nats."""
-        f = self._totals(estimator)
-        value, error = mean_stderr(f[:, 2] - f[:, 1])
-        # F is the text of both, so that by "rao-blackwell" this is an integral of squares.
-        return Estimate(float(value), float(error), len(f) - 1, estimator == "rao-blackwell")
-
-    def _totals(self, estimator: str) -> Tensor:
-        """Replicates [G,3] by ``estimator`` of what the word, the rest and both tell, nats."""
-        return self.pid.replicates_by(estimator).sum((-2, -1))
+        return self.pid.given(self.text, "rao-blackwell")
 
     @property
     def unique(self) -> Estimate:
@@ -110,7 +99,7 @@ class Word(Comparable):
     def nothing(self) -> float:
         """The margin in nats, docs/theory.md, eq. (69): numbers that are surely no larger count as zero."""
         names = "rao-blackwell", self.pid.metadata.estimator
-        told = min(float(self._totals(name).mean(0).max()) for name in names)
+        told = min(float(self.pid.replicates_by(name).sum((-2, -1)).mean(0).max()) for name in names)
         return self.margin * max(0.0, told)  # a prompt that misleads changes much and tells nothing
 
     @property
