@@ -87,8 +87,8 @@ def decompose_replicates(
 
     parts = {s: perturbed(f) for s, f in information.items()}
 
-    def at(point: int | None) -> Atoms:
-        f = {s: mean if point is None else points[point] for s, (points, mean) in parts.items()}
+    def at(point: int | None, far: float = 1.0) -> Atoms:
+        f = {s: mean if point is None else mean.lerp(points[point], far) for s, (points, mean) in parts.items()}
         atoms = decompose(f, measure, priors, pixels=pixels, coarse=coarse)
         return _summed(atoms) if total else atoms
 
@@ -99,7 +99,16 @@ def decompose_replicates(
         if spread:
             spread.add(points[-1])
             points[-1] = replace(points[-1], nodes=(), flat=atoms.flat)  # which are many, and in the sums
-    return _with_errors(atoms, points, spread, corrected)
+    value, error = _with_errors(atoms, points, spread, corrected)
+    if spread is None and error.coarse.ndim == 1 and not all(t.all() for t in (error.flat, error.coarse)):
+        # Half the spread twice as far off, where one concept is the smaller one at every perturbed mean.
+        _, wide = _with_errors(atoms, [at(point, 2.0) for point in range(len(points))], None, corrected)
+        error = replace(
+            error,
+            flat=torch.where(error.flat == 0, wide.flat / 2, error.flat),
+            coarse=torch.where(error.coarse == 0, wide.coarse / 2, error.coarse),
+        )
+    return value, error
 
 
 def _summed(atoms: Atoms) -> Atoms:

@@ -165,3 +165,20 @@ def test_refusals():
         decompose_replicates({**f, ("a",): torch.ones(3)})
     with pytest.raises(ValueError, match="replicates: found 0"):
         decompose_replicates(dict.fromkeys(f, 1.0))
+
+
+@pytest.mark.parametrize("behind", [1.5, 2.0])
+def test_a_concept_that_is_behind_by_little_has_an_error(behind):
+    """Not below the deviation of max(0, d) for d ~ N(-behind, 1), though it is zero at every perturbed mean."""
+    d = torch.distributions.Normal(-behind, 1.0)
+    grid = torch.linspace(0, 8, 8001, dtype=torch.float64)
+    density = d.log_prob(grid).exp() * (grid[1] - grid[0])
+    truth = ((density * grid**2).sum() - (density * grid).sum() ** 2).sqrt()
+    spread = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    first = spread / spread.std() * 8**0.5 - behind  # a mean of -behind, and an error of 1
+    f = torch.stack((first, torch.zeros(8, dtype=torch.float64), first.clamp(min=0) + 3), 1)
+    atoms, errors = decompose_replicates(named(f), corrected=False)
+    assert atoms.unique["a"] == 0
+    assert truth <= errors.unique["a"] <= 0.5
+    _, errors = decompose_replicates(named(f - torch.tensor([10.0, 0, 0])), corrected=False)
+    assert errors.unique["a"] == 0  # eleven errors behind
