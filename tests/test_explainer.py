@@ -163,7 +163,7 @@ def test_json_has_what_the_design_promises(result):
     assert set(d["information"]) == {c1, c2, f"{c1}+{c2}"}
     assert set(d["estimators"]) == {"shrinkage", "rao-blackwell", "standard", "orthogonal"}
     for name in ("redundancy", "synergy"):
-        assert set(d[name]) == {"value", "stderr"}
+        assert set(d[name]) == {"value", "stderr", "interval95"}
     for key in ("prompt", "concepts", "context", "estimator", "measure", "unique", "unet_evaluations", "logsnr_range",
                 "seed", "model", "precision", "version"):  # fmt: skip
         assert key in d

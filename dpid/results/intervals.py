@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +80,10 @@ class Estimate:
         low, high = interval(value, stderr, self.dof, level, self.positive)
         return float(low), float(high)
 
-    def to_dict(self) -> dict[str, float]:
-        """{"value": …, "stderr": …}, for JSON."""
-        return {"value": self.value, "stderr": self.stderr}
+    def to_dict(self) -> dict[str, Any]:
+        """{"value": …, "stderr": …, "interval95": [low, high]}, for JSON, where NaN and infinity are None."""
+        value, stderr, *ends = (x if math.isfinite(x) else None for x in (self.value, self.stderr, *self.interval()))
+        return {"value": value, "stderr": stderr, "interval95": ends}
 
     def __str__(self) -> str:
         return f"{self.value:.2f} ± {self.stderr:.2f}"
