@@ -28,7 +28,8 @@ from dpid.images import open_image, to_pixels
 from dpid.prompts.plan import plan
 
 ROOT = Path(__file__).parents[1]
-HELDOUT, WORK, FIGURE = ROOT / "tests" / "data" / "heldout", ROOT / "build" / "accuracy", ROOT / "docs" / "accuracy.png"
+HELDOUT, FIGURE = ROOT / "tests" / "data" / "heldout", ROOT / "docs" / "accuracy.png"
+WORK = ledger.kept(ROOT / "build" / "accuracy")
 TRAINED = (-5.364, 7.069)  # Stable Diffusion's log-SNRs, whose grid the embedded model shares
 PICTURES = range(0, 160, 20)  # every twentieth of the held-out scenes of two objects
 REPLICATES, SIZES = 4, (8, 16, 32, 64)

@@ -35,7 +35,7 @@ from dpid.prompts.plan import plan
 from dpid.studies import world
 from dpid.zoo.emoji import scenes
 
-WORK = Path(__file__).parents[1] / "build" / "learning"
+WORK = ledger.kept(Path(__file__).parents[1] / "build" / "learning")
 SEED = "learning 25"  # of the scenes; no training, study or other benchmark draws from it
 SCENES, LEVELS, NOISES = 8, 48, 4  # of the tables; every noise with both signs
 CHAINS, DRAWS, REPEATS = 64, 40, 500

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import typer
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 import dpid
@@ -27,11 +26,13 @@ from dpid.estimation.sampling import draw
 from dpid.images import open_image
 from dpid.prompts.plan import Plan, plan
 from dpid.results.maps import smoothed
+from dpid.studies.masks import auc, cover
 from dpid.zoo import generate
 from dpid.zoo.emoji import scenes
 from dpid.zoo.emoji.sprites import read
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
+HELDOUT = (16, 16)  # latent pixels of its pictures
 EACH = 4  # pictures generated from every word
 # Log-SNRs of the published maps; they are compared on every fourth scene of two things with masks, since scenes of one
 # kind follow each other.
@@ -77,11 +78,6 @@ def generation(model: str, rows: list[dict[str, object]]) -> None:
                      "stderr": (p * (1 - p) / len(flat)) ** 0.5, "n": len(flat)})  # fmt: skip
 
 
-def auc(values: torch.Tensor, labels: torch.Tensor) -> float:
-    """The area under the ROC curve of ``values`` for boolean ``labels``."""
-    return float(roc_auc_score(labels.flatten().numpy(), values.flatten().numpy()))
-
-
 def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]]) -> None:
     """Append how often a word for what is not shown has information below zero by more than its error."""
     rng = random.Random(0)
@@ -124,8 +120,7 @@ def localisation(explainer: dpid.Explainer, samples: int, smooth: int, rows: lis
         )
         # A latent pixel belongs to an object that covers more than half of its 4×4 pixels. A word such as "female" has
         # no mask.
-        cover = [n and functional.avg_pool2d((labels == n).float()[None], 4)[0] for n in scene["labels"]]
-        own = [None if c is None else c > 0.5 for c in cover]
+        own = [n and cover(labels == n, HELDOUT) for n in scene["labels"]]
         two = len(scene["pictures"]) == 2
         kind = "two things" if two else "one thing"
         for name, d in result.estimates.items():
@@ -175,7 +170,7 @@ def published(explainer: dpid.Explainer, model: str, samples: int, rows: list[di
     for i, scene in two[::EVERY]:
         concepts = tuple(scene["concepts"])
         labels = torch.from_numpy(np.array(Image.open(DATA / scene["masks"]).convert("P")))
-        own = [functional.avg_pool2d((labels == n).float()[None], 4)[0] > 0.5 for n in scene["labels"]]
+        own = [cover(labels == n, HELDOUT) for n in scene["labels"]]
         began = time.perf_counter()
         result = explainer.explain(DATA / scene["file"], scene["prompt"], concepts, samples=samples, seed=i)
         unique = result.estimates[ESTIMATORS[0]].maps.unique

@@ -1,7 +1,7 @@
 """The numbers and the wall time of every study on an embedded model, as ``dpid study all`` runs them.
 
 ``python benchmarks/bench_studies.py [NAME …] [--pictures N] [--model emoji-flow]``. Studies that are finished in
-build/studies are neither run again nor timed.
+build/studies, of the same commit, are neither run again nor timed.
 """
 
 import json
@@ -36,7 +36,7 @@ def main(
     model: Annotated[str, typer.Option(help="An embedded model.")] = "emoji",
 ) -> None:
     """Run, print and record in the ledger."""
-    out = OUT / model / str(pictures or "default")
+    out = ledger.kept(OUT) / model / str(pictures or "default")
     bench, total, chosen = Workbench(model, pictures=pictures), 0.0, names or list(STUDIES)
     for name in chosen:
         began = time.perf_counter()

@@ -37,7 +37,7 @@ from dpid.results.shrinkage import shrinkage_weight, shrunk_sums
 from dpid.studies import world
 from dpid.zoo.emoji import scenes
 
-WORK = Path(__file__).parents[1] / "build" / "truth"
+WORK = ledger.kept(Path(__file__).parents[1] / "build" / "truth")
 SIZES = (8, 16, 32, 64)
 RIVALS, ITD = 40, 256  # scenes and single samples of the published rule
 RESAMPLED = 2000  # bootstrap samples of the scenes

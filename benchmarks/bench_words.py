@@ -12,7 +12,6 @@ itself may be either, since in the world it tells more than half of what it tell
 
 import json
 import random
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
@@ -94,10 +93,7 @@ def main(
     = SEED,
 ) -> None:  # fmt: skip
     explainer = dpid.Explainer.from_pretrained(model).at("float32")
-    commit = ledger.commit()
-    # What is not committed has no name under which it would be found again.
-    work = WORK if commit and not commit.endswith("+") else Path(tempfile.mkdtemp())
-    folder = work / commit / fingerprint(model) / seed
+    folder = ledger.kept(WORK) / fingerprint(model) / seed
     folder.mkdir(parents=True, exist_ok=True)
     held, scenes_right, evaluations = defaultdict(list), [], []
     for number in range(count):

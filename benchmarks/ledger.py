@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,20 +51,26 @@ def replace(rows: Sequence[Row], path: Path | None = None) -> None:
         writer.writerows(kept.values())
 
 
+def _git(*arguments: str) -> str:
+    """What git says of the repository; "" without git."""
+    command = ["git", "-C", str(PATH.parents[1]), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
 def commit() -> str:
     """The commit of the sources, with "+" if they have changed since; without a repository, ``DPID_COMMIT``."""
-    folder = PATH.parents[1]
-
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-        except FileNotFoundError:  # a machine without git
-            return ""
-        return done.stdout.strip()
-
-    found = git("rev-parse", "--short=12", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PATH.relative_to(folder)}")
+    found = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PATH.relative_to(PATH.parents[1])}")
     return f"{found}{'+' * bool(changed)}" if found else os.environ.get("DPID_COMMIT", "")
+
+
+def kept(folder: Path) -> Path:
+    """Where what these sources have measured is kept in ``folder``: by their commit, and what has changed since."""
+    found, changed = commit(), _git("diff", "HEAD", "--", ".", f":!{PATH.relative_to(PATH.parents[1])}")
+    return folder / (f"{found}{zlib.crc32(changed.encode()):08x}" if changed else found or "unknown")
 
 
 def of_model(benchmark: str, model: str) -> str:

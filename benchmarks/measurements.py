@@ -43,9 +43,14 @@ def finder(rows: list[Row]) -> Callable[..., Any]:
             return None
         if not found:
             raise LookupError(f"no row of {benchmark}; {case}; {metric}; {command}; {device}")
-        return max(found, key=lambda row: (int(row["n"]), row["date"]))
+        return best(found)
 
     return find
+
+
+def best(found: list[Row]) -> Row:
+    """The row of most repeats, of several the newest; of one day the last in the file."""
+    return max(reversed(found), key=lambda row: (int(row["n"]), row["date"]))
 
 
 def starting(rows: list[Row]) -> Callable[[str, str, str], Row]:
@@ -55,7 +60,7 @@ def starting(rows: list[Row]) -> Callable[[str, str, str], Row]:
         found = [r for r in rows if (r["benchmark"], r["case"]) == (benchmark, case) and r["metric"].startswith(start)]
         if not found:
             raise LookupError(f"no row of {benchmark}; {case}; {start}…")
-        return max(found, key=lambda row: (int(row["n"]), row["date"]))
+        return best(found)
 
     return find
 
