@@ -1,7 +1,5 @@
 """The comparison of a family with its pipeline at load: what passes, and that it leaves no trace."""
 
-import logging
-
 import diffusers
 import pytest
 import torch
@@ -17,15 +15,9 @@ from dpid.quiet import quiet
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """Nothing has been checked yet."""
-    monkeypatch.setattr(pipeline, "_passed", set())
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, "dpid")
-    return caplog
+def log(checked_again):
+    """What dpid says in a test, all of which compare their pipelines."""
+    return checked_again
 
 
 def said(log):

@@ -1,6 +1,5 @@
 """Distilled networks are told by configuration and names; a guidance of those distilled at it is undone."""
 
-import logging
 from types import SimpleNamespace
 
 import diffusers
@@ -10,7 +9,6 @@ from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers import from_pipeline
-from dpid.denoisers.checks import pipeline
 from dpid.denoisers.distilled import distilled
 
 TEXTS = ["", "a cow", "a cow and a giraffe"]
@@ -165,15 +163,13 @@ def takes_guidance(unet):
 
 
 @pytest.mark.parametrize("kind", ["LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"])
-def test_pipelines_of_consistency_models(tiny, kind, monkeypatch, caplog):
-    monkeypatch.setattr(pipeline, "_passed", set())
-    caplog.set_level(logging.INFO, "dpid")
+def test_pipelines_of_consistency_models(tiny, kind, checked_again):
     parts = tiny(family="sd1").components
     parts |= {"unet": takes_guidance(parts["unet"]), "scheduler": diffusers.LCMScheduler()}
     pipe = getattr(diffusers, kind)(**parts, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     assert from_pipeline(pipe).distilled
-    assert "agrees with the pipeline: " in caplog.text
+    assert "agrees with the pipeline: " in checked_again.text
 
 
 @pytest.mark.parametrize("family", ["sd1", "xl"])

@@ -9,7 +9,6 @@ from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers import encoding, from_pipeline
-from dpid.denoisers.checks import pipeline
 
 TEXTS = ["", "a cow"]
 ASK = {"latents": torch.zeros(16, 8, 8), "prompt": "a cow and a giraffe", "concepts": ("cow", "giraffe")}
@@ -159,8 +158,7 @@ def held(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["sd3", "lumina2"])
-def test_an_offloaded_network_and_its_encoders_take_turns(name, held, monkeypatch):
-    monkeypatch.setattr(pipeline, "_passed", set())
+def test_an_offloaded_network_and_its_encoders_take_turns(name, held, checked_again):
     now, together = held
     offloaded = build(name)
     offloaded.enable_model_cpu_offload(device="cpu")

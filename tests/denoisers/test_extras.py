@@ -1,7 +1,6 @@
 """What people add to pipelines (adapters, words, ControlNets, VAEs, schedules), against the pipeline itself."""
 
 import copy
-import logging
 
 import diffusers
 import pytest
@@ -12,7 +11,6 @@ from tiny_pipelines import build, drawn
 
 import dpid
 from dpid.denoisers import from_pipeline
-from dpid.denoisers.checks import pipeline
 from dpid.quiet import quiet
 
 # The same float32 operations; in another order where a batch has another shape.
@@ -116,26 +114,22 @@ def controlled_3(**config):
 
 
 @pytest.mark.parametrize("family", ["sd1", "xl"])
-def test_control_nets_of_a_consistency_model(tiny, family, monkeypatch, caplog):
+def test_control_nets_of_a_consistency_model(tiny, family, checked_again):
     """Whose network takes guidance as an input, and whose ControlNet does not."""
-    monkeypatch.setattr(pipeline, "_passed", set())
-    caplog.set_level(logging.INFO, "dpid")
     pipe = controlled(tiny, family)
     unet = diffusers.UNet2DConditionModel.from_config(pipe.unet.config, time_cond_proj_dim=8)
     pipe.register_modules(unet=drawn(unet, 3))
     assert from_pipeline(pipe, control=PICTURE).family.takes_guidance
-    assert "agrees with the pipeline: " in caplog.text
+    assert "agrees with the pipeline: " in checked_again.text
 
 
 @pytest.mark.parametrize("config", [{}, {"force_zeros_for_pooled_projection": False}, {"joint_attention_dim": None}])
-def test_control_nets_of_stable_diffusion_3(config, monkeypatch, caplog):
-    monkeypatch.setattr(pipeline, "_passed", set())
-    caplog.set_level(logging.INFO, "dpid")
+def test_control_nets_of_stable_diffusion_3(config, monkeypatch, checked_again):
     pipe = controlled_3(**config)
     # A posterior as wide as the pictures, from which the pipeline draws.
     pipe.vae.encoder.conv_out.bias.data[16:] = 0.0
     from_pipeline(pipe, control=PICTURE)
-    assert "the family StableDiffusion3ControlNet agrees with the pipeline" in caplog.text
+    assert "the family StableDiffusion3ControlNet agrees with the pipeline" in checked_again.text
     # The pipeline draws from the VAE's posterior, here its mode is taken.
     kind = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
     monkeypatch.setattr(kind, "sample", lambda self, generator=None: self.mode())
@@ -199,14 +193,12 @@ def test_several_control_nets(tiny, family):
 
 
 @pytest.mark.parametrize("family", ["sd1", "xl"])
-def test_control_nets_whose_answers_are_pooled(tiny, family, monkeypatch, caplog):
+def test_control_nets_whose_answers_are_pooled(tiny, family, checked_again):
     """Guidance leaves them out of the unconditional prediction, which has them here."""
-    monkeypatch.setattr(pipeline, "_passed", set())
-    caplog.set_level(logging.INFO, "dpid")
     pipe = controlled(tiny, family)
     pipe.controlnet.register_to_config(global_pool_conditions=True)
     found, other = (from_pipeline(pipe, control=picture) for picture in (PICTURE, Image.new("RGB", (16, 16))))
-    assert "agrees with the pipeline: " in caplog.text
+    assert "agrees with the pipeline: " in checked_again.text
     z, (first, second) = torch.zeros(1, 1, 4, 8, 8), (d.encode_conditions([""]) for d in (found, other))
     level = found.logsnr_grid[300:301]
     assert not torch.equal(found.eps_hat(z, level, first), other.eps_hat(z, level, second))
@@ -369,11 +361,10 @@ def test_an_offloaded_vae_that_overflows_in_half_precision(kind):
 
 
 @pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
-def test_groups_of_layers_that_diffusers_offloads(kind, monkeypatch):
+def test_groups_of_layers_that_diffusers_offloads(kind, checked_again):
     """With the CPU as both devices: the network computes in its own type alone, and its weights stay what they are."""
     if not hasattr(diffusers.ModelMixin, "enable_group_offload"):
         pytest.skip("this version of diffusers has no group offloading")
-    monkeypatch.setattr(pipeline, "_passed", set())
     pipe, plain = build("sd3").to(torch.bfloat16), build("sd3").to(torch.bfloat16)
     pipe.transformer.enable_group_offload(
         onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type=kind,

@@ -1,6 +1,5 @@
 """Pictures as conditions, by an IP-Adapter of a tiny pipeline, against that pipeline's own run."""
 
-import logging
 import pickle
 
 import diffusers
@@ -9,12 +8,12 @@ import pytest
 import torch
 import transformers
 from diffusers.models.embeddings import ImageProjection, IPAdapterPlusImageProjection
+from own_calls import first_call
 from PIL import Image
 from tiny_pipelines import drawn
 
 import dpid
 from dpid.denoisers import NetworkDenoiser, from_pipeline
-from dpid.denoisers.checks import pipeline
 from dpid.denoisers.families.stable_diffusion import StableDiffusion
 
 PICTURE, OTHER = (
@@ -56,38 +55,22 @@ def adapted(tiny, family="sd1", plus=False):
     return pipe
 
 
-def first_call(pipe, **call):
-    """(x [1,C,h,w], time, output [2,C,h,w] for no text and no picture and for both) in the pipeline's own run."""
-    seen = []
-
-    def record(module, args, kwargs, out):
-        seen.append((args[0][:1].clone(), args[1].reshape(1).clone(), out[0].clone()))
-
-    hook = pipe.unet.register_forward_hook(record, with_kwargs=True)
-    generator = torch.Generator().manual_seed(0)
-    pipe(num_inference_steps=2, guidance_scale=2.0, output_type="latent", generator=generator, **call)
-    hook.remove()
-    return seen[0]
-
-
 @pytest.mark.parametrize(("family", "plus"), [("sd1", False), ("sd1", True), ("xl", False), ("xl", True)])
-def test_a_picture_is_what_the_pipeline_makes_of_it(tiny, family, plus, caplog, monkeypatch):
+def test_a_picture_is_what_the_pipeline_makes_of_it(tiny, family, plus, checked_again):
     pipe = adapted(tiny, family, plus)
-    monkeypatch.setattr(pipeline, "_passed", set())
-    caplog.set_level(logging.INFO, "dpid")
     denoiser = from_pipeline(pipe)
-    assert "agrees with the pipeline: time" in caplog.text  # by the check at load, with its picture and without
+    assert "agrees with the pipeline: time" in checked_again.text  # by the check at load, with its picture and without
     assert not denoiser.fused
     conditions = denoiser.encode_conditions(
         ["", dpid.ImageCondition(PICTURE, TEXT), dpid.ImageCondition(PICTURE), TEXT, dpid.ImageCondition(OTHER, TEXT)]
     )
-    x, t, theirs = first_call(pipe, prompt=TEXT, ip_adapter_image=PICTURE)
+    x, t, theirs = first_call(pipe, TEXT, ip_adapter_image=PICTURE)
     found = denoiser.predict(x, t, conditions)[:, 0]
     # The same float32 operations in batches of another shape.
     torch.testing.assert_close(found[:2], theirs, rtol=1e-4, atol=1e-5)
     size = {"height": x.shape[2] * denoiser.family.factor, "width": x.shape[3] * denoiser.family.factor}
     if family == "sd1":  # XL's pipeline gives "" where no text is none only as a negative prompt
-        _, _, theirs = first_call(pipe, prompt="", ip_adapter_image=PICTURE, **size)
+        _, _, theirs = first_call(pipe, "", ip_adapter_image=PICTURE, **size)
         torch.testing.assert_close(found[2], theirs[1], rtol=1e-4, atol=1e-5)
     pairs = [(i, j) for i in range(5) for j in range(i)]
     assert all((found[i] - found[j]).norm() > 1e-3 * found[i].norm() for i, j in pairs)
@@ -160,5 +143,5 @@ def test_an_adapter_beside_a_control_net(tiny):
     pipe.set_progress_bar_config(disable=True)
     denoiser = from_pipeline(pipe, control=PICTURE)
     conditions = denoiser.encode_conditions(["", dpid.ImageCondition(OTHER, TEXT)])
-    x, t, theirs = first_call(pipe, prompt=TEXT, ip_adapter_image=OTHER, image=PICTURE, height=16, width=16)
+    x, t, theirs = first_call(pipe, TEXT, ip_adapter_image=OTHER, image=PICTURE, height=16, width=16)
     torch.testing.assert_close(denoiser.predict(x, t, conditions)[:, 0], theirs, rtol=1e-4, atol=1e-5)  # as above

@@ -1,7 +1,5 @@
 """What is switched on in a pipeline and its network: caches, adapters, attention backends, device maps."""
 
-import logging
-
 import diffusers
 import pytest
 import torch
@@ -9,7 +7,6 @@ from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers import from_pipeline
-from dpid.denoisers.checks import pipeline
 from dpid.quiet import quiet
 
 
@@ -34,17 +31,15 @@ def test_networks_that_cache_are_refused():
 
 
 @pytest.mark.parametrize("name", ["aura_flow", "pixart_sigma", "ltx"])
-def test_a_pipeline_class_that_hands_its_arguments_on(name, monkeypatch, caplog):
+def test_a_pipeline_class_that_hands_its_arguments_on(name, checked_again):
     """The sizes by default, and what the check may ask for, are those of the class that it derives from."""
-    monkeypatch.setattr(pipeline, "_passed", set())
-    caplog.set_level(logging.INFO, "dpid")
     pipe = build(name)
     kind = type(pipe)
     call = {"__call__": lambda self, *args, **kwargs: kind.__call__(self, *args, **kwargs)}
     pipe.__class__ = type("MyPipeline", (kind,), call)
     shape = from_pipeline(build(name), check=False).latent_shape
     assert from_pipeline(pipe).latent_shape == shape
-    assert "agrees with the pipeline" in caplog.text
+    assert "agrees with the pipeline" in checked_again.text
 
 
 @pytest.mark.parametrize("name", ["flux", "kolors"])

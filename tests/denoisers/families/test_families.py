@@ -14,7 +14,6 @@ from tiny_pipelines import TINY, build
 
 import dpid
 from dpid.denoisers import from_pipeline
-from dpid.denoisers.checks import pipeline
 from dpid.denoisers.families import FAMILIES
 from dpid.denoisers.families.control_net import Controlled
 from dpid.denoisers.texts import LENGTHS
@@ -118,8 +117,7 @@ def test_captions_are_cleaned_as_the_pipelines_call_does(name, monkeypatch, capl
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_pipeline_stays_as_it_was(name, monkeypatch):
-    monkeypatch.setattr(pipeline, "_passed", set())  # so that it is compared with its family
+def test_the_pipeline_stays_as_it_was(name, checked_again):
     pipe = build(name)
     pipe.set_progress_bar_config(desc="mine")
     pipe.vae.train()
