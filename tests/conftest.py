@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def free_port():
             return free.getsockname()[1]
 
     return find
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs ``dpid`` in this process and in a folder of its own: (exit code, output, errors).
+
+    It saves the seconds that a process takes to import torch.
+    """
+    from dpid import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dpid", *map(str, arguments)])
+        return cli.run(), *capsys.readouterr()
+
+    return call
 
 
 DATA = Path(__file__).parent / "data" / "heldout"

@@ -1,4 +1,4 @@
-"""The command line as a user meets it, in a process of its own or in this one, and files to give it."""
+"""The command line as a user meets it, in a process of its own, and files to give it."""
 
 import os
 import shutil
@@ -8,7 +8,6 @@ import sys
 import pytest
 from PIL import Image
 
-from dpid import cli
 from dpid.denoisers.loading import embedded_path
 
 
@@ -29,22 +28,6 @@ def dpid(entry):
         )  # fmt: skip
 
     return run
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Runs ``dpid`` in this process and in a folder of its own: (exit code, output, errors).
-
-    It saves the seconds that a process takes to import torch.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dpid", *map(str, arguments)])
-        return cli.run(), *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="session")

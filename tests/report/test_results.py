@@ -5,6 +5,7 @@ import io
 import re
 import shlex
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,6 @@ from made_up import made, made_words
 from PIL import Image
 from safetensors.torch import save_file
 
-from dpid import cli
 from dpid.pid.decomposition import image_priors
 from dpid.report.command import of_concepts as command
 from dpid.report.command import of_words
@@ -267,18 +267,11 @@ def test_weights_beside_results_are_not_read(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def report(tmp_path, monkeypatch, capsys):
+def report(command, tmp_path):
     """Runs ``dpid report`` in a folder with a result: (exit code, output, errors)."""
-    monkeypatch.chdir(tmp_path)
     made().save(tmp_path / "cow.safetensors")
     (tmp_path / "text.txt").write_text("no result")
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["dpid", "report", *arguments])
-        code = cli.run()
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(command, "report")
 
 
 def test_command(report, tmp_path):

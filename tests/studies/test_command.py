@@ -1,25 +1,17 @@
 """The command ``dpid study``: its files, its notes on rows that are left out, its one-line errors."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
-
-from dpid import cli
 
 pytestmark = pytest.mark.usefixtures("fewer")
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
+def command(command):
     """Runs ``dpid study`` in a folder of its own: (exit code, output, errors)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dpid", "study", *map(str, arguments)])
-        return cli.run(), *capsys.readouterr()
-
-    return call
+    return partial(command, "study")
 
 
 def test_command(command, tmp_path):
