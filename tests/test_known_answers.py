@@ -2,20 +2,10 @@
 
 import pytest
 import torch
+from answers import TOY
 
 import dpid
 from dpid.denoisers import GaussianDenoiser
-
-# y, x, standard (the exact log-density ratio), orthogonal (the integral of the squared gap, by quadrature).
-TOY = [
-    (1.0, 1.0, 0.596574, 0.289721),
-    (1.0, 0.0, -0.153426, 0.539721),
-    (1.0, -2.0, -3.153426, 1.380838),
-    (0.0, 0.0, 0.346574, 0.039721),
-    (0.0, 3.0, -1.903426, 0.551396),
-    (2.0, 1.0, 0.096574, 1.482868),
-    (2.0, 2.0, 1.346574, 1.039721),
-]
 
 
 def gaussian(mean, variance, shape=(1, 1, 1)):
