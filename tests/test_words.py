@@ -5,10 +5,10 @@ from collections import Counter
 import bench_words
 import pytest
 import torch
+from made_up import metadata
 
 import dpid
 from dpid.options import Budget, Options
-from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST
 from dpid.run import Asked
@@ -41,14 +41,12 @@ class World:
         spread = torch.randn(8, *f.shape, generator=torch.Generator().manual_seed(turn))
         replicates = f + size[:, None, None] * (spread - spread.mean(0))
         names = dict(zip(map("+".join, plan.subsets), (plan.texts[i] for i in plan.index), strict=True))
-        metadata = Metadata(
-            prompt=self.prompt, concepts=plan.concepts, context=False, conditions=names,
-            reference=plan.texts[plan.full], estimator="shrinkage", measure="min", level="pixel", smooth=1,
-            rule="adaptive", antithetic=True, priors=None, samples=32, replicates=8, unet_evaluations=32 * count,
-            logsnr_range=(-5.0, 7.0), seed=turn, model="", precision="float32", version="0",
+        facts = metadata(
+            plan.concepts, prompt=self.prompt, conditions=names, reference=plan.texts[plan.full], estimator="shrinkage",
+            level="pixel", smooth=1, rule="adaptive", samples=32, replicates=8, unet_evaluations=32 * count, seed=turn,
         )  # fmt: skip
         return PIDResult(
-            metadata, {name: replicates.clone() for name in NAMES}, {name: torch.zeros(4, 3, 5) for name in NAMES},
+            facts, {name: replicates.clone() for name in NAMES}, {name: torch.zeros(4, 3, 5) for name in NAMES},
             torch.linspace(-5, 7, 6, dtype=torch.float64), None, torch.zeros(4, 2, 5),
         )  # fmt: skip
 

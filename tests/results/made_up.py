@@ -9,24 +9,30 @@ from dpid.results.word import REST, Word
 from dpid.results.words import WordsResult
 
 
-def made(seed=0, size=4, concepts=("cow", "pizza"), **facts):
-    """A result of random maps of ``concepts``."""
-    rng = torch.Generator().manual_seed(seed)
+def metadata(concepts=("cow", "pizza"), **facts):
+    """How a result of ``concepts`` was made, but for ``facts``."""
     subsets = subsets_of(concepts)
     known = {
         "prompt": " and ".join(f"a {c}" for c in concepts), "concepts": concepts, "context": False,
         "conditions": {"+".join(s): " ".join(s) for s in subsets},
         "reference": " ".join(concepts), "estimator": "rao-blackwell", "measure": "min", "level": "image", "smooth": 3,
         "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 8, "replicates": 4,
-        "unet_evaluations": 8 * len(subsets), "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji",
+        "unet_evaluations": 8 * len(subsets), "logsnr_range": (-5.0, 7.0), "seed": 0, "model": "emoji",
         "precision": "float32", "version": "0", "paired": 4, "correction": {"standard": {concepts[0]: (0.1, 0.2)}},
         "peak_memory": 1,
     }  # fmt: skip
+    return Metadata(**known | facts)
+
+
+def made(seed=0, size=4, concepts=("cow", "pizza"), **facts):
+    """A result of random maps of ``concepts``."""
+    rng = torch.Generator().manual_seed(seed)
+    count = len(subsets_of(concepts)) - 1
     names = ("rao-blackwell", "standard", "orthogonal")
     return PIDResult(
-        Metadata(**known | facts),
-        {name: torch.randn(4, len(subsets) - 1, size, size, generator=rng) for name in names},
-        {name: torch.randn(4, len(subsets) - 1, 5, generator=rng) for name in names},
+        metadata(concepts, **{"seed": seed} | facts),
+        {name: torch.randn(4, count, size, size, generator=rng) for name in names},
+        {name: torch.randn(4, count, 5, generator=rng) for name in names},
         torch.linspace(-5, 7, 6, dtype=torch.float64),
         torch.zeros(8, 8, 3, dtype=torch.uint8),
     )

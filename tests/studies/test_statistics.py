@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from made_up import metadata
 from scipy import stats
 from sklearn.metrics import jaccard_score, roc_auc_score
 
-from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.studies import complex_prompts
 from dpid.studies.bias import _as_the_world, _cells, _finding
@@ -74,12 +74,8 @@ def test_inside():
 
 def test_estimate_of_a_linear_statistic_has_the_error_of_the_mean():
     f = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    metadata = Metadata(
-        prompt="", concepts=("a", "b"), context=False, conditions={}, reference="", estimator="standard", measure="min",
-        level="image", smooth=1, rule="uniform", antithetic=False, priors=None, samples=1, replicates=6,
-        unet_evaluations=0, logsnr_range=(0, 1), seed=0, model="", precision="", version="",
-    )  # fmt: skip
-    result = PIDResult(metadata, {"standard": f}, {"standard": f.sum(-1)}, torch.arange(5.0))
+    facts = metadata(("a", "b"), estimator="standard", smooth=1, replicates=6)
+    result = PIDResult(facts, {"standard": f}, {"standard": f.sum(-1)}, torch.arange(5.0))
     found = estimate(result, "standard", lambda f: (f[0] + f[1] - f[2]).sum())
     totals = (f[:, 0] + f[:, 1] - f[:, 2]).double().sum((-2, -1))
     # Rounding of float32 sums of 48 numbers of order one.
