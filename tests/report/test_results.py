@@ -6,12 +6,12 @@ import re
 import shlex
 from dataclasses import replace
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from html_page import Page
 from made_up import made, made_words
 from PIL import Image
 from safetensors.torch import save_file
@@ -27,34 +27,6 @@ from dpid.results.overlay import WORDS
 from dpid.results.result import PIDResult
 from dpid.results.word import VERDICTS
 from dpid.results.words import WordsResult
-
-VOID = {"meta", "img", "br", "link", "input"}
-
-
-class Page(HTMLParser):
-    """The elements of a page and its text; a tag that is not closed, or closed twice, is an error."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def scaled(value, error=0.01):

@@ -7,43 +7,18 @@ import json
 import os
 import re
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from html_page import Page
 from matplotlib.figure import Figure
 from PIL import Image
 
 from dpid import Estimate
 from dpid.report.page import number
 from dpid.studies.report import ROWS, write_study
-
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Texts by tag, attributes by tag; fails where tags do not close in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.texts, self.attributes = [], {}, {}
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes.setdefault(tag, []).append(dict(attrs))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and data.strip():
-            self.texts.setdefault(self.open[-1], []).append(data)
 
 
 def figure():
@@ -149,9 +124,9 @@ def test_the_page_shows_numbers_with_errors_and_the_first_rows(write):
     assert page.texts["th"] == ["word", "auc", "lone_stderr"]
     assert len(page.texts["td"]) == 3 * ROWS
     assert page.texts["td"][:6] == ["w0", "–", "1.5", "w1", "0.50 ± 0.02", "1.5"]
-    assert [a.get("class") for a in page.attributes["td"][:3]] == [None, "n", "n"]
+    assert [a.get("class") for a in page.all("td")[:3]] == [None, "n", "n"]
     assert "The first 100 of 150 rows" in " ".join(page.texts["p"])
-    links = [a["href"] for a in page.attributes["a"] if not a["href"].startswith("#")]
+    links = [a["href"] for a in page.all("a") if not a["href"].startswith("#")]
     assert links == ["one/scores.csv", "one/scores.parquet"]
     assert all((out / link).is_file() for link in links)
 
@@ -159,8 +134,8 @@ def test_the_page_shows_numbers_with_errors_and_the_first_rows(write):
 def test_figures_are_in_the_page_itself(write):
     out = write(figures={"A line": figure(), "Another": figure()})
     page = page_of(out)
-    assert [i["alt"] for i in page.attributes["img"]] == page.texts["figcaption"] == ["A line", "Another"]
-    for i, image in enumerate(page.attributes["img"], 1):
+    assert [i["alt"] for i in page.all("img")] == page.texts["figcaption"] == ["A line", "Another"]
+    for i, image in enumerate(page.all("img"), 1):
         kind, data = image["src"].split(",")
         assert kind == "data:image/png;base64"
         raw = base64.b64decode(data)
@@ -171,11 +146,11 @@ def test_figures_are_in_the_page_itself(write):
 def test_the_page_is_for_phones_and_needs_nothing_else(write):
     out = write(tables={"t": [{"a": 1}]}, figures={"f": figure()})
     text, page = (out / "report.html").read_text(), page_of(out)
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.attributes["meta"]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
     assert "prefers-color-scheme: dark" in text
-    assert {a.get("class") for a in page.attributes["div"]} >= {"scroll"}
+    assert {a.get("class") for a in page.all("div")} >= {"scroll"}
     assert "http" not in text
-    assert not {"script", "link", "iframe"} & page.attributes.keys()
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
 
 
 def test_one_page_of_all_studies_in_their_order(write):
@@ -185,8 +160,8 @@ def test_one_page_of_all_studies_in_their_order(write):
     out = write("bee", title="Bees & <b>co</b>")
     page = page_of(out)
     assert page.texts["h2"] == ["Zebras again", "Ants", "Bees & <b>co</b>"]
-    assert [a["href"] for a in page.attributes["a"]] == ["#zebra", "#ant", "#bee"]
-    assert [a["id"] for a in page.attributes["section"]] == ["zebra", "ant", "bee"]
+    assert [a["href"] for a in page.all("a")] == ["#zebra", "#ant", "#bee"]
+    assert [a["id"] for a in page.all("section")] == ["zebra", "ant", "bee"]
     assert page.texts["a"] == page.texts["h2"]
 
 
@@ -194,7 +169,7 @@ def test_markup_in_names_is_text(write):
     evil = "<script>alert(1)</script>"
     out = write(about=evil, summary={evil: evil}, tables={"t": [{evil: evil}]}, figures={evil + '"': figure()})
     page = page_of(out)
-    assert "script" not in page.attributes
+    assert not page.all("script")
     assert page.texts["td"] == page.texts["th"] == page.texts["dt"] == [evil]
 
 
