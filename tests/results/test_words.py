@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from made_up import metadata
 from matplotlib.figure import Figure
 
 import dpid
 from dpid.results import words_file
-from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, pooled
 from dpid.results.words import WordsResult
@@ -42,15 +42,13 @@ def made(alone, rest, both, noise=0.01, text="cow", seed=0, **facts):
     replicates = f + torch.as_tensor(noise).expand(3)[:, None, None] * (spread - spread.mean(0))
     conditions = {"": "", text: text, REST: "a and a dog", f"{text}+{REST}": f"a {text} and a dog"}
     known = {
-        "prompt": f"a {text} and a dog", "concepts": (text, REST), "context": False, "conditions": conditions,
-        "reference": f"a {text} and a dog", "estimator": "shrinkage", "measure": "min", "level": "pixel", "smooth": 1,
-        "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 32, "replicates": 8,
-        "unet_evaluations": 128, "logsnr_range": (-5.0, 7.0), "seed": seed, "model": "emoji", "precision": "float32",
-        "version": "0",
+        "prompt": f"a {text} and a dog", "conditions": conditions, "reference": f"a {text} and a dog",
+        "estimator": "shrinkage", "level": "pixel", "smooth": 1, "samples": 32, "replicates": 8,
+        "unet_evaluations": 128, "seed": seed,
     }  # fmt: skip
     names = ("rao-blackwell", "standard", "orthogonal")
     return PIDResult(
-        Metadata(**known | facts), {name: replicates.clone() for name in names},
+        metadata((text, REST), **known | facts), {name: replicates.clone() for name in names},
         {name: torch.randn(4, 3, 5, generator=rng) for name in names}, torch.linspace(-5, 7, 6, dtype=torch.float64),
         torch.zeros(8, 8, 3, dtype=torch.uint8), torch.randn(4, 2, 5, generator=rng),
     )  # fmt: skip
