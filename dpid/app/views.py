@@ -21,8 +21,8 @@ from dpid.results.figure_style import Figure
 from dpid.results.intervals import Estimate
 from dpid.results.profile import Profile
 from dpid.results.result import PIDResult
+from dpid.results.word import verdict
 from dpid.results.words import WordsResult
-from dpid.results.words_plot import verdict
 
 Result = PIDResult | WordsResult
 FILES = {

@@ -94,13 +94,15 @@ def _cost(result: PIDResult | WordsResult) -> str:
 
 
 def show_words(result: WordsResult, out: Path) -> None:
-    """Print a table of all words with their verdicts, and what to know of them."""
+    """Print a table of all words with their verdicts, "?" where one is not settled, and what to know of them."""
+    from dpid.results.word import verdict
+
     table = Table(title=f"“{result.metadata.prompt}”, {result.metadata.unit} ± standard error", title_justify="left")
     for column in ("word", "verdict", "alone", "given the rest", "unique, by pixel"):
         table.add_column(column, justify="left" if column in ("word", "verdict") else "right")
     for name, word in result.words.items():
-        verdict = Text(word.told, style=COLOURS.get(word.verdict, "dim"))
-        table.add_row(name, verdict, *map(str, (word.alone, word.given_rest, word.unique)))
+        told = Text(verdict(word, "?"), style=COLOURS.get(word.verdict, "dim"))
+        table.add_row(name, told, *map(str, (word.alone, word.given_rest, word.unique)))
     console = table_console()
     console.print(table)
     for line in result.remarks():

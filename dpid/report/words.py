@@ -8,9 +8,9 @@ from dpid.report.command import of_words
 from dpid.report.page import drawn
 from dpid.report.parts import Panel, frameless, interval, listed, panel, picture_panels, settings
 from dpid.results.overlay import colours_of
-from dpid.results.word import Word
+from dpid.results.word import Word, verdict
 from dpid.results.words import WordsResult
-from dpid.results.words_plot import outer, verdict
+from dpid.results.words_plot import outer
 
 
 def section(result: WordsResult) -> dict[str, Any]:

@@ -173,7 +173,12 @@ class Word(Comparable):
         )
 
     def __repr__(self) -> str:
-        return f"Word({self.text!r}: {self.told}; alone {self.alone}, given the rest {self.given_rest})"
+        return f"Word({self.text!r}: {verdict(self, '?')}; alone {self.alone}, given the rest {self.given_rest})"
+
+
+def verdict(word: Word, mark: str = " (not settled)") -> str:
+    """What a word does, such as "used", and ``mark`` where more samples may change that; "undecided" says so itself."""
+    return word.told if word.settled or word.verdict == "undecided" else word.told + mark
 
 
 def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:

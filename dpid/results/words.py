@@ -13,7 +13,7 @@ from dpid.equality import Comparable
 from dpid.files import PathLike
 from dpid.prompts.phrases import remarks_on
 from dpid.results.metadata import NOT_CORRECTED, Metadata
-from dpid.results.word import REST, Word
+from dpid.results.word import REST, Word, verdict
 
 if TYPE_CHECKING:
     from dpid.results.figure_style import Figure
@@ -34,7 +34,7 @@ class WordsResult(Comparable):
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """{word: verdict}, such as "used" or "redundant with couch"."""
+        """{word: verdict}, such as "used" or "redundant with couch"; of words in :attr:`unsettled` it may change."""
         return {name: word.told for name, word in self.words.items()}
 
     @property
@@ -45,7 +45,12 @@ class WordsResult(Comparable):
     @property
     def settled(self) -> bool:
         """Whether no verdict would change with more samples."""
-        return all(word.settled for word in self.words.values())
+        return not self.unsettled
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """The words whose verdicts more samples may change."""
+        return tuple(name for name, word in self.words.items() if not word.settled)
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -80,8 +85,8 @@ class WordsResult(Comparable):
             if any(word.pid.metadata.reference != metadata.prompt for word in words):
                 told += "; the other words are asked beside a prompt without what does so by itself"
             lines.append(told)
-        if unsettled := [repr(word.text) for word in words if not word.settled]:
-            lines.append(f"{', '.join(unsettled)}: not settled; give more samples or more time")
+        if self.unsettled:
+            lines.append(f"{', '.join(map(repr, self.unsettled))}: not settled; give more samples or more time")
         lines += remarks_on(metadata.prompt)
         if any(word.pid.metadata.correction == {} for word in words):
             lines.append(NOT_CORRECTED.format(metadata.precision))
@@ -133,5 +138,5 @@ class WordsResult(Comparable):
         return figure
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name!r} {verdict}" for name, verdict in self.verdicts.items())
+        told = ", ".join(f"{name!r} {verdict(word, '?')}" for name, word in self.words.items())
         return f"WordsResult({self.metadata.prompt!r}: {told}; {self.unet_evaluations} evaluations of the network)"

@@ -9,6 +9,7 @@ from dpid.prompts.phrases import holds, span_of
 from dpid.results.figure_style import Figure, literal, standard
 from dpid.results.overlay import colours_of, overlay, scale_of
 from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, heading, panel_axes
+from dpid.results.word import verdict
 
 if TYPE_CHECKING:
     from dpid.results.intervals import Estimate
@@ -31,11 +32,6 @@ def outer(result: WordsResult) -> list[Word]:
     """The words without those that are part of a phrase."""
     spans = {w: span_of(result.metadata.prompt, w) for w in result.words}
     return [word for w, word in result.words.items() if not any(v != w and holds(spans[v], spans[w]) for v in spans)]
-
-
-def verdict(word: Word, mark: str = " (not settled)") -> str:
-    """What a word does, such as "used", and ``mark`` where more samples may change that; "undecided" says so itself."""
-    return word.told if word.settled or word.verdict == "undecided" else word.told + mark
 
 
 @standard()

@@ -7,7 +7,7 @@ import pytest
 
 import dpid
 from dpid.app.views import seen
-from dpid.results.words_plot import verdict
+from dpid.results.word import verdict
 
 pytestmark = pytest.mark.filterwarnings("default")  # what other libraries deprecate is not for users to mend
 

@@ -10,6 +10,7 @@ from made_up import metadata
 from matplotlib.figure import Figure
 
 import dpid
+from dpid.cli.tables import show_words
 from dpid.results import words_file
 from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, pooled
@@ -238,6 +239,20 @@ def test_plot_marks_verdicts_that_are_not_settled():
     assert {"used", "used?"} <= texts_of(figure)
     assert figure.axes[0].get_xlabel().endswith("filled: given the rest; ?: not settled")
     assert several().plot("words").axes[0].get_xlabel().endswith("filled: given the rest")
+
+
+def test_verdicts_that_are_not_settled_are_marked_wherever_they_are_told(capsys, tmp_path):
+    result = with_dog(2.0)
+    assert (result.unsettled, several().unsettled) == (("dog",), ())
+    assert (result.settled, several().settled) == (False, True)
+    assert result.verdicts["dog"] == "used"
+    assert "'cow' used, 'couch'" in repr(result)
+    assert "'dog' used?;" in repr(result)
+    assert repr(result.words["dog"]).startswith("Word('dog': used?; alone")
+    show_words(result, tmp_path)
+    rows = {row.split("│")[1].strip(): row.split("│")[2].strip() for row in capsys.readouterr().out.splitlines()
+            if row.startswith("│")}  # fmt: skip
+    assert (rows["cow"], rows["dog"]) == ("used", "used?")
 
 
 def test_strip_shows_every_map():
