@@ -215,18 +215,8 @@ class Options:
         """The options that a caller named; ``TypeError`` says of a name that is none what may be meant."""
         known = [field.name for field in fields(cls)]
         for name in options:
-            if name in known:
-                continue
-            if name in _PIPELINE:
-                raise TypeError(
-                    f"{name}: belongs to the pipeline's own call, dpid takes none: no picture is made, and the network "
-                    "is asked with every condition as it is"
-                )
-            if name in _MODEL:
-                raise TypeError(f"{name}: is chosen with the model, in dpid.Explainer(…) or its from_pretrained(…)")
-            near = get_close_matches(name, known, 1)
-            meant = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
-            raise TypeError(f"{name}: is no option; {meant}")
+            if name not in known:
+                raise TypeError(_unknown(name, known))
         return cls(**options)
 
     def check_rounds(self) -> None:
@@ -274,11 +264,30 @@ class Options:
 
 
 def check_allowed(options: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
-    """Raise ``TypeError`` for one of ``options`` that says nothing ``where`` it is given; returns nothing."""
+    """Raise ``TypeError`` for one of ``options`` that is none, or says nothing ``where`` it is; returns nothing."""
     known = {field.name for field in fields(Options)}
     for name in options:
         if name in known and name not in allowed:
             raise TypeError(f"{name}: is not taken where {where}; allowed are {', '.join(allowed)}")
+        if name not in allowed:
+            raise TypeError(_unknown(name, allowed))
+
+
+def _unknown(name: str, allowed: Sequence[str]) -> str:
+    """What to tell of ``name``, which is no option, where the ``allowed`` ones may be given."""
+    if name in _PIPELINE:
+        return (
+            f"{name}: belongs to the pipeline's own call, dpid takes none: no picture is made, and the network is "
+            "asked with every condition as it is"
+        )
+    if name in _MODEL:
+        return f"{name}: is chosen with the model, in dpid.Explainer(…) or its from_pretrained(…)"
+    if name == "seconds":
+        return "seconds: belongs to words; to end an explanation early use stop="
+    if name == "margin":
+        return "margin: belongs to words, which judges every word"
+    near = get_close_matches(name, allowed, 1)
+    return f"{name}: is no option; " + (f"did you mean {near[0]}?" if near else f"allowed are {', '.join(allowed)}")
 
 
 def _described(option: Field[Any]) -> str:

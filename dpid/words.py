@@ -22,7 +22,9 @@ from dpid.results.word import REST, Word, pooled
 from dpid.results.words import WordsResult
 from dpid.run import may_stop
 
-_ALLOWED = ("estimator", "smooth", "rule", "replicates", "antithetic", "seed", "max_batch_size")
+_ALLOWED = (
+    "samples", "seconds", "margin", "estimator", "smooth", "rule", "replicates", "antithetic", "seed", "max_batch_size",
+)  # fmt: skip
 _UNSIGNED = ("orthogonal", "rao-blackwell")  # of what a word adds, these are integrals of squares
 _MOST = 64  # concepts
 

@@ -95,6 +95,8 @@ def test_a_value_that_is_nowhere_is_refused():
         ("num_inference_steps", "belongs to the pipeline"), ("generator", "belongs to the pipeline"),
         ("precision", "is chosen with the model"), ("device", "is chosen with the model"),
         ("guidance", "is chosen with the model"),
+        ("seconds", "belongs to words; to end an explanation early use stop="),
+        ("margin", "belongs to words, which judges every word"),
     ],
 )  # fmt: skip
 def test_another_name_is_told_what_may_be_meant(name, hint):

@@ -211,7 +211,16 @@ def test_rounds_have_seeds_of_their_own():
         ({"prompt": "a cow", "margin": 1.5}, ValueError, "margin: found 1.5"),
         ({"prompt": "a cow", "estimator": "orthogonal"}, ValueError, "estimator: found 'orthogonal', by which no word"),
         ({"prompt": "a cow", "level": "image"}, TypeError, "level: is not taken where words are judged"),
+        (
+            {"prompt": "a cow", "tolerance": 0.1},
+            TypeError,
+            "tolerance: .*; allowed are samples, seconds, margin, es",
+        ),
         ({"prompt": "a cow", "smoth": 1}, TypeError, "smoth: is no option; did you mean smooth"),
+        ({"prompt": "a cow", "second": 3}, TypeError, r"second: is no option; did you mean seconds\?$"),
+        ({"prompt": "a cow", "margn": 0.2}, TypeError, r"margn: is no option; did you mean margin\?$"),
+        ({"prompt": "a cow", "colour": 1}, TypeError, "colour: is no option; allowed are samples, seconds, margin, e"),
+        ({"prompt": "a cow", "guidance_scale": 1}, TypeError, "guidance_scale: belongs to the pipeline"),
     ],
 )
 def test_bad_input_is_named(emoji, arguments, error, message):
