@@ -125,14 +125,14 @@ def overlay(
 
 @standard()
 def legend(ax: Any, entries: Mapping[str, str]) -> None:
-    """Write {text: colour} below the axes, a line each, with a patch of the colour."""
+    """Write {text: colour} below the axes, on lines of its own, with a patch of the colour."""
     from matplotlib.patches import Patch
 
     # matplotlib leaves out labels that begin with "_".
-    patches = [Patch(facecolor=colour, label=f" {text}") for text, colour in entries.items()]
+    patches = [Patch(facecolor=colour, label=" " + text.replace("\n", "\n ")) for text, colour in entries.items()]
     ax.legend(
-        handles=patches, loc="upper left", bbox_to_anchor=(0, -0.01), borderaxespad=0, frameon=False, fontsize=9,
-        handlelength=1, handletextpad=0.2,
+        handles=patches, loc="upper left", bbox_to_anchor=(0, -0.02), borderaxespad=0, borderpad=0, frameon=False,
+        fontsize=8, labelspacing=0.4, handlelength=1, handletextpad=0.2,
     )  # fmt: skip
 
 

@@ -15,12 +15,14 @@ from dpid.results.graph import plot_graph
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overlay, paint, scale_of
 
 if TYPE_CHECKING:
+    from dpid.results.intervals import Estimate
     from dpid.results.metadata import Metadata
     from dpid.results.profile import Profile
     from dpid.results.result import PIDResult
 
 _COLUMNS = 5
 _CONCEPT, _WORD, _MODEL = 26, 16, 60  # letters that fit above a panel, below it beside a number, and below the figure
+_LEGEND = 43  # letters of a line below a panel
 _WIDE = 1.6  # width of a picture by its height from which on only two panels are in a row
 _PANEL, _TALLEST = 2.9, 4.2  # inches
 _FRAMES = 8  # most of a video that are shown
@@ -75,6 +77,7 @@ def _plot_overlay(result: PIDResult, ax: Any) -> Any:
         figure, result,
         f"numbers: {result.metadata.unit}; full colour: {limit:.2g} per latent pixel; faint: within the noise; "
         "stripes: below zero; line: around four fifths of what only the word tells",
+        _why_two_numbers(result),
     )  # fmt: skip
     return figure
 
@@ -86,23 +89,46 @@ def draw_picture(ax: Any, picture: Tensor) -> None:
 
 
 def draw_unique(ax: Any, result: PIDResult, limit: float) -> None:
-    """Draw the uniqueness map of every concept over the picture, with the numbers of the image below."""
+    """Draw the uniqueness map of every concept over the picture, with its numbers below."""
     colours = colours_of(result.metadata.concepts)
     errors = result.maps.stderr
     assert errors is not None
     overlay(ax, result.picture, result.maps.unique, errors.unique, colours, limit)
-    legend(ax, {
-        f"{literal(c, _WORD)}: {e}, map sum {float(result.maps.unique[c].sum()):.1f}": colours[c]
-        for c, e in result.unique.items()
-    })  # fmt: skip
+    legend(ax, {text: colours[c] for c, text in _unique_told(result).items()})
 
 
 def draw_atom(ax: Any, result: PIDResult, atom: str, limit: float) -> None:
-    """Draw the map of an ``atom``, "redundancy" or "synergy", over the picture, with its number below."""
+    """Draw the map of an ``atom``, "redundancy" or "synergy", over the picture, with its numbers below."""
     colour = {"redundancy": REDUNDANCY, "synergy": SYNERGY}[atom]
     values, errors = (getattr(m, atom) for m in (result.maps, result.maps.stderr))
     paint(ax, result.picture, {atom: values}, {atom: errors}, {atom: colour}, limit)
-    legend(ax, {f"{getattr(result, atom)}, map sum {float(values.sum()):.1f}": colour})
+    legend(ax, {_told(result, getattr(result, atom), values): colour})
+
+
+def _told(result: PIDResult, number: Estimate, values: Tensor, between: str = "; ") -> str:
+    """The sum of a map, ``between``, and the ``number`` of the whole picture; the number alone if both are the same."""
+    if result.metadata.level == "pixel":
+        return str(number)
+    return f"map {float(values.sum()):.1f}{between}whole picture {number}"
+
+
+def _why_two_numbers(result: PIDResult) -> str:
+    """Why the sum of a map is not the number of the whole picture, "" where it is."""
+    if result.metadata.level == "pixel":
+        return ""
+    return "map: its sum, each pixel split into parts by itself; whole picture: split once, from their totals"
+
+
+def _unique_told(result: PIDResult) -> dict[str, str]:
+    """{concept: its name and its numbers}, on two lines each if those of any are too long for one."""
+    for between in ("; ", "\n"):
+        told = {
+            c: f"{literal(c, _WORD)}: {_told(result, e, result.maps.unique[c], between)}"
+            for c, e in result.unique.items()
+        }
+        if max(map(len, told.values())) <= _LEGEND:
+            break
+    return told
 
 
 def _overlay_axes(result: PIDResult) -> tuple[Figure, list[Any]]:
@@ -113,10 +139,13 @@ def _overlay_axes(result: PIDResult) -> tuple[Figure, list[Any]]:
     columns = 2 if width > _WIDE * height else count
     rows = -(-count // columns)
     wide = columns * (max(tall * width / height, 2.5) + 0.1) + 0.1
-    lines = len(heading(result.metadata, wide).splitlines()) + len(result.metadata.concepts)
+    texts = heading(result.metadata, wide), *_unique_told(result).values(), _why_two_numbers(result)
+    lines = sum(len(text.splitlines()) for text in texts)
     figure = Figure(figsize=(wide, rows * (tall + 0.7) + 0.19 * lines + 0.4), dpi=150, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     axes = list(grid.T.flat)  # of two columns the left one has the words, whose legend is long, at its end
+    for ax in axes:
+        ax.set_anchor("N")  # what room there is, legends need
     for ax in axes[: rows * columns - count]:
         ax.set_visible(False)
     return figure, axes[rows * columns - count :]
@@ -142,7 +171,7 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
     panels += [(f"unique: {literal(c, _CONCEPT)}", result.unique[c], maps.unique[c]) for c in result.metadata.concepts]
     panels += [("synergy", result.synergy, maps.synergy)]
     count = len(panels) + (result.picture is not None)
-    columns, width, height = min(count, _COLUMNS), 2.5, 2.6  # inches of a panel
+    columns, width, height = min(count, _COLUMNS), 2.5, 2.8  # inches of a panel
     if result.metadata.frames is not None:
         columns, width = 1, max(5.0, 1.8 * min(result.metadata.frames, _FRAMES))
         height = 0.6 + 1.8 * maps.redundancy.shape[1] / maps.redundancy.shape[2]
@@ -154,17 +183,20 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
         axes[0].set_title("picture" if result.metadata.frames is None else "video", fontsize=10)
     drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
     for panel, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
-        numbers = f"image {estimate}, map sum {float(value.sum()):.1f}"
+        numbers = _told(result, estimate, value, "\n" if result.metadata.frames is None else "; ")
         panel.set_title(f"{name}\n{numbers}" if ax is None else name, fontsize=9 if ax is None else 6)
     colour_bar(figure, drawn, axes if ax is None else ax, result.metadata.unit)
     if ax is None:
-        _frame(figure, result)
+        _frame(figure, result, _why_two_numbers(result))
     return figure
 
 
 def colour_bar(figure: Figure, drawn: Any, axes: Any, unit: str) -> None:
     """Draw the scale of maps beside ``axes``."""
-    figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", label=f"{unit} per latent pixel")
+    below = 0.5, 0.0  # of its room a panel takes the lower part: titles need the rest
+    figure.colorbar(
+        drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", panchor=below, label=f"{unit} per latent pixel"
+    )
 
 
 def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor]) -> Any:
@@ -268,16 +300,16 @@ def _bare(ax: Any) -> None:
     ax.spines[:].set_color("0.8")
 
 
-def _frame(figure: Figure, result: PIDResult, key: str = "") -> None:
-    """Add the prompt as a title, and below the panels a ``key`` and the settings."""
+def _frame(figure: Figure, result: PIDResult, *notes: str) -> None:
+    """Add the prompt as a title, and below the panels ``notes``, none of "", and the settings."""
     metadata = result.metadata
     figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
     settings = (
         f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} evaluations of the "
         f"network; {literal(metadata.model, _MODEL)}"
     )
-    below = [*textwrap.wrap(key, int(16 * figure.get_figwidth())), settings]
-    figure.supxlabel("\n".join(below), fontsize=7.5, color="0.4")
+    below = [line for note in notes for line in textwrap.wrap(note, int(16 * figure.get_figwidth()))]
+    figure.supxlabel("\n".join([*below, settings]), fontsize=7.5, color="0.4")
 
 
 def heading(metadata: Metadata, width: float) -> str:

@@ -197,10 +197,48 @@ def test_the_overlay_has_a_panel_for_everything():
     assert [t for t in titles if t not in result.metadata.concepts] == ["picture", "unique", "redundancy", "synergy"]
     without = replace(result, picture=None).plot()
     assert len(without.axes) == 3
-    labels = [t.get_text().strip() for ax in without.axes for t in ax.get_legend().get_texts()]
-    assert [label.split(", map sum")[0] for label in labels] == [
-        *(f"{c}: {e}" for c, e in result.unique.items()), str(result.redundancy), str(result.synergy)
-    ]  # fmt: skip
+
+
+def legends(figure):
+    return [" ".join(t.get_text().split()) for ax in figure.axes for t in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("level", ["image", "pixel"])
+def test_the_number_under_a_map_is_the_maps(level):
+    """That of the whole picture is named where it is another one, and a note says why."""
+    result = replace(made(level=level, smooth=1), picture=None)
+    parts = {**result.unique, "redundancy": result.redundancy, "synergy": result.synergy}
+    maps = {**result.maps.unique, "redundancy": result.maps.redundancy, "synergy": result.maps.synergy}
+    told = {
+        name: f"map {float(maps[name].sum()):.1f}; whole picture {e}" if level == "image" else str(e)
+        for name, e in parts.items()
+    }
+    same = [float(maps[name].sum()) == pytest.approx(e.value, abs=1e-4) for name, e in parts.items()]
+    assert all(same) == (level == "pixel")
+    figure = result.plot()
+    assert legends(figure) == [f"{name}: {text}" if name in result.unique else text for name, text in told.items()]
+    titles = " ".join(" ".join(ax.get_title() for ax in result.plot("strip").axes).split())
+    assert all(text.replace("; ", " ") in titles for text in told.values())
+    for kind in ("overlay", "strip"):
+        assert ("map: its sum" in result.plot(kind).get_supxlabel()) == (level == "image")
+
+
+@pytest.mark.parametrize("concepts", [("cow", "pizza"), ("cow", "pizza", "tree")])
+def test_titles_of_the_strip_stay_below_the_prompt(concepts):
+    figure = made(concepts=concepts).plot("strip")
+    figure.savefig(io.BytesIO(), format="png")
+    heights = [ax.title.get_window_extent().y1 for ax in figure.axes]
+    assert max(heights) < figure._suptitle.get_window_extent().y0
+
+
+def test_numbers_of_long_words_stay_below_their_map():
+    result = made(concepts=("female scientist", "a horse on a tree"))
+    figure = result.plot()
+    figure.savefig(io.BytesIO(), format="png")
+    unique, redundancy = figure.axes[-3:-1]
+    assert unique.get_legend().get_window_extent().x1 < redundancy.get_window_extent().x0
+    (label, _) = (" ".join(t.get_text().split()) for t in unique.get_legend().get_texts())
+    assert label.endswith(f"whole picture {result.unique['female scientist']}")
 
 
 def test_bad_arguments_of_a_plot_are_named():
