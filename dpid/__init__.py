@@ -32,7 +32,10 @@ _HOMES = {
     "ImageCondition": "images", "PIDResult": "results.result", "PicturesError": "many", "Ranking": "ranking",
     "Stopped": "many", "WordsResult": "results.words",
 }  # fmt: skip
-_MODULES = {"denoisers", "estimation", "gaussian", "options", "pid", "results", "studies", "zoo"}
+_MODULES = {
+    "denoisers", "estimation", "gaussian", "likelihood", "ops", "options", "pid", "prompts", "report", "results",
+    "studies", "zoo",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dpid.files import atomic_write
+from dpid.files import PathLike, as_path, atomic_write
 from dpid.report import pid, words
 from dpid.report.page import render
 from dpid.results.file_format import FORMAT
@@ -16,11 +17,11 @@ from dpid.results.words import WordsResult
 Result = PIDResult | WordsResult
 
 
-def read(paths: Iterable[Path]) -> tuple[dict[str, Result], list[str]]:
-    """The results in files and folders, {path: result}, and of every path that is none, or has none, what is wrong."""
+def read(paths: PathLike | Iterable[PathLike]) -> tuple[dict[str, Result], list[str]]:
+    """The results in a file or folder, or several, {path: result}, and of every path without one what is wrong."""
     results: dict[str, Result] = {}
     problems = []
-    for path in paths:
+    for path in map(as_path, [paths] if isinstance(paths, (str, bytes, os.PathLike)) else paths):
         found = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
         if not found:
             problems.append(f"{path} has no results, files of .safetensors")
@@ -47,10 +48,10 @@ def _kind(path: Path) -> type[PIDResult] | type[WordsResult]:
     return WordsResult if header and "words" in header else PIDResult
 
 
-def write(results: Mapping[str, Result], out: Path) -> None:
+def write(results: Mapping[str, Result], out: PathLike) -> None:
     """Write the page of ``results``, as of :func:`page`, to ``out``: readers never see half a page."""
-    text = page(results)
-    with atomic_write(out) as path:
+    target, text = as_path(out, "out"), page(results)
+    with atomic_write(target) as path:
         path.write_bytes(text.encode(errors="replace"))  # half a letter of UTF-16, which no file can hold
 
 

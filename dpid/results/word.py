@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -18,6 +18,9 @@ from dpid.pid import mean_stderr
 from dpid.results.intervals import Estimate
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
+
+if TYPE_CHECKING:
+    from dpid.results.figure_style import Figure
 
 REST = "the rest"  # the second source of a word's PID
 VERDICTS = ("used", "redundant", "works only with others", "ignored", "misleading", "undecided")
@@ -171,6 +174,10 @@ class Word(Comparable):
             | {"conditions": {"alone": texts[self.text], REST: texts[REST], "all": texts[f"{self.text}+{REST}"]}}
             | {"samples": self.pid.metadata.samples}
         )
+
+    def plot(self, kind: str = "overlay", ax: Any = None) -> Figure:
+        """A figure of what the word and the rest of the prompt tell, as of :meth:`dpid.PIDResult.plot`."""
+        return self.pid.plot(kind, ax)
 
     def __repr__(self) -> str:
         return f"Word({self.text!r}: {verdict(self, '?')}; alone {self.alone}, given the rest {self.given_rest})"

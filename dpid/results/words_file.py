@@ -34,6 +34,8 @@ def to_bytes(words: Mapping[str, Word], unet_evaluations: int, numbers: Mapping[
 def from_bytes(data: bytes) -> dict[str, Any]:
     """The fields {name: value} of the result that :func:`to_bytes` wrote; ``ValueError`` for any other content."""
     tensors, header = parse(data)
+    if header.get("format") == FORMAT and "facts" in header:
+        raise ValueError("has the result of an explanation, which dpid.PIDResult.load reads")
     if header.get("format") != FORMAT or "words" not in header:
         raise ValueError(f"is not a dpid result of words of format {FORMAT}")
     stored = from_json("words", header)

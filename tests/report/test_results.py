@@ -16,6 +16,7 @@ from made_up import made, made_words
 from PIL import Image
 from safetensors.torch import save_file
 
+import dpid
 from dpid.pid.decomposition import image_priors
 from dpid.report.command import of_concepts as command
 from dpid.report.command import of_words
@@ -77,6 +78,21 @@ def test_the_page_of_words_has_their_verdicts(tmp_path):
             assert told in text
         for number in (word.alone, word.given_rest, word.unique):
             assert f"{number}{'{:.2f} to {:.2f}'.format(*number.interval())}" in text
+
+
+def test_paths_may_be_texts(tmp_path):
+    made().save(tmp_path / "a.safetensors")
+    made_words("cow").save(tmp_path / "b.safetensors")
+    both, problems = dpid.report.results.read(str(tmp_path))
+    assert [type(result) for result in both.values()] == [PIDResult, WordsResult]
+    assert problems == []
+    assert read([str(tmp_path / "a.safetensors"), tmp_path / "b.safetensors"]) == (both, [])
+    dpid.report.results.write(both, str(tmp_path / "page.html"))
+    assert "a cow and a pizza" in Page((tmp_path / "page.html").read_text()).text
+    with pytest.raises(TypeError, match=r"^out: found int, expected a path"):
+        dpid.report.results.write(both, 3)
+    with pytest.raises(TypeError, match=r"^path: found int, expected a path"):
+        read([3])
 
 
 @pytest.mark.parametrize("every", [True, False])

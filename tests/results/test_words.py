@@ -8,6 +8,7 @@ import pytest
 import torch
 from made_up import metadata
 from matplotlib.figure import Figure
+from safetensors.torch import save_file
 
 import dpid
 from dpid.cli.tables import show_words
@@ -202,8 +203,11 @@ def test_a_file_that_was_edited_is_refused(tmp_path, change, message):
 def test_results_of_two_kinds_are_told_apart(tmp_path):
     several().save(tmp_path / "words.safetensors")
     made(HERE, THERE, HERE).save(tmp_path / "result.safetensors")
-    with pytest.raises(ValueError, match="is not a dpid result of words"):
+    with pytest.raises(ValueError, match=r"has the result of an explanation, which dpid.PIDResult.load reads"):
         dpid.WordsResult.load(tmp_path / "result.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="is not a dpid result of words"):
+        dpid.WordsResult.load(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"has the results of words, which dpid.WordsResult.load reads"):
         dpid.PIDResult.load(tmp_path / "words.safetensors")
 
@@ -258,6 +262,13 @@ def test_verdicts_that_are_not_settled_are_marked_wherever_they_are_told(capsys,
 def test_strip_shows_every_map():
     figure = several().plot("strip")
     assert figure.axes[1].images[0].get_array().shape == (1, 2)  # a map of a latent pixel each
+
+
+def test_a_word_is_drawn_as_its_decomposition():
+    word, figure = several().words["cow"], Figure()
+    ax = figure.subplots()
+    assert word.plot("profile", ax) is figure
+    assert texts_of(word.plot("strip")) == texts_of(word.pid.plot("strip"))
 
 
 def test_words_are_drawn_into_axes_that_are_given():
