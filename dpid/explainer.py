@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpid.checks import count
+from dpid.checks import count, found, text
 from dpid.denoisers.modes import check_precision, undisturbed
 from dpid.denoisers.protocol import Denoiser
 from dpid.densities import Densities
@@ -70,9 +70,10 @@ class Explainer(Densities, Verdicts):
     Raises
     ------
     ValueError
-        The model cannot be used, computes something else than dpid takes it for, or is a denoiser in training mode.
+        The model cannot be used, computes something else than dpid takes it for, or is a denoiser in training mode or
+        with log-SNRs that do not ascend.
     TypeError
-        The model is a name or path, which :meth:`from_pretrained` loads.
+        The model is a name or path, which :meth:`from_pretrained` loads, or a denoiser without a ``name``.
     """
 
     def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
@@ -83,6 +84,8 @@ class Explainer(Densities, Verdicts):
             raise ValueError(f"{', '.join(options)}: is for pipelines, and the model is a denoiser already")
         if isinstance(model, Denoiser) and model.training:
             raise ValueError("model: is in train() mode, where dropout makes every answer another; call .eval()")
+        if isinstance(model, Denoiser):
+            _check_own(model)
         with undisturbed():
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
@@ -334,6 +337,17 @@ class Explainer(Densities, Verdicts):
                 grey, frames = Image.new("RGB", size, "gray"), self.denoiser.frames
                 asked = self._ask(grey if frames is None else [grey] * frames, None, (question,), chosen, None)
                 self._last([asked], chosen, Watch(None, None), self.learnt, lambda _: None)
+
+
+def _check_own(model: Denoiser) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for a denoiser without what a subclass has to set; returns nothing."""
+    text("model.name", getattr(model, "name", None))
+    grid = model.logsnr_grid
+    if not isinstance(grid, Tensor) or grid.ndim != 1 or not grid.is_floating_point():
+        kind = f"{grid.dtype} {list(grid.shape)}" if isinstance(grid, Tensor) else type(grid).__name__
+        raise TypeError(f"model.logsnr_grid: found {kind}, expected a float64 tensor [T]")
+    if len(grid) < 2 or not grid.isfinite().all() or not (grid.diff() > 0).all():
+        raise ValueError(f"model.logsnr_grid: found {found(grid.tolist())}, expected ascending finite log-SNRs")
 
 
 def _control(given: Any) -> Image.Image | list[Image.Image]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import dpid
 from dpid import ConvergenceWarning
+from dpid.denoisers import Denoiser, GaussianDenoiser
 from dpid.options import Options
 from dpid.pid import mean_stderr
 from dpid.results.intervals import has_outlier, interval
@@ -27,11 +28,45 @@ def result(emoji, two_things):
 def test_modules_are_found_after_import_dpid(tmp_path):
     names = "pid.decompose, gaussian.pid, gaussian.rate.pird, options.Options, denoisers.GaussianDenoiser, "
     names += "studies, studies.daam.attention_maps, studies.ovam.attention_maps, "
-    names += "studies.concept_attention.attention_maps, estimation, results, zoo"
+    names += "studies.concept_attention.attention_maps, estimation, results, zoo, report.results.page, ops.normal, "
+    names += "likelihood.Likelihood, prompts"
     code = f"import dpid; {', '.join('dpid.' + name for name in names.split(', '))}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'cow'"):
         _ = dpid.cow
+
+
+GRID = torch.linspace(-5, 5, 9, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "told"),
+    [
+        (None, GRID, "name: found None, expected a text"), (3, GRID, "name: found 3, expected a text"),
+        ("x", GRID.tolist(), r"logsnr_grid: found list, expected a float64 tensor \[T\]"),
+        ("x", GRID[None], r"logsnr_grid: found torch.float64 \[1, 9\], expected"),
+        ("x", GRID.long(), r"logsnr_grid: found torch.int64 \[9\], expected"),
+        ("x", GRID.flip(0), r"logsnr_grid: found \[5.0, .*, expected ascending finite log-SNRs"),
+        ("x", GRID[:1], r"logsnr_grid: found \[-5.0\], expected ascending"),
+        ("x", GRID.log(), r"logsnr_grid: found \[nan, .*, expected ascending"),
+    ],
+)  # fmt: skip
+def test_a_denoiser_that_lacks_something_is_refused(name, grid, told):
+    class Own(GaussianDenoiser):
+        logsnr_grid = grid
+
+    model = Own({"": (torch.zeros(1, 2, 2), torch.ones(1, 2, 2))})
+    model.name = name
+    with pytest.raises((TypeError, ValueError), match=f"^model.{told}"):
+        dpid.Explainer(model)
+
+
+def test_a_denoiser_without_a_name_is_refused():
+    class Own(Denoiser):
+        logsnr_grid, encode_conditions, eps_hat = GRID, None, None
+
+    with pytest.raises(TypeError, match=r"^model.name: found None, expected a text"):
+        dpid.Explainer(Own())
 
 
 def test_atoms_sum_to_the_whole_everywhere(result):

@@ -35,7 +35,8 @@ class Conditions:
 class Denoiser(ABC):
     """A model that predicts the noise in a noised picture, at every log-SNR of a grid and under K conditions at once.
 
-    A subclass sets ``name`` and implements the three abstract members; the others have defaults.
+    A subclass sets ``name`` and implements the three abstract members; the others have defaults. docs/extending.md has
+    one of twenty lines.
 
     Attributes
     ----------
@@ -99,7 +100,7 @@ class Denoiser(ABC):
     @property
     @abstractmethod
     def logsnr_grid(self) -> Tensor:
-        """The log-SNRs at which the model can be evaluated, ascending float64 [T]."""
+        """The log-SNRs at which the model can be evaluated, a tensor, ascending float64 [T]."""
 
     @abstractmethod
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:

@@ -253,11 +253,20 @@ class _Run:
         """ε̂ [N,K,B,C,H,W] for z [N,B,C,H,W], of at most ``conditions`` of every image in a call."""
         k = self.into.residuals.shape[1]
         own = len(self.conditions.names) // k  # 1 where all images have the same conditions, else B
-        eps_hat = self.denoiser.eps_hat if own == 1 else self.denoiser.eps_hat_each
+        predict = self.denoiser.eps_hat if own == 1 else self.denoiser.eps_hat_each
+
+        def eps_hat(asked: Conditions) -> Tensor:
+            predicted = predict(z, logsnr, asked)
+            expected = (len(z), len(asked.names) // own, *z.shape[1:])
+            if predicted.shape != expected:
+                found = list(predicted.shape)
+                raise ValueError(f"eps_hat: found {found}, expected [N,K,B,C,H,W] = {list(expected)}")
+            return predicted
+
         if conditions >= k:
-            return eps_hat(z, logsnr, self.conditions)
+            return eps_hat(self.conditions)
         chunks = [self.conditions[own * i : own * (i + conditions)] for i in range(0, k, conditions)]
-        return torch.cat([eps_hat(z, logsnr, chunk) for chunk in chunks], 1)
+        return torch.cat([eps_hat(chunk) for chunk in chunks], 1)
 
 
 def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:

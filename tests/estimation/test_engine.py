@@ -170,3 +170,19 @@ def test_batches_fit_the_free_memory(problem, monkeypatch):
     assert fitting(model, x, K) == 10  # half of what is free
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 10}))
     assert fitting(model, x, K) == 1
+
+
+@pytest.mark.parametrize("size", [1, 96])
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(lambda e: e[:, 0], r"\[\d+, 2, 2, 4, 4\]"), (lambda e: e[..., :3], r"\[\d+, [13], 2, 2, 4, 3\]"),
+     (lambda e: e.mean(3, keepdim=True), r"\[\d+, [13], 2, 1, 4, 4\]"),
+     (lambda e: e[:1, :, :1], r"\[1, [13], 1, 2, 4, 4\]")],
+)  # fmt: skip
+def test_predictions_of_another_shape_are_named(problem, monkeypatch, size, change, found):
+    model = problem[0]
+    right = model.eps_hat
+    monkeypatch.setattr(model, "eps_hat", lambda *arguments: change(right(*arguments)))
+    expected = r"expected \[N,K,B,C,H,W\] = \[\d+, [13], 2, 2, 4, 4\]"
+    with pytest.raises(ValueError, match=f"^eps_hat: found {found}, {expected}$"):
+        sums(problem, max_batch_size=size)
