@@ -185,7 +185,8 @@ class Options:
         0,
         count(0, 2**63 - 1),
         "Of noise and log-SNRs",
-        more="the global random state is neither read nor changed",
+        more='the global random state is neither read nor changed. Under rule "learning" equal seeds draw equal '
+        "samples only after equal calls",
         flag=int,
     )
     max_batch_size: int | None = option(

@@ -22,6 +22,7 @@ import dpid
 
 EVALUATIONS, SECONDS = 16384, 60
 explainer = dpid.Explainer.from_pretrained(os.environ.get("DPID_MODEL", "emoji"))
+RULE = "adaptive" if explainer.density is not None else "shifted-grid"  # "learning" would learn from earlier requests
 app = FastAPI(title="dpid")
 
 
@@ -37,7 +38,9 @@ def explain(
         raise HTTPException(422, told)
     try:
         picture = Image.open(image.file, formats=("PNG", "JPEG", "WEBP"))
-        result = explainer.explain(picture, prompt, concepts, samples=samples, stop=lambda: monotonic() > end)
+        result = explainer.explain(
+            picture, prompt, concepts, samples=samples, rule=RULE, stop=lambda: monotonic() > end
+        )
     except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise HTTPException(422, str(error)) from error
     except dpid.Stopped as error:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import dpid
+
 pytest.importorskip("fastapi")
 pytest.importorskip("multipart")
 
@@ -12,12 +14,16 @@ pytestmark = pytest.mark.filterwarnings("default")  # what other libraries depre
 SOURCE = Path(__file__).parents[2] / "examples" / "service.py"
 
 
-@pytest.fixture(scope="module")
-def service():
+def loaded():
     spec = importlib.util.spec_from_file_location("service", SOURCE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def service():
+    return loaded()
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,19 @@ def test_answers_what_the_explainer_finds(service, post, two_things):
     expected = service.explainer.explain(path, prompt, concepts, samples=16)
     assert answer.json()["synergy"] == expected.synergy.to_dict()
     assert answer.json()["concepts"] == list(concepts)
+
+
+def test_answers_do_not_depend_on_earlier_requests(two_things, monkeypatch):
+    """Also of a model without a density, which learns where to sample unless a rule is named."""
+    from fastapi.testclient import TestClient
+
+    explainer = dpid.Explainer.from_pretrained("emoji", device="cpu")
+    explainer.density = None
+    monkeypatch.setattr(dpid.Explainer, "from_pretrained", lambda name: explainer)
+    client, (path, prompt, concepts) = TestClient(loaded().app), two_things
+    form = {"prompt": prompt, "concepts": concepts, "samples": 8}
+    first, second = (client.post("/explain", files={"image": path.read_bytes()}, data=form).json() for _ in range(2))
+    assert first["information"] == second["information"]
 
 
 @pytest.mark.parametrize(
