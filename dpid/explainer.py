@@ -245,7 +245,8 @@ class Explainer(Densities, Verdicts):
 
         Parameters
         ----------
-        images : pictures as of :meth:`explain`, of any sizes; or ``latents`` of each
+        images : pictures as of :meth:`explain`, of any sizes; or ``latents`` of each. All are taken before the first is
+            explained: of more than fit the memory give paths, which are opened as their turn comes
         prompts, concepts, conditions : as of :meth:`explain`, one for all pictures or one each
         progress, stop, options : as of :meth:`explain`; the progress is that of all pictures
 

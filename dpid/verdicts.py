@@ -131,7 +131,8 @@ class Verdicts(Runner):
 
         Parameters
         ----------
-        images : pictures as of :meth:`words`, of any sizes; or ``latents`` of each
+        images : pictures as of :meth:`words`, of any sizes; or ``latents`` of each. All are taken before the first is
+            explained: of more than fit the memory give paths, which are opened as their turn comes
         prompts, concepts : as of :meth:`words`, one for all pictures or one each
         progress, stop, options : as of :meth:`stream_words`; ``seconds`` are those of a picture
 
