@@ -80,6 +80,18 @@ class Figure(_figure.Figure):
         return buffer.getvalue()
 
 
+def inches(ax: Any) -> tuple[float, float]:
+    """Width and height of matplotlib axes."""
+    return ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi
+
+
+def within(ax: Any, left: float, bottom: float, width: float, height: float) -> Any:
+    """New axes in the place of ``ax``, whose frame is hidden, at so many inches from its lower left corner."""
+    ax.set_axis_off()
+    wide, high = inches(ax)
+    return ax.inset_axes((left / wide, bottom / high, width / wide, height / high))
+
+
 def shortened(text: str, columns: int = 40) -> str:
     """``text`` on one line of at most ``columns`` (a wide letter takes two), without unprintable characters."""
     plain = " ".join(text.split())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpid.prompts.plan import subsets_of
-from dpid.results.figure_style import Figure, literal, standard
+from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.intervals import Estimate
 from dpid.results.overlay import REDUNDANCY, SYNERGY, certainty
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 _NAME = 22  # letters of a word
+_KEY = 0.12  # inches of the key of five lines, by the points of text
 _WIDEST, _LARGEST = 9.0, 0.3  # the line, in points, and the node's radius of the largest numbers
-_NUMBERED = 3  # most pairs whose numbers are written at their lines
+_NUMBERED, _ROOMY = 3, 4.5  # most pairs whose numbers are written at their lines, and inches that more than one needs
+_SIZE, _SMALLEST = 9.0, 6.0  # points of text, the latter in small axes of the user
 
 
 def pair_of(result: PIDResult, pair: Pair) -> PIDResult:
@@ -58,34 +60,41 @@ def plot_graph(results: PIDResult | Mapping[Pair, PIDResult], ax: Any = None) ->
     if not results:
         raise ValueError("results: found none, expected those of at least one pair of concepts")
     first = next(iter(results.values()))
-    figure = ax.figure if ax is not None else Figure(
-        figsize=(6.4, 6.8 if len(nodes) > 2 else 4.2), dpi=120, layout="constrained"
-    )  # fmt: skip
+    size = _SIZE
     if ax is None:
+        figure = Figure(figsize=(6.4, 6.8 if len(nodes) > 2 else 4.2), dpi=120, layout="constrained")
         ax = figure.subplots()
         figure.suptitle(literal(f"“{first.metadata.prompt}”", 60, lines=3), fontsize=11, fontweight="bold")
+    else:
+        figure, (wide, high) = ax.figure, inches(ax)
+        size = min(_SIZE, max(_SMALLEST, 2 * min(wide, high)))
+        key = _KEY * size  # stays within the axes of the user
+        ax = within(ax, 0, key, wide, max(high - key, high / 3))
+    numbered = len(results) == 1 or (len(results) <= _NUMBERED and min(inches(ax)) > _ROOMY)
     angles = np.pi * (1 - 2 * np.arange(len(nodes)) / len(nodes))
     places = {c: np.array((np.cos(a), np.sin(a))) for c, a in zip(nodes, angles, strict=True)}
     widest = max(max(abs(r.redundancy.value), abs(r.synergy.value)) for r in results.values())
     for pair, r in results.items():
         ends = [places[c] for c in pair]
         for estimate, colour, bend in ((r.redundancy, REDUNDANCY, 0.13), (r.synergy, SYNERGY, -0.13)):
-            _line(ax, ends, estimate, colour, bend, widest, numbered=len(results) <= _NUMBERED)
-    _circles(ax, nodes, places)
-    _key(ax, widest, first.metadata.unit)
+            _line(ax, ends, estimate, colour, bend, widest, size, numbered=numbered)
+    _circles(ax, nodes, places, size)
+    _key(ax, widest, first.metadata.unit, size)
     return figure
 
 
 def _line(
-    ax: Any, ends: list[np.ndarray], estimate: Estimate, colour: str, bend: float, widest: float, *, numbered: bool
-) -> None:
+    ax: Any, ends: list[np.ndarray], estimate: Estimate, colour: str, bend: float, widest: float, size: float, *,
+    numbered: bool,
+) -> None:  # fmt: skip
     """Draw a bent line between two places, as wide as the estimate is large."""
     from matplotlib.patches import FancyArrowPatch
 
     certain = float(certainty(np.array(estimate.value), np.array(estimate.stderr)))
     ax.add_patch(FancyArrowPatch(
         tuple(ends[0]), tuple(ends[1]), arrowstyle="-", connectionstyle=f"arc3,rad={bend}", color=colour, zorder=1,
-        linewidth=max(0.4, _WIDEST * abs(estimate.value) / max(widest, 1e-9)), alpha=0.12 + 0.75 * certain,
+        linewidth=max(0.4, _WIDEST * size / _SIZE * abs(estimate.value) / max(widest, 1e-9)),
+        alpha=0.12 + 0.75 * certain,
         linestyle="-" if estimate.value >= 0 else (0, (1.2, 0.8)), capstyle="butt",
     ))  # fmt: skip
     if numbered:
@@ -94,12 +103,12 @@ def _line(
         (x, y), (dx, dy) = ends[0] + along * (ends[1] - ends[0]), ends[1] - ends[0]
         place = x + beside * dy, y - beside * dx
         ax.text(
-            *place, str(estimate), ha="center", va="center", fontsize=9, color=colour,
+            *place, str(estimate), ha="center", va="center", fontsize=size, color=colour,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85},
         )  # fmt: skip
 
 
-def _circles(ax: Any, nodes: Mapping[str, Estimate], places: Mapping[str, np.ndarray]) -> None:
+def _circles(ax: Any, nodes: Mapping[str, Estimate], places: Mapping[str, np.ndarray], size: float) -> None:
     """Draw a circle for every word, its area what the word tells, and its name and number."""
     from matplotlib.patches import Circle
     from matplotlib.patheffects import withStroke
@@ -112,8 +121,12 @@ def _circles(ax: Any, nodes: Mapping[str, Estimate], places: Mapping[str, np.nda
             tuple(places[name]), max(radius, 0.02), facecolor="white" if below else "0.82", edgecolor="0.35", zorder=2,
             linestyle="--" if below else "-",
         ))  # fmt: skip
+        x, y = places[name]
+        # Beside a small circle, away from the middle, where the lines do not cross the text.
+        side = 0 if radius > _LARGEST / 2 else 1 if y > -0.01 else -1
         ax.text(
-            *places[name], f"{literal(name, _NAME)}\n{estimate}", ha="center", va="center", fontsize=9, zorder=3,
+            x, y + side * (radius + 0.04), f"{literal(name, _NAME)}\n{estimate}", ha="center",
+            va=("center", "bottom", "top")[side], fontsize=size, zorder=3,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
     ax.set_xlim(-1.45, 1.45)
@@ -122,7 +135,7 @@ def _circles(ax: Any, nodes: Mapping[str, Estimate], places: Mapping[str, np.nda
     ax.set_axis_off()
 
 
-def _key(ax: Any, widest: float, unit: str) -> None:
+def _key(ax: Any, widest: float, unit: str, size: float) -> None:
     """Explain colours, widths and areas below the axes."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -135,5 +148,5 @@ def _key(ax: Any, widest: float, unit: str) -> None:
             Patch(facecolor="none", label=f"widest line {widest:.2f}, numbers ± standard errors, in {unit};"),
             Patch(facecolor="none", label="faint: within the noise; dashed: below zero"),
         ],
-        loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False, fontsize=8.5, handlelength=1.6,
+        loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False, fontsize=size - 0.5, handlelength=1.6,
     )  # fmt: skip

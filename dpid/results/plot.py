@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpid.results.figure_style import Figure, literal, shortened, standard
+from dpid.results.figure_style import Figure, inches, literal, shortened, standard, within
 from dpid.results.graph import plot_graph
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overlay, paint, scale_of
 
@@ -25,10 +25,12 @@ _CONCEPT, _WORD, _MODEL = 26, 16, 60  # letters that fit above a panel, below it
 _LEGEND = 43  # letters of a line below a panel
 _WIDE = 1.6  # width of a picture by its height from which on only two panels are in a row
 _PANEL, _TALLEST = 2.9, 4.2  # inches
+_SMALL, _LETTER = 7, 0.051  # points of text in axes of the user, and inches of a letter of it
 _FRAMES = 8  # most of a video that are shown
 # Greys of what all words tell, and two of them, beside the words' colours. Not every two colours of a plot are told
 # apart by everyone: what several words tell is dashed.
 _WHOLE, _SEVERAL, _DASHES = "0.2", "0.4", ("--", ":", "-.")
+_PROFILES = "i(x; y)", "atoms"
 _Line = tuple[str, Tensor, Tensor, dict[str, Any]]  # name, values, standard errors, how it looks
 
 
@@ -59,7 +61,10 @@ def _plot_overlay(result: PIDResult, ax: Any) -> Any:
     """Uniqueness over the picture; without ``ax`` beside the picture, redundancy and synergy, all on one scale."""
     maps = result.maps
     if ax is not None:
-        draw_unique(ax, result, scale_of(maps.unique.values()))
+        # Axes side by side leave no room below them for the sums of the maps.
+        whole = "" if result.metadata.level == "pixel" else "whole picture "
+        told = {c: f"{literal(c, _WORD)}: {whole}{e}" for c, e in result.unique.items()}
+        draw_unique(ax, result, scale_of(maps.unique.values()), told)
         return ax.figure
     limit = scale_of([*maps.unique.values(), maps.redundancy, maps.synergy])
     figure, axes = _overlay_axes(result)
@@ -67,7 +72,7 @@ def _plot_overlay(result: PIDResult, ax: Any) -> Any:
         draw_picture(axes[0], result.picture)
         _entitle(axes[0], "picture", "")
     several = len(result.metadata.concepts) > 2
-    draw_unique(axes[-3], result, limit)
+    draw_unique(axes[-3], result, limit, _unique_told(result))
     _entitle(axes[-3], "unique", "what only this word tells")
     draw_atom(axes[-2], result, "redundancy", limit)
     _entitle(axes[-2], "redundancy", "what two or more words tell" if several else "what either word tells")
@@ -88,13 +93,13 @@ def draw_picture(ax: Any, picture: Tensor) -> None:
     _bare(ax)
 
 
-def draw_unique(ax: Any, result: PIDResult, limit: float) -> None:
-    """Draw the uniqueness map of every concept over the picture, with its numbers below."""
+def draw_unique(ax: Any, result: PIDResult, limit: float, told: Mapping[str, str]) -> None:
+    """Draw the uniqueness map of every concept over the picture, and below what is ``told`` of it."""
     colours = colours_of(result.metadata.concepts)
     errors = result.maps.stderr
     assert errors is not None
     overlay(ax, result.picture, result.maps.unique, errors.unique, colours, limit)
-    legend(ax, {text: colours[c] for c, text in _unique_told(result).items()})
+    legend(ax, {text: colours[c] for c, text in told.items()})
 
 
 def draw_atom(ax: Any, result: PIDResult, atom: str, limit: float) -> None:
@@ -176,25 +181,55 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
         columns, width = 1, max(5.0, 1.8 * min(result.metadata.frames, _FRAMES))
         height = 0.6 + 1.8 * maps.redundancy.shape[1] / maps.redundancy.shape[2]
     rows = -(-count // columns)
-    figure, axes = panel_axes(ax, rows, columns, (width * columns + 0.6, height * rows + 0.7), 150)
+    pictures = [] if result.picture is None else ["picture" if result.metadata.frames is None else "video"]
+    if ax is not None:
+        return strip_within(ax, result, [*pictures, *(name for name, _, _ in panels)], [m for _, _, m in panels])
+    figure, axes = new_panels(rows, columns, (width * columns + 0.6, height * rows + 0.7), 150)
     for spare in axes[count:]:
         spare.set_visible(False)
-    if result.picture is not None:
-        axes[0].set_title("picture" if result.metadata.frames is None else "video", fontsize=10)
+    for title in pictures:
+        axes[0].set_title(title, fontsize=10)
     drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
     for panel, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
         numbers = _told(result, estimate, value, "\n" if result.metadata.frames is None else "; ")
-        panel.set_title(f"{name}\n{numbers}" if ax is None else name, fontsize=9 if ax is None else 6)
-    colour_bar(figure, drawn, axes if ax is None else ax, result.metadata.unit)
-    if ax is None:
-        _frame(figure, result, _why_two_numbers(result))
+        panel.set_title(f"{name}\n{numbers}", fontsize=9)
+    colour_bar(drawn, axes, result.metadata.unit)
+    _frame(figure, result, _why_two_numbers(result))
     return figure
 
 
-def colour_bar(figure: Figure, drawn: Any, axes: Any, unit: str) -> None:
+def strip_within(ax: Any, result: Any, titles: Sequence[str], maps: Sequence[Tensor]) -> Any:
+    """The figure of ``ax``, into which the picture of ``result`` and ``maps`` are drawn, as large as they fit."""
+    height, width = maps[0].shape[-2:]
+    if maps[0].ndim == 3:
+        width *= min(len(maps[0]), _FRAMES)
+    wide, high = inches(ax)
+    bar, title, gap = min(0.65, wide / 3), 0.18, 0.06  # inches
+
+    def size(columns: int) -> float:
+        """Inches of a latent pixel."""
+        rows = -(-len(titles) // columns)
+        return min(((wide - bar) / columns - gap) / width, (high / rows - title) / height)
+
+    columns = max(range(1, len(titles) + 1), key=size)
+    rows, room = -(-len(titles) // columns), (wide - bar) / columns
+    panels = []
+    for i, text in enumerate(titles):
+        row, column = divmod(i, columns)
+        tall = max(high / rows - title, high / rows / 3)
+        panels.append(within(ax, column * room, high * (1 - (row + 1) / rows), max(room - gap, room / 3), tall))
+        panels[-1].set_title(literal(text, int(room / _LETTER) - 2), fontsize=_SMALL, pad=2)
+    drawn = draw_maps(panels, result.picture, maps)
+    scale = ax.figure.colorbar(drawn, cax=within(ax, wide - bar, 0, 0.08, max(high - title, high / 3)), extend="both")
+    scale.set_label(f"{result.metadata.unit} per latent pixel", fontsize=_SMALL)
+    scale.ax.tick_params(labelsize=_SMALL)
+    return ax.figure
+
+
+def colour_bar(drawn: Any, axes: Sequence[Any], unit: str) -> None:
     """Draw the scale of maps beside ``axes``."""
     below = 0.5, 0.0  # of its room a panel takes the lower part: titles need the rest
-    figure.colorbar(
+    axes[0].figure.colorbar(
         drawn, ax=axes, shrink=0.7, pad=0.01, extend="both", panchor=below, label=f"{unit} per latent pixel"
     )
 
@@ -235,29 +270,61 @@ def _strip(video: Any, factor: int, empty: float) -> Any:
 @standard()
 def _plot_profile(result: PIDResult, ax: Any) -> Any:
     """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
-    profile = result.profile
-    figure, axes = panel_axes(ax, 1, 2, (10, 4.0), 100)
+    if ax is not None:
+        return _profile_within(ax, result)
+    figure, axes = new_panels(1, 2, (10, 4.0), 100)
     axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
-    x = profile.logsnr.numpy()
-    for panel, title, lines in zip(axes, ("i(x; y)", "atoms"), _profile_lines(profile), strict=True):
-        for name, value, error, look in lines:
-            v, e = value.numpy(), error.numpy()
-            # matplotlib leaves out labels that begin with "_".
-            (line,) = panel.plot(x, v, label=f" {literal(name)}", marker="o", markersize=3, **look)
-            panel.fill_between(x, v - e, v + e, alpha=0.2, color=line.get_color())
-        panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    for panel, title, lines in zip(axes, _PROFILES, _profile_lines(result.profile, 40), strict=True):
+        _draw_profile(panel, result.profile, lines, 40)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("log-SNR (noise on the left)")
         panel.legend(fontsize=8, frameon=False, handlelength=3)
-        panel.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
-    if ax is None:
-        _frame(figure, result)
+    _frame(figure, result)
     return figure
 
 
-def _profile_lines(profile: Profile) -> tuple[list[_Line], list[_Line]]:
-    """The lines of i(x; y_S), of four concepts and more those of each and of all, and those of the decomposition."""
+def _profile_within(ax: Any, result: PIDResult) -> Any:
+    """The figure of ``ax``, into which the profile is drawn, with legends below: they would cover narrow panels."""
+    wide, high = inches(ax)
+    letters = int((wide / 2 - 0.35) / _LETTER)
+    both = _profile_lines(result.profile, letters)
+    title, labels, key = 0.2, 0.36, 0.125 * max(map(len, both))  # inches, the last of the legend
+    tall = max(high - title - labels - key, high / 3)
+    axes = [within(ax, left * wide, high - title - tall, 0.4 * wide, tall) for left in (0.06, 0.55)]
+    axes[1].sharey(axes[0])
+    for panel, name, lines in zip(axes, _PROFILES, both, strict=True):
+        _draw_profile(panel, result.profile, lines, letters)
+        panel.set_title(name, fontsize=_SMALL + 1, pad=2)
+        panel.set_xlabel("log-SNR", fontsize=_SMALL, labelpad=1)
+        panel.tick_params(labelsize=_SMALL, pad=2)
+        panel.locator_params(nbins=4)
+        panel.legend(
+            loc="upper left", bbox_to_anchor=(-0.1, -labels / tall), borderaxespad=0, borderpad=0, frameon=False,
+            fontsize=_SMALL, handlelength=2.4, handletextpad=0.3, labelspacing=0.2,
+        )  # fmt: skip
+    axes[1].tick_params(labelleft=False)
+    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR", fontsize=_SMALL, labelpad=1)
+    return ax.figure
+
+
+def _draw_profile(panel: Any, profile: Profile, lines: Sequence[_Line], letters: int) -> None:
+    """Draw lines over log-SNR with their bands, and a line at zero; ``letters`` of their names are in the legend."""
+    x = profile.logsnr.numpy()
+    for name, value, error, look in lines:
+        v, e = value.numpy(), error.numpy()
+        # matplotlib leaves out labels that begin with "_".
+        (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", marker="o", markersize=3, **look)
+        panel.fill_between(x, v - e, v + e, alpha=0.2, color=line.get_color())
+    panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _profile_lines(profile: Profile, letters: int) -> tuple[list[_Line], list[_Line]]:
+    """The lines of i(x; y_S), of four concepts and more those of each and of all, and those of the decomposition.
+
+    That of all has all their names if there are at most ``letters`` of them.
+    """
     errors, concepts = profile.stderr, tuple(profile.unique)
     assert errors is not None
     colours, dashes = colours_of(concepts), iter(_DASHES)
@@ -266,7 +333,8 @@ def _profile_lines(profile: Profile) -> tuple[list[_Line], list[_Line]]:
         name = ", ".join(subset)
         look: dict[str, Any] = {"color": colours[subset[0]]}
         if subset == concepts:
-            name, look = name if len(concepts) < 4 else "all", {"color": _WHOLE, "linewidth": 2}
+            name = name if len(concepts) < 4 and len(name) <= letters else "all"
+            look = {"color": _WHOLE, "linewidth": 2}
         elif len(subset) > 1:
             if len(concepts) > 3:  # 2ⁿ lines would be unreadable
                 continue
@@ -279,18 +347,10 @@ def _profile_lines(profile: Profile) -> tuple[list[_Line], list[_Line]]:
     ]  # fmt: skip
 
 
-def panel_axes(ax: Any, rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Any, list[Any]]:
-    """A figure and rows × columns axes: a new one of ``size`` inches, or that of ``ax``, whose place the axes take."""
-    if ax is None:
-        figure = Figure(figsize=size, dpi=dpi, layout="constrained")
-        return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-    ax.set_axis_off()
-    wide, high = 1 / columns, 1 / rows
-    return ax.figure, [
-        ax.inset_axes((column * wide, 1 - (row + 1) * high, 0.85 * wide, 0.8 * high))
-        for row in range(rows)
-        for column in range(columns)
-    ]
+def new_panels(rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Figure, list[Any]]:
+    """A figure of ``size`` inches and its rows × columns axes."""
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def _bare(ax: Any) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dpid.prompts.phrases import holds, span_of
-from dpid.results.figure_style import Figure, literal, standard
+from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.overlay import colours_of, overlay, scale_of
-from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, heading, panel_axes
+from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, heading, new_panels, strip_within
 from dpid.results.word import verdict
 
 if TYPE_CHECKING:
@@ -63,12 +63,15 @@ def _plot_overlay(result: WordsResult, ax: Any) -> Any:
 @standard()
 def _plot_words(result: WordsResult, ax: Any) -> Any:
     """i(x; w) and i(x; w | rest) of every word with 95 % intervals and verdicts."""
-    if ax is None:
-        figure = Figure(figsize=(7, 1.4 + 0.42 * len(result.words)), dpi=150, layout="constrained")
-        figure.suptitle(heading(result.metadata, 7), fontsize=11, fontweight="bold")
-        ax = figure.subplots()
-    _bars(ax, result)
-    return ax.figure
+    if ax is not None:
+        wide, high = inches(ax)
+        left, below = min(1.3, wide / 2), 0.5  # what words and verdicts take, and the labels of x
+        _bars(within(ax, left, below, wide - left, max(high - below, high / 3)), result, size=7)
+        return ax.figure
+    figure = Figure(figsize=(7, 1.4 + 0.42 * len(result.words)), dpi=150, layout="constrained")
+    figure.suptitle(heading(result.metadata, 7), fontsize=11, fontweight="bold")
+    _bars(figure.subplots(), result)
+    return figure
 
 
 @standard()
@@ -76,18 +79,19 @@ def _plot_strip(result: WordsResult, ax: Any) -> Any:
     """The picture and the maps of i(x; w | rest) side by side, on one colour scale, white at zero."""
     words = list(result.words.values())
     count = len(words) + (result.picture is not None)
+    if ax is not None:
+        titles = ["picture"] * (result.picture is not None) + [word.text for word in words]
+        return strip_within(ax, result, titles, [word.map for word in words])
     columns = 1 if result.metadata.frames is not None else min(count, _COLUMNS)
     rows = -(-count // columns)
-    figure, axes = panel_axes(ax, rows, columns, (max(5.0, 2.3 * columns), 0.6 + 2.4 * rows), 150)
+    figure, axes = new_panels(rows, columns, (max(5.0, 2.3 * columns), 0.6 + 2.4 * rows), 150)
     for unused in axes[count:]:
         unused.set_visible(False)
     drawn = draw_maps(axes[:count], result.picture, [word.map for word in words])
     for panel, word in zip(axes[count - len(words) : count], words, strict=True):
-        name = literal(word.text, _WORD)
-        panel.set_title(f"{name}\n{word.given_rest}" if ax is None else name, fontsize=9 if ax is None else 6)
-    colour_bar(figure, drawn, axes if ax is None else ax, result.metadata.unit)
-    if ax is None:
-        figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
+        panel.set_title(f"{literal(word.text, _WORD)}\n{word.given_rest}", fontsize=9)
+    colour_bar(drawn, axes, result.metadata.unit)
+    figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
     return figure
 
 
@@ -99,9 +103,10 @@ def _overlay(ax: Any, result: WordsResult) -> None:
     overlay(ax, result.picture, maps, errors, colours_of(maps), scale_of(maps.values()))
 
 
-def _bars(ax: Any, result: WordsResult) -> None:
+def _bars(ax: Any, result: WordsResult, size: float = 9) -> None:
     """Draw i(x; w) as an outline and i(x; w | rest) filled, with 95 % intervals, and the verdict below the word.
 
+    ``size``: points of text.
     An interval that goes on beyond the axis ends in an arrow; see :func:`_range`.
     """
     from matplotlib.patheffects import withStroke
@@ -125,8 +130,10 @@ def _bars(ax: Any, result: WordsResult) -> None:
                 if min(max(end, low), high) != end:
                     ax.plot(limit, place + shift, marker, markersize=4, **line)
         beside = {"xy": (0, place), "xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
-        ax.annotate(literal(word.text, _WORD), xytext=(-10, 0), va="bottom", fontsize=10, **beside)
-        ax.annotate(literal(verdict(word, "?"), _TOLD), xytext=(-10, -1), va="top", fontsize=9, color="0.35", **beside)
+        ax.annotate(literal(word.text, _WORD), xytext=(-10, 0), va="bottom", fontsize=size + 1, **beside)
+        ax.annotate(
+            literal(verdict(word, "?"), _TOLD), xytext=(-10, -1), va="top", fontsize=size, color="0.35", **beside
+        )
     ax.set_xlim(low, high)
     ax.set_ylim(len(words) - 0.4, -0.6)
     ax.set_yticks([])
@@ -134,7 +141,8 @@ def _bars(ax: Any, result: WordsResult) -> None:
     ax.spines[["top", "right", "left"]].set_visible(False)
     told = f"{result.metadata.unit}, with 95 % intervals\noutline: alone; filled: given the rest"
     told += "; ?: not settled" if any(verdict(word) != word.told for word in words) else ""
-    ax.set_xlabel(told, fontsize=9, loc="right")
+    ax.set_xlabel(told, fontsize=size, loc="right")
+    ax.tick_params(labelsize=size + 1)
 
 
 def _range(numbers: Sequence[tuple[Estimate, Estimate]]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import matplotlib
@@ -189,6 +189,46 @@ def test_axes_of_the_user_are_drawn_into(kind):
     drawn = [right, *right.child_axes]
     assert any(ax.has_data() or ax.patches for ax in drawn)
     figure.savefig(io.BytesIO(), format="png")
+
+
+def texts_of(ax):
+    """The extents of all texts of axes and of those within, a pixel smaller on every side."""
+    own = [ax.title, *ax.texts, *(ax.get_legend().get_texts() if ax.get_legend() else [])]
+    if ax.axison:
+        own += [ax.xaxis.label, ax.yaxis.label]
+        for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            own += [label for tick in ticks for label in (tick.label1, tick.label2)]
+    shown = [t for t in own if t.get_visible() and t.get_text().strip()]
+    return [t.get_window_extent().padded(-1) for t in shown] + [b for inner in ax.child_axes for b in texts_of(inner)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(3, 3), (4, 4), (4, 3)])
+@pytest.mark.parametrize("concepts", [2, 3])
+def test_axes_of_usual_size_have_room_for_every_kind(kind, size, concepts):
+    """No text covers another one or leaves the figure, and maps are not tiny."""
+    figure = matplotlib.figure.Figure(figsize=size, dpi=100)
+    ax = figure.subplots()
+    made(concepts=("cow", "pizza", "tree")[:concepts]).plot(kind, ax=ax)
+    figure.savefig(io.BytesIO(), format="png")
+    boxes = texts_of(ax)
+    assert len(boxes) > 2
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    if kind != "overlay":  # its legend has a line for every word
+        assert all(box.y0 > 0 and box.x0 > 0 for box in boxes)
+    if kind == "strip":
+        assert min(panel.get_window_extent().width for panel in ax.child_axes if panel.images) > 50
+
+
+def test_overlays_side_by_side_keep_apart():
+    figure = matplotlib.figure.Figure(figsize=(12, 3.5), dpi=100)
+    axes = figure.subplots(1, 4)
+    for ax in axes:
+        made().plot("overlay", ax=ax)
+    figure.savefig(io.BytesIO(), format="png")
+    for ax, following in pairwise(axes):
+        assert ax.get_legend().get_window_extent().x1 < following.get_window_extent().x0
 
 
 def test_the_overlay_has_a_panel_for_everything():
