@@ -114,14 +114,19 @@ def _told(result: PIDResult, number: Estimate, values: Tensor, between: str = ";
     """The sum of a map, ``between``, and the ``number`` of the whole picture; the number alone if both are the same."""
     if result.metadata.level == "pixel":
         return str(number)
-    return f"map {float(values.sum()):.1f}{between}whole picture {number}"
+    return f"map {float(values.sum()):.1f}{between}{_whole(result)} {number}"
+
+
+def _whole(result: PIDResult) -> str:
+    """What the numbers of a result are of."""
+    return "whole picture" if result.metadata.frames is None else "whole video"
 
 
 def _why_two_numbers(result: PIDResult) -> str:
     """Why the sum of a map is not the number of the whole picture, "" where it is."""
     if result.metadata.level == "pixel":
         return ""
-    return "map: its sum, each pixel split into parts by itself; whole picture: split once, from their totals"
+    return f"map: its sum, each pixel split into parts by itself; {_whole(result)}: split once, from their totals"
 
 
 def _unique_told(result: PIDResult) -> dict[str, str]:

@@ -271,6 +271,13 @@ def test_titles_of_the_strip_stay_below_the_prompt(concepts):
     assert max(heights) < figure._suptitle.get_window_extent().y0
 
 
+def test_numbers_of_a_video_are_not_called_those_of_a_picture():
+    figure = replace(made(frames=2), picture=None).plot("strip")
+    texts = [*(ax.get_title() for ax in figure.axes), figure.get_supxlabel()]
+    assert sum("whole video" in text for text in texts) == 4 + 1
+    assert not any("whole picture" in text for text in texts)
+
+
 def test_numbers_of_long_words_stay_below_their_map():
     result = made(concepts=("female scientist", "a horse on a tree"))
     figure = result.plot()
