@@ -28,8 +28,8 @@ _PANEL, _TALLEST = 2.9, 4.2  # inches
 _SMALL, _LETTER = 7, 0.051  # points of text in axes of the user, and inches of a letter of it
 _FRAMES = 8  # most of a video that are shown
 # Greys of what all words tell, and two of them, beside the words' colours. Not every two colours of a plot are told
-# apart by everyone: what several words tell is dashed.
-_WHOLE, _SEVERAL, _DASHES = "0.2", "0.4", ("--", ":", "-.")
+# apart by everyone: what several words tell is dashed, and pairs have markers of their own.
+_WHOLE, _SEVERAL, _DASHES, _MARKERS = "0.2", "0.4", ("--", ":", "-."), ("s", "^", "x")
 _PROFILES = "i(x; y)", "atoms"
 _Line = tuple[str, Tensor, Tensor, dict[str, Any]]  # name, values, standard errors, how it looks
 
@@ -223,7 +223,7 @@ def strip_within(ax: Any, result: Any, titles: Sequence[str], maps: Sequence[Ten
         row, column = divmod(i, columns)
         tall = max(high / rows - title, high / rows / 3)
         panels.append(within(ax, column * room, high * (1 - (row + 1) / rows), max(room - gap, room / 3), tall))
-        panels[-1].set_title(literal(text, int(room / _LETTER) - 2), fontsize=_SMALL, pad=2)
+        panels[-1].set_title(literal(text, int(room / 0.047) - 1), fontsize=6.5, pad=2)  # inches of a letter
     drawn = draw_maps(panels, result.picture, maps)
     scale = ax.figure.colorbar(drawn, cax=within(ax, wide - bar, 0, 0.08, max(high - title, high / 3)), extend="both")
     scale.set_label(f"{result.metadata.unit} per latent pixel", fontsize=_SMALL)
@@ -292,7 +292,7 @@ def _plot_profile(result: PIDResult, ax: Any) -> Any:
 def _profile_within(ax: Any, result: PIDResult) -> Any:
     """The figure of ``ax``, into which the profile is drawn, with legends below: they would cover narrow panels."""
     wide, high = inches(ax)
-    letters = int((wide / 2 - 0.35) / _LETTER)
+    letters = int((0.49 * wide - 0.3) / _LETTER)  # from one legend to the next, less a line
     both = _profile_lines(result.profile, letters)
     title, labels, key = 0.2, 0.36, 0.125 * max(map(len, both))  # inches, the last of the legend
     tall = max(high - title - labels - key, high / 3)
@@ -319,8 +319,9 @@ def _draw_profile(panel: Any, profile: Profile, lines: Sequence[_Line], letters:
     for name, value, error, look in lines:
         v, e = value.numpy(), error.numpy()
         # matplotlib leaves out labels that begin with "_".
-        (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", marker="o", markersize=3, **look)
-        panel.fill_between(x, v - e, v + e, alpha=0.2, color=line.get_color())
+        look = {"marker": "o", "markersize": 3} | look
+        (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", **look)
+        panel.fill_between(x, v - e, v + e, alpha=min(0.2, 0.8 / len(lines)), color=line.get_color())
     panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     panel.spines[["top", "right"]].set_visible(False)
 
@@ -332,7 +333,7 @@ def _profile_lines(profile: Profile, letters: int) -> tuple[list[_Line], list[_L
     """
     errors, concepts = profile.stderr, tuple(profile.unique)
     assert errors is not None
-    colours, dashes = colours_of(concepts), iter(_DASHES)
+    colours, pairs = colours_of(concepts), zip(_DASHES, _MARKERS, strict=True)
     information: list[_Line] = []
     for subset, f in profile.information.items():
         name = ", ".join(subset)
@@ -343,7 +344,8 @@ def _profile_lines(profile: Profile, letters: int) -> tuple[list[_Line], list[_L
         elif len(subset) > 1:
             if len(concepts) > 3:  # 2ⁿ lines would be unreadable
                 continue
-            look = {"color": _SEVERAL, "linestyle": next(dashes)}
+            dashes, marker = next(pairs)
+            look = {"color": _SEVERAL, "linestyle": dashes, "marker": marker, "markersize": 5}
         information.append((name, f, errors.information[subset], look))
     unique = [(f"unique: {c}", f, errors.unique[c], {"color": colours[c]}) for c, f in profile.unique.items()]
     return information, [

@@ -174,6 +174,8 @@ def test_bands_of_the_profile_have_the_colour_of_their_line_and_lines_are_told_a
         for line, band in zip(lines, ax.collections, strict=True):
             assert tuple(band.get_facecolor()[0, :3]) == to_rgb(line.get_color())
         for a, b in combinations(lines, 2):
+            # With markers on them short dashes look alike.
+            assert (a.get_color(), a.get_marker()) != (b.get_color(), b.get_marker())
             if a.get_linestyle() == b.get_linestyle():
                 for matrix in BLINDNESS.values():
                     seen = [lab(simulated(line.get_color(), matrix)) for line in (a, b)]
