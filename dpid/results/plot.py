@@ -317,7 +317,7 @@ def _draw_profile(panel: Any, profile: Profile, lines: Sequence[_Line], letters:
     """Draw lines over log-SNR with their bands, and a line at zero; ``letters`` of their names are in the legend."""
     x = profile.logsnr.numpy()
     for name, value, error, look in lines:
-        v, e = value.numpy(), error.numpy()
+        v, e = profile.shown(value).numpy(), error.numpy()
         # matplotlib leaves out labels that begin with "_".
         look = {"marker": "o", "markersize": 3} | look
         (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", **look)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import torch
 
 import dpid
@@ -21,7 +22,8 @@ def test_bins_without_a_sample_are_not_shown():
     """Of a density of which next to nothing is left above zero."""
     conditions = {(): "", ("a",): "a", ("b",): "b", ("a", "b"): "a"}
     density = torch.where(torch.linspace(-6, 6, 200) < 0, 1.0, 1e-12).double()
-    profile = explained(density, conditions).profile
+    result = explained(density, conditions)
+    profile = result.profile
     low = profile.edges[1:] <= 0
     assert low.any()
     assert torch.equal(profile.sampled, low)
@@ -29,6 +31,8 @@ def test_bins_without_a_sample_are_not_shown():
     assert torch.equal(shown.isnan(), ~low)
     told = profile.to_dict("nats")["information"]["a"]
     json.dumps(told, allow_nan=False)
+    for panel in result.plot("profile").axes:
+        assert all(np.array_equal(np.isnan(line.get_ydata()), ~low.numpy()) for line in panel.lines[:-1])  # but zero
     assert [value is None for value in told["value"]] == [value is None for value in told["stderr"]] == (~low).tolist()
 
 
