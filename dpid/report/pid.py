@@ -103,8 +103,9 @@ def panels(result: PIDResult) -> list[Panel]:
     parts = {name: meaning for name, _, meaning in _parts(result)}
 
     def told(number: Estimate, values: Tensor) -> str:
-        """A number, and the sum of its map where that is another one."""
-        return str(number) if result.metadata.level == "pixel" else f"{number}, map sum {float(values.sum()):.1f}"
+        """A number, after the sum of its map where that is another one."""
+        same = result.metadata.level == "pixel"
+        return str(number) if same else f"map {float(values.sum()):.1f}; whole picture {number}"
 
     figure, ax = frameless(maps.redundancy if picture is None else picture)
     overlay(ax, picture, maps.unique, errors.unique, colours, limit)

@@ -109,8 +109,8 @@ def test_the_sum_of_a_map_is_given_where_it_is_another_number(level):
     result = made(level=level, smooth=1)
     same = [float(result.maps.unique[c].sum()) == pytest.approx(e.value, abs=1e-4) for c, e in result.unique.items()]
     text = Page(page({"": result})).text
-    assert all(same) == ("map sum" not in text) == (level == "pixel")
-    assert "map sum" not in Page(page({"": made_words("cow", "pizza")})).text  # which are judged by pixel
+    assert all(same) == ("whole picture" not in text) == (level == "pixel")
+    assert "whole picture" not in Page(page({"": made_words("cow", "pizza")})).text  # which are judged by pixel
 
 
 @pytest.mark.parametrize(("file", "shown"), [("/home/me/secret/cow.safetensors", "filecow.safetensors"), ("", "")])
