@@ -42,6 +42,7 @@ from dpid.zoo import GUIDANCE
 
 NAME = "ConceptAttention"
 NETWORKS = ("SD3Transformer2DModel", "FluxTransformer2DModel")
+BY_DENSITY = False  # its maps are better at even log-SNRs than at those of our own estimates
 _LAST = 4  # blocks of Flux.1 whose shares count, of 19
 
 

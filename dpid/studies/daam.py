@@ -31,6 +31,7 @@ from dpid.zoo import GUIDANCE
 
 NAME = "DAAM"
 NETWORKS = ("UNet2DConditionModel",)
+BY_DENSITY = True  # its maps are better at the log-SNRs of our own estimates than at even ones
 MIDDLE = "mid_block."  # what the names of the UNet's layers there begin with
 
 

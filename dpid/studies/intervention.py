@@ -113,7 +113,7 @@ def intervention(bench: Workbench) -> Study:
         pid, cpid = bench.explain(case), _given_the_rest(bench, case, shorter)
         attention = usual.attention_maps(
             bench.pipe, case.prompt, (word,), image=before, samples=bench.samples, seed=bench.seed_of(case.picture),
-            density=bench.explainer.density,
+            density=bench.explainer.density if usual.BY_DENSITY else None,
         )  # fmt: skip
         maps = {peer: attention.maps[word]}, change.square().sum(0)
         return [

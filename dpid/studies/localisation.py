@@ -88,7 +88,7 @@ def localisation(bench: Workbench) -> Study:
         for kind, peer in peers.items():
             found = peer.attention_maps(
                 bench.pipe, case.prompt, list(masks), image=case.open(), samples=bench.samples,
-                seed=bench.seed_of(case.picture), density=bench.explainer.density,
+                seed=bench.seed_of(case.picture), density=bench.explainer.density if peer.BY_DENSITY else None,
             )  # fmt: skip
             columns = {"estimator": "", "evaluations": found.unet_evaluations, "map": kind}
             rows += [columns | {"concept": c} | _scores(found.maps[c], masks, c) for c in masks]
