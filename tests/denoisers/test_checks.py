@@ -1,5 +1,7 @@
 """The comparison of a family with its pipeline at load: what passes, and that it leaves no trace."""
 
+import importlib
+
 import diffusers
 import pytest
 import torch
@@ -10,6 +12,7 @@ import dpid
 from dpid.denoisers import NetworkDenoiser, from_pipeline
 from dpid.denoisers.checks import check_family, pipeline
 from dpid.denoisers.families import family_of
+from dpid.denoisers.modes import as_written
 from dpid.denoisers.texts import LENGTHS
 from dpid.quiet import quiet
 
@@ -154,6 +157,24 @@ def test_a_compiled_network_is_not_compiled_again():
     from_pipeline(pipe)  # which looks for changes by another small input
     assert not compiled
     assert state(pipe) == before
+
+
+def test_threads_that_overlap_leave_compiled_networks_as_they_were():
+    """The second enters before the first has left, and leaves after it."""
+    if not hasattr(torch.compiler, "set_stance"):
+        pytest.skip("this version of torch cannot run compiled modules as they are written")
+    importlib.import_module("torch._dynamo")  # without which nothing is compiled, and the context does nothing
+    compiled = []
+    network = torch.compile(lambda x: x + 1, backend=lambda module, inputs: compiled.append(module) or module.forward)
+    first, second = as_written(), as_written()
+    for context in (first, second):
+        context.__enter__()
+    first.__exit__(None, None, None)
+    network(torch.zeros(1))
+    assert not compiled
+    second.__exit__(None, None, None)
+    network(torch.zeros(1))
+    assert compiled
 
 
 def test_offloaded_and_adapted(log):
