@@ -28,7 +28,7 @@ from dpid.studies.daam import MIDDLE, NETWORKS, Recorder, attend, positions_in
 from dpid.zoo import GUIDANCE
 
 NAME = "OVAM"
-BY_DENSITY = True  # as DAAM\'s
+BY_DENSITY = True  # as DAAM's
 
 
 @dataclass
