@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor
-
 from dpid.report.command import of_concepts
 from dpid.report.page import drawn
 from dpid.report.parts import Panel, frameless, interval, listed, panel, picture_panels, settings
@@ -14,6 +12,7 @@ from dpid.results.decomposition import antichain_name
 from dpid.results.figure_style import standard
 from dpid.results.intervals import Estimate
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, overlay, paint, scale_of
+from dpid.results.plot import number_told
 from dpid.results.result import PIDResult
 
 _LIKELY = 14.0  # nats, a millionfold, from which on a factor is given as a power of ten
@@ -102,20 +101,15 @@ def panels(result: PIDResult) -> list[Panel]:
     limit = scale_of([*maps.unique.values(), maps.redundancy, maps.synergy])
     parts = {name: meaning for name, _, meaning in _parts(result)}
 
-    def told(number: Estimate, values: Tensor) -> str:
-        """A number, after the sum of its map where that is another one."""
-        same = result.metadata.level == "pixel"
-        return str(number) if same else f"map {float(values.sum()):.1f}; whole picture {number}"
-
     figure, ax = frameless(maps.redundancy if picture is None else picture)
     overlay(ax, picture, maps.unique, errors.unique, colours, limit)
-    legend = [(colours[c], f"{c}: {told(e, maps.unique[c])}") for c, e in result.unique.items()]
+    legend = [(colours[c], f"{c}: {number_told(result, e, maps.unique[c])}") for c, e in result.unique.items()]
     shown = [panel("unique", "what only this word tells", figure, legend)]
     for name, colour in (("redundancy", REDUNDANCY), ("synergy", SYNERGY)):
         value, error = getattr(maps, name), getattr(errors, name)
         figure, ax = frameless(maps.redundancy if picture is None else picture)
         paint(ax, picture, {name: value}, {name: error}, {name: colour}, limit)
-        shown.append(panel(name, parts[name], figure, [(colour, told(getattr(result, name), value))]))
+        shown.append(panel(name, parts[name], figure, [(colour, number_told(result, getattr(result, name), value))]))
     return shown
 
 

@@ -62,7 +62,7 @@ def _plot_overlay(result: PIDResult, ax: Any) -> Any:
     maps = result.maps
     if ax is not None:
         # Axes side by side leave no room below them for the sums of the maps.
-        whole = "" if result.metadata.level == "pixel" else "whole picture "
+        whole = "" if result.metadata.level == "pixel" else f"{_whole(result)} "
         told = {c: f"{literal(c, _WORD)}: {whole}{e}" for c, e in result.unique.items()}
         draw_unique(ax, result, scale_of(maps.unique.values()), told)
         return ax.figure
@@ -107,10 +107,10 @@ def draw_atom(ax: Any, result: PIDResult, atom: str, limit: float) -> None:
     colour = {"redundancy": REDUNDANCY, "synergy": SYNERGY}[atom]
     values, errors = (getattr(m, atom) for m in (result.maps, result.maps.stderr))
     paint(ax, result.picture, {atom: values}, {atom: errors}, {atom: colour}, limit)
-    legend(ax, {_told(result, getattr(result, atom), values): colour})
+    legend(ax, {number_told(result, getattr(result, atom), values): colour})
 
 
-def _told(result: PIDResult, number: Estimate, values: Tensor, between: str = "; ") -> str:
+def number_told(result: PIDResult, number: Estimate, values: Tensor, between: str = "; ") -> str:
     """The sum of a map, ``between``, and the ``number`` of the whole picture; the number alone if both are the same."""
     if result.metadata.level == "pixel":
         return str(number)
@@ -133,7 +133,7 @@ def _unique_told(result: PIDResult) -> dict[str, str]:
     """{concept: its name and its numbers}, on two lines each if those of any are too long for one."""
     for between in ("; ", "\n"):
         told = {
-            c: f"{literal(c, _WORD)}: {_told(result, e, result.maps.unique[c], between)}"
+            c: f"{literal(c, _WORD)}: {number_told(result, e, result.maps.unique[c], between)}"
             for c, e in result.unique.items()
         }
         if max(map(len, told.values())) <= _LEGEND:
@@ -196,7 +196,7 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
         axes[0].set_title(title, fontsize=10)
     drawn = draw_maps(axes[:count], result.picture, [m for _, _, m in panels])
     for panel, (name, estimate, value) in zip(axes[count - len(panels) : count], panels, strict=True):
-        numbers = _told(result, estimate, value, "\n" if result.metadata.frames is None else "; ")
+        numbers = number_told(result, estimate, value, "\n" if result.metadata.frames is None else "; ")
         panel.set_title(f"{name}\n{numbers}", fontsize=9)
     colour_bar(drawn, axes, result.metadata.unit)
     _frame(figure, result, _why_two_numbers(result))
