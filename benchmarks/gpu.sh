@@ -47,13 +47,15 @@ ARCH=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capabili
 nvidia-smi >"$OUT/machine.txt" 2>&1
 
 SOURCES=$(find csrc dpid triton_kernels CMakeLists.txt pyproject.toml -type f ! -name '*.pyc' -exec sha256sum {} +)
-BUILT=${TMPDIR:-/tmp}/dpid-built-$(sort <<<"$SOURCES" | sha256sum | cut -c -16)
-if [ ! -e "$BUILT" ]; then
+HASH=$(sort <<<"$SOURCES" | sha256sum)
+BUILT=${TMPDIR:-/tmp}/dpid-built  # has the hash of what is installed
+if [ "$(cat "$BUILT" 2>/dev/null)" != "$HASH" ]; then
+  rm -f "$BUILT"
   PIP=("$PYTHON" -m pip install --no-index --no-build-isolation)
   [ -z "$WHEELS" ] || step wheels 20 "${PIP[@]}" --no-deps "$WHEELS"/*.whl || exit 1
   step build 100 "${PIP[@]}" --no-deps --force-reinstall . -C cmake.define.DPID_CUDA=ON \
     -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$ARCH" || exit 1
-  touch "$BUILT"
+  echo "$HASH" >"$BUILT"
 fi
 
 # From another folder, so that the installed package is imported.
