@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache, wraps
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache, partial, wraps
 from typing import Any, TypeVar
 
 import psutil
@@ -16,7 +16,7 @@ from torch import Tensor
 Launch = TypeVar("Launch", bound=Callable[..., Any])
 _GRAPHS = threading.RLock()  # held while a graph is prepared, on a stream that all threads share
 _SETTINGS = threading.Lock()  # of torch, which all threads share, too
-_HELD: dict[tuple[Any, ...], tuple[int, list[Any]]] = {}  # {settings: (contexts that hold them, what they were)}
+_HELD: dict[Hashable, tuple[int, AbstractContextManager[Any]]] = {}  # {settings: (threads inside, what sets them)}
 
 
 def is_gpu(device: torch.device) -> bool:
@@ -170,26 +170,40 @@ def repeatable() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _set(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
-    """A context in which ``settings`` of torch, (owner, name, value), hold.
+def _set(settings: Sequence[tuple[Any, str, Any]]) -> AbstractContextManager[None]:
+    """A context in which ``settings`` of torch, (owner, name, value), hold, in all threads."""
+    return shared(tuple((id(owner), name) for owner, name, _ in settings), partial(_assigned, settings))
 
-    All threads share them, so that they are as they were again when the last thread has left.
+
+@contextmanager
+def _assigned(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    before = [getattr(owner, name) for owner, name, _ in settings]
+    for owner, name, value in settings:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(settings, before, strict=True):
+            setattr(owner, name, value)
+
+
+@contextmanager
+def shared(key: Hashable, make: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """A context in which one that ``make`` returns is entered, of all threads with this ``key`` together.
+
+    The first of them enters it and the last leaves it: a setting that all threads share is then as it was again.
     """
-    key = tuple((id(owner), name) for owner, name, _ in settings)
     with _SETTINGS:
-        depth, before = _HELD.get(key, (0, []))
+        depth, held = _HELD.get(key) or (0, make())
         if not depth:
-            before = [getattr(owner, name) for owner, name, _ in settings]
-            for owner, name, value in settings:
-                setattr(owner, name, value)
-        _HELD[key] = depth + 1, before
+            held.__enter__()
+        _HELD[key] = depth + 1, held
     try:
         yield
     finally:
         with _SETTINGS:
-            depth, before = _HELD[key]
-            _HELD[key] = depth - 1, before
-            if depth == 1:
-                for (owner, name, _), value in zip(settings, before, strict=True):
-                    setattr(owner, name, value)
+            depth, held = _HELD.pop(key)
+            if depth > 1:
+                _HELD[key] = depth - 1, held
+            else:
+                held.__exit__(None, None, None)

@@ -8,12 +8,13 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dpid.device import default_device, without_autocast
+from dpid.device import default_device, shared, without_autocast
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # The largest relative difference at which a faster implementation of a network is used. In float32 only the order of
@@ -21,17 +22,6 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 _IMPORTED_IN = os.getpid()
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()  # pipelines may share a module
-
-
-class _Written:
-    """How many threads are in :func:`as_written`, and what the last of them ends."""
-
-    def __init__(self) -> None:
-        self.lock, self.threads = threading.Lock(), 0
-        self.stance: Any = None
-
-
-_WRITTEN = _Written()
 
 
 def check_precision(precision: str, *allowed: str) -> None:
@@ -147,25 +137,14 @@ def taking_turns(parts: Iterable[nn.Module]) -> Iterator[None]:
 def as_written() -> Iterator[None]:
     """A context in which networks that the user has compiled run as they are written.
 
-    Compiling them for the small inputs of a check would take minutes. All threads share the setting, so that it is as
-    it was again when the last thread has left.
+    Compiling them for the small inputs of a check would take minutes.
     """
     stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
     if stance is None or "torch._dynamo" not in sys.modules:  # a second to import, and without it nothing is compiled
         yield
         return
-    with _WRITTEN.lock:
-        if not _WRITTEN.threads:
-            _WRITTEN.stance = stance("force_eager")
-            _WRITTEN.stance.__enter__()
-        _WRITTEN.threads += 1
-    try:
+    with shared("stance of torch.compile", partial(stance, "force_eager")):
         yield
-    finally:
-        with _WRITTEN.lock:
-            _WRITTEN.threads -= 1
-            if not _WRITTEN.threads:
-                _WRITTEN.stance.__exit__(None, None, None)
 
 
 @contextmanager
