@@ -21,7 +21,7 @@ from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
-from dpid.studies.baselines import BASELINES, baselines
+from dpid.studies.baselines import BASELINES, attention_of, baselines
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import (
     Row,
@@ -111,10 +111,7 @@ def intervention(bench: Workbench) -> Study:
             "change_latent": float(change.square().mean().sqrt()),
         }
         pid, cpid = bench.explain(case), _given_the_rest(bench, case, shorter)
-        attention = usual.attention_maps(
-            bench.pipe, case.prompt, (word,), image=before, samples=bench.samples, seed=bench.seed_of(case.picture),
-            density=bench.explainer.density if usual.BY_DENSITY else None,
-        )  # fmt: skip
+        attention = attention_of(bench, case, (word,), usual)
         maps = {peer: attention.maps[word]}, change.square().sum(0)
         return [
             {"estimator": name, "without": shorter} | changed | _predictors(pid, cpid, word, name, *maps)

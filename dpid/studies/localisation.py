@@ -14,7 +14,7 @@ from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import world
-from dpid.studies.baselines import BASELINES, baselines
+from dpid.studies.baselines import BASELINES, attention_of, baselines
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
@@ -86,10 +86,7 @@ def localisation(bench: Workbench) -> Study:
                     rows += [columns | {"map": kind} | _scores(m, masks, concept)
                              for kind, m in _maps(result, concept, name).items()]  # fmt: skip
         for kind, peer in peers.items():
-            found = peer.attention_maps(
-                bench.pipe, case.prompt, list(masks), image=case.open(), samples=bench.samples,
-                seed=bench.seed_of(case.picture), density=bench.explainer.density if peer.BY_DENSITY else None,
-            )  # fmt: skip
+            found = attention_of(bench, case, list(masks), peer)
             columns = {"estimator": "", "evaluations": found.unet_evaluations, "map": kind}
             rows += [columns | {"concept": c} | _scores(found.maps[c], masks, c) for c in masks]
         return rows
