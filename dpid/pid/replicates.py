@@ -101,14 +101,21 @@ def decompose_replicates(
             points[-1] = replace(points[-1], nodes=(), flat=atoms.flat)  # which are many, and in the sums
     value, error = _with_errors(atoms, points, spread, corrected)
     if spread is None and error.coarse.ndim == 1 and not all(t.all() for t in (error.flat, error.coarse)):
-        # Half the spread twice as far off, where one concept is the smaller one at every perturbed mean.
         _, wide = _with_errors(atoms, [at(point, 2.0) for point in range(len(points))], None, corrected)
-        error = replace(
-            error,
-            flat=torch.where(error.flat == 0, wide.flat / 2, error.flat),
-            coarse=torch.where(error.coarse == 0, wide.coarse / 2, error.coarse),
-        )
+        error = _or_half(error, wide)
     return value, error
+
+
+def _or_half(error: Atoms, wide: Atoms) -> Atoms:
+    """The standard errors ``error``, or half of those ``wide``, of means twice as far off, where they are zero.
+
+    They are zero where one concept is the smaller one at every perturbed mean.
+    """
+    return replace(
+        error,
+        flat=torch.where(error.flat == 0, wide.flat / 2, error.flat),
+        coarse=torch.where(error.coarse == 0, wide.coarse / 2, error.coarse),
+    )
 
 
 def _summed(atoms: Atoms) -> Atoms:
