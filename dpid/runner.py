@@ -57,7 +57,7 @@ class Runner:
         names: Sequence[str] = (own, *self._finer)
         if self._finer:  # an adapter or offloading, added since, leaves fewer, the last of which is the network's own
             names = [name for name in names if name in possible] or possible[-1:]
-        found = [self.denoiser if name == own in possible else self.denoiser.at(name) for name in names]
+        found = [self.denoiser if name == own and own in possible else self.denoiser.at(name) for name in names]
         return found if worth_trying(found[0], samples) else found[-1:]
 
     @contextmanager
