@@ -285,8 +285,9 @@ class Explainer(Densities, Verdicts):
     ) -> Iterator[PIDResult]:
         """An iterator of results, each from ``samples`` more evaluations of every condition, up to ``max_samples``.
 
-        It ends early when ``tolerance``, if given, is met. Arguments and errors as of :meth:`explain`; also
-        ``RuntimeError`` if the model changes between two results.
+        It ends early when ``tolerance``, if given, is met. Where the model returns NaN or infinity after the first
+        round of samples, the last result comes once more, with ``metadata.broken``. Arguments and errors as of
+        :meth:`explain`; also ``RuntimeError`` if the model changes between two results.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         chosen.check_rounds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -68,9 +69,10 @@ class Runner:
 
     def _streamed(self, results: Iterator[list[list[PIDResult]]]) -> Iterator[PIDResult]:
         """The results of the first question; no lock or setting is held between two of them."""
+        growing = _ended(results)
         while True:
             with self._working():
-                found = next(results, None)
+                found = next(growing, None)
             if found is None:
                 return
             yield found[0][0]
@@ -80,18 +82,10 @@ class Runner:
         learnt: Learnt | None = None, keep: Callable[[Learnt], None] | None = None, model: SameModel | None = None,
     ) -> list[list[PIDResult]]:  # fmt: skip
         """The results of all questions of every picture after one round, or as many as the tolerance takes."""
-        results: list[list[PIDResult]] = []
-        broken = ""
         samples, count = (options.samples, 1) if options.tolerance is None else (options.max_samples, options.rounds)
         job = Job(pictures, options, self.density, progress, count, learnt or self.learnt, keep or self._keep, model)
-        try:
-            for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
-                pass
-        except FloatingPointError as error:
-            if not results:
-                raise
-            broken = f"{error}; what was found before is returned"
-            results = [[replace(r, metadata=replace(r.metadata, broken=broken)) for r in own] for own in results]
+        results = deque(_ended(explanations(job, self._denoisers(samples))), maxlen=1).pop()
+        broken = results[0][0].metadata.broken
         if broken or (options.tolerance is not None and not all(r.metadata.converged for own in results for r in own)):
             missed = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
             warnings.warn(broken or missed, ConvergenceWarning, stacklevel=3)
@@ -171,6 +165,19 @@ class Runner:
                     yield i, one
         if errors:
             raise PicturesError(errors, len(wanted))
+
+
+def _ended(growing: Iterator[list[list[PIDResult]]]) -> Iterator[list[list[PIDResult]]]:
+    """``growing`` results; if the model returns NaN or infinity after the first, the last ones again, which say so."""
+    found: list[list[PIDResult]] = []
+    try:
+        for found in growing:
+            yield found
+    except FloatingPointError as error:
+        if not found:
+            raise
+        broken = f"{error}; the result is that of the rounds before"
+        yield [[replace(r, metadata=replace(r.metadata, broken=broken)) for r in own] for own in found]
 
 
 def question_of(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -151,22 +150,10 @@ def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ..
     rounds = {"max_samples": options["samples"]} | options  # one, unless there is a tolerance
     with evaluations() as progress:
         growing = explainer.stream(image, prompt, concepts, progress=progress, **rounds)
-        result = last(_finite(growing), save, out)
+        result = last(growing, save, out)
     save(result)
     with printing(str(out)):
         show_result(result, out)
-
-
-def _finite(growing: Iterable[PIDResult]) -> Iterator[PIDResult]:
-    """``growing`` results; where the model returns NaN or infinity after the first, the last with a remark on that."""
-    found: PIDResult | None = None
-    try:
-        for found in growing:
-            yield found
-    except FloatingPointError as error:
-        if found is None:
-            raise
-        yield replace(found, metadata=replace(found.metadata, broken=f"{error}; this is what was found before"))
 
 
 def explain_pairs(
