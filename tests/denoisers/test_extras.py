@@ -258,6 +258,30 @@ def test_inpainting_beside_the_picture_is_refused():
         from_pipeline(as_kind(pipe, "Flux2KleinInpaintPipeline"))
 
 
+def test_chroma_inpainting_keeps_half_as_many_tokens(caplog):
+    """Its call pads texts to 256 tokens where the other pipelines have 512, and Chroma attends padding."""
+    if not hasattr(diffusers, "ChromaInpaintPipeline"):
+        pytest.skip("this version of diffusers has no such pipeline")
+    pipe, seen = as_kind(build("chroma"), "ChromaInpaintPipeline"), []
+    pipe.transformer.register_to_config(guidance_embeds=False)  # as published, which the call of diffusers 0.42 reads
+    family = from_pipeline(pipe).family
+    assert "not compared" not in caplog.text
+    pipe.transformer.register_forward_hook(lambda _m, _a, given, out: seen.append((given, out[0])), with_kwargs=True)
+    mask = torch.zeros(1, 1, 64, 96).index_fill(3, torch.arange(48), 1.0)
+    pipe(
+        "a cow", image=torch.zeros(1, 3, 64, 96), mask_image=mask, strength=1.0, height=64, width=96,
+        num_inference_steps=2, guidance_scale=1.0, output_type="latent", generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    given, out = seen[-1]
+    assert given["encoder_hidden_states"].shape[1] == family.limit("tokenizer") == 256
+    x, expected = (pipe._unpack_latents(part, 64, 96, pipe.vae_scale_factor) for part in (given["hidden_states"], out))
+    found = family.plain(x, given["timestep"], family.encode_texts(["a cow"]), "float32")[0]
+    torch.testing.assert_close(found, expected, rtol=EXACT, atol=EXACT)
+    family.check_texts(["a" * 254])
+    with pytest.raises(ValueError, match=r"^prompt: 257 tokens, but the text encoder takes 256; .* would be cut"):
+        family.check_texts(["a" * 255])
+
+
 @pytest.mark.parametrize("channels", [9, 5])
 def test_networks_that_take_a_picture_beside_the_latents(tiny, channels):
     """9 channels of inpainting, 5 of depth."""

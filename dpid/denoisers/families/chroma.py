@@ -20,10 +20,9 @@ class Chroma(Flux):
     training drew σ with a density of about 2 - 7.7 (σ - ½)², which ends at log-SNRs of ±7.
     """
 
-    pipelines = ("ChromaPipeline", "ChromaImg2ImgPipeline")
+    pipelines = ("ChromaPipeline", "ChromaImg2ImgPipeline", "ChromaInpaintPipeline")
     networks = ("ChromaTransformer2DModel",)
     tokenizers = {"tokenizer": "text_encoder"}
-    limits = {"tokenizer": 512}
     may_cut = ()
     text = {"encoder_hidden_states": (0, 3), "attention_mask": (2, 5)}
     # https://github.com/lodestone-rock/flow, prepare_sot_pairings in src/trainer/train_chroma.py
@@ -35,6 +34,10 @@ class Chroma(Flux):
     def levels(self) -> Flow:
         """The noise levels of the training."""
         return Flow(-7.0, 7.0, self.told)
+
+    def limit(self, tokenizer: str) -> int:
+        """The number of tokens that the pipeline's call gives every text: 512, and 256 where it inpaints."""
+        return min(super().limit(tokenizer), int(self.default("max_sequence_length")))
 
     def inputs(self, x: Tensor, t: Tensor, encoded: Mapping[str, Tensor]) -> dict[str, Any]:
         """The network's keyword arguments; the mask covers the picture's tokens too."""
