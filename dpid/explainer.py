@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,10 +22,10 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
-from dpid.prompts.plan import Plan, Subset, check_concepts, merge, subsets_of
+from dpid.prompts.plan import Plan, Subset, subsets_of
 from dpid.results.result import PIDResult
-from dpid.run import Job, Progress, explanations
-from dpid.runner import question_of
+from dpid.run import Progress
+from dpid.runner import question_of, questions_of_pairs
 from dpid.verdicts import Verdicts
 from dpid.videos import VideoLike
 
@@ -292,11 +291,8 @@ class Explainer(Densities, Verdicts):
         chosen, watch = self._options(options), Watch(progress, stop)
         chosen.check_rounds()
         question = question_of(prompt, concepts, conditions, chosen)
-        with self._working():
-            watch.check()
-            asked = self._ask(image, latents, (question,), chosen, prompt)
-        job = Job([asked], chosen, self.density, watch, chosen.rounds, self.learnt, self._keep)
-        return self._streamed(explanations(job, self._denoisers(chosen.max_samples)))
+        growing = self._growing(image, latents, (question,), chosen, prompt, watch)
+        return (result for (result,) in growing)
 
     def explain_pairs(
         self,
@@ -315,15 +311,30 @@ class Explainer(Densities, Verdicts):
         :func:`dpid.results.result.ranked` sorts the pairs.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
-        words = () if concepts is None else check_concepts(concepts)
-        if len(words) < 2:
-            raise ValueError(f"concepts: found {len(words)}, expected at least 2")
-        pairs = list(combinations(words, 2))
-        questions = merge([question_of(prompt, pair, None, chosen) for pair in pairs])
+        questions = questions_of_pairs(prompt, concepts, chosen)
         with self._working():
             watch.check()
-            (results,) = self._last([self._ask(image, latents, questions, chosen, prompt)], chosen, watch)
-        return dict(zip(pairs, results, strict=True))
+            asked = self._ask(image, latents, tuple(questions.values()), chosen, prompt)
+            (results,) = self._last([asked], chosen, watch)
+        return dict(zip(questions, results, strict=True))
+
+    def stream_pairs(
+        self,
+        image: ImageLike | VideoLike | None = None,
+        prompt: str | None = None,
+        concepts: Sequence[str] | None = None,
+        *,
+        latents: Tensor | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> Iterator[dict[tuple[str, str], PIDResult]]:
+        """An iterator of what :meth:`explain_pairs` returns, each from more samples, as of :meth:`stream`."""
+        chosen, watch = self._options(options), Watch(progress, stop)
+        chosen.check_rounds()
+        questions = questions_of_pairs(prompt, concepts, chosen)
+        growing = self._growing(image, latents, tuple(questions.values()), chosen, prompt, watch)
+        return (dict(zip(questions, results, strict=True)) for results in growing)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], concepts: int = 2, **options: Any) -> None:
         """Make the first explanation as fast as those after it; returns nothing and learns nothing.

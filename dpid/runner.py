@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from dpid.estimation.precision import worth_trying
 from dpid.images import ImageLike
 from dpid.many import Found, PicturesError, Wanted, Watch, apart, asked, batches, opened, prepare, width
 from dpid.options import Options
-from dpid.prompts.plan import Plan, Subset, plan_concepts, with_reference
+from dpid.prompts.plan import Plan, Subset, check_concepts, merge, plan_concepts, with_reference
 from dpid.results.result import PIDResult
 from dpid.run import Asked, Job, Progress, SameModel, explanations
 from dpid.videos import VideoLike
@@ -67,15 +68,25 @@ class Runner:
         with self.denoiser.lock, undisturbed():
             yield
 
-    def _streamed(self, results: Iterator[list[list[PIDResult]]]) -> Iterator[PIDResult]:
-        """The results of the first question; no lock or setting is held between two of them."""
-        growing = _ended(results)
+    def _growing(
+        self, image: ImageLike | VideoLike | None, latents: Tensor | None, questions: Sequence[Plan], options: Options,
+        prompt: str | None, watch: Watch,
+    ) -> Iterator[list[PIDResult]]:  # fmt: skip
+        """The results of all ``questions`` about a picture after every round of samples."""
+        with self._working():
+            watch.check()
+            asked = self._ask(image, latents, questions, options, prompt)
+        job = Job([asked], options, self.density, watch, options.rounds, self.learnt, self._keep)
+        return self._streamed(_ended(explanations(job, self._denoisers(options.max_samples))))
+
+    def _streamed(self, results: Iterator[list[list[PIDResult]]]) -> Iterator[list[PIDResult]]:
+        """The results about the first picture; no lock or setting is held between two of them."""
         while True:
             with self._working():
-                found = next(growing, None)
+                found = next(results, None)
             if found is None:
                 return
-            yield found[0][0]
+            yield found[0]
 
     def _last(
         self, pictures: Sequence[Asked], options: Options, progress: Progress,
@@ -190,3 +201,14 @@ def question_of(
     if options.reference == "prompt" and not prompt:
         raise ValueError("reference: 'prompt' needs a prompt")
     return with_reference(chosen, prompt if options.reference == "prompt" else options.reference)
+
+
+def questions_of_pairs(
+    prompt: str | None, concepts: Sequence[str] | None, options: Options
+) -> dict[tuple[str, str], Plan]:  # fmt: skip
+    """The plan of every pair of ``concepts``, over one list of texts; ``ValueError`` if they are not allowed."""
+    words = () if concepts is None else check_concepts(concepts)
+    if len(words) < 2:
+        raise ValueError(f"concepts: found {len(words)}, expected at least 2")
+    pairs = list(combinations(words, 2))
+    return dict(zip(pairs, merge([question_of(prompt, pair, None, options) for pair in pairs]), strict=True))

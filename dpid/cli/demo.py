@@ -31,5 +31,5 @@ def demo(
         picture = generate(load_pipeline("emoji"), [PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
         explain_words(explainer, picture, PROMPT, out, seed=seed)
-        explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64)
+        explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64, max_samples=64)
         page([out / f"{name}.safetensors" for name in ("words", "result")], out / "report.html")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -133,9 +132,9 @@ def _check_concepts(samples: int | None, options: dict[str, Any]) -> dict[str, A
     if samples is None:
         samples = Options.samples if options["tolerance"] is None else Options.max_samples
     Options(samples=samples)  # by the name that it has here
-    options = options | {"samples": samples}
-    if options["tolerance"] is not None:  # --samples is the limit, and the steps towards it are of the default size
-        options |= {"samples": min(samples, Options.samples), "max_samples": samples}
+    # With a tolerance --samples is the limit, and the steps towards it are of the default size.
+    a_round = samples if options["tolerance"] is None else min(samples, Options.samples)
+    options = options | {"samples": a_round, "max_samples": samples}
     Options(**options)
     return options
 
@@ -147,10 +146,8 @@ def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ..
         write(result, out)
         draw(figures(result, out))
 
-    rounds = {"max_samples": options["samples"]} | options  # one, unless there is a tolerance
     with evaluations() as progress:
-        growing = explainer.stream(image, prompt, concepts, progress=progress, **rounds)
-        result = last(growing, save, out)
+        result = last(explainer.stream(image, prompt, concepts, progress=progress, **options), save, out)
     save(result)
     with printing(str(out)):
         show_result(result, out)
@@ -159,20 +156,21 @@ def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ..
 def explain_pairs(
     explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any
 ) -> None:
-    """A folder a pair, a graph of all, and a table, the most redundant first."""
-    from dpid.runner import ConvergenceWarning
-
+    """Write a folder a pair and a graph of all into ``out``, and print a table, the most redundant first."""
     paths = [out / name for name in folders(list(combinations(concepts, 2)))]
+
+    def save(results: Mapping[tuple[str, str], PIDResult]) -> None:
+        for path, result in zip(paths, results.values(), strict=True):
+            write(result, path)
+        pictures = [figures(result, path) for path, result in zip(paths, results.values(), strict=True)]
+        draw({target: made for one in (*pictures, graph(results, out)) for target, made in one.items()})
+
     with ExitStack() as stack:
         for path in paths:  # before anything is computed
             stack.enter_context(writable(path))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", ConvergenceWarning)  # shown as a note under the table
         progress = stack.enter_context(evaluations())
-        results = explainer.explain_pairs(image, prompt, concepts, progress=progress, **options)
-        for path, result in zip(paths, results.values(), strict=True):
-            write(result, path)
-    pictures = [figures(result, path) for path, result in zip(paths, results.values(), strict=True)]
-    draw({target: made for one in (*pictures, graph(results, out)) for target, made in one.items()})
+        growing = explainer.stream_pairs(image, prompt, concepts, progress=progress, **options)
+        results = last(growing, save, out)
+    save(results)
     with printing(str(out)):
         show_pairs(results, prompt, out)

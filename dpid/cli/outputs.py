@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dpid.results.result import PIDResult
     from dpid.results.words import WordsResult
 
-Result = TypeVar("Result", "PIDResult", "WordsResult")
+Result = TypeVar("Result")
 # In a name, to one file system or another; the last are of bytes that are no text.
 _UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
 _LONGEST = 100  # bytes of a concept in a name, of which there are at most 255

@@ -302,13 +302,28 @@ def test_what_ends_a_run_leaves_the_rounds_before_it(ended, two_things, tmp_path
     }  # fmt: skip
 
 
+def test_an_interrupt_leaves_the_rounds_of_every_pair(ended, two_things, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("dpid.cli.explain.draw", drawn.extend)
+    concepts = [word for concept in (*two_things[2], "and") for word in ("-c", concept)]
+    options = "--pairs", "--tolerance", 1e-6, "--samples", 96
+    found, out, errors, results = ended("stream_pairs", KeyboardInterrupt, *concepts, *options)
+    assert (found, out) == (130, "")
+    assert errors == "dpid: warning: what was found before is in explained\ndpid: interrupted\n"
+    assert [result.metadata.samples for result in results.values()] == [64] * 3
+    for pair, result in results.items():
+        folder = tmp_path / "explained" / "+".join(pair)
+        assert dpid.PIDResult.load(folder / "result.safetensors") == result
+        assert json.loads((folder / "result.json").read_text())["samples"] == 64
+    assert len(drawn) == 2 * 3 + 1  # and the graph
+
+
 def test_numbers_that_are_not_finite_in_a_later_round_are_a_note(command, two_things, tmp_path, monkeypatch):
     def ends(*arguments):
         yield from islice(explanations(*arguments), 2)
         raise FloatingPointError("denoiser: returned NaN")
 
     monkeypatch.setattr("dpid.runner.explanations", ends)
-    monkeypatch.setattr("dpid.explainer.explanations", ends)
     path, prompt, concepts = two_things
     concepts = [word for concept in concepts for word in ("-c", concept)]
     code, out, errors = command("explain", path, prompt, *concepts, "--tolerance", 1e-6, "--samples", 96)

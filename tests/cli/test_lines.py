@@ -35,9 +35,9 @@ class Stub:
         progress(1, 2)
         return [self.result]
 
-    def explain_pairs(self, image, prompt, concepts, progress, **options):
+    def stream_pairs(self, image, prompt, concepts, progress, **options):
         self.stream(image, prompt, concepts, progress, **options)
-        return dict.fromkeys(combinations(concepts, 2), self.result)
+        return [dict.fromkeys(combinations(concepts, 2), self.result)]
 
     def stream_words(self, image, prompt, progress, samples, seconds, **options):
         words.Budget(samples, seconds, 0.1)

@@ -376,6 +376,19 @@ def test_stream_grows_to_what_explain_gives(emoji, two_things):
     assert growing[0].redundancy == emoji.explain(path, prompt, concepts, samples=8).redundancy
 
 
+def test_pairs_grow_to_what_explain_pairs_gives(emoji, two_things):
+    path, prompt, concepts = two_things
+    asked = {"samples": 8, "max_samples": 16, "tolerance": 1e-9}
+    growing = list(emoji.stream_pairs(path, prompt, ("a", *concepts), **asked))
+    assert [{r.metadata.samples for r in pairs.values()} for pairs in growing] == [{8}, {16}]
+    with pytest.warns(ConvergenceWarning):
+        assert growing[-1] == emoji.explain_pairs(path, prompt, ("a", *concepts), **asked)
+    with pytest.raises(ValueError, match="max_samples: found 8, expected at least samples = 32"):
+        emoji.stream_pairs(path, prompt, concepts, max_samples=8)
+    with pytest.raises(ValueError, match="concepts: found 1, expected at least 2"):
+        emoji.stream_pairs(path, prompt, concepts[:1])
+
+
 def test_reference(emoji, two_things):
     path, prompt, concepts = two_things
     result = emoji.explain(path, prompt, concepts, samples=8, reference="prompt")
