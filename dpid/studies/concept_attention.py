@@ -149,7 +149,7 @@ class _BesideInFlux(Watch):
     _said: Tensor | None = field(init=False, default=None)  # their attention's outputs [rows,L,C]
     _inside: bool = field(init=False, default=False)  # whether a block is called for the words
     _evaluations: int = field(init=False, default=0)
-    _shares: list[Tensor] = field(init=False, default_factory=list)  # [L,Q] of every call and block, means over rows
+    _shares: list[Tensor] = field(init=False, default_factory=list)  # [L,Q] of every evaluation and block
 
     def seen(self) -> int:
         """The number of evaluations, with those that do not count."""
@@ -189,7 +189,7 @@ class _BesideInFlux(Watch):
         """Before the projection of the picture's outputs."""
         if not self._inside and self._said is not None:
             scores = self._said.float() @ inputs[0][self.rows].float().mT
-            self._shares.append(scores.softmax(1).mean(0).cpu())
+            self._shares.extend(scores.softmax(1).cpu())
 
     @contextmanager
     def on(self, net: Any) -> Iterator[None]:

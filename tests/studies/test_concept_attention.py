@@ -194,6 +194,19 @@ def test_flux_equals_its_formula(picture, given):
     assert_maps(found[0].maps, by_hand_in_flux(pipe, calls), size[0])
 
 
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_every_evaluation_counts_alike(picture, name, monkeypatch):
+    """Of four, in one call or in calls of three and one."""
+    pipe = build(name)
+    for block in pipe.transformer.transformer_blocks:
+        for values in (block.attn.to_v, block.attn.add_v_proj):
+            values.weight.data.mul_(5)  # so that noise levels differ
+    look = functools.partial(concept_attention.attention_maps, pipe, PROMPT, CONCEPTS, image=picture, samples=4)
+    at_once = look().maps["cow"]
+    monkeypatch.setattr("dpid.studies.attention.fitting", lambda *_: 3)
+    torch.testing.assert_close(look().maps["cow"], at_once, rtol=0, atol=2e-6)  # float32 in batches of other shapes
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_the_network_computes_what_it_does_without_the_words(picture, name):
