@@ -27,7 +27,7 @@ class _Rounds:
     Parameters
     ----------
     run : (pictures, options, progress) -> the results of all questions of every picture
-    options : of the first round; every other one has a seed of its own
+    options : of the first round; every other one has a seed of its own, and results with the seed of the first
     watch : called with (evaluations done, evaluations planned) of all searches
     """
 
@@ -49,7 +49,8 @@ class _Rounds:
             found = self._run([one for _, one in group], options, self._told([search for search, _ in searches], group))
             for (search, _), results in zip(group, found, strict=True):
                 self._done += results[0].metadata.unet_evaluations
-                search.add(results, began)
+                seed = self._options.seed
+                search.add([replace(r, metadata=replace(r.metadata, seed=seed)) for r in results], began)
 
     def _told(self, searches: Sequence[Search], group: Sequence[tuple[Search, Asked]]) -> Progress:
         """The progress of a round of ``group``, after which those of all ``searches`` follow that are left."""

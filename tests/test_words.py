@@ -67,6 +67,12 @@ COW_AND_DOG = {
 }  # fmt: skip
 
 
+MISLED = {
+    "cow": [4.0, 0, 0], "pizza": [0, -9.0, 0], "a and a pizza": [0, -9.0, 0], "a cow and a": [4.0, 0, 0],
+    "a cow and a pizza": [-5.0, -9.0, 0], "a and a": [0, 0, 0],
+}  # fmt: skip
+
+
 def test_words_share_the_conditions_that_they_have_in_common():
     answers, results = judge(COW_AND_DOG, ("cow", "dog"), "a cow and a dog")
     assert results[-1].verdicts == {"cow": "used", "dog": "used"}
@@ -158,11 +164,7 @@ def test_a_pair_of_words_needs_no_choice():
 
 
 def test_what_misleads_is_left_out_of_what_the_others_are_given():
-    told = {
-        "cow": [4.0, 0, 0], "pizza": [0, -9.0, 0], "a and a pizza": [0, -9.0, 0], "a cow and a": [4.0, 0, 0],
-        "a cow and a pizza": [-5.0, -9.0, 0], "a and a": [0, 0, 0],
-    }  # fmt: skip
-    answers, results = judge(told, ("cow", "pizza"), "a cow and a pizza")
+    answers, results = judge(MISLED, ("cow", "pizza"), "a cow and a pizza")
     assert results[-1].verdicts == {"cow": "used", "pizza": "misleading"}
     assert results[-1].words["cow"].pid.metadata.conditions[REST] == "a and a"
     assert results[-1].words["pizza"].pid.metadata.conditions[REST] == "a cow and a"
@@ -173,11 +175,7 @@ def test_what_misleads_is_left_out_of_what_the_others_are_given():
 
 
 def test_a_word_that_cannot_be_asked_again_beside_the_truth_is_not_settled(tmp_path):
-    told = {
-        "cow": [4.0, 0, 0], "pizza": [0, -9.0, 0], "a and a pizza": [0, -9.0, 0], "a cow and a": [4.0, 0, 0],
-        "a cow and a pizza": [-5.0, -9.0, 0], "a and a": [0, 0, 0],
-    }  # fmt: skip
-    _, (result,) = judge(told, ("cow", "pizza"), "a cow and a pizza", samples=32)
+    _, (result,) = judge(MISLED, ("cow", "pizza"), "a cow and a pizza", samples=32)
     assert result.verdicts["pizza"] == "misleading"
     assert not result.words["cow"].settled
     assert result.remarks() == [
@@ -192,6 +190,21 @@ def test_rounds_have_seeds_of_their_own():
     seeds = [seed_of(seed, turn) for seed in range(20) for turn in range(20)]
     assert len(set(seeds)) == len(seeds)
     assert seed_of(7, 0) == 7
+
+
+def test_results_have_the_seed_that_was_asked_for():
+    """Also of a word that is asked anew, by a round of which the seed is less."""
+    seed, world = 2**63 - 1, World("a cow and a pizza", MISLED)
+    search = Search(world.prompt, ("cow", "pizza"), Budget(128), 4)
+    one = Asked(None, torch.zeros(1, 4, 1, 3), (), world.prompt, ())
+    rounds = _Rounds(
+        lambda ones, options, _: [world.answers(ones[0].questions, options.seed)], Options(seed=seed), lambda *_: None
+    )
+    while search.questions:
+        rounds([(search, one)])
+    assert world.asked == [["cow", "pizza"], ["cow"]]
+    assert world.turns[1] < seed
+    assert {word.pid.metadata.seed for word in search.result.words.values()} == {search.result.metadata.seed} == {seed}
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def of_concepts(result: PIDResult) -> str | None:
 def of_words(result: WordsResult) -> str | None:
     """The command for a result of every word, which the command line finds in the prompt by itself."""
     metadata, names = result.metadata, tuple(result.words)
-    # Some words beside another one, that misleads: how many rounds there were before is not known.
-    anew = any(word.pid.metadata.seed != metadata.seed for word in result.words.values())
+    # Some words without another one, that misleads: how many rounds there were before is not known.
+    anew = any(word.pid.metadata.reference != metadata.prompt for word in result.words.values())
     if not _usual(metadata) or (anew and not result.settled):
         return None
     try:

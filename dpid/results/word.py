@@ -201,7 +201,7 @@ def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:
         new,
         metadata=replace(
             metadata, samples=old.samples + metadata.samples, paired=old.paired + metadata.paired,
-            unet_evaluations=old.unet_evaluations + metadata.unet_evaluations, density=old.density, seed=old.seed,
+            unet_evaluations=old.unet_evaluations + metadata.unet_evaluations, density=old.density,
             precision=old.precision if metadata.precision == "float32" else metadata.precision,
             correction=_pooled_changes(old, rounds, metadata),
         ),

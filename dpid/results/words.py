@@ -66,8 +66,6 @@ class WordsResult(Comparable):
             first, concepts=tuple(self.words), conditions=texts, reference=first.prompt, correction=None,
             samples=max(word.pid.metadata.samples for word in self.words.values()),
             paired=max(word.pid.metadata.paired for word in self.words.values()),
-            # Words that were asked anew have that of a later round, drawn from so many that the first is the least.
-            seed=min(word.pid.metadata.seed for word in self.words.values()),
             unet_evaluations=self.unet_evaluations,
         )  # fmt: skip
 

@@ -215,11 +215,12 @@ def test_the_command_of_every_word_finds_the_same(emoji, two_things):
 
 
 def test_there_is_no_command_for_words_that_it_does_not_find():
-    def words(*names, margin=0.05, seeds=(0, 0), **facts):
+    def words(*names, margin=0.05, given=None, **facts):
         facts = {"rule": "adaptive", "level": "pixel"} | facts
         asked = {}
-        for (name, word), seed in zip(made_words(*names).words.items(), seeds, strict=True):
-            pid = replace(word.pid, metadata=replace(word.pid.metadata, seed=seed, **facts))
+        for name, word in made_words(*names).words.items():
+            reference = given if given and name == "pizza" else word.pid.metadata.prompt
+            pid = replace(word.pid, metadata=replace(word.pid.metadata, reference=reference, **facts))
             asked[name] = replace(word, margin=margin, pid=pid)
         return WordsResult(asked, 64)
 
@@ -228,7 +229,7 @@ def test_there_is_no_command_for_words_that_it_does_not_find():
     assert of_words(words("cow", "pizza", margin=0.1)) is None  # 0.1 of the prompt for each of two words is 0.05
     assert of_words(words("cow", "and")) is None  # "and" is no word that it asks for
     assert of_words(words("cow", "pizza", frames=2)) is None
-    assert of_words(words("cow", "pizza", seeds=(0, 1))) is None  # not settled, after who knows how many rounds
+    assert of_words(words("cow", "pizza", given="a pizza")) is None  # not settled, after who knows how many rounds
 
 
 def test_files_and_folders_are_read_and_what_is_none_is_named(tmp_path):

@@ -146,11 +146,6 @@ def test_rounds_in_float32_need_no_correction():
     assert pooled(pooled(fast, 1, slow), 2, unknown).metadata.correction == {}
 
 
-def test_rounds_keep_the_seed_that_was_asked_for():
-    first, second = (made(HERE, THERE, HERE, seed=seed) for seed in (3, 2**61))
-    assert pooled(first, 1, second).metadata.seed == 3
-
-
 def test_the_change_of_predictions_is_an_integral_of_squares():
     word = Word(made(HERE, THERE, HERE + THERE, noise=1.0), 0.05)
     assert word.effect.positive
