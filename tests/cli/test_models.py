@@ -24,10 +24,19 @@ def test_every_family_is_listed_without_a_download(command, monkeypatch):
 
 
 def test_a_narrow_terminal_cuts_nothing(command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    out = command("models")[1]
-    assert [line for line in out.splitlines() if re.search(r"\w…", line)] == []
-    assert "e+03" not in out
+    def words(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        out = command("models")[1]
+        assert max(map(len, out.splitlines())) <= columns
+        assert "e+03" not in out
+        return set(re.findall(r"[\w.²]+", out))
+
+    whole = words(400)
+    assert {"StableDiffusionXLPipeline", "distilled", "H200"} <= whole
+    for columns in (80, 120, 160):
+        found = words(columns)
+        assert found <= whole
+        assert whole - found <= {"pipeline", "no"}  # the name of a column, and of models that are not distilled
 
 
 def test_pipelines_that_the_installed_library_lacks_are_marked(command, monkeypatch, tmp_path):
