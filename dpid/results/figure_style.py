@@ -108,7 +108,11 @@ def literal(text: str, columns: int = 40, lines: int = 1) -> str:
     return plain.replace("$", r"\$")
 
 
+def columns_of(text: str) -> int:
+    """How many columns ``text`` takes: a wide letter two, others one."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
 def _letters(text: str, columns: int) -> int:
     """The number of letters of ``text`` that fit into ``columns``, at least 2."""
-    taken = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-    return max(2, columns * len(text) // max(1, taken))
+    return max(2, columns * len(text) // max(1, columns_of(text)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpid.results.figure_style import Figure, inches, literal, shortened, standard, within
+from dpid.results.figure_style import Figure, columns_of, inches, literal, shortened, standard, within
 from dpid.results.graph import plot_graph
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overlay, paint, scale_of
 
@@ -275,15 +275,26 @@ def _strip(video: Any, factor: int, empty: float) -> Any:
 @standard()
 def _plot_profile(result: PIDResult, ax: Any) -> Any:
     """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
+    from matplotlib.transforms import ScaledTranslation
+
     if ax is not None:
         return _profile_within(ax, result)
-    figure, axes = new_panels(1, 2, (10, 4.0), 100)
+    both = _profile_lines(result.profile, 40)
+    longest = max(columns_of(shortened(name)) for lines in both for name, *_ in lines)
+    columns = max(1, int(4.7 / (0.65 + 0.058 * longest)))  # inches of a panel, of a line, and of a letter
+    rows = -(-max(map(len, both)) // columns)
+    figure, axes = new_panels(1, 2, (10, 3.95 + 0.17 * rows), 100)
     axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
-    for panel, title, lines in zip(axes, _PROFILES, _profile_lines(result.profile, 40), strict=True):
+    for panel, title, lines in zip(axes, _PROFILES, both, strict=True):
         _draw_profile(panel, result.profile, lines, 40)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("log-SNR (noise on the left)")
-        panel.legend(fontsize=8, frameon=False, handlelength=3)
+        # Below the label: the lines of eight concepts leave no room.
+        below = panel.transAxes + ScaledTranslation(0, -0.48, figure.dpi_scale_trans)
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, borderaxespad=0, ncols=columns,
+            fontsize=8, frameon=False, handlelength=3,
+        )  # fmt: skip
     axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
     _frame(figure, result)
     return figure

@@ -182,6 +182,23 @@ def test_bands_of_the_profile_have_the_colour_of_their_line_and_lines_are_told_a
                     assert np.linalg.norm(seen[0] - seen[1]) > 5 * 2.3  # as of areas, above
 
 
+@pytest.mark.parametrize("concepts", ["ab", "abc", "abcdefgh", ["a thing of a long name, as some have it", "W" * 60]])
+def test_legends_of_the_profile_cover_nothing(concepts):
+    result = made(concepts=tuple(concepts))
+    figure = result.plot("profile")
+    figure.savefig(io.BytesIO(), format="png")
+    panels = figure.axes
+    legends = [ax.get_legend().get_window_extent() for ax in panels]
+    assert min(ax.get_window_extent().height for ax in panels) > 230  # of 100 an inch
+    others = [part.get_window_extent() for ax in panels for part in (ax, ax.xaxis.label)]
+    settings = figure.texts[-1].get_window_extent()
+    for a, b in combinations((*legends, settings), 2):
+        assert not a.overlaps(b)
+    for box in legends:
+        assert not any(box.overlaps(other) for other in others)
+        assert 0 < box.x0 < box.x1 < figure.bbox.x1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_axes_of_the_user_are_drawn_into(kind):
     figure = matplotlib.figure.Figure(figsize=(8, 4))
