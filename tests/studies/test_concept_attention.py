@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from tiny_pipelines import build
+from tiny_pipelines import build, drawn
 
 import dpid
 from dpid.denoisers import from_pipeline
@@ -126,11 +126,10 @@ def test_generation_equals_the_formula(guidance):
     assert np.array_equal(found[0].picture.numpy(), np.asarray(made))
 
 
-def turned(x, ids, axes):
-    """Queries or keys [M,heads,L,D] turned by the places ``ids`` [L,3]: pairs as complex numbers, Su et al. (2021)."""
+def turned(x, ids, axes, base=10_000.0):
+    """Queries or keys [M,heads,L,D] turned by the places ``ids`` [L,A]: pairs as complex numbers, Su et al. (2021)."""
     angles = [
-        ids[:, k, None] * 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
-        for k, size in enumerate(axes)
+        ids[:, k, None] * base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size) for k, size in enumerate(axes)
     ]
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * torch.exp(1j * torch.cat(angles, 1))).flatten(-2)
@@ -194,6 +193,103 @@ def test_flux_equals_its_formula(picture, given):
     assert_maps(found[0].maps, by_hand_in_flux(pipe, calls), size[0])
 
 
+def in_flux_2(name, padding):
+    """A tiny Flux.2 with four blocks with joint attention, whose values are large, so that places differ."""
+    pipe = build(name)
+    pipe.default_sample_size = 8  # which follows from the VAE's size where weights are real
+    pipe.transformer = drawn(type(pipe.transformer).from_config({**pipe.transformer.config, "num_layers": 4}), 0)
+    for block in pipe.transformer.transformer_blocks:
+        for values in (block.attn.to_v, block.attn.add_v_proj):
+            values.weight.mul_(20)
+    getattr(pipe.tokenizer, "tokenizer", pipe.tokenizer).padding_side = padding
+    return pipe
+
+
+def by_hand_in_flux_2(pipe, calls, places):
+    """{word: [Q]} float64: shares of the words, whose last tokens are at ``places``, at every place of the picture."""
+    net = copy.deepcopy(pipe.transformer).double()
+    encoded = [pipe.encode_prompt(word)[0][:, place] for word, place in zip(TOKENS, places, strict=True)]
+    encoded, found = torch.stack(encoded, 1).double(), []
+    for inputs, _ in calls:
+        given = {name: v.double() for name, v in inputs.items() if isinstance(v, torch.Tensor)}
+        told = (1000 * given[name] if name in given else None for name in ("timestep", "guidance"))
+        temb = net.time_guidance_embed(*told)
+        mods = net.double_stream_modulation_img(temb), net.double_stream_modulation_txt(temb)
+        x, text = net.x_embedder(given["hidden_states"]), net.context_embedder(given["encoder_hidden_states"])
+        words = net.context_embedder(encoded).expand(len(x), -1, -1)
+        own = torch.tensor([[0.0, 0.0, 0.0, place] for place in places])
+        long, short = (torch.cat([ids, given["img_ids"][0]]).double() for ids in (given["txt_ids"][0], own))
+        for block in net.transformer_blocks:
+            (_, picture), (said, _) = (joint_2(block, x, *part, mods) for part in ((text, long), (words, short)))
+            found.append(said @ picture.mT)
+            _, _, gate, shift, scale, gate_ff = mods[1][:, None].chunk(6, -1)
+            words = words + gate * block.attn.to_add_out(said)
+            words = words + gate_ff * block.ff_context(block.norm2_context(words) * (1 + scale) + shift)
+            turns = net.pos_embed(long)
+            text, x = block(x, text, *mods, image_rotary_emb=turns)
+    layers = torch.stack(found).unflatten(0, (len(calls), 4))[:, 1:].transpose(1, 2)  # the last three of each call
+    return dict(zip(TOKENS, (layers.flatten(0, 2).mean(0) / 1000).softmax(0), strict=True))
+
+
+def joint_2(block, x, text, ids, mods):
+    """Outputs of the attention of a block of Flux.2 for the text [M,L,C] and the picture [M,Q,C]."""
+    a, both = block.attn, []
+    for part, norm, mod in ((text, block.norm1_context, mods[1]), (x, block.norm1, mods[0])):
+        shift, scale = mod[:, None].chunk(6, -1)[:2]
+        both.append(norm(part) * (1 + scale) + shift)
+    q = torch.cat([heads(a.add_q_proj(both[0]), a, a.norm_added_q), heads(a.to_q(both[1]), a, a.norm_q)], 2)
+    k = torch.cat([heads(a.add_k_proj(both[0]), a, a.norm_added_k), heads(a.to_k(both[1]), a, a.norm_k)], 2)
+    v = torch.cat([heads(a.add_v_proj(both[0]), a), heads(a.to_v(both[1]), a)], 2)
+    q, k = (turned(part, ids, (4, 4, 4, 4), 2000.0) for part in (q, k))
+    out = ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return out[:, : text.shape[1]], out[:, text.shape[1] :]
+
+
+# Every letter is a token. Klein's template begins with the start of a message and "user\n", dev's ends with two tokens.
+PLACES = {"flux2_klein": [5 + len(word) for word in TOKENS], "flux2": [509] * len(TOKENS)}
+PADDING = {"flux2_klein": "right", "flux2": "left"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PLACES)
+def test_flux_2_equals_its_formula(picture, name):
+    """Of a picture that is not square, at all noise levels."""
+    pipe, found = in_flux_2(name, PADDING[name]), []
+
+    def run():
+        found.append(concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=picture, samples=2, seed=3))
+
+    calls = watched(pipe, run)
+    assert found[0].unet_evaluations == sum(len(inputs["hidden_states"]) for inputs, _ in calls) == 2
+    assert found[0].maps["cow"].shape == (6, 10)
+    assert found[0].maps["cow"].std() > 1e-3  # hundreds of times the tolerance
+    assert_maps(found[0].maps, by_hand_in_flux_2(pipe, calls, PLACES[name]), 6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("steps", "counted"), [(10, slice(7, 9)), (2, slice(1, 2))])
+@pytest.mark.parametrize("name", PLACES)
+def test_a_run_of_flux_2_equals_its_formula(name, steps, counted, monkeypatch):
+    """Its late steps count, of klein's two calls a step the one with the prompt."""
+    pipe, found = in_flux_2(name, PADDING[name]), []
+
+    def generate(pipe, prompts, seed, **options):
+        given = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"]}
+        return pipe(prompt=prompts, generator=torch.Generator().manual_seed(seed), **given).images
+
+    monkeypatch.setattr("dpid.studies.attention.generate", generate)  # whose prompt these pipelines take for a picture
+
+    def run():
+        found.append(concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, samples=steps, seed=3, guidance=3.0))
+
+    calls = watched(pipe, run)
+    each = 2 if name == "flux2_klein" else 1
+    assert found[0].unet_evaluations == len(calls) == each * steps
+    assert_maps(found[0].maps, by_hand_in_flux_2(pipe, calls[::each][counted], PLACES[name]), 8)
+    (made,) = generate(pipe, [PROMPT], seed=3, steps=steps, guidance=3.0)
+    assert np.array_equal(found[0].picture.numpy(), np.asarray(made))
+
+
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_every_evaluation_counts_alike(picture, name, monkeypatch):
     """Of four, in one call or in calls of three and one."""
@@ -208,7 +304,7 @@ def test_every_evaluation_counts_alike(picture, name, monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["sd3", "flux"])
+@pytest.mark.parametrize("name", ["sd3", "flux", "flux2", "flux2_klein"])
 def test_the_network_computes_what_it_does_without_the_words(picture, name):
     pipe = shared(name)
     calls = watched(pipe, lambda: concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, image=picture, samples=4))
@@ -217,8 +313,9 @@ def test_the_network_computes_what_it_does_without_the_words(picture, name):
         assert torch.equal(pipe.transformer(**inputs)[0], output)
 
 
-def test_other_words_share_the_picture(picture):
-    look = functools.partial(concept_attention.attention_maps, shared("sd3"), PROMPT, image=picture, samples=2)
+@pytest.mark.parametrize("name", ["sd3", "flux2"])
+def test_other_words_share_the_picture(picture, name):
+    look = functools.partial(concept_attention.attention_maps, shared(name), PROMPT, image=picture, samples=2)
     alone, own = look(CONCEPTS, beside=()).maps, look(CONCEPTS).maps
     torch.testing.assert_close(sum(alone.values()), torch.ones(6, 10), rtol=0, atol=1e-6)  # a few fp32 roundings
     assert sum(own.values()).max() < 1
@@ -255,6 +352,7 @@ def test_the_pipeline_stays_as_it_was(picture, monkeypatch):
         ({"concepts": ("cow", "dog")}, ValueError, "'dog' is not in the prompt"),
         ({"concepts": "cow"}, TypeError, "expected a sequence"),
         ({"concepts": ("cow",), "beside": ()}, ValueError, "beside: 'cow' alone has all of the picture"),
+        ({"beside": ("sky", " ")}, ValueError, r"^beside: found \['sky', ' '\], expected words"),
         ({"beside": ("a" * 70,)}, ValueError, "tokens, but text_encoder takes 77"),
         ({"samples": 0}, ValueError, "samples: found 0"),
     ],
@@ -266,7 +364,8 @@ def test_refusals(arguments, error, message):
 
 def test_baselines_are_chosen_by_the_network(tiny):
     assert list(baselines(tiny())) == ["daam", "ovam"]
-    assert list(baselines(shared("sd3"))) == list(baselines(shared("flux"))) == ["concept_attention"]
+    for name in ("sd3", "flux", "flux2", "flux2_klein"):
+        assert list(baselines(shared(name))) == ["concept_attention"]
     with pytest.raises(ValueError, match=r"^model: its network is a PixArtTransformer2DModel; this study compares"):
         baselines(shared("pixart_sigma"))
     for module, pipe in ((daam, shared("sd3")), (ovam, shared("sd3")), (concept_attention, tiny())):
