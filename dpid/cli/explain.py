@@ -76,29 +76,15 @@ def explain(
     **options: Any,
 ) -> None:
     """Explain pictures: what every word of the prompt does, or what concepts given by -c tell, alone and together."""
-    from dpid.images import open_image
-
     # Everything that can be wrong without the model is found before the model is loaded and the folder is made.
     shown, texts = pictures_and_prompts(images or [], prompt, prompts)
     concepts = tuple(concept or ())
-    named = [("prompt", text) for text in texts]
-    named += [("concepts", " ".join(concepts)), ("model", model), ("reference", options["reference"])]
-    for name, text in named:
-        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):  # bytes of another code page
-            raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
     loading = {name: options.pop(name) for name in LOADING}
+    # Prompts of a file have been read as text; of the command line there is one.
+    _check_encoding(prompt=texts[0], concepts=" ".join(concepts), model=model, reference=options["reference"])
     _check_prompts(texts, concepts, options["context"])
-    if not concepts:
-        options = check_words(samples, time, pairs, options)
-    elif time is not None:
-        raise ValueError("time: is for every word, without -c; with -c, --tolerance and --samples end a run")
-    else:
-        options = _check_concepts(samples, options)
-    if pairs and len(shown) > 1:
-        raise ValueError(f"pairs: found {len(shown)} pictures, expected one")
-    # Of several pictures those that cannot be read are told at the end; a folder has the frames of a video.
-    if len(shown) == 1 and not shown[0].is_dir():
-        open_image(shown[0])
+    options = _check_concepts(samples, time, options) if concepts else check_words(samples, time, pairs, options)
+    _check_pictures(shown, pairs)
     with writable(out):
         explainer = load(model, loading)
         if len(shown) > 1 and concepts:
@@ -109,6 +95,13 @@ def explain(
             (explain_pairs if pairs else explain_one)(explainer, shown[0], texts[0], concepts, out, **options)
         else:
             explain_words(explainer, shown[0], texts[0], out, **options)
+
+
+def _check_encoding(**texts: str) -> None:
+    """Raise ``ValueError`` for the first of ``texts`` that has bytes of another code page than the terminal's."""
+    for name, text in texts.items():
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError(f"{name}: found {text!r}, which is not in the terminal's encoding")
 
 
 def _check_prompts(prompts: Sequence[str], concepts: tuple[str, ...], context: bool) -> None:
@@ -127,8 +120,10 @@ def _check_prompts(prompts: Sequence[str], concepts: tuple[str, ...], context: b
             raise ValueError(f"prompts: line {line}: {error}" if len(lines) > 1 else str(error)) from error
 
 
-def _check_concepts(samples: int | None, options: dict[str, Any]) -> dict[str, Any]:
+def _check_concepts(samples: int | None, time: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """The options of an explanation of concepts; errors name what is not allowed."""
+    if time is not None:
+        raise ValueError("time: is for every word, without -c; with -c, --tolerance and --samples end a run")
     if samples is None:
         samples = Options.samples if options["tolerance"] is None else Options.max_samples
     Options(samples=samples)  # by the name that it has here
@@ -137,6 +132,17 @@ def _check_concepts(samples: int | None, options: dict[str, Any]) -> dict[str, A
     options = options | {"samples": a_round, "max_samples": samples}
     Options(**options)
     return options
+
+
+def _check_pictures(images: Sequence[Path], pairs: bool) -> None:
+    """Raise ``ValueError`` for a picture that cannot be read, and for several where ``pairs`` are asked for."""
+    from dpid.images import open_image
+
+    if pairs and len(images) > 1:
+        raise ValueError(f"pairs: found {len(images)} pictures, expected one")
+    # Of several pictures those that cannot be read are told at the end; a folder has the frames of a video.
+    if len(images) == 1 and not images[0].is_dir():
+        open_image(images[0])
 
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:

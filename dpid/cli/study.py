@@ -17,6 +17,7 @@ from dpid.files import writable
 from dpid.options import Options
 
 if TYPE_CHECKING:
+    from dpid.studies.bench import Workbench
     from dpid.studies.data import Problem
 
 _NEEDS_DATA = {"localisation", "retrieval"}  # of models other than the embedded one
@@ -106,10 +107,9 @@ def study(
     cannot be used are named and left out.
     """
     from dpid.studies.bench import Workbench
-    from dpid.studies.runner import write
 
     names = _names(name, data)
-    err, console = Console(stderr=True, markup=False), Console(markup=False)
+    err = Console(stderr=True, markup=False)
     given = _data(data, images, captions, name, err)
     with writable(out), bar(err) as (progress, task):
 
@@ -123,14 +123,20 @@ def study(
             names = [n for n in names if n not in _NEEDS_DATA]
         for each in names:
             progress.update(task, description=each, completed=0, total=None)
-            told = len(bench.problems)
-            try:
-                done = write(each, bench, out)
-            finally:
-                if data is not None:
-                    _tell(bench.problems[told:], data, err)
-            with printing(str(out)):
-                said = "written" if done else "was there already"
-                console.print(f"{each}: {said}: {out / each}", highlight=False, soft_wrap=True)
+            _run(each, bench, out, data, err)
     with printing(str(out)):
-        console.print(f"{out}/report.html", highlight=False, soft_wrap=True)
+        print(f"{out}/report.html", flush=True)
+
+
+def _run(name: str, bench: Workbench, out: Path, data: Path | None, err: Console) -> None:
+    """Write one study into ``out``, and name its folder, and the rows of ``data`` that it could not use."""
+    from dpid.studies.runner import write
+
+    told = len(bench.problems)
+    try:
+        done = write(name, bench, out)
+    finally:
+        if data is not None:
+            _tell(bench.problems[told:], data, err)
+    with printing(str(out)):
+        print(f"{name}: {'written' if done else 'was there already'}: {out / name}", flush=True)
