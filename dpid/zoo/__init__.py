@@ -53,7 +53,8 @@ def generate(
     parts = list(pipe.components.values())
     modules = [part for part in parts if isinstance(part, torch.nn.Module)]
     with hooks_kept(*modules), types_kept(*modules), padding_kept(parts):
-        images: list[Image.Image] = sampler(prompts, generator=generators, **given, **family.asks()).images
+        # By name, since the first argument of some is a picture.
+        images: list[Image.Image] = sampler(prompt=prompts, generator=generators, **given, **family.asks()).images
     return images
 
 

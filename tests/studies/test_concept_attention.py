@@ -269,15 +269,9 @@ def test_flux_2_equals_its_formula(picture, name):
 @torch.no_grad()
 @pytest.mark.parametrize(("steps", "counted"), [(10, slice(7, 9)), (2, slice(1, 2))])
 @pytest.mark.parametrize("name", PLACES)
-def test_a_run_of_flux_2_equals_its_formula(name, steps, counted, monkeypatch):
+def test_a_run_of_flux_2_equals_its_formula(name, steps, counted):
     """Its late steps count, of klein's two calls a step the one with the prompt."""
     pipe, found = in_flux_2(name, PADDING[name]), []
-
-    def generate(pipe, prompts, seed, **options):
-        given = {"num_inference_steps": options["steps"], "guidance_scale": options["guidance"]}
-        return pipe(prompt=prompts, generator=torch.Generator().manual_seed(seed), **given).images
-
-    monkeypatch.setattr("dpid.studies.attention.generate", generate)  # whose prompt these pipelines take for a picture
 
     def run():
         found.append(concept_attention.attention_maps(pipe, PROMPT, CONCEPTS, samples=steps, seed=3, guidance=3.0))
