@@ -198,7 +198,7 @@ def test_makes_pictures_as_the_pipeline_does_by_default(tiny, monkeypatch):
     """But for the embedded models, whose settings are dpid's own."""
     pipe, asked = tiny(), {}
 
-    def recorded(self, prompts, **given):
+    def recorded(self, prompt, **given):
         asked.update(given, scheduler=type(self.scheduler))
         return SimpleNamespace(images=["picture"])
 
