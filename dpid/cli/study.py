@@ -111,7 +111,7 @@ def study(
     names = _names(name, data)
     err = Console(stderr=True, markup=False)
     given = _data(data, images, captions, name, err)
-    with writable(out), bar(err) as (progress, task):
+    with writable(out):
 
         def tell(done: int, planned: int) -> None:
             progress.update(task, completed=done, total=planned)
@@ -122,21 +122,21 @@ def study(
         if name == "all" and not bench.embedded:
             names = [n for n in names if n not in _NEEDS_DATA]
         for each in names:
-            progress.update(task, description=each, completed=0, total=None)
-            _run(each, bench, out, data, err)
+            with bar(err, each) as (progress, task):
+                done = _run(each, bench, out, data, err)
+            with printing(str(out)):  # behind the bar: beside it rich puts all that is printed on the bar's stream
+                print(f"{each}: {'written' if done else 'was there already'}: {out / each}", flush=True)
     with printing(str(out)):
         print(f"{out}/report.html", flush=True)
 
 
-def _run(name: str, bench: Workbench, out: Path, data: Path | None, err: Console) -> None:
-    """Write one study into ``out``, and name its folder, and the rows of ``data`` that it could not use."""
+def _run(name: str, bench: Workbench, out: Path, data: Path | None, err: Console) -> bool:
+    """Whether a study had to be run, which is written into ``out``; names the rows of ``data`` that it left out."""
     from dpid.studies.runner import write
 
     told = len(bench.problems)
     try:
-        done = write(name, bench, out)
+        return write(name, bench, out)
     finally:
         if data is not None:
             _tell(bench.problems[told:], data, err)
-    with printing(str(out)):
-        print(f"{name}: {'written' if done else 'was there already'}: {out / name}", flush=True)

@@ -23,6 +23,18 @@ def test_command(command, tmp_path):
     assert "was there already" in command(*arguments)[1]
 
 
+def test_a_terminal_has_the_bar_and_a_pipe_the_lines(command, monkeypatch):
+    """Each in one piece, however long."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    out = "of-synonyms-" * 8
+    code, lines, err = command("synonyms", "--pictures", 1, "--samples", 8, "--out", out)
+    assert code == 0, err
+    assert lines == f"synonyms: written: {out}/synonyms\n{out}/report.html\n"
+    assert "1/1" in err
+    assert "written" not in err
+
+
 def test_command_names_bad_rows_and_goes_on(command, own, tmp_path):
     (tmp_path / "data.csv").write_text(
         f"image,true,false\n{own[0].image},a cow and a giraffe,a dog\nnone.png,a cow,a dog\n"
