@@ -188,7 +188,7 @@ class Explainer(Densities, Verdicts):
         ValueError, TypeError
             An argument is not allowed; the message names it.
         FloatingPointError
-            The model returned NaN or infinity.
+            The model returned NaN or infinity in the first round of samples.
         RuntimeError
             The memory does not suffice for one evaluation, or the pipeline was changed between two rounds of samples.
         dpid.Stopped
@@ -198,7 +198,7 @@ class Explainer(Densities, Verdicts):
         -----
         ConvergenceWarning
             ``tolerance`` was not reached within ``max_samples``, or the model returned NaN or infinity after the first
-            round of samples; the result is that of the rounds before.
+            round of samples; the result is that of the rounds before, and its ``metadata.broken`` has the error.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         question = question_of(prompt, concepts, conditions, chosen)
@@ -284,9 +284,9 @@ class Explainer(Densities, Verdicts):
     ) -> Iterator[PIDResult]:
         """An iterator of results, each from ``samples`` more evaluations of every condition, up to ``max_samples``.
 
-        It ends early when ``tolerance``, if given, is met. Where the model returns NaN or infinity after the first
-        round of samples, the last result comes once more, with ``metadata.broken``. Arguments and errors as of
-        :meth:`explain`; also ``RuntimeError`` if the model changes between two results.
+        It ends early when ``tolerance``, if given, is met. Arguments and errors as of :meth:`explain`, but
+        ``FloatingPointError`` after any round; also ``RuntimeError`` if the model changes between two results. Results
+        that were given before stay as they are.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         chosen.check_rounds()
@@ -329,7 +329,7 @@ class Explainer(Densities, Verdicts):
         stop: Stop | None = None,
         **options: Any,
     ) -> Iterator[dict[tuple[str, str], PIDResult]]:
-        """An iterator of what :meth:`explain_pairs` returns, each from more samples, as of :meth:`stream`."""
+        """An iterator of what :meth:`explain_pairs` returns, each from more samples; errors as of :meth:`stream`."""
         chosen, watch = self._options(options), Watch(progress, stop)
         chosen.check_rounds()
         questions = questions_of_pairs(prompt, concepts, chosen)

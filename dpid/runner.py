@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -77,7 +76,7 @@ class Runner:
             watch.check()
             asked = self._ask(image, latents, questions, options, prompt)
         job = Job([asked], options, self.density, watch, options.rounds, self.learnt, self._keep)
-        return self._streamed(_ended(explanations(job, self._denoisers(options.max_samples))))
+        return self._streamed(explanations(job, self._denoisers(options.max_samples)))
 
     def _streamed(self, results: Iterator[list[list[PIDResult]]]) -> Iterator[list[PIDResult]]:
         """The results about the first picture; no lock or setting is held between two of them."""
@@ -92,11 +91,22 @@ class Runner:
         self, pictures: Sequence[Asked], options: Options, progress: Progress,
         learnt: Learnt | None = None, keep: Callable[[Learnt], None] | None = None, model: SameModel | None = None,
     ) -> list[list[PIDResult]]:  # fmt: skip
-        """The results of all questions of every picture after one round, or as many as the tolerance takes."""
+        """The results of all questions of every picture after one round, or as many as the tolerance takes.
+
+        If the model returns NaN or infinity after the first, those of the rounds before, which say so.
+        """
         samples, count = (options.samples, 1) if options.tolerance is None else (options.max_samples, options.rounds)
         job = Job(pictures, options, self.density, progress, count, learnt or self.learnt, keep or self._keep, model)
-        results = deque(_ended(explanations(job, self._denoisers(samples))), maxlen=1).pop()
-        broken = results[0][0].metadata.broken
+        results: list[list[PIDResult]] = []
+        broken = ""
+        try:
+            for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
+                pass
+        except FloatingPointError as error:
+            if not results:
+                raise
+            broken = f"{error}; the result is that of the rounds before"
+            results = [[replace(r, metadata=replace(r.metadata, broken=broken)) for r in own] for own in results]
         if broken or (options.tolerance is not None and not all(r.metadata.converged for own in results for r in own)):
             missed = f"tolerance {options.tolerance} was not reached within max_samples = {options.max_samples}"
             warnings.warn(broken or missed, ConvergenceWarning, stacklevel=3)
@@ -176,19 +186,6 @@ class Runner:
                     yield i, one
         if errors:
             raise PicturesError(errors, len(wanted))
-
-
-def _ended(growing: Iterator[list[list[PIDResult]]]) -> Iterator[list[list[PIDResult]]]:
-    """``growing`` results; if the model returns NaN or infinity after the first, the last ones again, which say so."""
-    found: list[list[PIDResult]] = []
-    try:
-        for found in growing:
-            yield found
-    except FloatingPointError as error:
-        if not found:
-            raise
-        broken = f"{error}; the result is that of the rounds before"
-        yield [[replace(r, metadata=replace(r.metadata, broken=broken)) for r in own] for own in found]
 
 
 def question_of(

@@ -93,6 +93,21 @@ def two_things(heldout):
     return DATA / scene["file"], scene["prompt"], tuple(scene["concepts"])
 
 
+@pytest.fixture
+def broken_later(monkeypatch):
+    """Lets every network return NaN from the second round of samples on; a list of the rounds, to begin anew."""
+    from dpid import run
+
+    integrate, rounds = run.integrate, []
+
+    def broken(denoiser, x, *arguments, **options):
+        rounds.append(x)
+        return integrate(denoiser, x if len(rounds) == 1 else x * torch.nan, *arguments, **options)
+
+    monkeypatch.setattr(run, "integrate", broken)
+    return rounds
+
+
 UNETS = {
     "sd1": {
         "block_out_channels": (8, 16), "layers_per_block": 1, "attention_head_dim": 2, "cross_attention_dim": 16,

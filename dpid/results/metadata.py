@@ -25,7 +25,7 @@ class Metadata(Comparable):
     distilled : why the model's predictions are no posterior means (it was distilled to few steps); "" if they are
     caveat : what else limits the numbers of this model, or ""
     converged : whether the tolerance was met; None without a tolerance
-    broken : the error that ended a run before its tolerance was met, or ""
+    broken : the model's error that ended a run after the rounds of samples that are in the result, or ""
     paired : evaluations of every condition, of ``samples``, that were made in float32 too
     correction : {estimator: {"cow+giraffe": (nats, standard error)}}, what these found i(x; y_S) in float32 to be more
         than in ``precision``, docs/theory.md, eq. (57); all numbers contain it. None in float32, {} if float32 was not

@@ -13,7 +13,6 @@ import dpid
 from dpid.cli.outputs import draw
 from dpid.cli.tables import show_result
 from dpid.errors import _REPORT
-from dpid.run import explanations
 
 PROMPT = "a cow and a giraffe"
 
@@ -318,18 +317,25 @@ def test_an_interrupt_leaves_the_rounds_of_every_pair(ended, two_things, tmp_pat
     assert len(drawn) == 2 * 3 + 1  # and the graph
 
 
-def test_numbers_that_are_not_finite_in_a_later_round_are_a_note(command, two_things, tmp_path, monkeypatch):
-    def ends(*arguments):
-        yield from islice(explanations(*arguments), 2)
-        raise FloatingPointError("denoiser: returned NaN")
-
-    monkeypatch.setattr("dpid.runner.explanations", ends)
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(("--tolerance", 1e-6), "result"), (("--tolerance", 1e-6, "--pairs"), "{}+{}/result"), ((), "words")],
+)
+def test_nan_in_a_later_round_leaves_the_first(command, two_things, broken_later, tmp_path, options, name):
     path, prompt, concepts = two_things
-    concepts = [word for concept in concepts for word in ("-c", concept)]
-    code, out, errors = command("explain", path, prompt, *concepts, "--tolerance", 1e-6, "--samples", 96)
-    assert (code, errors) == (0, "")
-    assert "note: denoiser: returned NaN; the result is that of the rounds before" in out
-    assert dpid.PIDResult.load(tmp_path / "explained/result.safetensors").metadata.samples == 64
+    if name == "words":
+        prompt = f"a {concepts[1]}"  # whose verdict takes more rounds
+    else:
+        options = (*options, "-c", concepts[0], "-c", concepts[1])
+    code, out, errors = command("explain", path, prompt, *options, "--samples", 96)
+    assert (code, out) == (2, "")
+    kept, ended = errors.splitlines()
+    assert kept == "dpid: warning: what was found before is in explained"
+    assert ended.startswith("dpid: denoiser: returned NaN or infinity for condition ")
+    kind = dpid.WordsResult if name == "words" else dpid.PIDResult
+    found = tmp_path / "explained" / name.format(*concepts)
+    assert json.loads(found.with_suffix(".json").read_text())["samples"] == 32
+    assert kind.load(found.with_suffix(".safetensors")).metadata.samples == 32
 
 
 def test_a_tolerance_that_is_missed_is_a_note(command, two_things):
