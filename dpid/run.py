@@ -16,7 +16,7 @@ from dpid import __version__
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.device import peak_memory
 from dpid.estimation.correction import Correction
-from dpid.estimation.engine import Accumulator, integrate, profile_edges
+from dpid.estimation.engine import Accumulator, NotFiniteError, integrate, profile_edges
 from dpid.estimation.estimators import (
     SIGNED,
     integrands,
@@ -120,7 +120,7 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[list[
 
     ``denoisers`` are one model in several precisions, the most precise last. If one overflows, the run of a single
     picture starts again with the next. After that, rounds with no more samples than were yielded before are skipped,
-    except for the last one, since the new precision may meet the tolerance earlier. ``FloatingPointError`` if the last
+    except for the last one, since the new precision may meet the tolerance earlier. ``NotFiniteError`` if the last
     denoiser returns NaN or infinity, or one does for several pictures, of which the others need not go on with it.
     """
     yielded = 0
@@ -135,7 +135,7 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[list[
             if not new:
                 yield results
             return
-        except FloatingPointError:
+        except NotFiniteError:
             if not finer or len(job.pictures) > 1:
                 raise
         denoisers = finer

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dpid.denoisers.modes import undisturbed
 from dpid.denoisers.protocol import Denoiser
+from dpid.estimation.engine import NotFiniteError
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import worth_trying
 from dpid.images import ImageLike
@@ -102,7 +103,7 @@ class Runner:
         try:
             for results in explanations(job, self._denoisers(samples)):  # noqa: B007, used after the loop
                 pass
-        except FloatingPointError as error:
+        except NotFiniteError as error:
             if not results:
                 raise
             broken = f"{error}; the result is that of the rounds before"

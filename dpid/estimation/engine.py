@@ -25,6 +25,10 @@ _MOST_BINS = 64  # of log-SNR in a profile
 _PRODUCTS = 2**22  # numbers that :func:`half_products` multiplies at a time, 16 MiB
 
 
+class NotFiniteError(FloatingPointError):
+    """Raised where a model returns NaN or infinity, to tell it from the errors of what is called meanwhile."""
+
+
 @dataclass
 class Accumulator:
     """Running sums over samples: the integrals g(i, j) and h(k) of docs/theory.md, eq. (6), in nats.
@@ -160,7 +164,7 @@ def integrate(
 
     Raises
     ------
-    FloatingPointError
+    NotFiniteError
         The denoiser returned NaN or infinity; the message names the condition, the log-SNR and the sample.
     RuntimeError
         The memory does not suffice for one evaluation.
@@ -172,7 +176,7 @@ def integrate(
         # A second run that checks every batch finds the sample.
         again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
         _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
-        raise FloatingPointError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
+        raise NotFiniteError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
     return squares
 
 
@@ -278,14 +282,14 @@ def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:
 
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:
-    """Raise ``FloatingPointError`` for the first sample and condition of ``eps_hat`` that are not finite."""
+    """Raise :class:`NotFiniteError` for the first sample and condition of ``eps_hat`` that are not finite."""
     bad = ~eps_hat.isfinite().flatten(3).all(-1)  # [N,K,B]
     if not bad.any():
-        raise FloatingPointError("denoiser: its predictions are finite, but so large that their squares are not")
+        raise NotFiniteError("denoiser: its predictions are finite, but so large that their squares are not")
     sample, condition, image = bad.nonzero()[0].tolist()
     shared = len(conditions.names) == bad.shape[1]
     name = conditions.names[condition if shared else condition * bad.shape[2] + image]
-    raise FloatingPointError(
+    raise NotFiniteError(
         f"denoiser: returned NaN or infinity for condition {name!r} at log-SNR "
         f"{float(logsnr[sample]):.3f} (sample {int(ids[sample])}); try precision='float32', and check that the model's "
         "weights are finite"

@@ -71,6 +71,22 @@ def test_what_overflows_goes_on_in_a_finer_type(model, monkeypatch):
         dpid.Explainer(model, precision="float16").explain(latents=X, conditions=CONDITIONS)
 
 
+@pytest.mark.parametrize("last", [1, 200])  # evaluations: in the first round, and after it
+def test_an_error_of_the_callers_progress_is_none_of_the_model(model, monkeypatch, last):
+    """It ends the run: no finer type is tried, and no result of the rounds before is returned in its place."""
+    monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
+    told = []
+
+    def fails(done, planned):
+        told.append(done)
+        if done >= last:
+            raise FloatingPointError("of the caller")
+
+    with pytest.raises(FloatingPointError, match="of the caller"):
+        dpid.Explainer(model).explain(latents=X, conditions=CONDITIONS, samples=8, tolerance=1e-6, progress=fails)
+    assert [done >= last for done in told] == [False] * (len(told) - 1) + [True]
+
+
 def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypatch):
     """Sooner than the coarser type overflowed: after 8 samples, of which it had told 24."""
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
