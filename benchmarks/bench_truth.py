@@ -26,7 +26,7 @@ import typer
 
 import dpid
 from dpid.denoisers.loading import fingerprint
-from dpid.estimation.estimators import ESTIMATORS, MEASURED, SIGNED, evaluate, set_function
+from dpid.estimation.estimators import ESTIMATORS, MEASURED, evaluate, set_function
 from dpid.estimation.sampling import draw
 from dpid.images import to_pixels
 from dpid.options import Options
@@ -132,10 +132,8 @@ def exact(shown: tuple[str, str, str]) -> torch.Tensor:
 def by_estimator(found: dict[str, torch.Tensor], question: str) -> dict[str, torch.Tensor]:
     """Replicates of f(S) of the image by every estimator, {name: [G,3]}."""
     f = {name: found[f"{question}/{name}"].double().sum((-2, -1)) for name in MEASURED}
-    quiet, noisy = (f[name] for name in SIGNED)
-    # Of maps of one pixel, whose sums they are.
-    maps = (t[..., None, None] for t in (quiet, noisy))
-    return {"shrinkage": shrunk_sums(*maps, shrinkage_weight(noisy - quiet))[..., 0, 0]} | f
+    quiet, noisy, gaps = (f[name][..., None, None] for name in MEASURED)  # of maps of one pixel, whose sums they are
+    return {"shrinkage": shrunk_sums(quiet, noisy, gaps, shrinkage_weight(noisy - quiet))[..., 0, 0]} | f
 
 
 def numbers(f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

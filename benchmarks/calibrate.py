@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor
 
 import dpid
-from dpid.estimation.estimators import ESTIMATORS, SIGNED, are_squares
+from dpid.estimation.estimators import ESTIMATORS, MEASURED, are_squares
 from dpid.estimation.sampling import RULES
 from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
@@ -166,15 +166,15 @@ def shrunk(f: dict[str, Tensor], truth: dict[str, Truth], r: int) -> tuple[dict[
 
     Of the image it is that of "standard"; of the pixels [repeats,3,H,W] that of the maps with the same weights.
     """
-    quiet, noisy = (truth[name].pixels for name in SIGNED)
+    quiet, noisy, gaps = (truth[name].pixels[None] for name in MEASURED)
     maps, exact = [], []
-    for q, s in zip(*(f[name].split(r) for name in SIGNED), strict=True):
+    for q, s, g in zip(*(f[name].split(r) for name in MEASURED), strict=True):
         w = shrinkage_weight((s - q).sum((-2, -1)))
-        sums = shrunk_sums(q, s, w)
+        sums = shrunk_sums(q, s, g, w)
         layout = layout_weight(smoothed(sums, SMOOTH), smoothed(s, SMOOTH))
         maps.append(displayed(sums, SMOOTH, s))
-        right = smoothed(quiet + w * (noisy - quiet).mean((-2, -1), keepdim=True), SMOOTH)
-        exact.append(shrunk_layout(right[None], smoothed(noisy, SMOOTH)[None], layout)[0])
+        right = smoothed(shrunk_sums(quiet, noisy, gaps, w), SMOOTH)
+        exact.append(shrunk_layout(right, smoothed(noisy, SMOOTH), layout)[0])
     known = truth["standard"]
     return {"shrinkage": torch.cat(maps)}, {"shrinkage": Truth(known.image, known.stderr, torch.stack(exact))}
 

@@ -87,7 +87,7 @@ class PIDResult(Comparable):
         if estimator != "shrinkage":
             return self.replicates[estimator].double()
         quiet, noisy = (self.replicates[name].double() for name in SIGNED)
-        return shrunk_sums(quiet, noisy, self.shrinkage)
+        return shrunk_sums(quiet, noisy, self.replicates["orthogonal"], self.shrinkage)
 
     @cached_property
     def shrinkage(self) -> float:

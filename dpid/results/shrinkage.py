@@ -14,6 +14,7 @@ iˢ (Hwang & Casella, 1982, of spheres in four dimensions and more; measured for
 ``benchmarks/bench_truth.py``). Standard errors of maps take w as known.
 """
 
+import torch
 from torch import Tensor
 
 from dpid.pid import mean_stderr
@@ -26,14 +27,25 @@ def shrinkage_weight(difference: Tensor) -> float:
     return 0.0 if square <= noise else 1 - noise / square
 
 
-def shrunk_sums(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
+def shrunk_sums(quiet: Tensor, noisy: Tensor, gaps: Tensor, w: float) -> Tensor:
     """Replicates of maps [G,S,h,w] laid out like ``quiet``, whose sums are moved by ``w`` towards those of ``noisy``.
 
-    What the sums differ by is spread evenly, since it does not tell where. Sums vary among replicates as those of
-    ``noisy`` do.
+    What the sums differ by is spread over the pixels as :func:`_shares` of ``gaps`` [G,S,h,w], the replicates of i°.
+    Sums vary among replicates as those of ``noisy`` do.
     """
-    difference = (noisy - quiet).mean((-2, -1), keepdim=True)
-    return quiet + difference - (1 - w) * difference.mean(0)
+    difference = (noisy - quiet).sum((-2, -1), keepdim=True)
+    return quiet + (difference - (1 - w) * difference.mean(0)) * _shares(gaps)
+
+
+def _shares(gaps: Tensor) -> Tensor:
+    """The share [S,h,w] of every pixel in the sum of D(S), from ``gaps`` [G,S,h,w], the replicates of i°.
+
+    At a pixel D is the product of ε̂_S - ε̂_∅, whose square is i°, and of ε - ε̂_F, which is about as large everywhere:
+    docs/theory.md, eq. (25a). A pixel that y_S does not change has no share.
+    """
+    size = gaps.mean(0, dtype=torch.float64).clamp(min=0).sqrt()  # below zero only as far as rounding was corrected
+    size = size + torch.finfo(size.dtype).tiny  # even where no pixel changes
+    return size / size.sum((-2, -1), keepdim=True)
 
 
 def shrunk_profile(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:

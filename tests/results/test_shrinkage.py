@@ -40,16 +40,43 @@ def test_weight_of_known_numbers():
 
 
 def test_sums_are_shrunk_and_keep_the_spread_of_the_noisy():
-    quiet, noisy = torch.randn(2, 8, 3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    mixed = shrunk_sums(quiet, noisy, 0.3)
+    generator = torch.Generator().manual_seed(1)
+    quiet, noisy, gaps = torch.randn(3, 8, 3, 4, 5, generator=generator, dtype=torch.float64)
+    mixed = shrunk_sums(quiet, noisy, gaps.square(), 0.3)
     sums = [f.sum((-2, -1)) for f in (quiet, noisy, mixed)]
     (q, _), (n, error), (m, spread) = map(mean_stderr, sums)
     torch.testing.assert_close(m, q + 0.3 * (n - q))
     torch.testing.assert_close(spread, error)
-    even = mixed - quiet  # says nothing of where
-    torch.testing.assert_close(even, even.mean((-2, -1), keepdim=True).expand_as(even))
     bins = shrunk_profile(quiet[..., 0], noisy[..., 0], 0.3)
     torch.testing.assert_close(bins.mean(0), (0.7 * quiet + 0.3 * noisy)[..., 0].mean(0))
+
+
+def test_what_sums_are_moved_by_lies_where_the_word_changes_something():
+    quiet, noisy = torch.zeros(2, 8, 1, 2, 2, dtype=torch.float64)
+    noisy = noisy + 1.5  # 6 nats of the image
+    gaps = torch.tensor([[1.0, 4.0], [9.0, 0.0]]).expand(8, 1, 2, 2)  # roots 1, 2, 3 and 0
+    torch.testing.assert_close(
+        shrunk_sums(quiet, noisy, gaps, 0.5)[0, 0], torch.tensor([[0.5, 1.0], [1.5, 0.0]]).double()
+    )
+    even = shrunk_sums(quiet, noisy, torch.zeros(8, 1, 2, 2), 0.5)  # by rounding alone, of a word that changes nothing
+    torch.testing.assert_close(even, torch.full_like(even, 0.75))
+
+
+def test_a_pixel_that_no_word_changes_has_no_information():
+    """Two words that change the mean of the left half of the picture; all maps of the right half are zero."""
+    left = torch.zeros(1, 4, 4)
+    left[..., :2] = 1
+    known = {
+        "": (0 * left, 1 + left),
+        "a": (left, 1 + 0 * left),
+        "b": (-left, 1 + 0 * left),
+        "ab": (left / 2, 1 + 0 * left),
+    }
+    result = Explainer(GaussianDenoiser(known)).explain(latents=2 * left, conditions=CONDITIONS, samples=16, smooth=1)
+    assert result.shrinkage > 0.1  # something was spread
+    for f in result.maps.information.values():
+        assert torch.equal(f[:, 2:], torch.zeros(4, 2))
+        assert (f[:, :2].abs() > 1e-3).all()
 
 
 def test_image_maps_and_profile_agree(world):
