@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
-from dpid.cli.outputs import draw, figures, folders, graph, last, write
+from dpid.cli.outputs import Pictures, draw, figures, folders, graph, last, write
 from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, load, with_options
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
@@ -147,14 +148,12 @@ def _check_pictures(images: Sequence[Path], pairs: bool) -> None:
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
     """Write numbers and pictures into ``out``, and print a table."""
-
-    def save(result: PIDResult) -> None:
-        write(result, out)
-        draw(figures(result, out))
-
+    save, pictures = partial(write, out=out), partial(figures, folder=out)
     with evaluations() as progress:
-        result = last(explainer.stream(image, prompt, concepts, progress=progress, **options), save, out)
+        growing = explainer.stream(image, prompt, concepts, progress=progress, **options)
+        result = last(growing, save, pictures, out)
     save(result)
+    draw(pictures(result))
     with printing(str(out)):
         show_result(result, out)
 
@@ -168,15 +167,18 @@ def explain_pairs(
     def save(results: Mapping[tuple[str, str], PIDResult]) -> None:
         for path, result in zip(paths, results.values(), strict=True):
             write(result, path)
-        pictures = [figures(result, path) for path, result in zip(paths, results.values(), strict=True)]
-        draw({target: made for one in (*pictures, graph(results, out)) for target, made in one.items()})
+
+    def pictures(results: Mapping[tuple[str, str], PIDResult]) -> Pictures:
+        own = [figures(result, path) for path, result in zip(paths, results.values(), strict=True)]
+        return {target: made for one in (graph(results, out), *own) for target, made in one.items()}
 
     with ExitStack() as stack:
         for path in paths:  # before anything is computed
             stack.enter_context(writable(path))
         progress = stack.enter_context(evaluations())
         growing = explainer.stream_pairs(image, prompt, concepts, progress=progress, **options)
-        results = last(growing, save, out)
+        results = last(growing, save, pictures, out)
     save(results)
+    draw(pictures(results))
     with printing(str(out)):
         show_pairs(results, prompt, out)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from dpid.cli.process import printing, warn
 from dpid.files import atomic_write, write_json
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dpid.results.words import WordsResult
 
 Result = TypeVar("Result")
+Pictures: TypeAlias = "Mapping[Path, Callable[[], Figure]]"  # {file: function that makes its figure}
 # In a name, to one file system or another; the last are of bytes that are no text.
 _UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
 _LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
@@ -30,8 +31,13 @@ def write(result: PIDResult | WordsResult, out: Path, name: str = "result") -> N
     write_json(out / f"{name}.json", result.to_dict())
 
 
-def last(growing: Iterable[Result], save: Callable[[Result], None], out: Path) -> Result:
-    """The last of ``growing`` results; where an error or an interrupt ends them, ``save`` is called with it first."""
+def last(
+    growing: Iterable[Result], save: Callable[[Result], None], pictures: Callable[[Result], Pictures], out: Path
+) -> Result:
+    """The last of ``growing`` results; where an error or an interrupt ends them, it is written before that is raised.
+
+    ``save`` writes its numbers, and ``pictures`` are then drawn of it, which another interrupt may end.
+    """
     found: Result | None = None
     try:
         for found in growing:  # noqa: B007, used after the loop
@@ -40,18 +46,19 @@ def last(growing: Iterable[Result], save: Callable[[Result], None], out: Path) -
         if found is not None:
             save(found)
             warn(f"what was found before is in {out}")
+            draw(pictures(found))
         raise
     assert found is not None  # there is at least one
     return found
 
 
-def figures(result: PIDResult, folder: Path) -> dict[Path, Callable[[], Figure]]:
+def figures(result: PIDResult, folder: Path) -> Pictures:
     """What :func:`draw` draws of a result: maps.png and profile.png in its folder."""
     kinds = {"maps.png": "overlay", "profile.png": "profile"}
     return {folder / name: partial(result.plot, kind) for name, kind in kinds.items()}
 
 
-def graph(results: Mapping[tuple[str, str], PIDResult], out: Path) -> dict[Path, Callable[[], Figure]]:
+def graph(results: Mapping[tuple[str, str], PIDResult], out: Path) -> Pictures:
     """What :func:`draw` draws of all pairs: graph.png."""
 
     def made() -> Figure:
@@ -63,7 +70,7 @@ def graph(results: Mapping[tuple[str, str], PIDResult], out: Path) -> dict[Path,
     return {out / "graph.png": made}
 
 
-def draw(pictures: Mapping[Path, Callable[[], Figure]]) -> None:
+def draw(pictures: Pictures) -> None:
     """A PNG file of every figure in place of an earlier run's; what cannot be drawn is told."""
     for target in pictures:  # with other numbers, which must not stay if this is interrupted
         with suppress(OSError):

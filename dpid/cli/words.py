@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpid.cli.outputs import draw, last, write
+from dpid.cli.outputs import Pictures, draw, last, write
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_words
@@ -54,12 +55,13 @@ def _seconds(time: str | None) -> float | None:
 def explain_words(explainer: Any, image: Any, prompt: str, out: Path, **options: Any) -> None:
     """Write words.json, words.safetensors and words.png into ``out``, and print a table."""
 
-    def save(result: WordsResult) -> None:
-        write(result, out, "words")
-        draw({out / "words.png": result.plot})
+    def pictures(result: WordsResult) -> Pictures:
+        return {out / "words.png": result.plot}
 
+    save = partial(write, out=out, name="words")
     with evaluations() as progress:
-        result = last(explainer.stream_words(image, prompt, progress=progress, **options), save, out)
+        result = last(explainer.stream_words(image, prompt, progress=progress, **options), save, pictures, out)
     save(result)
+    draw(pictures(result))
     with printing(str(out)):
         show_words(result, out)

@@ -302,8 +302,14 @@ def test_what_ends_a_run_leaves_the_rounds_before_it(ended, two_things, tmp_path
 
 
 def test_an_interrupt_leaves_the_rounds_of_every_pair(ended, two_things, tmp_path, monkeypatch):
+    """Also if another one ends the drawing of their figures, which takes longer."""
     drawn = []
-    monkeypatch.setattr("dpid.cli.explain.draw", drawn.extend)
+
+    def interrupted(pictures):
+        drawn.extend(pictures)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpid.cli.outputs.draw", interrupted)
     concepts = [word for concept in (*two_things[2], "and") for word in ("-c", concept)]
     options = "--pairs", "--tolerance", 1e-6, "--samples", 96
     found, out, errors, results = ended("stream_pairs", KeyboardInterrupt, *concepts, *options)
@@ -314,7 +320,7 @@ def test_an_interrupt_leaves_the_rounds_of_every_pair(ended, two_things, tmp_pat
         folder = tmp_path / "explained" / "+".join(pair)
         assert dpid.PIDResult.load(folder / "result.safetensors") == result
         assert json.loads((folder / "result.json").read_text())["samples"] == 64
-    assert len(drawn) == 2 * 3 + 1  # and the graph
+    assert (len(drawn), drawn[0].name) == (2 * 3 + 1, "graph.png")
 
 
 @pytest.mark.parametrize(
