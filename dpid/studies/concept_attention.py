@@ -97,7 +97,8 @@ def attention_maps(
     Raises
     ------
     ValueError, TypeError, FloatingPointError
-        As :func:`dpid.studies.daam.attention_maps`; also if there is no other word than one concept.
+        As :func:`dpid.studies.daam.attention_maps`; also if a word of ``beside`` is blank, or if there is no other word
+        than one concept.
     """
     check_network(pipe, NETWORKS, NAME)
     spans = spans_of(prompt, concepts)
