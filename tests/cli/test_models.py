@@ -23,7 +23,7 @@ def test_every_family_is_listed_without_a_download(command, monkeypatch):
     assert listed <= set(FAMILIES)
 
 
-def test_a_narrow_terminal_cuts_nothing(command, monkeypatch):
+def test_a_terminal_of_80_columns_and_more_breaks_no_word(command, monkeypatch):
     def words(columns):
         monkeypatch.setenv("COLUMNS", str(columns))
         out = command("models")[1]
