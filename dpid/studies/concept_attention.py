@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dpid.denoisers.network import NetworkDenoiser
@@ -64,21 +65,25 @@ def _as_one_text(denoiser: NetworkDenoiser, words: Sequence[str]) -> tuple[Tenso
     return text, [end - start for start, end in pairwise(ends)]
 
 
-def _last_tokens(denoiser: NetworkDenoiser, words: Sequence[str], length: int) -> list[int]:
-    """The place of the last token of every word in its encoding of ``length`` tokens, template and padding included."""
-    family = denoiser.family
-    tokenizer = getattr(family.pipe.tokenizer, "tokenizer", family.pipe.tokenizer)  # that of a processor
-
-    def backwards(text: str) -> list[int]:
-        return list(reversed(tokenizer(family.written("tokenizer", text), verbose=False).input_ids))
-
-    places, empty = [], backwards("")
-    for word in words:
-        ids = backwards(word)
-        pairs = enumerate(zip(ids, empty, strict=False))
-        behind = next((n for n, (own, other) in pairs if own != other), len(empty))  # tokens of the template
-        places.append((length if tokenizer.padding_side == "left" else len(ids)) - 1 - behind)
-    return places
+def _last_tokens(denoiser: NetworkDenoiser, words: Sequence[str]) -> tuple[Tensor, list[int]]:
+    """The last token [1,words,E] of every word, encoded, and its place in its text, template and padding included."""
+    family, calls = denoiser.family, []
+    family.check_texts(words)
+    (encoder,) = family.text_encoders()
+    # Counted in what the encoder is given: to the same text a tokenizer may add other tokens than the pipeline does.
+    hook = encoder.register_forward_pre_hook(lambda _m, _a, given: calls.append(given), with_kwargs=True)
+    try:
+        texts = family.texts.encode(("", *words))["encoder_hidden_states"]
+    finally:
+        hook.remove()
+    ids, kept = (torch.cat([call[name] for call in calls]) for name in ("input_ids", "attention_mask"))
+    empty, *backwards = (row[keep > 0].flip(0).tolist() for row, keep in zip(ids, kept, strict=True))
+    places = []
+    for own, keep in zip(backwards, kept[1:], strict=True):
+        pairs = enumerate(zip(own, empty, strict=False))
+        behind = next((n for n, (token, other) in pairs if token != other), len(empty))  # tokens of the template
+        places.append(int(keep.nonzero()[-1]) - behind)
+    return texts[range(1, len(texts)), places][None], places
 
 
 def attention_maps(
@@ -115,10 +120,10 @@ def attention_maps(
         if network == "SD3Transformer2DModel":
             text, lengths = _as_one_text(denoiser, said)
             return InSD3(named, text, size, lengths, rows)
-        texts = denoiser.encode_conditions(said).encoded["encoder_hidden_states"]
         if network == "FluxTransformer2DModel":
+            texts = denoiser.encode_conditions(said).encoded["encoder_hidden_states"]
             return InFlux1(named, texts[None, :, 0], size, [0] * len(said))
-        places = _last_tokens(denoiser, said, texts.shape[1])
-        return InFlux2(named, texts[range(len(said)), places][None], size, places, run=image is None)
+        text, places = _last_tokens(denoiser, said)
+        return InFlux2(named, text, size, places, run=image is None)
 
     return trace(pipe, prompt, concepts, watch, image, samples, seed, guidance, density)

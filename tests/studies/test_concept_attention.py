@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from tiny_parts import beginning_tokenizer
 from tiny_pipelines import build, drawn
 
 import dpid
@@ -264,6 +265,16 @@ def test_flux_2_equals_its_formula(picture, name):
     assert found[0].maps["cow"].shape == (6, 10)
     assert found[0].maps["cow"].std() > 1e-3  # hundreds of times the tolerance
     assert_maps(found[0].maps, by_hand_in_flux_2(pipe, calls, PLACES[name]), 6)
+
+
+def test_a_beginning_that_the_pipeline_gives_no_text_is_not_counted(picture):
+    """Flux.2 dev's tokenizer adds one, and its pipeline leaves it out where the template has it: the same tokens."""
+    pipe = in_flux_2("flux2", "right")
+    look = functools.partial(concept_attention.attention_maps, pipe, PROMPT, CONCEPTS, image=picture, samples=2)
+    without = look().maps["cow"]
+    pipe.tokenizer.tokenizer = beginning_tokenizer()
+    assert len(pipe.tokenizer.tokenizer("cow").input_ids) == 4
+    assert torch.equal(look().maps["cow"], without)
 
 
 @torch.no_grad()
