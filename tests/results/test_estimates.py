@@ -9,10 +9,8 @@ import torch
 import dpid
 from dpid import ConvergenceWarning
 from dpid.denoisers import GaussianDenoiser
-from dpid.prompts.plan import subsets_of
 from dpid.results.intervals import interval
 from dpid.results.maps import smoothed
-from dpid.results.result import ranked
 from dpid.results.shrinkage import shrunk_layout
 
 SHAPE = (1, 2, 3)
@@ -343,44 +341,6 @@ def test_every_atom_of_three_concepts_has_a_map(emoji, two_things):
     for antichain, estimate in result.decomposition.atoms.items():
         assert float(values[antichain].sum()) == pytest.approx(estimate.value, rel=1e-9, abs=1e-9)
     torch.testing.assert_close(sum(values.values()).float(), result.maps.information[three])
-
-
-def test_pairs_share_their_conditions(emoji, two_things):
-    path, prompt, concepts = two_things
-    three = ("a", *concepts)
-    # Priors of all three, of which each pair takes its own.
-    priors = {s: 11.0 * len(s) for s in subsets_of(three)[1:]}
-    shared = emoji.explain_pairs(path, prompt, three, samples=8, measure="ppid", priors=priors)
-    assert {len(result.metadata.priors) for result in shared.values()} == {3}
-    assert all(abs(result.redundancy.value) < torch.inf for result in shared.values())
-    pairs = emoji.explain_pairs(path, prompt, three, samples=8)
-    assert list(pairs) == [(three[0], three[1]), (three[0], three[2]), (three[1], three[2])]
-    # null, three concepts, three pairs
-    assert pairs[three[:2]].metadata.unet_evaluations == 8 * 7
-    alone = emoji.explain(path, prompt, concepts, samples=8)
-    # Another batch of conditions changes the order of sums inside the UNet's convolutions.
-    assert pairs[concepts].redundancy.value == pytest.approx(alone.redundancy.value, rel=1e-3, abs=1e-3)
-    assert ranked(pairs)[0] == max(pairs, key=lambda p: pairs[p].redundancy.value)
-
-
-def test_stream_grows_to_what_explain_gives(emoji, two_things):
-    path, prompt, concepts = two_things
-    growing = list(emoji.stream(path, prompt, concepts, samples=8, max_samples=24))
-    assert [r.metadata.samples for r in growing] == [8, 16, 24]
-    assert growing[0].redundancy == emoji.explain(path, prompt, concepts, samples=8).redundancy
-
-
-def test_pairs_grow_to_what_explain_pairs_gives(emoji, two_things):
-    path, prompt, concepts = two_things
-    asked = {"samples": 8, "max_samples": 16, "tolerance": 1e-9}
-    growing = list(emoji.stream_pairs(path, prompt, ("a", *concepts), **asked))
-    assert [{r.metadata.samples for r in pairs.values()} for pairs in growing] == [{8}, {16}]
-    with pytest.warns(ConvergenceWarning):
-        assert growing[-1] == emoji.explain_pairs(path, prompt, ("a", *concepts), **asked)
-    with pytest.raises(ValueError, match="max_samples: found 8, expected at least samples = 32"):
-        emoji.stream_pairs(path, prompt, concepts, max_samples=8)
-    with pytest.raises(ValueError, match="concepts: found 1, expected at least 2"):
-        emoji.stream_pairs(path, prompt, concepts[:1])
 
 
 def test_reference(emoji, two_things):
