@@ -10,6 +10,8 @@ compute, an error is raised.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,12 @@ __all__ = [
 
 _LEVELS, _INDICES = (torch.float64, torch.float32), (torch.int64,)
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_LAYERS = (torch.float64, *_FLOATS)
+
+
+def _device(value: Tensor) -> torch.device:
+    """The device of ``value``; the CPU for what is no tensor, which :func:`_check` refuses."""
+    return value.device if isinstance(value, Tensor) else torch.device("cpu")
 
 
 def _check(name: str, value: Tensor, dims: int, dtypes: tuple[torch.dtype, ...], device: torch.device) -> None:
@@ -32,15 +40,19 @@ def _check(name: str, value: Tensor, dims: int, dtypes: tuple[torch.dtype, ...],
         and not value.requires_grad
     ):  # fmt: skip
         return
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: found {type(value).__name__}, expected a torch.Tensor")
+    _check_kind(name, value, dtypes)
     if value.ndim != dims:
         raise ValueError(f"{name}: found {value.ndim} dimensions {tuple(value.shape)}, expected {dims}")
-    if value.dtype not in dtypes:
-        raise TypeError(f"{name}: found dtype {value.dtype}, expected one of {', '.join(map(str, dtypes))}")
     if value.device != device:
         raise ValueError(f"{name}: found device {value.device}, expected {device} as the other tensors")
     raise ValueError(f"{name}: requires_grad is set; these ops have no gradient: pass {name}.detach()")
+
+
+def _check_kind(name: str, value: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: found {type(value).__name__}, expected a torch.Tensor")
+    if value.dtype not in dtypes:
+        raise TypeError(f"{name}: found dtype {value.dtype}, expected one of {', '.join(map(str, dtypes))}")
 
 
 def _check_length(name: str, value: Tensor, n: int) -> None:
@@ -70,7 +82,7 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, ba
     ValueError, TypeError, RuntimeError
         A tensor has a wrong rank, length, dtype or device, or requires a gradient; seed or backend are not allowed.
     """
-    device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    device = _device(x)
     _check("x", x, 4, _FLOATS, device)
     _check("logsnr", logsnr, 1, _LEVELS, device)
     _check("sample_id", sample_id, 1, _INDICES, device)
@@ -110,7 +122,7 @@ def accumulate(
         A tensor has a wrong rank, shape, dtype or device, indices out of range (not checked on a GPU), or requires a
         gradient; or memory runs out. Nothing is written then.
     """
-    device = eps_hat.device if isinstance(eps_hat, Tensor) else torch.device("cpu")
+    device = _device(eps_hat)
     _check("eps_hat", eps_hat, 6, _FLOATS, device)
     n, k, b, _, h, w = eps_hat.shape
     _check("pairs", pairs, 2, _INDICES, device)
@@ -138,22 +150,29 @@ def _check_seed(seed: int) -> int:
     return seed - 2**64 if seed >= 2**63 else seed
 
 
-def _unet_function(op: str, backend: str | None, **tensors: Tensor) -> Op:
-    """The function of ``backend`` for ``op`` on ``tensors``.
+def _alike(optional: tuple[str, ...] = (), **tensors: Any) -> dict[str, Tensor]:
+    """``tensors`` by name, without those ``optional`` that are None.
+
+    ``TypeError`` unless all are tensors of one floating dtype on one device.
+    """
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None or name not in optional}
+    first = next(iter(given.values()))
+    for name, tensor in given.items():
+        _check_kind(name, tensor, _LAYERS)
+        if tensor.dtype != first.dtype or tensor.device != first.device:
+            raise TypeError(
+                f"{name}: found {tensor.dtype} on {tensor.device}, expected {first.dtype} on {first.device}"
+            )
+    return given
+
+
+def _unet_function(op: str, backend: str | None, tensors: dict[str, Tensor]) -> Op:
+    """The function of ``backend`` for ``op`` on ``tensors``, which :func:`_alike` returned.
 
     Without a named backend, float64 tensors and those that require gradients go to the reference, which supports them.
-    ``TypeError`` for mixed or unsupported dtypes and devices, ``ValueError`` for gradients that the backend lacks.
+    ``TypeError`` and ``ValueError`` for float64 and for gradients where the named backend lacks them.
     """
     name, first = next(iter(tensors.items()))
-    for other, tensor in tensors.items():
-        if (
-            tensor.dtype not in (torch.float64, *_FLOATS)
-            or tensor.dtype != first.dtype
-            or tensor.device != first.device
-        ):
-            raise TypeError(
-                f"{other}: found {tensor.dtype} on {tensor.device}, expected {first.dtype} on {first.device}"
-            )
     graded = [other for other, tensor in tensors.items() if tensor.requires_grad]
     if backend is None and (graded or first.dtype == torch.float64):
         backend = "reference"
@@ -178,7 +197,8 @@ def group_norm_silu(
     [B,C',H,W] instead, its channels follow those of x, and weight and bias are [C + C']. ``ValueError`` if ``groups``
     does not divide the channels, or lengths do not fit. Triton's kernel returns channels-last memory.
     """
-    if skip is not None and (added is not None or x.ndim != 4 or skip[:, :1].shape != x[:, :1].shape):
+    tensors = _alike(("added", "skip"), x=x, weight=weight, bias=bias, added=added, skip=skip)
+    if skip is not None and (added is not None or not x.ndim == skip.ndim == 4 or skip[:, :1].shape != x[:, :1].shape):
         raise ValueError(f"skip: found {tuple(skip.shape)}, expected [B,C',H,W] as x {tuple(x.shape)}, without added")
     channels = x.shape[1] + (0 if skip is None else skip.shape[1]) if x.ndim == 4 else 0
     if x.ndim != 4 or groups < 1 or channels % groups:
@@ -190,9 +210,7 @@ def group_norm_silu(
             f"x, added: found {tuple(x.shape)}, {tuple(added.shape)}, expected [B,C,H,W] and [B',C], where one of B "
             "and B' divides the other"
         )
-    tensors = {"x": x, "weight": weight, "bias": bias, "added": added, "skip": skip}
-    chosen = _unet_function("group_norm_silu", backend, **{n: t for n, t in tensors.items() if t is not None})
-    out: Tensor = chosen(x, groups, weight, bias, eps, silu, added, skip)
+    out: Tensor = _unet_function("group_norm_silu", backend, tensors)(x, groups, weight, bias, eps, silu, added, skip)
     return out
 
 
@@ -201,6 +219,7 @@ def add_maps(x: Tensor, y: Tensor, bias: Tensor | None = None, *, backend: str |
 
     ``ValueError`` if lengths do not fit. Triton's kernel returns channels-last memory.
     """
+    tensors = _alike(("bias",), x=x, y=y, bias=bias)
     if x.ndim != 4 or y.shape[1:] != x.shape[1:] or not _repeats(len(x), len(y)):
         raise ValueError(
             f"x, y: found {tuple(x.shape)}, {tuple(y.shape)}, expected [B,C,H,W] and [B',C,H,W], where one of B and B' "
@@ -208,8 +227,7 @@ def add_maps(x: Tensor, y: Tensor, bias: Tensor | None = None, *, backend: str |
         )
     if bias is not None and bias.shape != x.shape[1:2]:
         raise ValueError(f"bias: found {tuple(bias.shape)}, expected ({x.shape[1]},)")
-    tensors = {"x": x, "y": y} | ({} if bias is None else {"bias": bias})
-    out: Tensor = _unet_function("add_maps", backend, **tensors)(x, y, bias)
+    out: Tensor = _unet_function("add_maps", backend, tensors)(x, y, bias)
     return out
 
 
@@ -218,12 +236,13 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, ba
 
     ``ValueError`` if lengths do not fit.
     """
+    tensors = _alike(x=x, weight=weight, bias=bias)
     if x.ndim < 1 or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
         raise ValueError(
             f"x, weight, bias: found {tuple(x.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}, expected [..., D], "
             "[D], [D]"
         )
-    out: Tensor = _unet_function("layer_norm", backend, x=x, weight=weight, bias=bias)(x, weight, bias, eps)
+    out: Tensor = _unet_function("layer_norm", backend, tensors)(x, weight, bias, eps)
     return out
 
 
@@ -234,12 +253,12 @@ def add_layer_norm(
 
     ``ValueError`` if lengths do not fit.
     """
+    tensors = _alike(x=x, y=y, weight=weight, bias=bias)
     if x.ndim != 3 or y.shape[1:] != x.shape[1:] or not _repeats(len(x), len(y)) or len(x) < len(y):
         raise ValueError(f"x, y: found {tuple(x.shape)}, {tuple(y.shape)}, expected [k·M,T,D] and [M,T,D]")
     if weight.shape != x.shape[2:] or bias.shape != x.shape[2:]:
         raise ValueError(f"weight, bias: found {tuple(weight.shape)}, {tuple(bias.shape)}, expected ({x.shape[2]},)")
-    chosen = _unet_function("add_layer_norm", backend, x=x, y=y, weight=weight, bias=bias)
-    found: tuple[Tensor, Tensor] = chosen(x, y, weight, bias, eps)
+    found: tuple[Tensor, Tensor] = _unet_function("add_layer_norm", backend, tensors)(x, y, weight, bias, eps)
     return found
 
 
@@ -253,9 +272,10 @@ def geglu(x: Tensor, *, backend: str | None = None) -> Tensor:
 
     ``ValueError`` if the last dimension is odd.
     """
+    tensors = _alike(x=x)
     if x.ndim < 1 or x.shape[-1] % 2:
         raise ValueError(f"x: found {tuple(x.shape)}, expected an even last dimension")
-    out: Tensor = _unet_function("geglu", backend, x=x)(x)
+    out: Tensor = _unet_function("geglu", backend, tensors)(x)
     return out
 
 
@@ -274,6 +294,7 @@ def normal(seed: int, sample_id: Tensor, shape: tuple[int, int, int, int], *, ba
 
     ``shape`` is (B, C, H, W).
     """
+    _check("sample_id", sample_id, 1, _INDICES, _device(sample_id))
     # At log-SNR -∞ the channel passes noise only.
     pure_noise = torch.full((len(sample_id),), -torch.inf, dtype=torch.float32, device=sample_id.device)
     x = torch.zeros(shape, dtype=torch.float32, device=sample_id.device)

@@ -106,3 +106,9 @@ def test_refusals(change, error, named):
     good = {"x": torch.zeros(2, 4, 5, 6), "logsnr": torch.zeros(4), "sample_id": torch.arange(4), "seed": 0}
     with pytest.raises(error, match=named):
         ops.noisy_channel(**{**good, **change})
+
+
+@pytest.mark.parametrize(("ids", "found"), [([1, 2], "list"), (torch.zeros(2), "dtype torch.float32")])
+def test_noise_of_what_are_no_numbers_of_samples(ids, found):
+    with pytest.raises(TypeError, match=f"^sample_id: found {found}, expected"):
+        ops.normal(0, ids, (1, 2, 3, 4))

@@ -178,6 +178,22 @@ def test_compile_whole():
         (lambda: ops.geglu(randn(2, 4).requires_grad_(), backend="triton"), ValueError, "x: requires_grad"),
         (lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4).half(), randn(4)), TypeError, "weight: found"),
         (lambda: ops.geglu(randn(2, 4).double(), backend="triton"), TypeError, "x: found torch.float64"),
+        (
+            lambda: ops.geglu(torch.arange(4, device=DEVICE)),
+            TypeError,
+            "x: found dtype torch.int64, expected one of torch.float64, torch.float32, torch.float16, torch.bfloat16",
+        ),
+        (lambda: ops.geglu(randn(4).cpu().numpy()), TypeError, "x: found ndarray, expected a torch.Tensor"),
+        (lambda: ops.geglu([1.0, 2.0]), TypeError, "x: found list, expected"),
+        (lambda: ops.layer_norm(randn(2, 3), None, randn(3)), TypeError, "weight: found NoneType"),
+        (lambda: ops.add_maps(randn(2, 3, 4, 4), 1.0), TypeError, "y: found float"),
+        (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(2, 3, 4), randn(4), 0), TypeError, "bias: found int"),
+        (lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4), randn(4), added=[1]), TypeError, "added: found"),
+        (
+            lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4), randn(4), skip=randn(4)),
+            ValueError,
+            r"skip: found \(4,\)",
+        ),
     ],
 )  # fmt: skip
 def test_refusals(call, error, message):
