@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from dpid.device import is_gpu
 from dpid.ops import compiled, reference
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
@@ -73,6 +74,8 @@ def named(op: str, backend: str, device: torch.device) -> Op:
         )
     if backend in DEVICES and device.type != backend:
         raise RuntimeError(f"backend: {backend!r} needs tensors on {backend}, found {device}")
+    if backend == "triton" and not is_gpu(device) and os.environ.get("TRITON_INTERPRET", "0") == "0":
+        raise RuntimeError(f"backend: 'triton' needs tensors on a GPU, found {device}")
     return has[backend]
 
 

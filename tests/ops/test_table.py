@@ -76,6 +76,7 @@ def test_no_gpu_gets_a_float64_reference_unasked(monkeypatch, without_cuda):
 
 
 def test_the_environment_chooses_for_the_ops_that_have_its_backend(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     for name in ("reference", "cpu", "triton"):
         monkeypatch.setattr(_table, "ENVIRONMENT", name)
         assert _table.function("accumulate", None, CPU) is ALL["accumulate"][name]
@@ -95,6 +96,18 @@ def test_a_named_backend_that_cannot_compute_raises(without_cuda):
         _table.function("accumulate", "cpu", GPU)
     with pytest.raises(ValueError, match="'cpu', allowed for geglu are triton, reference"):
         _table.function("geglu", "cpu", CPU)
+
+
+@pytest.mark.parametrize("interpreted", [None, "0"])
+def test_triton_computes_on_a_gpu_or_is_interpreted(monkeypatch, interpreted):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if interpreted:
+        monkeypatch.setenv("TRITON_INTERPRET", interpreted)
+    with pytest.raises(RuntimeError, match=r"^backend: 'triton' needs tensors on a GPU, found cpu$"):
+        ops.geglu(torch.ones(2), backend="triton")
+    assert _table.function("geglu", "triton", GPU) is ALL["geglu"]["triton"]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert _table.function("geglu", "triton", CPU) is ALL["geglu"]["triton"]
 
 
 def test_triton_that_does_not_work_is_not_taken(monkeypatch, caplog):
