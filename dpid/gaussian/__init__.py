@@ -26,7 +26,7 @@ from scipy.special import digamma
 
 from dpid.checks import nats_in
 from dpid.gaussian import deficiency, sdp, tilde
-from dpid.gaussian.channels import Array, Channels, as_matrix, check_dims, standardise
+from dpid.gaussian.channels import Array, Channels, as_array, check_dims, standardise
 
 __all__ = ["MEASURES", "GaussianPID", "fit", "information_bias", "pid"]
 
@@ -137,7 +137,7 @@ def fit(samples: ArrayLike, dims: Sequence[int]) -> Array:
         every information infinite.
     """
     size = sum(check_dims(dims))
-    matrix = as_matrix("samples", samples, f"(n, {size})")
+    matrix = as_array("samples", samples, f"(n, {size})")
     if matrix.shape[1] != size:
         raise ValueError(f"samples: found {matrix.shape[1]} columns, expected {size}, the sum of dims")
     if len(matrix) <= size:

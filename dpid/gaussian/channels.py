@@ -67,18 +67,21 @@ def check_dims(dims: Sequence[int]) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def as_matrix(name: str, value: ArrayLike, expected: str) -> Array:
-    """``value`` as a finite real float64 matrix; ``ValueError`` naming ``name`` otherwise."""
+def as_array(name: str, value: ArrayLike, expected: str, ndim: int = 2) -> Array:
+    """``value`` as a finite real float64 array of ``ndim`` dimensions; ``ValueError`` naming ``name`` otherwise.
+
+    ``expected`` is what the message says of its shape.
+    """
     try:
         found: NDArray[Any] = np.asarray(value)
-        matrix = found.astype(np.float64, casting="same_kind" if found.dtype.kind in "fc" else "unsafe")
+        array = found.astype(np.float64, casting="same_kind" if found.dtype.kind in "fc" else "unsafe")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: found {type(value).__name__}, expected real numbers of shape {expected}") from error
-    if matrix.ndim != 2:
-        raise ValueError(f"{name}: found shape {matrix.shape}, expected {expected}")
-    if not np.isfinite(matrix).all():
-        raise ValueError(f"{name}: found {int((~np.isfinite(matrix)).sum())} NaN or infinite entries, expected none")
-    return matrix
+    if array.ndim != ndim:
+        raise ValueError(f"{name}: found shape {array.shape}, expected {expected}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: found {int((~np.isfinite(array)).sum())} NaN or infinite entries, expected none")
+    return array
 
 
 def _covariance(cov: ArrayLike, size: int) -> Array:
@@ -86,7 +89,7 @@ def _covariance(cov: ArrayLike, size: int) -> Array:
 
     ``ValueError`` unless ``cov`` is a covariance [size, size].
     """
-    matrix = as_matrix("cov", cov, f"({size}, {size})")
+    matrix = as_array("cov", cov, f"({size}, {size})")
     if matrix.shape != (size, size):
         raise ValueError(f"cov: found shape {matrix.shape}, expected ({size}, {size}) for dims that add up to {size}")
     variance = np.diag(matrix)

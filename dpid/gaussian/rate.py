@@ -22,11 +22,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_discrete_lyapunov
 
-from dpid.checks import nats_in
+from dpid.checks import count, nats_in
+from dpid.gaussian.channels import Array, as_array
 from dpid.pid import decompose
 from dpid.prompts.plan import subsets_of
 
-Array = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 Sources = tuple[int, ...]
 Antichain = tuple[Sources, ...]
@@ -71,17 +71,11 @@ class RatePID:
 
 def _process(coefficients: ArrayLike, noise_cov: ArrayLike) -> tuple[Array, Array]:
     """Coefficients [p, d, d] and noise covariance [d, d]; ``ValueError`` unless they make a stable process."""
-    try:
-        a, noise = np.array(coefficients, dtype=np.float64), np.array(noise_cov, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"coefficients, noise_cov: expected real numbers, {error}") from error
-    if a.ndim != 3 or a.shape[1] != a.shape[2] or 0 in a.shape:
+    a, noise = as_array("coefficients", coefficients, "[p, d, d]", 3), as_array("noise_cov", noise_cov, "[d, d]")
+    if a.shape[1] != a.shape[2] or 0 in a.shape:
         raise ValueError(f"coefficients: found shape {a.shape}, expected [p, d, d]")
     if noise.shape != a.shape[1:]:
         raise ValueError(f"noise_cov: found shape {noise.shape}, expected {a.shape[1:]} as the coefficients have")
-    for name, value in (("coefficients", a), ("noise_cov", noise)):
-        if not np.isfinite(value).all():
-            raise ValueError(f"{name}: found {int((~np.isfinite(value)).sum())} NaN or infinite entries, expected none")
     if not np.allclose(noise, noise.T, rtol=1e-8, atol=1e-12 * np.abs(noise).max()):
         raise ValueError(f"noise_cov: not symmetric, entries differ by up to {np.abs(noise - noise.T).max():.2g}")
     smallest = float(np.linalg.eigvalsh(noise)[0])
@@ -110,17 +104,6 @@ def _indices(name: str, value: int | Sequence[int], d: int) -> tuple[int, ...]:
     return found
 
 
-def _integer(name: str, value: int, least: int) -> int:
-    """``value`` as an integer of at least ``least``; ``ValueError``, naming ``name``, otherwise."""
-    try:
-        found = operator.index(value)
-    except TypeError:
-        found = least - 1
-    if found < least:
-        raise ValueError(f"{name}: found {value!r}, expected a whole number of at least {least}")
-    return found
-
-
 def _roles(
     target: int | Sequence[int], sources: Sequence[int | Sequence[int]], d: int
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
@@ -139,7 +122,7 @@ def spectrum(coefficients: ArrayLike, noise_cov: ArrayLike, frequency: ArrayLike
     """The spectrum [F, d, d] at ``frequency`` [F] (docs/theory.md, eq. (52)); raises as :func:`pird`."""
     a, noise = _process(coefficients, noise_cov)
     lags = np.arange(1, len(a) + 1)
-    phase = np.exp(-2j * np.pi * np.multiply.outer(np.asarray(frequency, dtype=np.float64), lags))
+    phase = np.exp(-2j * np.pi * np.multiply.outer(as_array("frequency", frequency, "[F]", 1), lags))
     transfer = np.linalg.inv(np.eye(a.shape[1]) - np.tensordot(phase, a, axes=1))
     return (transfer @ noise @ transfer.conj().swapaxes(1, 2)).astype(np.complex128)
 
@@ -177,11 +160,12 @@ def pird(
     Raises
     ------
     ValueError
-        Wrong shapes; NaN; an unstable process (the message has the spectral radius); a noise covariance that is not
-        symmetric and positive definite; an index out of range or used twice; not two or three sources; an unknown unit.
+        Wrong shapes; NaN; no real numbers; an unstable process (the message has the spectral radius); a noise
+        covariance that is not symmetric and positive definite; an index out of range or used twice; not two or three
+        sources; an unknown unit.
     """
     nats = nats_in(unit)
-    n_freq = _integer("n_freq", n_freq, 2)
+    n_freq = count(2, 2**63 - 1)("n_freq", n_freq)
     _, noise = _process(coefficients, noise_cov)
     y, groups = _roles(target, sources, len(noise))
     frequency = np.linspace(0, 0.5, n_freq)
@@ -229,16 +213,14 @@ def fit_var(data: ArrayLike, order: int) -> tuple[Array, Array]:
     Raises
     ------
     ValueError
-        ``data`` not [n, d]; NaN; an order below 1; fewer samples than there are unknowns.
+        ``data`` not [n, d]; NaN; no real numbers; an order below 1; fewer samples than there are unknowns.
     RuntimeError
         statsmodels is not installed.
     """
-    series = np.array(data, dtype=np.float64)
-    if series.ndim != 2 or series.shape[1] < 1:
+    series = as_array("data", data, "[n, d]")
+    if series.shape[1] < 1:
         raise ValueError(f"data: found shape {series.shape}, expected [n, d]")
-    if not np.isfinite(series).all():
-        raise ValueError(f"data: found {int((~np.isfinite(series)).sum())} NaN or infinite entries, expected none")
-    order = _integer("order", order, 1)
+    order = count(1, 2**63 - 1)("order", order)
     n, d = series.shape
     least = order * (d + 1) + d + 1  # with one fewer the covariance of the residuals is singular
     if n < least:

@@ -177,7 +177,9 @@ EYE = np.eye(3)
         ({"coefficients": [EYE]}, "spectral radius 1, expected < 1"),
         ({"coefficients": EYE}, "coefficients: found shape (3, 3), expected [p, d, d]"),
         ({"coefficients": [EYE * np.nan]}, "coefficients: found 9 NaN or infinite entries"),
-        ({"coefficients": "text"}, "coefficients, noise_cov: expected real numbers"),
+        ({"coefficients": "text"}, "coefficients: found str, expected real numbers of shape [p, d, d]"),
+        ({"coefficients": [EYE * (0.1 + 0.3j)]}, "coefficients: found list, expected real numbers of shape [p, d, d]"),
+        ({"noise_cov": EYE * 1j}, "noise_cov: found ndarray, expected real numbers of shape [d, d]"),
         ({"noise_cov": np.eye(2)}, "noise_cov: found shape (2, 2), expected (3, 3)"),
         ({"noise_cov": EYE + np.triu(EYE[::-1])}, "noise_cov: not symmetric"),
         ({"noise_cov": np.ones((3, 3))}, "noise_cov: not positive definite, smallest eigenvalue"),
@@ -191,7 +193,7 @@ EYE = np.eye(3)
         ({"sources": (0, 0)}, "expected every index once"),
         ({"sources": (0, -1)}, "sources: found -1"),
         ({"unit": "bans"}, "unit: found 'bans', allowed are nats, bits"),
-        ({"n_freq": 1}, "n_freq: found 1, expected a whole number of at least 2"),
+        ({"n_freq": 1}, "n_freq: found 1, expected a whole number from 2 to 2⁶³ - 1"),
     ],
 )
 def test_bad_input(change, message):
@@ -205,8 +207,10 @@ def test_bad_input(change, message):
     ("data", "order", "message"),
     [
         (np.zeros(9), 1, "data: found shape (9,), expected [n, d]"),
+        ([["a"]], 1, "data: found list, expected real numbers of shape [n, d]"),
+        (np.ones((9, 2)) * 1j, 1, "data: found ndarray, expected real numbers"),
         (np.full((9, 2), np.nan), 1, "data: found 18 NaN or infinite entries"),
-        (np.zeros((9, 2)), 0, "order: found 0, expected a whole number of at least 1"),
+        (np.zeros((9, 2)), 0, "order: found 0, expected a whole number from 1 to 2⁶³ - 1"),
         (np.zeros((9, 2)), 2.0, "order: found 2.0"),
         (np.zeros((8, 2)), 2, "data: found 8 samples, order 2 of 2 variables needs at least 9"),
     ],
@@ -214,3 +218,16 @@ def test_bad_input(change, message):
 def test_bad_data(data, order, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         rate.fit_var(data, order)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "message"),
+    [
+        (0.1, "frequency: found shape (), expected [F]"),
+        ([np.nan, 0.1], "frequency: found 1 NaN or infinite entries"),
+        ([0.1j], "frequency: found list, expected real numbers of shape [F]"),
+    ],
+)
+def test_bad_frequencies(frequency, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        rate.spectrum([EYE * 0.1], EYE, frequency)
