@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma
 
-from dpid.checks import nats_in
+from dpid.checks import count, nats_in
 from dpid.gaussian import deficiency, sdp, tilde
 from dpid.gaussian.channels import Array, Channels, as_array, check_dims, standardise
 
@@ -155,9 +155,10 @@ def information_bias(n: int, dims: Sequence[int], unit: str = "bits") -> tuple[f
     Raises
     ------
     ValueError
-        ``n`` of at most the sum of ``dims``, where the expectation is infinite; wrong ``dims``; an unknown unit.
+        ``n`` no whole number, or at most the sum of ``dims``, where the expectation is infinite; wrong ``dims``; an
+        unknown unit.
     """
-    (dm, dx, dy), nats = check_dims(dims), nats_in(unit)
+    (dm, dx, dy), nats, n = check_dims(dims), nats_in(unit), count(1, 2**63 - 1)("n", n)
     if n <= dm + dx + dy:
         raise ValueError(f"n: found {n}, {dm + dx + dy} variables need at least {dm + dx + dy + 1}")
 

@@ -330,6 +330,9 @@ def test_bad_samples(samples, message):
 def test_bias_needs_samples_and_a_unit():
     with pytest.raises(ValueError, match="n: found 3, 3 variables need at least 4"):
         gaussian.information_bias(3, (1, 1, 1))
+    for n in ("5", 5.5, None):
+        with pytest.raises(ValueError, match=f"^n: found {n!r}, expected a whole number"):
+            gaussian.information_bias(n, (1, 1, 1))
     with pytest.raises(ValueError, match="unit: found 'bans'"):
         gaussian.information_bias(9, (1, 1, 1), "bans")
 
