@@ -7,9 +7,7 @@ import re
 # How dpid's own errors begin: with the arguments that are to be changed, "samples: …" or "prompt, concepts: …".
 _NAMED = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")
 _OWN = (ValueError, TypeError, ArithmeticError, RuntimeError, ImportError)
-_REPORT = (
-    "this is a fault of dpid; please report it with what --debug prints, see .github/ISSUE_TEMPLATE/unexpected-error.md"
-)
+_REPORT = "this is a fault of dpid; please report it with the command, its output with --debug, and that of dpid info"
 
 
 def told(error: BaseException) -> tuple[str, int]:
