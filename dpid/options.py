@@ -63,12 +63,6 @@ def _smooth(name: str, value: Any) -> int:
     return side
 
 
-def _rule(name: str, value: Any) -> str:
-    if text(name, value) == "pilot":
-        raise ValueError(f"{name}: found 'pilot', whose place 'learning' has taken, the default without a density")
-    return str(one_of(_rules)(name, value))
-
-
 def _reference(name: str, value: Any) -> str:
     reference = text(name, value)
     if not reference.strip():
@@ -167,7 +161,7 @@ class Options:
     )
     rule: str = option(
         "auto",
-        _rule,
+        one_of(_rules),
         'Which log-SNRs, one of :mod:`dpid.estimation.sampling`; "adaptive" needs :attr:`dpid.Explainer.density`; '
         '"learning" places every round by what all rounds before it showed, of this picture and of earlier ones; '
         '"auto" is "adaptive" where there is a density, else "learning"',

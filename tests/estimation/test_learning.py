@@ -14,7 +14,6 @@ from dpid.denoisers import GaussianDenoiser
 from dpid.estimation.grid import cells
 from dpid.estimation.learning import Learnt
 from dpid.estimation.sampling import draw
-from dpid.options import Options
 
 GRID = torch.linspace(-6, 7, 1001, dtype=torch.float64)
 SHAPE = (1, 2, 3)
@@ -158,8 +157,3 @@ def test_the_embedded_model_keeps_its_density(emoji, two_things):
     assert first.metadata.rule == "adaptive"
     assert equal(first, second)
     assert not emoji.learnt.rounds
-
-
-def test_a_pilot_is_told_what_has_taken_its_place():
-    with pytest.raises(ValueError, match="rule: found 'pilot', whose place 'learning' has taken"):
-        Options(rule="pilot")
