@@ -264,4 +264,4 @@ class _Run:
         f = {name: v[:, :, 0].float().cpu() for name, v in set_function(sums, question, rounds).items()}
         profiles = {name: v[:, :, 0].float().cpu() for name, v in set_profile(sums, question, rounds).items()}
         products = orthogonality(sums, question, rounds)[:, :, 0].float().cpu()
-        return PIDResult(metadata, f, profiles, sums.edges.cpu(), one.picture, products)
+        return PIDResult(metadata, f, profiles, sums.edges.cpu(), products, one.picture)

@@ -47,7 +47,7 @@ class World:
         )  # fmt: skip
         return PIDResult(
             facts, {name: replicates.clone() for name in NAMES}, {name: torch.zeros(4, 3, 5) for name in NAMES},
-            torch.linspace(-5, 7, 6, dtype=torch.float64), None, torch.zeros(4, 2, 5),
+            torch.linspace(-5, 7, 6, dtype=torch.float64), torch.zeros(4, 2, 5),
         )  # fmt: skip
 
 

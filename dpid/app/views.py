@@ -86,7 +86,7 @@ def profile_of(result: PIDResult, logsnr: float) -> str:
     numbers = zip(_at(profile, at).items(), _at(profile.stderr, at).values(), strict=True)
     told = "; ".join(f"{escape(name)} {value:.2f} ± {error:.2f}" for (name, value), error in numbers)
     told += f" ({result.metadata.unit} per unit of log-SNR)"
-    if profile.sampled is not None and not profile.sampled[at]:
+    if not profile.sampled[at]:
         told = "no sample fell there; more samples will tell"
     low, high = (float(edge) for edge in profile.edges[at : at + 2])
     sentence = f"Between log-SNR {low:.1f} and {high:.1f}: {told}."

@@ -69,19 +69,19 @@ class Decomposition(Comparable):
     replicates : f(S) [G,S,h,w] of the non-empty subsets, nats
     profiles : f(S) of the image [A,S,L] in L bins of log-SNR, nats
     edges : of the bins, [L+1]
+    sampled : bool [L], of :class:`Profile`
     method : its ``level`` says whether the measure acts on the image, on every bin of log-SNR or on every latent pixel
     positive : bool [S], which f(S) are integrals of squares
     towards : replicates towards which smoothed maps are shrunk, or None; see :mod:`dpid.results.maps`
-    sampled : bool [L], of :class:`Profile`
     """
 
     replicates: Tensor
     profiles: Tensor
     edges: Tensor
+    sampled: Tensor
     method: Method
     positive: Sequence[bool]
-    towards: Tensor | None = None
-    sampled: Tensor | None = None
+    towards: Tensor | None
 
     @cached_property
     def information(self) -> BySubset[Estimate]:
@@ -124,7 +124,7 @@ class Decomposition(Comparable):
         profiles = self.profiles.double()
         width = (self.edges[1:] - self.edges[:-1]).to(profiles)
         value, error = (_parts(atoms, width) for atoms in self._atoms(profiles))
-        return Profile(self.edges, *value, stderr=Profile(self.edges, *error), sampled=self.sampled)
+        return Profile(self.edges, self.sampled, *value, stderr=Profile(self.edges, self.sampled, *error))
 
     @cached_property
     def _image(self) -> tuple[Atoms, Atoms]:

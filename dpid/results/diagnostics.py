@@ -23,25 +23,24 @@ class Diagnostics(Comparable):
         None if i° + iˢ is not positive beyond its error
     orthogonality : E ε̂·(ε - ε̂) / E ‖ε - ε̂‖² under the reference, both integrated over log-SNR: 0 for a mean, -½ for a
         draw from the posterior. It is below 0, too, where the picture is not one that the model would make, such as one
-        that was drawn with guidance. None in results of versions that did not measure it
-    profile : the same ratio in every bin of log-SNR, and its standard errors, float32 [2,L]; None likewise
+        that was drawn with guidance
+    profile : the same ratio in every bin of log-SNR, and its standard errors, float32 [2,L]
     """
 
     guidance: Estimate | None
-    orthogonality: Estimate | None
-    profile: Tensor | None
+    orthogonality: Estimate
+    profile: Tensor
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers, for JSON; null where there is none."""
-        bins = None if self.profile is None else dict(zip(("value", "stderr"), self.profile.tolist(), strict=True))
+        """The numbers, for JSON; null for guidance where there is none."""
         return {
             "guidance": self.guidance and self.guidance.to_dict(),
-            "orthogonality": self.orthogonality and self.orthogonality.to_dict(),
-            "orthogonality_profile": bins,
+            "orthogonality": self.orthogonality.to_dict(),
+            "orthogonality_profile": dict(zip(("value", "stderr"), self.profile.tolist(), strict=True)),
         }
 
 
-def diagnose(orthogonal: Tensor, standard: Tensor, products: Tensor | None) -> Diagnostics:
+def diagnose(orthogonal: Tensor, standard: Tensor, products: Tensor) -> Diagnostics:
     """The diagnostics of replicates of i° [G] and iˢ [G] of all concepts, and ``products`` [A,2,L].
 
     ``products`` are those of :func:`dpid.estimation.estimators.orthogonality`.
@@ -49,8 +48,6 @@ def diagnose(orthogonal: Tensor, standard: Tensor, products: Tensor | None) -> D
     whole = (orthogonal + standard).double()
     positive = float(whole.mean()) > 2 * float(whole.std()) / len(whole) ** 0.5
     guidance = _estimate(2 * orthogonal.double(), whole) if positive else None
-    if products is None:
-        return Diagnostics(guidance, None, None)
     above, below = products.double().unbind(1)
     profile = torch.stack(_ratio(above, below)).float()
     return Diagnostics(guidance, _estimate(above.sum(1), below.sum(1)), profile)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, fields
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -19,7 +19,7 @@ from dpid.pid.decomposition import image_priors, picture_measures
 from dpid.prompts.plan import subsets_of
 from dpid.results.metadata import UNITS, Metadata
 
-FORMAT = "2"
+FORMAT = "1"
 Content = TypeVar("Content")
 
 
@@ -57,8 +57,7 @@ def to_bytes(metadata: Metadata, tensors: Mapping[str, Tensor], numbers: Mapping
     """The bytes of a safetensors file with ``tensors``, and with ``metadata`` and ``numbers`` in its header."""
     from safetensors.torch import save
 
-    # "facts" is the name of the metadata in files of format 2.
-    header = {"format": FORMAT, "facts": json.dumps(asdict(metadata)), "result": json.dumps(numbers)}
+    header = {"format": FORMAT, "metadata": json.dumps(asdict(metadata)), "result": json.dumps(numbers)}
     return bytes(save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, header))
 
 
@@ -70,9 +69,9 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     tensors, header = parse(data)
     if header.get("format") == FORMAT and "words" in header:
         raise ValueError("has the results of words, which dpid.WordsResult.load reads")
-    if header.get("format") != FORMAT or "facts" not in header:
+    if header.get("format") != FORMAT or "metadata" not in header:
         raise ValueError(f"is not a dpid result of format {FORMAT}")
-    return fields_of(tensors, from_json("facts", header))
+    return fields_of(tensors, from_json("metadata", header))
 
 
 def from_json(name: str, header: Mapping[str, str]) -> Any:
@@ -83,34 +82,19 @@ def from_json(name: str, header: Mapping[str, str]) -> Any:
         raise ValueError(f"{name}: are nested too deeply") from None
 
 
-def fields_of(tensors: Mapping[str, Tensor], facts: Any) -> dict[str, Any]:
+def fields_of(tensors: Mapping[str, Tensor], stored: Any) -> dict[str, Any]:
     """The fields of a result from the tensors of its file and the parsed JSON of its metadata."""
-    metadata = _metadata(facts)
-
-    def by_estimator(kind: str) -> dict[str, Tensor]:
-        if missing := [f"{kind}/{name}" for name in MEASURED if f"{kind}/{name}" not in tensors]:
-            raise ValueError(f"lacks the tensor {missing[0]!r}")
-        return {name: tensors[f"{kind}/{name}"] for name in MEASURED}
-
-    if "edges" not in tensors:
-        raise ValueError("lacks the tensor 'edges'")
-    replicates, profiles = by_estimator("replicates"), by_estimator("profiles")
+    metadata, kinds = _metadata(stored), ("replicates", "profiles")
+    needed = [*(f"{kind}/{name}" for kind in kinds for name in MEASURED), "edges", "products"]
+    if missing := [name for name in needed if name not in tensors]:
+        raise ValueError(f"lacks the tensor {missing[0]!r}")
     _check_metadata(metadata)
-    _check_tensors(metadata, replicates, profiles, tensors["edges"], tensors.get("picture"))
-    return {
-        "metadata": metadata, "replicates": replicates, "profiles": profiles, "edges": tensors["edges"],
-        "picture": tensors.get("picture"), "products": _products(tensors.get("products"), profiles, tensors["edges"]),
+    _check_tensors(metadata, tensors)
+    by_estimator = {kind: {name: tensors[f"{kind}/{name}"] for name in MEASURED} for kind in kinds}
+    return by_estimator | {
+        "metadata": metadata, "edges": tensors["edges"], "products": tensors["products"],
+        "picture": tensors.get("picture"),
     }  # fmt: skip
-
-
-def _products(found: Tensor | None, profiles: Mapping[str, Tensor], edges: Tensor) -> Tensor | None:
-    """The tensor "products" of a file, which older versions did not write; ``ValueError`` if it does not fit."""
-    expected = (len(profiles[MEASURED[0]]), 2, len(edges) - 1)
-    if found is not None and (found.shape != expected or found.dtype != torch.float32 or not found.isfinite().all()):
-        raise ValueError(
-            f"products: found {found.dtype} {list(found.shape)}, expected finite torch.float32 {list(expected)}"
-        )
-    return found
 
 
 def parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
@@ -128,17 +112,14 @@ def parse(data: bytes) -> tuple[dict[str, Tensor], Mapping[str, str]]:
 def _metadata(stored: Any) -> Metadata:
     """The metadata from parsed JSON; ``ValueError`` for a missing or unknown field, or one of another type."""
     if not isinstance(stored, dict):
-        raise ValueError(f"facts: found {type(stored).__name__}, expected an object of JSON")
+        raise ValueError(f"metadata: found {type(stored).__name__}, expected an object of JSON")
     if stored.pop("unit", None) not in UNITS:  # it follows from the other fields
-        raise ValueError(f"facts: unit is neither {' nor '.join(map(repr, UNITS))}")
-    known = {f.name: f for f in fields(Metadata) if f.init}
-    stored.pop("rounding_bias", None)  # of results that were not corrected for it
+        raise ValueError(f"metadata: unit is neither {' nor '.join(map(repr, UNITS))}")
+    known = [f.name for f in fields(Metadata) if f.init]
     if unknown := [name for name in stored if name not in known]:
-        raise ValueError(f"facts: {unknown[0]!r} is not known here; another version of dpid may have written it")
-    if missing := [name for name, f in known.items() if name not in stored and f.default is MISSING]:
-        raise ValueError(f"facts: {missing[0]!r} is missing")
-    if stored["measure"] == "i_ccs":  # the name that the plug-in form had before Ince's own took it
-        stored = {**stored, "measure": "i_ccs_plugin"}
+        raise ValueError(f"metadata: {unknown[0]!r} is not known here; another version of dpid may have written it")
+    if missing := [name for name in known if name not in stored]:
+        raise ValueError(f"metadata: {missing[0]!r} is missing")
     hints = get_type_hints(Metadata)
     return Metadata(**{name: _typed(name, value, hints[name]) for name, value in stored.items()})
 
@@ -158,50 +139,45 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if hint in (str, bool, int) and type(value) is hint and not (hint is int and value < 0):
         return value
-    raise ValueError(f"facts: {name} is {str(value)[:60]!r}, expected {getattr(hint, '__name__', hint)}")
+    raise ValueError(f"metadata: {name} is {str(value)[:60]!r}, expected {getattr(hint, '__name__', hint)}")
 
 
 def _check_metadata(metadata: Metadata) -> None:
     """Raise ``ValueError`` unless a result can be computed with the settings of ``metadata``."""
     concepts = metadata.concepts
     if not 2 <= len(concepts) <= 8 or len(set(concepts)) < len(concepts):
-        raise ValueError(f"facts: concepts are {concepts!r}, expected two to eight different ones")
+        raise ValueError(f"metadata: concepts are {concepts!r}, expected two to eight different ones")
     for name, allowed in (("estimator", ESTIMATORS), ("level", LEVELS), ("measure", picture_measures())):
         if getattr(metadata, name) not in allowed:
-            raise ValueError(f"facts: {name} is {getattr(metadata, name)!r}, allowed are {', '.join(allowed)}")
+            raise ValueError(f"metadata: {name} is {getattr(metadata, name)!r}, allowed are {', '.join(allowed)}")
     if metadata.smooth % 2 == 0:
-        raise ValueError(f"facts: smooth is {metadata.smooth}, expected an odd number")
+        raise ValueError(f"metadata: smooth is {metadata.smooth}, expected an odd number")
     names = {"+".join(s): s for s in subsets_of(concepts)[1:]}
     if missing := {"", *names} - metadata.conditions.keys():
-        raise ValueError(f"facts: conditions lack {min(missing)!r}")
+        raise ValueError(f"metadata: conditions lack {min(missing)!r}")
     if unknown := set(metadata.priors or ()) - names.keys():
-        raise ValueError(f"facts: priors name {min(unknown)!r}, which is none of {', '.join(names)}")
+        raise ValueError(f"metadata: priors name {min(unknown)!r}, which is none of {', '.join(names)}")
     image_priors({names[k]: h for k, h in (metadata.priors or {}).items()}, concepts, metadata.measure, None)
 
 
-def _check_tensors(
-    metadata: Metadata, replicates: Mapping[str, Tensor], profiles: Mapping[str, Tensor], edges: Tensor,
-    picture: Tensor | None,
-) -> None:  # fmt: skip
-    """Raise ``ValueError`` unless the tensors fit the metadata and one another."""
-    subsets = 2 ** len(metadata.concepts) - 1
-    first, profile = replicates[MEASURED[0]], profiles[MEASURED[0]]
-    groups = len(profile) if profile.ndim else 0
-    shapes = {
-        "replicates": (metadata.replicates, subsets, *first.shape[2:]),
-        "profiles": (groups if groups == 4 else metadata.replicates, subsets, edges.numel() - 1),
-    }
+def _check_tensors(metadata: Metadata, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` unless the tensors of a file fit the metadata and one another."""
+    subsets, edges, picture = 2 ** len(metadata.concepts) - 1, tensors["edges"], tensors.get("picture")
+    first, profile = (tensors[f"{kind}/{MEASURED[0]}"] for kind in ("replicates", "profiles"))
+    groups = 4 if profile.ndim and len(profile) == 4 else metadata.replicates
+    shapes = {f"replicates/{name}": (metadata.replicates, subsets, *first.shape[2:]) for name in MEASURED}
+    shapes |= {f"profiles/{name}": (groups, subsets, edges.numel() - 1) for name in MEASURED}
+    shapes["products"] = (groups, 2, edges.numel() - 1)
     if first.ndim != 4 or metadata.replicates < 2 or not math.prod(first.shape):
         raise ValueError(f"replicates: found {list(first.shape)}, expected [replicates ≥ 2, subsets, h, w]")
-    for kind, values in (("replicates", replicates), ("profiles", profiles)):
-        for name, f in values.items():
-            if f.shape != shapes[kind] or f.dtype != torch.float32:
-                raise ValueError(
-                    f"{kind}/{name}: found {f.dtype} {list(f.shape)}, expected torch.float32 {list(shapes[kind])}, as "
-                    "the facts say"
-                )
-            if not f.isfinite().all():
-                raise ValueError(f"{kind}/{name}: found NaN or infinity")
+    for name, shape in shapes.items():
+        f = tensors[name]
+        if f.shape != shape or f.dtype != torch.float32:
+            raise ValueError(
+                f"{name}: found {f.dtype} {list(f.shape)}, expected torch.float32 {list(shape)}, as the metadata says"
+            )
+        if not f.isfinite().all():
+            raise ValueError(f"{name}: found NaN or infinity")
     rising = edges.ndim == 1 and len(edges) > 1 and edges.is_floating_point() and bool((edges.diff() > 0).all())
     if not rising or not edges.isfinite().all():
         raise ValueError(f"edges: found {edges.dtype} {list(edges.shape)}, expected rising log-SNRs")

@@ -24,8 +24,6 @@ class Metadata(Comparable):
     precision : the type that the network computed in
     distilled : why the model's predictions are no posterior means (it was distilled to few steps); "" if they are
     caveat : what else limits the numbers of this model, or ""
-    converged : whether the tolerance was met; None without a tolerance
-    broken : the model's error that ended a run after the rounds of samples that are in the result, or ""
     paired : evaluations of every condition, of ``samples``, that were made in float32 too
     correction : {estimator: {"cow+giraffe": (nats, standard error)}}, what these found i(x; y_S) in float32 to be more
         than in ``precision``, docs/theory.md, eq. (57); all numbers contain it. None in float32, {} if float32 was not
@@ -33,6 +31,8 @@ class Metadata(Comparable):
     density : a checksum of the density over log-SNR of the first round, for rules "adaptive" and "learning"; "" if even
     frames : T of a video's latents; None of a picture
     peak_memory : most bytes in use, on the GPU or else by the process
+    converged : whether the tolerance was met; None without a tolerance
+    broken : the model's error that ended a run after the rounds of samples that are in the result, or ""
     unit : of all numbers; those of a model distilled to few steps are no information
     """
 
@@ -56,15 +56,15 @@ class Metadata(Comparable):
     model: str
     precision: str
     version: str
-    distilled: str = ""
-    caveat: str = ""
+    distilled: str
+    caveat: str
+    paired: int
+    correction: dict[str, dict[str, tuple[float, float]]] | None
+    density: str
+    frames: int | None
+    peak_memory: int | None = field(compare=False)  # differs between runs that give equal numbers
     converged: bool | None = None
     broken: str = ""
-    paired: int = 0
-    correction: dict[str, dict[str, tuple[float, float]]] | None = None
-    density: str = ""
-    frames: int | None = None
-    peak_memory: int | None = field(default=None, compare=False)  # differs between runs that give equal numbers
     unit: str = field(default=UNITS[0], init=False)
 
     def __post_init__(self) -> None:

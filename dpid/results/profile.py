@@ -25,20 +25,20 @@ class Profile(Comparable):
     Attributes
     ----------
     edges : of the L bins, [L+1]
+    sampled : bool [L], whether a sample fell into the bin. All numbers of others are 0 and say nothing of the model: a
+        density leaves out where little was found before
     information : {subset S: i(x; y_S)}
     redundancy, unique, synergy : the measure applied to every bin
     stderr : the standard errors in the same form
-    sampled : bool [L], whether a sample fell into the bin. All numbers of others are 0 and say nothing of the model: a
-        density leaves out where little was found before. None where that is not known
     """
 
     edges: Tensor
+    sampled: Tensor
     information: dict[Subset, Tensor]
     redundancy: Tensor
     unique: dict[str, Tensor]
     synergy: Tensor
     stderr: Profile | None = None
-    sampled: Tensor | None = None
 
     @property
     def logsnr(self) -> Tensor:
@@ -47,7 +47,7 @@ class Profile(Comparable):
 
     def shown(self, values: Tensor) -> Tensor:
         """``values`` [L] with NaN in bins that were not sampled, as plots leave them out."""
-        return values if self.sampled is None else values.where(self.sampled, math.nan)
+        return values.where(self.sampled, math.nan)
 
     def tails(self, subset: Subset) -> tuple[float, float]:
         """Estimates of the parts of i(x; y_S) below and above the trained log-SNRs, nats; docs/theory.md, eq. (28).

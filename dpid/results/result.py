@@ -53,17 +53,17 @@ class PIDResult(Comparable):
     profiles : {estimator: float32 [A,S,L]}, f(S) of the image in L bins of log-SNR, nats; A is 4 if that divides G,
         else G
     edges : of the bins, float64 [L+1]
+    products : float32 [A,2,L], what :attr:`diagnostics` are computed from
     picture : uint8 [H, W, 3], or None when latents were explained. Of a video [T, H, W, 3], for every frame of its
         latents the last one of those that it stands for
-    products : float32 [A,2,L], what :attr:`diagnostics` are computed from; None in files of older versions
     """
 
     metadata: Metadata
     replicates: Mapping[str, Tensor]
     profiles: Mapping[str, Tensor]
     edges: Tensor
+    products: Tensor
     picture: Tensor | None = None
-    products: Tensor | None = None
 
     @cached_property
     def estimates(self) -> dict[str, Decomposition]:
@@ -79,8 +79,8 @@ class PIDResult(Comparable):
             f, profiles = self.replicates[estimator], self.profiles[estimator]
         # docs/theory.md, eq. (25)
         towards = self.replicates["standard"] if estimator in ("shrinkage", "rao-blackwell") else None
-        sampled = None if self.products is None else (self.products[:, 1] != 0).any(0)
-        return Decomposition(f, profiles, self.edges, self._method, self._squares(estimator), towards, sampled)
+        sampled = (self.products[:, 1] != 0).any(0)
+        return Decomposition(f, profiles, self.edges, sampled, self._method, self._squares(estimator), towards)
 
     def replicates_by(self, estimator: str) -> Tensor:
         """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed."""
@@ -328,9 +328,9 @@ class PIDResult(Comparable):
         """The tensors of a file: replicates and profiles, which :meth:`load` reads, and the maps for other programs."""
         tensors = {f"replicates/{name}": f.float() for name, f in self.replicates.items()}
         tensors |= {f"profiles/{name}": f.float() for name, f in self.profiles.items()}
-        tensors["edges"] = self.edges
-        optional = {"picture": self.picture, "products": self.products}
-        tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+        tensors |= {"edges": self.edges, "products": self.products}
+        if self.picture is not None:
+            tensors["picture"] = self.picture
         for prefix, maps in (("maps", self.maps), ("maps/stderr", self.maps.stderr)):
             if maps is None:
                 continue

@@ -195,8 +195,6 @@ def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:
         return a + (b - a) / (rounds + 1)
 
     old, metadata = before.metadata, new.metadata
-    assert before.products is not None
-    assert new.products is not None
     return replace(
         new,
         metadata=replace(

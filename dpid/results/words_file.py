@@ -25,7 +25,7 @@ def to_bytes(words: Mapping[str, Word], unet_evaluations: int, numbers: Mapping[
             if name != "picture" or not n:
                 tensors[f"{n}/{name}"] = tensor.detach().cpu().clone()  # the edges are shared
         own = {"margin": word.margin, "partner": word.partner, "outdated": word.outdated}
-        entries.append({"facts": asdict(word.pid.metadata), **own})
+        entries.append({"metadata": asdict(word.pid.metadata), **own})
     stored = {"words": entries, "unet_evaluations": unet_evaluations}
     header = {"format": FORMAT, "words": json.dumps(stored), "result": json.dumps(numbers)}
     return bytes(save(tensors, header))
@@ -34,7 +34,7 @@ def to_bytes(words: Mapping[str, Word], unet_evaluations: int, numbers: Mapping[
 def from_bytes(data: bytes) -> dict[str, Any]:
     """The fields {name: value} of the result that :func:`to_bytes` wrote; ``ValueError`` for any other content."""
     tensors, header = parse(data)
-    if header.get("format") == FORMAT and "facts" in header:
+    if header.get("format") == FORMAT and "metadata" in header:
         raise ValueError("has the result of an explanation, which dpid.PIDResult.load reads")
     if header.get("format") != FORMAT or "words" not in header:
         raise ValueError(f"is not a dpid result of words of format {FORMAT}")
@@ -59,12 +59,12 @@ def _word(tensors: dict[str, Any], entry: Any) -> Word:
     """A word from its tensors and its entry in the header; ``ValueError`` if they do not fit."""
     if not isinstance(entry, dict):
         raise ValueError(f"words: found {type(entry).__name__}, expected objects of JSON")
-    margin, partner, outdated = entry.get("margin"), entry.get("partner"), entry.get("outdated", False)
+    margin, partner, outdated = entry.get("margin"), entry.get("partner"), entry.get("outdated")
     if type(margin) is not float or not 0 < margin < 1 or not isinstance(partner, str):
         raise ValueError(f"words: found margin {margin!r} and partner {partner!r}, expected a share and a text")
     if type(outdated) is not bool:
         raise ValueError(f"words: found outdated {outdated!r}, expected true or false")
-    pid = PIDResult(**fields_of(tensors, entry.get("facts")))
+    pid = PIDResult(**fields_of(tensors, entry.get("metadata")))
     if len(pid.metadata.concepts) != 2 or pid.metadata.concepts[1] != REST:
         raise ValueError(f"words: concepts are {pid.metadata.concepts!r}, expected a word and {REST!r}")
     return Word(pid, margin, partner, outdated)

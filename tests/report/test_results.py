@@ -34,7 +34,7 @@ def scaled(value, error=0.01):
     """A result whose i(x; y_S) are all near ``value`` nats."""
     result = made()
     base = {k: value / f[0, 0].numel() + error * f / f[0, 0].numel() for k, f in result.replicates.items()}
-    return PIDResult(result.metadata, base, result.profiles, result.edges, result.picture)
+    return replace(result, replicates=base)
 
 
 def test_a_page_contains_all_numbers_and_its_pictures():

@@ -18,8 +18,8 @@ def metadata(concepts=("cow", "pizza"), **facts):
         "reference": " ".join(concepts), "estimator": "rao-blackwell", "measure": "min", "level": "image", "smooth": 3,
         "rule": "shifted-grid", "antithetic": True, "priors": None, "samples": 8, "replicates": 4,
         "unet_evaluations": 8 * len(subsets), "logsnr_range": (-5.0, 7.0), "seed": 0, "model": "emoji",
-        "precision": "float32", "version": "0", "paired": 4, "correction": {"standard": {concepts[0]: (0.1, 0.2)}},
-        "peak_memory": 1,
+        "precision": "float32", "version": "0", "distilled": "", "caveat": "", "paired": 4,
+        "correction": {"standard": {concepts[0]: (0.1, 0.2)}}, "density": "", "frames": None, "peak_memory": 1,
     }  # fmt: skip
     return Metadata(**known | facts)
 
@@ -34,6 +34,7 @@ def made(seed=0, size=4, concepts=("cow", "pizza"), **facts):
         {name: torch.randn(4, count, size, size, generator=rng) for name in names},
         {name: torch.randn(4, count, 5, generator=rng) for name in names},
         torch.linspace(-5, 7, 6, dtype=torch.float64),
+        torch.randn(4, 2, 5, generator=rng),
         torch.zeros(8, 8, 3, dtype=torch.uint8),
     )
 

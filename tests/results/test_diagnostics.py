@@ -12,7 +12,6 @@ from dpid.denoisers import Denoiser, GaussianDenoiser
 from dpid.denoisers.guidance import bend, undone
 from dpid.estimation.engine import half_products
 from dpid.ops import normal
-from dpid.results import file_format
 from dpid.results.result import PIDResult
 
 PICTURES, SHAPE = 24, (1, 16, 16)
@@ -189,18 +188,6 @@ def test_diagnostics_are_in_files_and_json(results, tmp_path):
     again = PIDResult.load(tmp_path / "one.safetensors")
     assert again == result
     assert again.diagnostics == result.diagnostics
-
-
-def test_files_of_older_versions_have_no_products(results, tmp_path):
-    result = replace(joined(results["gaussian"]), products=None)
-    result.save(tmp_path / "old.safetensors")
-    again = PIDResult.load(tmp_path / "old.safetensors")
-    assert again == result
-    assert again.diagnostics.guidance is not None
-    assert again.to_dict()["diagnostics"]["orthogonality"] is None
-    bad = replace(result, products=torch.zeros(4, 2, 3))
-    with pytest.raises(ValueError, match=r"products: found torch.float32 \[4, 2, 3\], expected finite"):
-        file_format.from_bytes(file_format.to_bytes(bad.metadata, bad.tensors(), {}))
 
 
 def test_guidance_is_not_told_where_words_are_wrong(results):

@@ -325,26 +325,19 @@ def header_of(data):
 THREE = dict.fromkeys(("", "cow", "pizza", "dog", "cow+pizza", "cow+dog", "pizza+dog", "cow+pizza+dog"), "text")
 
 
-def edited(**facts):
-    """:data:`SAVED` with other facts; None leaves one out."""
+def edited(**metadata):
+    """:data:`SAVED` with other metadata; "left out" leaves one out."""
     header = header_of(SAVED)
-    stored = json.loads(header["__metadata__"]["facts"]) | facts
-    header["__metadata__"]["facts"] = json.dumps({k: v for k, v in stored.items() if v != "left out"})
+    stored = json.loads(header["__metadata__"]["metadata"]) | metadata
+    header["__metadata__"]["metadata"] = json.dumps({k: v for k, v in stored.items() if v != "left out"})
     return rebuilt(header)
 
 
-def test_an_old_result_that_was_not_corrected_for_rounding_is_read_and_says_so():
-    bias = {"standard": {"cow": 0.1}}
-    old = from_bytes(edited(precision="bfloat16", rounding_bias=bias, correction="left out", paired="left out"))
-    assert old.metadata.correction is None
-    assert any("bfloat16 alone" in line for line in old.remarks())
-
-
-def test_i_ccs_of_an_old_result_is_the_plugin_form():
-    """What version 0.1.0 called so for pictures."""
-    old = from_bytes(edited(measure="i_ccs"))
-    assert old == from_bytes(edited(measure="i_ccs_plugin"))
-    assert from_bytes(to_bytes(old)) == old
+def of_format(name):
+    """:data:`SAVED` as of another format."""
+    header = header_of(SAVED)
+    header["__metadata__"]["format"] = name
+    return rebuilt(header)
 
 
 @pytest.mark.parametrize(
@@ -352,28 +345,30 @@ def test_i_ccs_of_an_old_result_is_the_plugin_form():
     [
         (b"", "not a safetensors file"),
         (SAVED[:-100], "not a safetensors file"),
-        (edited(prompt="left out"), "facts: 'prompt' is missing"),
-        (edited(unit="left out"), "facts: unit is neither 'nats' nor"),
-        (edited(unit="bits"), "facts: unit is neither 'nats' nor"),
-        (edited(colour="red"), "facts: 'colour' is not known here"),
-        (edited(prompt=3), "facts: prompt is '3', expected str"),
-        (edited(samples=1.5), "facts: samples is '1.5', expected int"),
-        (edited(samples=True), "facts: samples is 'True', expected int"),
-        (edited(seed=-1), "facts: seed is '-1', expected int"),
-        (edited(logsnr_range=[1.0]), r"facts: logsnr_range is '\[1.0\]', expected"),
-        (edited(logsnr_range=[1.0, float("nan")]), "facts: logsnr_range is 'nan', expected float"),
-        (edited(priors={"cow": "x"}), r"facts: priors\['cow'\] is 'x', expected float"),
-        (edited(priors={"dog": 1.0}, measure="ppid"), "facts: priors name 'dog'"),
+        (of_format("2"), "is not a dpid result of format 1"),
+        (edited(prompt="left out"), "metadata: 'prompt' is missing"),
+        (edited(broken="left out"), "metadata: 'broken' is missing"),
+        (edited(unit="left out"), "metadata: unit is neither 'nats' nor"),
+        (edited(unit="bits"), "metadata: unit is neither 'nats' nor"),
+        (edited(colour="red"), "metadata: 'colour' is not known here"),
+        (edited(prompt=3), "metadata: prompt is '3', expected str"),
+        (edited(samples=1.5), "metadata: samples is '1.5', expected int"),
+        (edited(samples=True), "metadata: samples is 'True', expected int"),
+        (edited(seed=-1), "metadata: seed is '-1', expected int"),
+        (edited(logsnr_range=[1.0]), r"metadata: logsnr_range is '\[1.0\]', expected"),
+        (edited(logsnr_range=[1.0, float("nan")]), "metadata: logsnr_range is 'nan', expected float"),
+        (edited(priors={"cow": "x"}), r"metadata: priors\['cow'\] is 'x', expected float"),
+        (edited(priors={"dog": 1.0}, measure="ppid"), "metadata: priors name 'dog'"),
         (edited(measure="ppid", priors={"cow": 1.0}), r"priors: \('pizza',\) is missing"),
-        (edited(concepts=["cow", "cow"]), "facts: concepts are"),
-        (edited(concepts=["cow"]), "facts: concepts are"),
-        (edited(conditions={"": "", "cow": "cow"}), "facts: conditions lack 'cow\\+pizza'"),
+        (edited(concepts=["cow", "cow"]), "metadata: concepts are"),
+        (edited(concepts=["cow"]), "metadata: concepts are"),
+        (edited(conditions={"": "", "cow": "cow"}), "metadata: conditions lack 'cow\\+pizza'"),
         (edited(concepts=["cow", "pizza", "dog"], conditions=THREE), r"expected torch.float32 \[4, 7, 4, 4\]"),
         (edited(replicates=8), r"replicates/rao-blackwell: found torch.float32 \[4, 3, 4, 4\]"),
-        (edited(estimator="daam"), "facts: estimator is 'daam', allowed are"),
-        (edited(measure="mmi"), "facts: measure is 'mmi', allowed are"),
-        (edited(level="word"), "facts: level is 'word'"),
-        (edited(smooth=2), "facts: smooth is 2, expected an odd"),
+        (edited(estimator="daam"), "metadata: estimator is 'daam', allowed are"),
+        (edited(measure="mmi"), "metadata: measure is 'mmi', allowed are"),
+        (edited(level="word"), "metadata: level is 'word'"),
+        (edited(smooth=2), "metadata: smooth is 2, expected an odd"),
     ],
     ids=lambda value: value if isinstance(value, str) else "file",  # bytes differ from process to process
 )
@@ -392,6 +387,8 @@ def test_tensors_that_do_not_fit_are_refused():
         ({"profiles": {**r.profiles, "standard": r.profiles["standard"][..., :3]}}, r"profiles/standard: found .*3\]"),
         ({"edges": r.edges.flip(0)}, "edges: found .* expected rising"),
         ({"edges": r.edges.long()}, "edges: found"),
+        ({"products": r.products[..., :3].contiguous()}, r"products: found torch.float32 \[4, 2, 3\], expected .* 5\]"),
+        ({"products": r.products / 0}, "products: found NaN or infinity"),
         ({"picture": r.picture[..., :2].contiguous()}, "picture: found"),
     ):
         changed = replace(r, **change)
@@ -401,9 +398,11 @@ def test_tensors_that_do_not_fit_are_refused():
             from_bytes(to_bytes(changed))
 
 
-def test_fields_that_have_a_default_may_be_missing():
-    """As in files of the versions that did not have them yet."""
-    assert from_bytes(edited(broken="left out", peak_memory="left out")) == made()
+@pytest.mark.parametrize("name", ["edges", "products", "profiles/standard"])
+def test_a_file_without_one_of_the_tensors_is_refused(name):
+    tensors = {k: t for k, t in made().tensors().items() if k != name}
+    with pytest.raises(ValueError, match=f"lacks the tensor '{name}'"):
+        file_format.from_bytes(file_format.to_bytes(made().metadata, tensors, {}))
 
 
 def reads(data):
@@ -436,13 +435,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = sorted(json.loads(header_of(SAVED)["__metadata__"]["facts"]))
+NAMES = sorted(json.loads(header_of(SAVED)["__metadata__"]["metadata"]))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from([*NAMES, "new"]), JSON | st.just("left out"), min_size=1, max_size=3))
-def test_edited_facts_are_read_or_refused(facts):
-    reads(edited(**facts))
+def test_edited_metadata_are_read_or_refused(metadata):
+    reads(edited(**metadata))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -460,12 +459,28 @@ def test_edited_headers_are_read_or_refused(tensor, value, part):
     reads(rebuilt(header))
 
 
-def test_results_of_the_first_release_load():
-    """The file was written by version 0.1.0, with the numbers that it found."""
-    path = Path(__file__).parents[1] / "data" / "result-2.safetensors"
-    written = json.loads(header_of(path.read_bytes())["__metadata__"]["result"])
-    result = dpid.PIDResult.load(path)
-    for estimate, stored in ((result.redundancy, written["redundancy"]), (result.synergy, written["synergy"])):
-        found = {name: estimate.to_dict()[name] for name in stored}  # which has no intervals
-        assert found == pytest.approx(stored, rel=1e-9)  # float64 sums in whatever order
+def written(path):
+    """What the header of a file of results tells: its numbers, which no version reads."""
+    return json.loads(header_of(path.read_bytes())["__metadata__"]["result"])
+
+
+def same(estimate, stored):
+    value = estimate.value, estimate.stderr, *estimate.interval()
+    # float64 sums in whatever order.
+    return value == pytest.approx((stored["value"], stored["stderr"], *stored["interval95"]), rel=1e-9)
+
+
+def test_files_of_the_first_release_load():
+    """Version 0.1.0 wrote them, of made-up maps, with the numbers that it found."""
+    data = Path(__file__).parents[1] / "data"
+    result, numbers = dpid.PIDResult.load(data / "result-1.safetensors"), written(data / "result-1.safetensors")
     assert result.metadata.concepts == ("cow", "pizza")
+    assert result.picture.shape == (8, 8, 3)
+    assert same(result.redundancy, numbers["redundancy"])
+    assert same(result.synergy, numbers["synergy"])
+    assert same(result.diagnostics.orthogonality, numbers["diagnostics"]["orthogonality"])
+    words, numbers = dpid.WordsResult.load(data / "words-1.safetensors"), written(data / "words-1.safetensors")
+    assert words.verdicts == {name: word["verdict"] for name, word in numbers["words"].items()}
+    for name, word in words.words.items():
+        assert same(word.alone, numbers["words"][name]["alone"])
+        assert same(word.given_rest, numbers["words"][name]["given_rest"])

@@ -52,7 +52,7 @@ def made(alone, rest, both, noise=0.01, text="cow", seed=0, **facts):
     return PIDResult(
         metadata((text, REST), **known | facts), {name: replicates.clone() for name in names},
         {name: torch.randn(4, 3, 5, generator=rng) for name in names}, torch.linspace(-5, 7, 6, dtype=torch.float64),
-        torch.zeros(8, 8, 3, dtype=torch.uint8), torch.randn(4, 2, 5, generator=rng),
+        torch.randn(4, 2, 5, generator=rng), torch.zeros(8, 8, 3, dtype=torch.uint8),
     )  # fmt: skip
 
 
@@ -177,7 +177,8 @@ def test_a_file_without_a_picture(tmp_path):
         (lambda words: words.update(unet_evaluations=-1), "unet_evaluations is -1"),
         (lambda words: words["words"][0].update(margin=2.0), "margin 2.0"),
         (lambda words: words["words"][0].update(partner=3), "partner 3"),
-        (lambda words: words["words"][1]["facts"].update(concepts=["couch", "sofa"]), "conditions lack"),
+        (lambda words: words["words"][0].pop("outdated"), "outdated None, expected true or false"),
+        (lambda words: words["words"][1]["metadata"].update(concepts=["couch", "sofa"]), "conditions lack"),
         (lambda words: words["words"].append("x"), "found str"),
         (lambda words: words["words"].append(words["words"][0]), "lacks the tensor"),
     ],

@@ -75,7 +75,7 @@ def test_inside():
 def test_estimate_of_a_linear_statistic_has_the_error_of_the_mean():
     f = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     facts = metadata(("a", "b"), estimator="standard", smooth=1, replicates=6)
-    result = PIDResult(facts, {"standard": f}, {"standard": f.sum(-1)}, torch.arange(5.0))
+    result = PIDResult(facts, {"standard": f}, {"standard": f.sum(-1)}, torch.arange(5.0), torch.zeros(6, 2, 4))
     found = estimate(result, "standard", lambda f: (f[0] + f[1] - f[2]).sum())
     totals = (f[:, 0] + f[:, 1] - f[:, 2]).double().sum((-2, -1))
     # Rounding of float32 sums of 48 numbers of order one.
