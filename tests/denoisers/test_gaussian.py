@@ -131,7 +131,7 @@ def test_standard_estimate_integrates_to_the_log_ratio():
         ({"a": (torch.zeros(2, 2), torch.ones(2, 2))}, "'a' has shapes"),
         ({"a": (torch.zeros(SHAPE), torch.ones(3, 3))}, "'a' has shapes"),
         ({"a": (torch.zeros(SHAPE), torch.ones(SHAPE)), "b": (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))}, "'b' has"),
-        ({"a": (torch.zeros(SHAPE), torch.zeros(SHAPE))}, "variance of 'a' must be positive"),
+        ({"a": (torch.zeros(SHAPE), torch.zeros(SHAPE))}, "conditions: the spread of 'a' must be positive"),
         ({"a": (torch.full(SHAPE, float("nan")), torch.ones(SHAPE))}, "'a' has NaN"),
         ({"a": (torch.zeros(SHAPE), torch.ones(D, D))}, "'a' must be positive definite"),
         ({"a": (torch.zeros(SHAPE), torch.eye(D) + torch.ones(D, D).triu(1))}, "'a' must be finite and symmetric"),
@@ -145,11 +145,20 @@ def test_bad_conditions(conditions, message):
 def test_bad_input(model):
     with pytest.raises(ValueError, match="covariance: found shape"):
         GaussianDenoiser.joint(TOY, (1, 1, 1), {"y1": 0.0, "y2": 0.0})
-    with pytest.raises(ValueError, match="positive definite"):
-        GaussianDenoiser.joint(torch.ones(2, 2), (1, 1, 1), {"y": 0.0})
+    for covariance, what in ((torch.ones(2, 2), "positive definite"), (torch.eye(2) / 0, "finite and symmetric")):
+        with pytest.raises(ValueError, match=f"^covariance: it must be {what}"):
+            GaussianDenoiser.joint(covariance, (1, 1, 1), {"y": 0.0})
+    with pytest.raises(TypeError, match=r"^covariance: found list, expected a torch\.Tensor"):
+        GaussianDenoiser.joint([[1.0, 0.0], [0.0, 1.0]], (1, 1, 1), {"y": 0.0})
+    for pair in (([[[0.0]]], torch.ones(1, 1, 1)), (torch.zeros(1, 1, 1), [[[1.0]]])):
+        with pytest.raises(TypeError, match=r"^conditions: found list, expected a torch\.Tensor"):
+            GaussianDenoiser({"a": pair})
     for bad in (model.encode_conditions, lambda name: model.sample(name[0], 1, torch.Generator())):
         with pytest.raises(ValueError, match="'c' is unknown"):
             bad(("c",))
+    joint = GaussianDenoiser.joint(TOY, (1, 1, 1), {"y": 0.0})
+    with pytest.raises(ValueError, match=r"'c' is unknown; this model has '', 'y'$"):  # '': of no source
+        joint.encode_conditions(("c",))
     with pytest.raises(ValueError, match="x: found shape"):
         model.log_density(torch.zeros(D), "full")
     with pytest.raises(ValueError, match="x: found NaN"):

@@ -176,6 +176,9 @@ def test_bad_input(model):
     for means in (torch.zeros(1, 2), torch.full((1, 1, 1, 1), float("inf"))):
         with pytest.raises(ValueError, match="means: found shape"):
             MixtureDenoiser(means, 1.0, one)
+    for means, weights, name in (([[[[0.0]]]], torch.ones(1), "means"), (torch.zeros(1, 1, 1, 1), [1.0], "conditions")):
+        with pytest.raises(TypeError, match=f"^{name}: found list, expected a torch.Tensor"):
+            MixtureDenoiser(means, 1.0, {"one": weights})
     for scale in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="scale: found"):
             MixtureDenoiser(torch.zeros(1, 1, 1, 1), scale, one)

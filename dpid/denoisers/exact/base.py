@@ -81,7 +81,9 @@ class ExactDenoiser(Denoiser):
     def _known(self, condition: Any) -> Any:
         """The parameters of ``condition``; ``ValueError`` for an unknown name."""
         if condition not in self.conditions:
-            raise ValueError(f"conditions: {condition!r} is unknown; this model has {', '.join(self.conditions)}")
+            raise ValueError(
+                f"conditions: {condition!r} is unknown; this model has {', '.join(map(repr, self.conditions))}"
+            )
         return self.conditions[condition]
 
     def _flat(self, x: Tensor) -> Tensor:
@@ -97,6 +99,13 @@ class ExactDenoiser(Denoiser):
         size = (count, torch.Size(self.shape).numel())
         noise = torch.randn(size, generator=generator, device=generator.device, dtype=torch.float64)
         return noise.to(self.device)
+
+
+def check_tensors(name: str, *values: Any) -> None:
+    """Raise ``TypeError``, naming the argument ``name``, unless all ``values`` are tensors."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: found {type(value).__name__}, expected a torch.Tensor")
 
 
 def channel(logsnr: Tensor, trailing: int) -> tuple[Tensor, Tensor]:

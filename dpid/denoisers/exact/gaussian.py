@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.denoisers.exact.base import ExactDenoiser, channel
+from dpid.denoisers.exact.base import ExactDenoiser, channel, check_tensors
 from dpid.denoisers.protocol import Conditions
 
 # Bounds on the asymmetry of a covariance over its largest entry, and on its smallest eigenvalue over its largest one:
@@ -32,8 +32,8 @@ class GaussianDenoiser(ExactDenoiser):
 
     Raises
     ------
-    ValueError
-        There is no condition, shapes do not fit, or a variance or covariance is not positive.
+    ValueError, TypeError
+        There is no condition, one is of no tensors, shapes do not fit, or a variance or covariance is not positive.
     """
 
     name = "gaussian"
@@ -48,6 +48,7 @@ class GaussianDenoiser(ExactDenoiser):
             raise ValueError("conditions: found none, expected {name: (mean, variance or covariance)}")
         first = next(iter(conditions.values()))[0]
         for name, (mean, spread) in conditions.items():
+            check_tensors("conditions", first, mean, spread)
             size = mean.numel()
             if mean.ndim != 3 or mean.shape != first.shape or spread.shape not in (mean.shape, (size, size)):
                 raise ValueError(
@@ -57,7 +58,9 @@ class GaussianDenoiser(ExactDenoiser):
             if not (mean.isfinite().all() and spread.isfinite().all()):
                 raise ValueError(f"conditions: {name!r} has NaN or infinity")
         super().__init__(tuple(first.shape), conditions, first.device, logsnr_range, levels)
-        self._spectra = {name: _spectrum(name, spread) for name, (_, spread) in conditions.items()}
+        self._spectra = {
+            name: _spectrum(f"conditions: the spread of {name!r}", spread) for name, (_, spread) in conditions.items()
+        }
 
     @classmethod
     def joint(
@@ -81,9 +84,10 @@ class GaussianDenoiser(ExactDenoiser):
 
         Raises
         ------
-        ValueError
-            ``covariance`` is not positive definite or its size does not fit.
+        ValueError, TypeError
+            ``covariance`` is no tensor, not positive definite, or its size does not fit.
         """
+        check_tensors("covariance", covariance)
         covariance = covariance.double()
         values = {
             k: torch.as_tensor(v, dtype=torch.float64).to(covariance.device).view(-1) for k, v in observed.items()
@@ -91,7 +95,7 @@ class GaussianDenoiser(ExactDenoiser):
         size, total = torch.Size(shape).numel(), torch.Size(shape).numel() + sum(map(len, values.values()))
         if covariance.shape != (total, total):
             raise ValueError(f"covariance: found shape {tuple(covariance.shape)}, expected [{total}, {total}]")
-        _spectrum("covariance", covariance)
+        _spectrum("covariance: it", covariance)
         places, start = {}, size
         for source, value in values.items():
             places[source], start = range(start, start + len(value)), start + len(value)
@@ -147,22 +151,22 @@ class GaussianDenoiser(ExactDenoiser):
         return x.view(count, *self.shape).float()
 
 
-def _spectrum(name: str, spread: Tensor) -> tuple[Tensor, Tensor | None]:
+def _spectrum(what: str, spread: Tensor) -> tuple[Tensor, Tensor | None]:
     """Eigenvalues [D] of the covariance ``spread``, and its eigenvectors [D,D] in columns, None if it is diagonal.
 
-    ``ValueError``, naming the condition ``name``, unless it is finite, symmetric and positive definite.
+    ``ValueError``, which begins with ``what``, unless it is finite, symmetric and positive definite.
     """
     spread = spread.double()
     if spread.ndim == 3:
         if not (spread > 0).all():
-            raise ValueError(f"conditions: the variance of {name!r} must be positive everywhere")
+            raise ValueError(f"{what} must be positive everywhere")
         return spread.flatten(), None
     if not spread.isfinite().all() or (spread - spread.mT).abs().max() > _ASYMMETRY * spread.abs().max():
-        raise ValueError(f"conditions: the covariance of {name!r} must be finite and symmetric")
+        raise ValueError(f"{what} must be finite and symmetric")
     variances, axes = torch.linalg.eigh((spread + spread.mT) / 2)
     if not variances[0] > _SINGULAR * variances[-1].abs():
         raise ValueError(
-            f"conditions: the covariance of {name!r} must be positive definite; "
+            f"{what} must be positive definite; "
             f"its eigenvalues reach from {float(variances[0]):.3g} to {float(variances[-1]):.3g}"
         )
     return variances, axes

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.denoisers.exact.base import ExactDenoiser, channel
+from dpid.denoisers.exact.base import ExactDenoiser, channel, check_tensors
 from dpid.denoisers.protocol import Conditions
 
 _SUM = 1e-6  # tolerance of the sum of the weights: the rounding error of a vector normalised in float32
@@ -41,8 +41,8 @@ class MixtureDenoiser(ExactDenoiser):
 
     Raises
     ------
-    ValueError
-        Shapes do not fit, ``scale`` is not positive, or weights are no probabilities.
+    ValueError, TypeError
+        Means or weights are no tensors, shapes do not fit, ``scale`` is not positive, or weights are no probabilities.
     """
 
     name = "mixture"
@@ -55,6 +55,8 @@ class MixtureDenoiser(ExactDenoiser):
         logsnr_range: tuple[float, float] = (-16.0, 22.0),
         levels: int = 4001,
     ) -> None:
+        check_tensors("means", means)
+        check_tensors("conditions", *conditions.values())
         if means.ndim != 4 or not means.isfinite().all():
             raise ValueError(f"means: found shape {tuple(means.shape)}, expected finite [M,C,H,W]")
         if not 0 < scale < float("inf"):
