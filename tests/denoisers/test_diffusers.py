@@ -238,7 +238,7 @@ def test_text_refusals(tiny):
 
 
 def test_pipeline_refusals(tiny):
-    with pytest.raises(ValueError, match=r"found object; supported are .*, StableDiffusionPipeline, "):
+    with pytest.raises(ValueError, match=r"^model: found object; supported are .*, StableDiffusionPipeline, "):
         from_pipeline(object())
     with pytest.raises(ValueError, match="precision: found 'int8'"):
         from_pipeline(tiny(), precision="int8")

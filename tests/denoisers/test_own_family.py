@@ -110,5 +110,5 @@ def test_a_part_that_is_missing_is_named(pipe):
 
 
 def test_unknown_again_without_the_family():
-    with pytest.raises(ValueError, match="pipe: found DotsPipeline; supported are "):
+    with pytest.raises(ValueError, match=r"^model: found DotsPipeline; supported are "):
         dpid.Explainer(DotsPipeline(Velocity(), None, FlowMatchEulerDiscreteScheduler()))

@@ -33,7 +33,7 @@ def family_of(pipe: Any) -> Family:
         if kind.__name__ in FAMILIES:
             return FAMILIES[kind.__name__](pipe)
     parts = getattr(pipe, "components", {}).values()
-    raise ValueError(f"pipe: found {unknown(type(pipe).__name__, (type(part).__name__ for part in parts))}")
+    raise ValueError(f"model: found {unknown(type(pipe).__name__, (type(part).__name__ for part in parts))}")
 
 
 def unknown(pipeline: str, parts: Iterable[str]) -> str:
