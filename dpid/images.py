@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from dpid.checks import text
 from dpid.files import as_path
 
 SMALLEST = 8  # pixels a side
@@ -183,7 +184,8 @@ def check_latents(latents: Any, denoiser: Any) -> Tensor:
 class ImageCondition:
     """A picture as a condition, by itself or beside a text, for a model with an IP-Adapter.
 
-    Two are equal if all pixels and the texts are. Errors as of :func:`open_image`.
+    Two are equal if all pixels and the texts are. Errors as of :func:`open_image`; also ``TypeError`` for what is no
+    text.
 
     Parameters
     ----------
@@ -203,6 +205,7 @@ class ImageCondition:
 
     def __post_init__(self, image: ImageLike) -> None:
         picture = open_image(image)
+        object.__setattr__(self, "text", text("text", self.text))
         object.__setattr__(self, "picture", picture)
         object.__setattr__(self, "digest", sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest())
 

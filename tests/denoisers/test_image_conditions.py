@@ -121,6 +121,8 @@ def test_equal_pictures_are_equal_conditions(tmp_path):
     assert dpid.ImageCondition(turned) != dpid.ImageCondition(PICTURE)
     with pytest.raises(ValueError, match=r"^image: missing.png does not exist"):
         dpid.ImageCondition("missing.png")
+    with pytest.raises(TypeError, match=r"^text: found 3, expected a text"):
+        dpid.ImageCondition(PICTURE, 3)
 
 
 def test_pipelines_that_cannot_be_given_a_picture(tiny):
