@@ -20,7 +20,7 @@ from dpid.estimation.density import learn_density
 from dpid.estimation.estimators import SIGNED
 from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
-from dpid.images import ImageLike, open_image
+from dpid.images import SMALLEST, ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
 from dpid.prompts.plan import Plan, Subset, subsets_of
 from dpid.results.result import PIDResult
@@ -138,7 +138,8 @@ class Explainer(Densities, Verdicts):
         pictures should be like those to be explained; a dozen results of 64 samples suffice. Estimates stay
         unbiased whatever the results are, but to explain the same pictures again take another ``seed``. ``ValueError``
         if there are no results or nothing is learnt, if their profiles differ in length, or if their rule samples some
-        log-SNRs more densely than others, since the spread of replicates would then depend on the rule.
+        log-SNRs more densely than others, since the spread of replicates would then depend on the rule; ``TypeError``
+        for what are no results.
         """
         if results is None:
             known = self.learnt.of(self.denoiser.logsnr_grid, self.learnt.state)
@@ -146,8 +147,11 @@ class Explainer(Densities, Verdicts):
                 raise ValueError("results: expected some, since nothing was learnt by explaining; see rule 'learning'")
             self.density = known.density(self.denoiser.logsnr_grid, self.density)
             return
+        results = _listed("results", results, "results")
         if not results:
             raise ValueError("results: found none, expected those of at least one explanation")
+        if others := [r for r in results if not isinstance(r, PIDResult)]:
+            raise TypeError(f"results: found {found(others[0])}, expected what explain returns")
         if uneven := {r.metadata.rule for r in results} - {"shifted-grid", "stratified", "uniform"}:
             raise ValueError(
                 f"results: found rule {', '.join(sorted(uneven))}; explain with rule='shifted-grid' to learn from"
@@ -343,10 +347,11 @@ class Explainer(Densities, Verdicts):
         many as two to eight ``concepts`` have subsets, with the ``options`` of :meth:`explain`.
         """
         chosen, concepts = self._options(options), count(2, 8)("concepts", concepts)
+        pairs = [_size(size) for size in _listed("sizes", sizes, "(width, height)")]
         subsets = subsets_of([str(i) for i in range(concepts)])
         question = Plan(subsets[-1], subsets, ("",) * len(subsets), tuple(range(len(subsets))), len(subsets) - 1)
         with self._working():
-            for size in sizes:
+            for size in pairs:
                 grey, frames = Image.new("RGB", size, "gray"), self.denoiser.frames
                 asked = self._ask(grey if frames is None else [grey] * frames, None, (question,), chosen, None)
                 self._last([asked], chosen, Watch(None, None), self.learnt, lambda _: None)
@@ -361,6 +366,22 @@ def _check_own(model: Denoiser) -> None:
         raise TypeError(f"model.logsnr_grid: found {kind}, expected a float64 tensor [T]")
     if len(grid) < 2 or not grid.isfinite().all() or not (grid.diff() > 0).all():
         raise ValueError(f"model.logsnr_grid: found {found(grid.tolist())}, expected ascending finite log-SNRs")
+
+
+def _listed(name: str, values: Any, expected: str) -> tuple[Any, ...]:
+    """``values``, any iterable, as a tuple; ``TypeError``, naming the argument ``name``, for what is none."""
+    try:
+        return tuple(values)
+    except TypeError as error:
+        raise TypeError(f"{name}: found {type(values).__name__}, expected a list of {expected}") from error
+
+
+def _size(size: Any) -> tuple[int, int]:
+    """``size`` as (width, height); ``ValueError`` unless it is a pair of whole numbers that a picture may have."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f"sizes: found {found(size)}, expected a list of (width, height)")
+    width, height = (count(SMALLEST, 2**31 - 1)("sizes", side) for side in size)
+    return width, height
 
 
 def _control(given: Any) -> Image.Image | list[Image.Image]:

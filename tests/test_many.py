@@ -338,6 +338,15 @@ def test_warming_up_learns_nothing_and_changes_no_number(emoji, two_things):
     assert fresh.learnt is learnt
     with pytest.raises(ValueError, match="concepts: found 9, expected"):
         fresh.warm_up([(64, 64)], concepts=9)
+    for sizes, error, message in (
+        ([64], ValueError, r"found 64, expected a list of \(width, height\)"),
+        ((64, 64), ValueError, "found 64, expected a list"),
+        (64, TypeError, "found int, expected a list"),
+        ([(64, 4)], ValueError, "found 4, expected a whole number from 8"),
+        ([(64, 64.5)], ValueError, "found 64.5, expected a whole number"),
+    ):
+        with pytest.raises(error, match=f"^sizes: {message}"):
+            fresh.warm_up(sizes)
     cold = dpid.Explainer(emoji.denoiser).explain(path, prompt, concepts, samples=8)
     assert fresh.explain(path, prompt, concepts, samples=8).redundancy == cold.redundancy
 

@@ -187,6 +187,10 @@ def test_learnt_density_is_drawn_from_and_changes_no_answer(toy):
         explainer.learn([*seen, other])
     with pytest.raises(ValueError, match="results: found none, expected those of"):
         explainer.learn([])
+    with pytest.raises(TypeError, match=r"^results: found PIDResult, expected a list of results"):
+        explainer.learn(seen[0])
+    with pytest.raises(TypeError, match=r"^results: found 3, expected what explain returns"):
+        explainer.learn([seen[0], 3])
     with pytest.raises(ValueError, match="results: found rule adaptive; explain with rule='shifted-grid'"):
         explainer.learn([result])
 
