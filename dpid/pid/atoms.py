@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dpid.equality import Comparable
-from dpid.pid.lattice import Sets, members, ordered
+from dpid.pid.lattice import Sets, mask_of, members, ordered
 from dpid.prompts.plan import Subset
 
 Antichain = tuple[Subset, ...]
@@ -77,8 +77,7 @@ class Atoms(Comparable, Mapping[Antichain, Tensor]):
 
     def __getitem__(self, antichain: Antichain) -> Tensor:
         try:
-            masks = [sum(1 << self.concepts.index(c) for c in set(subset)) for subset in antichain]
-            row = self._at[ordered(masks)]
+            row = self._at[ordered(mask_of(subset, self.concepts) for subset in antichain)]
         except (KeyError, ValueError, TypeError):
             raise KeyError(antichain) from None
         if not self.flat.is_sparse:

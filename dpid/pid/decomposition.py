@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpid.pid import chain, lattice
 from dpid.pid.atoms import Atoms
+from dpid.pid.lattice import mask_of
 from dpid.pid.measures import MEASURES, Given, Measure, Minima
 from dpid.pid.priors import Priors, check_joint, resolve, warn_beyond
 from dpid.prompts.plan import Subset, subsets_of
@@ -79,11 +80,6 @@ def find(measure: str) -> Measure:
 def picture_measures() -> tuple[str, ...]:
     """Names of the measures that apply to a single picture, those that need priors included."""
     return tuple(sorted(name for name, m in MEASURES.items() if m.axis is None))
-
-
-def mask_of(subset: Subset, concepts: tuple[str, ...]) -> int:
-    """The bit mask of ``subset``: bit k is one if concept k belongs to it."""
-    return sum(1 << concepts.index(c) for c in set(subset))
 
 
 def check_count(n: int) -> None:

@@ -23,6 +23,11 @@ FULL_LATTICE = 4
 """Most concepts whose lattice is listed: 1, 4, 18, 166 nodes; five concepts have 7579, six 7 828 352."""
 
 
+def mask_of(subset: Iterable[str], concepts: Sequence[str]) -> int:
+    """The bit mask of ``subset``, some of the names ``concepts``."""
+    return sum(1 << concepts.index(c) for c in set(subset))
+
+
 def members(mask: int) -> tuple[int, ...]:
     """Indices of the concepts in ``mask``, ascending."""
     return tuple(k for k in range(mask.bit_length()) if mask >> k & 1)
