@@ -83,7 +83,11 @@ class PIDResult(Comparable):
         return Decomposition(f, profiles, self.edges, sampled, self._method, self._squares(estimator), towards)
 
     def replicates_by(self, estimator: str) -> Tensor:
-        """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed."""
+        """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed.
+
+        ``ValueError`` for what is no estimator.
+        """
+        one_of(lambda: ESTIMATORS)("estimator", estimator)
         if estimator != "shrinkage":
             return self.replicates[estimator].double()
         quiet, noisy = (self.replicates[name].double() for name in SIGNED)
@@ -150,7 +154,6 @@ class PIDResult(Comparable):
         concepts, by = self.metadata.concepts, self.metadata.estimator if estimator is None else estimator
         if text("concept", concept) not in concepts:
             raise ValueError(f"concept: found {concept!r}, allowed are {', '.join(concepts)}")
-        one_of(lambda: ESTIMATORS)("estimator", by)
         others = subsets_of(concepts)[1:].index(tuple(c for c in concepts if c != concept))
         f = self.replicates_by(by)[:, [others, -1]].sum((-2, -1))
         value, error = mean_stderr(f[:, 1] - f[:, 0])

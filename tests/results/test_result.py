@@ -86,6 +86,13 @@ def test_what_is_lost_is_of_a_concept(arguments, told):
         made().given(*arguments)
 
 
+def test_replicates_are_by_an_estimator():
+    result = made()
+    assert torch.equal(result.replicates_by("standard"), result.replicates["standard"].double())
+    with pytest.raises(ValueError, match=r"^estimator: found 'best', allowed are shrinkage, "):
+        result.replicates_by("best")
+
+
 def test_subsets_are_found_by_a_text_and_in_any_order():
     result = made(concepts=("cow", "C++", "tree"))
     found, maps = result.information, result.maps.information
