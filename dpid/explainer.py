@@ -22,7 +22,7 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import SMALLEST, ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
-from dpid.prompts.plan import Plan, Subset, subsets_of
+from dpid.prompts.plan import MOST_CONCEPTS, Plan, Subset, subsets_of
 from dpid.results.result import PIDResult
 from dpid.run import Progress
 from dpid.runner import question_of, questions_of_pairs
@@ -346,7 +346,7 @@ class Explainer(Densities, Verdicts):
         Grey pictures, or videos, of each of the ``sizes`` (width, height) in pixels are explained by empty texts, as
         many as two to eight ``concepts`` have subsets, with the ``options`` of :meth:`explain`.
         """
-        chosen, concepts = self._options(options), count(2, 8)("concepts", concepts)
+        chosen, concepts = self._options(options), count(2, MOST_CONCEPTS)("concepts", concepts)
         pairs = [_size(size) for size in _listed("sizes", sizes, "(width, height)")]
         subsets = subsets_of([str(i) for i in range(concepts)])
         question = Plan(subsets[-1], subsets, ("",) * len(subsets), tuple(range(len(subsets))), len(subsets) - 1)

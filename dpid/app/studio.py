@@ -20,6 +20,7 @@ from dpid.images import open_image
 from dpid.many import Stopped, Watch
 from dpid.options import Options
 from dpid.prompts.phrases import check_text, is_blank, span_of
+from dpid.prompts.plan import MOST_CONCEPTS
 from dpid.prompts.words import content_words
 from dpid.run import Progress
 from dpid.zoo import generate
@@ -115,7 +116,7 @@ class Studio:
             progress(evaluated / planned)
 
         try:
-            if len(concepts) == 1 or len(concepts) > 8:
+            if len(concepts) == 1 or len(concepts) > MOST_CONCEPTS:
                 raise ValueError(f"words: found {len(concepts)}, choose two to eight, or none for every word")
             options = Options(samples=min(samples, Options.samples), max_samples=samples, context=context)
             picture = opened(image)

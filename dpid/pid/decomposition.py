@@ -17,9 +17,7 @@ from dpid.pid.atoms import Atoms
 from dpid.pid.lattice import mask_of
 from dpid.pid.measures import MEASURES, Given, Measure, Minima
 from dpid.pid.priors import Priors, check_joint, resolve, warn_beyond
-from dpid.prompts.plan import Subset, subsets_of
-
-MOST_CONCEPTS = 8
+from dpid.prompts.plan import MOST_CONCEPTS, Subset, subsets_of
 
 
 def decompose(

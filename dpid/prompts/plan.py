@@ -14,6 +14,8 @@ from typing import Any
 
 from dpid.prompts.phrases import Span, check_text, is_blank, span_of, without
 
+MOST_CONCEPTS = 8  # in one decomposition: their 2⁸ subsets are as many conditions
+
 Subset = tuple[str, ...]
 
 
@@ -204,6 +206,6 @@ def plan_concepts(
 
 
 def _check_number(concepts: Sequence[str], least: int = 2) -> None:
-    if not least <= len(concepts) <= 8:
+    if not least <= len(concepts) <= MOST_CONCEPTS:
         found = f" ({concepts[0]!r})" if len(concepts) == 1 else ""
-        raise ValueError(f"concepts: found {len(concepts)}{found}, allowed are 2…8, each on its own")
+        raise ValueError(f"concepts: found {len(concepts)}{found}, allowed are 2…{MOST_CONCEPTS}, each on its own")

@@ -16,7 +16,7 @@ from dpid.estimation.estimators import ESTIMATORS, MEASURED
 from dpid.files import PathLike, as_path, atomic_write
 from dpid.options import LEVELS
 from dpid.pid.decomposition import image_priors, picture_measures
-from dpid.prompts.plan import subsets_of
+from dpid.prompts.plan import MOST_CONCEPTS, subsets_of
 from dpid.results.metadata import UNITS, Metadata
 
 FORMAT = "1"
@@ -145,7 +145,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 def _check_metadata(metadata: Metadata) -> None:
     """Raise ``ValueError`` unless a result can be computed with the settings of ``metadata``."""
     concepts = metadata.concepts
-    if not 2 <= len(concepts) <= 8 or len(set(concepts)) < len(concepts):
+    if not 2 <= len(concepts) <= MOST_CONCEPTS or len(set(concepts)) < len(concepts):
         raise ValueError(f"metadata: concepts are {concepts!r}, expected two to eight different ones")
     for name, allowed in (("estimator", ESTIMATORS), ("level", LEVELS), ("measure", picture_measures())):
         if getattr(metadata, name) not in allowed:
