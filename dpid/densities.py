@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dpid.images import ImageLike
-from dpid.likelihood import Likelihood, log_likelihood
+from dpid.likelihood import Likelihood, log_likelihood, plan_of
 from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, table
 from dpid.options import Options, check_allowed
-from dpid.prompts.plan import Plan, check_condition
+from dpid.prompts.plan import check_condition
 from dpid.ranking import Ranking, differences, question_for, ranking, samples_for
 from dpid.results.metadata import UNITS
 from dpid.run import Asked, Progress
@@ -66,7 +66,7 @@ class Densities(Runner):
         def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:
             ((image, own_latents, condition),) = only
             condition = check_condition("conditions", condition)
-            return [Wanted(image, own_latents, None, (Plan((), ((),), (condition,), (0,), 0),))]
+            return [Wanted(image, own_latents, None, (plan_of(condition),))]
 
         def run(ones: list[Asked], told: Progress) -> list[Likelihood]:
             x = torch.cat([one.x for one in ones])

@@ -55,10 +55,15 @@ def log_likelihood(
         antithetic=options.antithetic,
     )  # fmt: skip
     sums = evaluate(
-        denoiser, x, (Plan((), ((),), (condition,), (0,), 0),), samples, seed=options.seed,
+        denoiser, x, (plan_of(condition),), samples, seed=options.seed,
         max_batch_size=options.max_batch_size, edges=profile_edges(grid, options.points, repeats), progress=progress,
     )  # fmt: skip
     return [_likelihood(sums.image(b), samples, grid, x[0].numel()) for b in range(len(x))]
+
+
+def plan_of(condition: Any) -> Plan:
+    """The plan that evaluates ``condition`` alone."""
+    return Plan((), ((),), (condition,), (0,), 0)
 
 
 def _likelihood(sums: Accumulator, samples: Samples, grid: Tensor, d: int) -> Likelihood:
