@@ -15,9 +15,8 @@ from dpid.estimation.estimators import evaluate
 from dpid.estimation.grid import cells, shares
 from dpid.estimation.sampling import Samples, draw
 from dpid.options import Options
-from dpid.pid import mean_stderr
 from dpid.prompts.plan import Plan, check_condition
-from dpid.results.intervals import Estimate
+from dpid.results.intervals import Estimate, estimates
 from dpid.results.profile import tail_share
 from dpid.run import Progress
 
@@ -68,15 +67,12 @@ def plan_of(condition: Any) -> Plan:
 
 def _likelihood(sums: Accumulator, samples: Samples, grid: Tensor, d: int) -> Likelihood:
     """That of one image of ``d`` latent values, from its ``sums`` over ``samples``."""
-    repeats, residuals = len(sums.residuals), sums.residuals[:, 0, 0].double().sum((-2, -1))
+    residuals = sums.residuals[:, 0, 0].double().sum((-2, -1))
     # Summed over the same levels as the residuals, so that the discretisation error cancels.
     gaussian = d / 2 * float((cells(grid) * grid.sigmoid()).sum())
-    mean, error = (float(t) for t in mean_stderr(-d / 2 * math.log(2 * math.pi * math.e) - (residuals - gaussian)))
-    bits = 1 / (d * math.log(2))
-    return Likelihood(
-        Estimate(mean, error, repeats - 1), Estimate(-mean * bits, error * bits, repeats - 1),
-        _tails(sums, samples, shares(samples.logsnr, grid, sums.edges.cpu()), d),
-    )  # fmt: skip
+    density = -d / 2 * math.log(2 * math.pi * math.e) - (residuals - gaussian)
+    nats, bits = estimates(torch.stack((density, -density / (d * math.log(2))), 1))
+    return Likelihood(nats, bits, _tails(sums, samples, shares(samples.logsnr, grid, sums.edges.cpu()), d))
 
 
 def _tails(sums: Accumulator, samples: Samples, spread: Tensor, d: int) -> tuple[Estimate, Estimate]:
@@ -90,7 +86,5 @@ def _tails(sums: Accumulator, samples: Samples, spread: Tensor, d: int) -> tuple
     gaussian = (d / 2 * samples.weight * samples.logsnr.sigmoid())[:, None] * spread
     excess = profile - torch.zeros_like(profile).index_add_(0, samples.replicate % groups, gaussian)
     outermost = excess[:, [0, -1]] * groups / repeats * tail_share(sums.edges)
-    below, above = (
-        Estimate(-float(mean), float(error), groups - 1) for mean, error in zip(*mean_stderr(outermost), strict=True)
-    )
+    below, above = estimates(-outermost)
     return below, above

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from dpid.equality import Comparable
-from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates, mean_stderr
+from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates
 from dpid.prompts.plan import Subset, subsets_of
 from dpid.results.by_subset import BySubset
-from dpid.results.intervals import Estimate
+from dpid.results.intervals import Estimate, estimates
 from dpid.results.maps import Maps, displayed
 from dpid.results.profile import Profile
 
@@ -86,9 +86,8 @@ class Decomposition(Comparable):
     @cached_property
     def information(self) -> BySubset[Estimate]:
         """i(x; y_S) of every non-empty subset S, nats."""
-        f = self.replicates.double().sum((-2, -1))
-        sums = zip(subsets_of(self.method.concepts)[1:], *mean_stderr(f), self.positive, strict=True)
-        return BySubset({s: Estimate(float(value), float(err), len(f) - 1, above) for s, value, err, above in sums})
+        found = estimates(self.replicates.double().sum((-2, -1)), self.positive)
+        return BySubset(dict(zip(subsets_of(self.method.concepts)[1:], found, strict=True)))
 
     @property
     def redundancy(self) -> Estimate:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dpid.pid import mean_stderr
 
 _FARTHEST = 2.0  # times the near end's distance from the value, for the end of an interval that is farther from zero
 
@@ -105,6 +108,13 @@ class Estimate:
 
     def __ge__(self, other: Any) -> Any:
         return self.value >= _value(other)
+
+
+def estimates(replicates: Tensor, positive: Sequence[bool] = ()) -> list[Estimate]:
+    """The means of N numbers from ``replicates`` [G,N]; ``positive``: which are integrals of squares, () for none."""
+    mean, error = (t.tolist() for t in mean_stderr(replicates))
+    numbers = zip(mean, error, positive or [False] * len(mean), strict=True)
+    return [Estimate(value, stderr, len(replicates) - 1, square) for value, stderr, square in numbers]
 
 
 def _value(number: Any) -> Any:

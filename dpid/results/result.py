@@ -14,13 +14,13 @@ from dpid.checks import one_of, text
 from dpid.equality import Comparable
 from dpid.estimation.estimators import ESTIMATORS, SIGNED, are_squares
 from dpid.files import PathLike
-from dpid.pid import Atoms, mean_stderr
+from dpid.pid import Atoms
 from dpid.prompts.phrases import remarks_on
 from dpid.prompts.plan import Subset, subsets_of
 from dpid.results.by_subset import BySubset
 from dpid.results.decomposition import Decomposition, Method, atoms_of
 from dpid.results.diagnostics import Diagnostics, diagnose
-from dpid.results.intervals import Estimate, has_outlier
+from dpid.results.intervals import Estimate, estimates, has_outlier
 from dpid.results.maps import Maps
 from dpid.results.metadata import NOT_CORRECTED, Metadata
 from dpid.results.profile import Profile
@@ -156,9 +156,9 @@ class PIDResult(Comparable):
             raise ValueError(f"concept: found {concept!r}, allowed are {', '.join(concepts)}")
         others = subsets_of(concepts)[1:].index(tuple(c for c in concepts if c != concept))
         f = self.replicates_by(by)[:, [others, -1]].sum((-2, -1))
-        value, error = mean_stderr(f[:, 1] - f[:, 0])
         # Where F is the text of all, this is by "rao-blackwell" an integral of squares.
-        return Estimate(float(value), float(error), len(f) - 1, by == "rao-blackwell" and self._squares(by)[-1])
+        (lost,) = estimates(f[:, 1:] - f[:, :1], [by == "rao-blackwell" and self._squares(by)[-1]])
+        return lost
 
     @property
     def maps(self) -> Maps:
@@ -187,9 +187,7 @@ class PIDResult(Comparable):
 
     def _differences(self, first: str, second: str) -> BySubset[Estimate]:
         difference = (self.replicates[first] - self.replicates[second]).double().sum((-2, -1))
-        mean, error = mean_stderr(difference)
-        found = zip(subsets_of(self.metadata.concepts)[1:], mean, error, strict=True)
-        return BySubset({s: Estimate(float(m), float(e), len(difference) - 1) for s, m, e in found})
+        return BySubset(dict(zip(subsets_of(self.metadata.concepts)[1:], estimates(difference), strict=True)))
 
     def _disagreements(self, level: float) -> dict[Subset, Estimate]:
         """{subset: iʳ - iˢ} where the difference exceeds its error and its variation among pictures, nats.
@@ -238,10 +236,10 @@ class PIDResult(Comparable):
     def relative_error(self) -> float:
         """Half the width of the 95 % interval of i(x; all concepts), relative to it; ``tolerance`` is its bound."""
         # Called after every round, so computed from the replicates, without the atoms.
-        mean, error = mean_stderr(self.replicates_by(self.metadata.estimator)[:, -1].sum((-2, -1)))
-        squares = self._squares(self.metadata.estimator)[-1]
-        low, high = Estimate(float(mean), float(error), self.metadata.replicates - 1, squares).interval()
-        return (high - low) / 2 / max(abs(float(mean)), 1e-300)
+        by = self.metadata.estimator
+        (whole,) = estimates(self.replicates_by(by)[:, -1:].sum((-2, -1)), self._squares(by)[-1:])
+        low, high = whole.interval()
+        return (high - low) / 2 / max(abs(whole.value), 1e-300)
 
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
