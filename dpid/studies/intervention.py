@@ -91,7 +91,7 @@ def intervention(bench: Workbench) -> Study:
     predictors of the image, ``unique``, ``redundancy``, ``mi`` = i(x; word), ``cmi`` = i(x; word | rest of the prompt),
     all in nats, and ``daam``, the mean attention, or ``concept_attention`` in its place where the network has joint
     attention; and for each of them ``pixel_…``, Pearson's correlation between its map and the map of the latents'
-    squared change. ``ValueError`` for a network without maps of attention.
+    squared change. ``NoBaselineError`` for a network without maps of attention.
 
     Of the user's data the prompts and concepts are used; the second concept is deleted, and redundancy is that with the
     first. The pictures are generated, since their noise must be known.

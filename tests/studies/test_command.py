@@ -4,6 +4,11 @@ import json
 from functools import partial
 
 import pytest
+from tiny_pipelines import build
+
+from dpid.studies import STUDIES
+from dpid.studies.runner import Entry
+from dpid.studies.study import Study
 
 pytestmark = pytest.mark.usefixtures("fewer")
 
@@ -75,6 +80,38 @@ def test_command_loads_a_model_as_explain_does(command, monkeypatch):
     flags = "--variant", "fp16", "--subfolder", "a", "--device", "cpu", "--precision", "float32", "--no-check"
     assert command("synonyms", "--model", "./mine", *flags) == (2, "", "dpid: model: none here\n")
     assert asked == {"model": "./mine", "variant": "fp16", "subfolder": "a", "device": "cpu"}
+
+
+@pytest.fixture
+def without_maps(monkeypatch):
+    """A tiny model whose network has no maps of attention, and a study on either side of intervention."""
+    rows = {"table": [{"picture": "one"}]}
+    easy = {name: Entry(name, lambda bench, name=name: Study(name, rows)) for name in ("features", "complex-prompts")}
+    listed = {"features": easy["features"], "intervention": STUDIES["intervention"], **easy}
+    monkeypatch.setattr("dpid.studies.runner.STUDIES", listed)
+    monkeypatch.setattr("dpid.studies.bench.load_pipeline", lambda *_, **__: build("pixart_sigma"))
+
+
+def test_all_leaves_out_by_name_what_the_model_has_no_maps_for(command, without_maps, tmp_path):
+    code, out, err = command("all", "--model", "./mine")
+    assert code == 0, err
+    assert [line.partition(":")[0] for line in out.splitlines()] == [
+        "features",
+        "complex-prompts",
+        "report/report.html",
+    ]
+    assert [line[:60] for line in err.splitlines()] == [
+        "note: localisation and retrieval need --data with this model",
+        "note: intervention: model: its network is a PixArtTransforme",
+    ]
+    assert not (tmp_path / "report/intervention").exists()
+
+
+def test_what_the_model_has_no_maps_for_is_an_error_where_it_is_asked_for(command, without_maps, tmp_path):
+    code, out, err = command("intervention", "--model", "./mine")
+    assert (code, out) == (2, "")
+    assert err.startswith("dpid: model: its network is a PixArtTransformer2DModel; this study compares with maps")
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize(
