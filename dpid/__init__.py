@@ -7,10 +7,8 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-__version__ = _version("dpid")
 __all__ = [
     "ConvergenceWarning", "Estimate", "Explainer", "ImageCondition", "PIDResult", "PicturesError", "Ranking", "Stopped",
     "WordsResult", "__version__",
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from dpid.results.words import WordsResult
     from dpid.runner import ConvergenceWarning
 
+    __version__: str
 
 _HOMES = {
     "ConvergenceWarning": "runner", "Estimate": "results.intervals", "Explainer": "explainer",
@@ -39,8 +38,17 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Imported above, it would take most of the time of ``import dpid``.
+        from importlib.metadata import version
+
+        return version("dpid")
     if name in _HOMES:
         return getattr(import_module(f"dpid.{_HOMES[name]}"), name)
     if name in _MODULES:
         return import_module(f"dpid.{name}")
     raise AttributeError(f"module 'dpid' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

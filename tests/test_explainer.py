@@ -36,6 +36,15 @@ def test_modules_are_found_after_import_dpid(tmp_path):
         _ = dpid.cow
 
 
+def test_the_version_is_that_of_the_installed_package():
+    from importlib.metadata import version
+
+    from dpid import __version__
+
+    assert dpid.__version__ == __version__ == version("dpid")
+    assert {"__version__", "Explainer", "pid"} <= set(dir(dpid))
+
+
 GRID = torch.linspace(-5, 5, 9, dtype=torch.float64)
 
 
@@ -367,6 +376,7 @@ def test_import_is_light():
     import subprocess
     import sys
 
-    code = "import dpid, sys; print(sorted({'diffusers', 'matplotlib', 'transformers', 'torch'} & set(sys.modules)))"
+    heavy = {"diffusers", "importlib.metadata", "matplotlib", "torch", "transformers"}
+    code = f"import sys; old = {{*sys.modules}}; import dpid; print(sorted({heavy} & ({{*sys.modules}} - old)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert out.stdout.strip() == "[]"
