@@ -91,6 +91,11 @@ def _look(
     return picture
 
 
+def conditional_rows(image: ImageLike | None) -> slice:
+    """The entries of a batch that the network is asked under the prompt: all of a given ``image``, of a run the last."""
+    return slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
+
+
 def check_network(pipe: Any, networks: Sequence[str], name: str) -> None:
     """Raise ``ValueError`` unless the network of ``pipe`` is one of ``networks``, of which ``name`` makes maps."""
     found = family_of(pipe).networks

@@ -40,7 +40,7 @@ from dpid.denoisers.network import NetworkDenoiser
 from dpid.images import ImageLike
 from dpid.prompts.phrases import without
 from dpid.prompts.plan import spans_of
-from dpid.studies.attention import AttentionMaps, Watch, check_network, trace
+from dpid.studies.attention import AttentionMaps, Watch, check_network, conditional_rows, trace
 from dpid.studies.beside import InFlux1, InFlux2, InSD3
 from dpid.zoo import GUIDANCE
 
@@ -113,13 +113,12 @@ def attention_maps(
         raise ValueError(f"beside: {said[0]!r} alone has all of the picture; name other words, such as 'background'")
     if not all(word.strip() for word in more):
         raise ValueError(f"beside: found {list(more)!r}, expected words, of which none is blank")
-    rows = slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
 
     def watch(denoiser: NetworkDenoiser) -> Watch:
         network, size, named = denoiser.family.networks[0], denoiser.latent_shape[1:], tuple(spans)
         if network == "SD3Transformer2DModel":
             text, lengths = _as_one_text(denoiser, said)
-            return InSD3(named, text, size, lengths, rows)
+            return InSD3(named, text, size, lengths, conditional_rows(image))
         if network == "FluxTransformer2DModel":
             texts = denoiser.encode_conditions(said).encoded["encoder_hidden_states"]
             return InFlux1(named, texts[None, :, 0], size, [0] * len(said))

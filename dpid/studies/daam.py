@@ -26,7 +26,7 @@ from torch.nn import functional
 from dpid.denoisers.network import NetworkDenoiser
 from dpid.images import ImageLike
 from dpid.prompts.phrases import span_of
-from dpid.studies.attention import AttentionMaps, Watch, check_network, trace
+from dpid.studies.attention import AttentionMaps, Watch, check_network, conditional_rows, trace
 from dpid.zoo import GUIDANCE
 
 NAME = "DAAM"
@@ -188,13 +188,10 @@ def attention_maps(
     FloatingPointError
         An attention is NaN or infinite.
     """
-
     check_network(pipe, NETWORKS, NAME)
 
     def recorder(denoiser: NetworkDenoiser) -> Recorder:
         tokens = {concept: positions_in(denoiser, prompt, concept) for concept in concepts}
-        # Guidance puts the unconditional half first.
-        rows = slice(None) if image is not None else slice(-1, None)
-        return Recorder(tokens, rows, denoiser.latent_shape[1:], () if middle else (MIDDLE,))
+        return Recorder(tokens, conditional_rows(image), denoiser.latent_shape[1:], () if middle else (MIDDLE,))
 
     return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance, density)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dpid.denoisers.network import NetworkDenoiser
 from dpid.images import ImageLike
-from dpid.studies.attention import AttentionMaps, check_network, trace
+from dpid.studies.attention import AttentionMaps, check_network, conditional_rows, trace
 from dpid.studies.daam import MIDDLE, NETWORKS, Recorder, attend, positions_in
 from dpid.zoo import GUIDANCE
 
@@ -72,7 +72,7 @@ def attention_maps(
         # The encoder is causal: what fills the text up changes nothing before it. + 1: the end of the text.
         text = hidden[: positions_in(denoiser, said, said).stop + 1]
         last = f"down_blocks.{len(denoiser.family.net.down_blocks) - 1}."
-        rows = slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
+        rows = conditional_rows(image)
         return _Attributing(tokens, rows, denoiser.latent_shape[1:], (MIDDLE, last), attribution=text)
 
     return trace(pipe, prompt, concepts, recorder, image, samples, seed, guidance, density)
