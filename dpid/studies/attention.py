@@ -92,7 +92,7 @@ def _look(
 
 
 def conditional_rows(image: ImageLike | None) -> slice:
-    """The entries of a batch that the network is asked under the prompt: all of a given ``image``, of a run the last."""
+    """The entries of a batch that are computed under the prompt: of a given ``image`` all, of a run the last."""
     return slice(None) if image is not None else slice(-1, None)  # guidance puts the unconditional half first
 
 
