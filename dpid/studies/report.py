@@ -1,8 +1,8 @@
 """Writes the files of a study: tables as CSV and Parquet, figures as PNG, numbers as JSON, and a page of all studies.
 
 An output folder has one folder for every study, and ``report.html``, which contains its figures. A number with its
-standard error is {"value": …, "stderr": …} or a :class:`dpid.Estimate` in a summary, and the two columns "auc" and
-"auc_stderr" in a table; the page shows both as "0.93 ± 0.02".
+standard error is {"value": …, "stderr": …} in a summary, and the two columns "auc" and "auc_stderr" in a table; the
+page shows both as "0.93 ± 0.02".
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpid.files import atomic_write
 from dpid.report.page import number, png, render
+from dpid.studies.study import Row
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,38 +27,13 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("dpid")
 ROWS = 100  # most rows of a table that the page shows
 _ERROR = "_stderr"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
-def _plain(value: Any, where: str) -> Any:
-    """``value`` converted to types of JSON; ``ValueError`` for NaN and infinity, ``TypeError`` for other types."""
-    if hasattr(value, "stderr") and hasattr(value, "value"):
-        value = {"value": value.value, "stderr": value.stderr}
-    if hasattr(value, "item") and getattr(value, "size", None) == 1:
-        value = value.item()  # scalars of NumPy and torch
-    if isinstance(value, Mapping):
-        return {str(key): _plain(v, f"{where}.{key}") for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: found {value}; a number that does not exist is None")
-    if value is not None and not isinstance(value, (str, int, float, bool)):
-        raise TypeError(f"{where}: found {type(value).__name__}, expected a number, text, list or dict")
-    return value
-
-
-def _table(name: str, table: Any) -> pyarrow.Table:
-    """``table`` as an Arrow table, with every column that occurs in a row; raises as :func:`write_study`."""
-    import pyarrow
-
-    if not isinstance(table, pyarrow.Table):
-        columns = dict.fromkeys(key for row in table for key in row)
-        table = pyarrow.Table.from_pydict(
-            {c: [_plain(row.get(c), f"tables: {name}[{i}].{c}") for i, row in enumerate(table)] for c in columns}
-        )
-    for column in table.column_names:
-        _plain(table[column].to_pylist(), f"tables: {name}.{column}")
-    return table
+def _check(numbers: Row, where: str) -> None:
+    """Raise ``ValueError`` if one of ``numbers`` is NaN or infinite, which JSON cannot hold."""
+    for name, value in numbers.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{where}.{name}: found {value}; a number that does not exist is None")
 
 
 def _cells(table: pyarrow.Table) -> tuple[list[tuple[str, bool]], list[list[str]]]:
@@ -70,28 +45,23 @@ def _cells(table: pyarrow.Table) -> tuple[list[tuple[str, bool]], list[list[str]
     return header, [[number(row[c], row.get(c + _ERROR)) for c in shown] for row in rows]
 
 
-def _numbers(summary: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
-    """A row of texts (name, value ± error, 95 % interval, measurements, target) of every number in a nested summary."""
-    rows: list[list[str]] = []
-    for key, value in summary.items():
-        if isinstance(value, dict) and {"value", "stderr"} <= value.keys():
-            interval = " to ".join(f"{end:.3g}" for end in value.get("interval") or ())
-            shown = [number(value["value"], value["stderr"]), interval, value.get("n"), value.get("asked")]
-            rows.append([prefix + key, *("" if text is None else str(text) for text in shown)])
-        elif isinstance(value, dict):
-            rows += _numbers(value, f"{prefix}{key} · ")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            rows.append([prefix + key, number(value), "", "", ""])
+def _numbers(summary: Mapping[str, Any]) -> list[list[str]]:
+    """A row of texts (name, value ± error, 95 % interval, measurements, target) of every number in a summary."""
+    rows = []
+    for name, entry in summary.items():
+        if isinstance(entry, dict):
+            interval = " to ".join(f"{end:.3g}" for end in entry["interval"] or ())
+            shown = ("" if entry[key] is None else str(entry[key]) for key in ("n", "asked"))
+            rows.append([name, number(entry["value"], entry["stderr"]), interval, *shown])
     return rows
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(name, text) of whatever else the summary says."""
     return [
-        (key, ", ".join(map(number, value)) if isinstance(value, list) else number(value))
-        for key, value in summary.items()
-        if not isinstance(value, (dict, int, float)) or isinstance(value, bool)
-    ]
+        (name, ", ".join(value) if isinstance(value, list) else value)
+        for name, value in summary.items() if not isinstance(value, dict)
+    ]  # fmt: skip
 
 
 def _section(folder: Path) -> dict[str, Any]:
@@ -107,7 +77,7 @@ def _section(folder: Path) -> dict[str, Any]:
     figures = [{"caption": f["caption"], "data": png((folder / f["file"]).read_bytes())} for f in content["figures"]]
     summary = content["summary"]
     shown = {"tables": tables, "figures": figures, "numbers": _numbers(summary), "facts": _facts(summary)}
-    return {"finding": "", **content, **shown}
+    return {**content, **shown}
 
 
 def write_page(out: Path) -> None:
@@ -127,56 +97,61 @@ def check_installed() -> None:
 
 
 def write_study(
-    out: str | Path, study: str, *, title: str, about: str, finding: str, summary: Mapping[str, Any],
-    tables: Mapping[str, pyarrow.Table | Sequence[Mapping[str, Any]]], figures: Mapping[str, Figure],
-) -> Path:  # fmt: skip
-    """The path of the page of all studies, after writing a study into ``out``/``study`` and that page anew.
+    out: Path, study: str, *, title: str, about: str, finding: str, summary: Mapping[str, Any],
+    tables: Mapping[str, Sequence[Row]], figures: Mapping[str, Figure],
+) -> None:  # fmt: skip
+    """Write a study into ``out``/``study``, and the page of all studies anew.
 
     Files are written atomically. A figure that cannot be drawn is left out and logged. A study that is written again
     keeps its place on the page.
 
     Parameters
     ----------
-    study : name of the folder: small letters, digits, "-" and "_"
     title, about : heading, and a description in paragraphs separated by blank lines
     finding : what was found, in a sentence, with which the page begins
-    summary : the main numbers in a dictionary, which may be nested; "summary" in ``summary.json``
-    tables : {name: table or rows}, written to ``name.csv`` and ``name.parquet``
+    summary : numbers as of :class:`dpid.studies.study.Study`, texts, and lists of texts; "summary" in ``summary.json``
+    tables : {name: rows}, written to ``name.csv`` and ``name.parquet``
     figures : {caption: figure}, written to ``figure-1.png``, …
 
     Raises
     ------
     ValueError
-        A name that is not allowed; a number that is NaN or infinite.
-    TypeError
-        A value that is not a number, a text, or a list or dictionary of these.
+        A number is NaN or infinite.
     RuntimeError
         pyarrow is not installed.
     """
     check_installed()
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    for argument, name in (("study", study), *(("tables", table) for table in tables)):
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{argument}: found {name!r}, expected small letters, digits, '-' and '_'")
-    plain, typed = _plain(summary, "summary"), {name: _table(name, table) for name, table in tables.items()}
-    folder = Path(out) / study
+    for name, entry in summary.items():
+        if isinstance(entry, dict):
+            _check(entry, f"summary: {name}")
+    for name, rows in tables.items():
+        for i, row in enumerate(rows):
+            _check(row, f"tables: {name}[{i}]")
+    folder = out / study
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in typed.items():
-        with atomic_write(folder / f"{name}.csv") as path:
-            pyarrow.csv.write_csv(table, path)
-        with atomic_write(folder / f"{name}.parquet") as path:
-            pyarrow.parquet.write_table(table, path)
+    _write_tables(folder, tables)
     content = {
-        "study": study, "order": _order(Path(out), study), "title": title, "about": about, "finding": finding,
-        "summary": plain, "tables": list(typed), "figures": _write_figures(folder, figures),
+        "study": study, "order": _order(out, study), "title": title, "about": about, "finding": finding,
+        "summary": summary, "tables": list(tables), "figures": _write_figures(folder, figures),
     }  # fmt: skip
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(folder / "summary.json") as path:
         path.write_text(text, encoding="utf-8")
-    write_page(Path(out))
-    return Path(out) / "report.html"
+    write_page(out)
+
+
+def _write_tables(folder: Path, tables: Mapping[str, Sequence[Row]]) -> None:
+    """Write ``tables`` {name: rows} into ``folder``, with every column that occurs in a row."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    for name, rows in tables.items():
+        columns = dict.fromkeys(column for row in rows for column in row)
+        table = pyarrow.Table.from_pydict({column: [row.get(column) for row in rows] for column in columns})
+        with atomic_write(folder / f"{name}.csv") as path:
+            pyarrow.csv.write_csv(table, path)
+        with atomic_write(folder / f"{name}.parquet") as path:
+            pyarrow.parquet.write_table(table, path)
 
 
 def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[dict[str, str]]:

@@ -8,17 +8,15 @@ import os
 import re
 import sys
 
-import numpy as np
-import pyarrow
 import pyarrow.parquet
 import pytest
 from html_page import Page
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dpid import Estimate
 from dpid.report.page import number
 from dpid.studies.report import ROWS, write_study
+from dpid.studies.study import figure as entry
 
 
 def figure():
@@ -37,7 +35,7 @@ def write(tmp_path):
 
     def call(study="one", **changes):
         what = {"about": "Why.", "finding": "So.", "summary": {}, "tables": {}, "figures": {}, **changes}
-        assert write_study(tmp_path, study, **{"title": study} | what) == tmp_path / "report.html"
+        write_study(tmp_path, study, **{"title": study} | what)
         return tmp_path
 
     return call
@@ -58,8 +56,7 @@ def test_numbers(value, stderr, text):
 
 def test_tables_come_back_from_both_formats(write):
     rows = [{"picture": "a.png", "n": 3, "auc": 0.1 + 0.2}, {"picture": 'b,"c".png', "auc": None, "late": True}]
-    table = pyarrow.table({"x": np.arange(3.0), "y": ["a", "b", None]})
-    out = write(tables={"rows": rows, "arrow": table})
+    out = write(tables={"rows": rows})
     read = pyarrow.parquet.read_table(out / "one" / "rows.parquet").to_pylist()
     assert read == [{"picture": "a.png", "n": 3, "auc": 0.1 + 0.2, "late": None},
                     {"picture": 'b,"c".png', "n": None, "auc": None, "late": True}]  # fmt: skip
@@ -69,32 +66,29 @@ def test_tables_come_back_from_both_formats(write):
     assert cells[1][0] == "a.png"
     assert float(cells[1][2]) == 0.1 + 0.2  # every digit
     assert cells[2][0] == 'b,"c".png'
-    assert pyarrow.parquet.read_table(out / "one" / "arrow.parquet").equals(table)
 
 
 def test_summary(write):
-    more = {"interval": [0.1, 0.9], "n": 7, "asked": "≥ 0.5"}
-    daam = {"value": np.float64(0.8), "stderr": np.float32(0.5)} | more
-    summary = {"auc": {"ours": Estimate(0.9, 0.02, 3), "DAAM": daam},
-               "pictures": np.int64(3), "words": ("cow", "dog"), "missing": None}  # fmt: skip
+    summary = {
+        "ours": entry(0.9, 0.02), "DAAM": entry(0.8, 0.5, [0.1, 0.9], 7, "≥ 0.5"), "none": entry(None, n=0),
+        "left out": ["cow.png", "dog.png"], "made with": "--seed 3",
+    }  # fmt: skip
     out = write(title="Title", about="One.\n\nTwo.", summary=summary)
     content = json.loads((out / "one" / "summary.json").read_text())
-    assert content["summary"] == {
-        "auc": {"ours": {"value": 0.9, "stderr": 0.02}, "DAAM": {"value": 0.8, "stderr": 0.5} | more},
-        "pictures": 3, "words": ["cow", "dog"], "missing": None,
-    }  # fmt: skip
+    assert content["summary"] == summary
     page = page_of(out)
     assert page.texts["th"] == ["number", "value", "95 % interval", "measurements", "target"]
     assert page.texts["td"] == [
-        "auc · ours", "0.90 ± 0.02", "auc · DAAM", "0.8 ± 0.5", "0.1 to 0.9", "7", "≥ 0.5", "pictures", "3",
+        "ours", "0.90 ± 0.02", "DAAM", "0.8 ± 0.5", "0.1 to 0.9", "7", "≥ 0.5", "none", "–", "0",
     ]  # fmt: skip
-    assert dict(zip(page.texts["dt"], page.texts["dd"], strict=True)) == {"words": "cow, dog", "missing": "–"}
+    facts = dict(zip(page.texts["dt"], page.texts["dd"], strict=True))
+    assert facts == {"left out": "cow.png, dog.png", "made with": "--seed 3"}
     assert {"One.", "Two."} <= set(page.texts["p"])
 
 
 def test_a_study_begins_with_what_was_found_and_one_figure(write):
     rows = [{"a": 1}]
-    out = write(finding="It is so: 0.9 [0.8, 1.0].", summary={"n": 1}, tables={"t": rows},
+    out = write(finding="It is so: 0.9 [0.8, 1.0].", summary={"n": entry(1)}, tables={"t": rows},
                 figures={"First": figure(), "Second": figure()})  # fmt: skip
     page = (out / "report.html").read_text()
     assert page_of(out).texts["p"][:2] == ["It is so: 0.9 [0.8, 1.0]."] * 2  # in the list of studies, and in its own
@@ -103,16 +97,6 @@ def test_a_study_begins_with_what_was_found_and_one_figure(write):
     for folded in ("Second", "Why.", "<table>"):
         assert folded in page
         assert folded not in seen
-
-
-def test_folders_of_an_older_version_are_shown(write):
-    out = write("old", summary={"n": 1})
-    path = out / "old" / "summary.json"
-    content = json.loads(path.read_text())
-    del content["finding"]
-    path.write_text(json.dumps(content))
-    write("new")
-    assert page_of(out).texts["h2"] == ["old", "new"]
 
 
 def test_the_page_shows_numbers_with_errors_and_the_first_rows(write):
@@ -174,7 +158,7 @@ def test_markup_in_names_is_text(write):
 
 
 def test_nothing_is_half_written(write, monkeypatch):
-    out = write(summary={"n": 1}, figures={"f": figure()})
+    out = write(summary={"n": entry(1)}, figures={"f": figure()})
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     broken = figure()
 
@@ -184,35 +168,30 @@ def test_nothing_is_half_written(write, monkeypatch):
 
     monkeypatch.setattr(broken, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        write(summary={"n": 2}, figures={"f": broken})
+        write(summary={"n": entry(2)}, figures={"f": broken})
     assert {p: p.read_bytes() for p in before} == before
-    write(summary={"n": 2}, figures={"f": figure()})
+    write(summary={"n": entry(2)}, figures={"f": figure()})
     assert not [p for p in out.rglob("*") if "partial" in p.name]
 
 
 def test_a_figure_that_cannot_be_drawn_is_left_out(write, caplog):
     broken = figure()
     broken.suptitle("$\\nosuch$")  # a formula that is none
-    out = write(summary={"n": 1}, figures={"broken": broken, "whole": figure()})
+    out = write(summary={"n": entry(1)}, figures={"broken": broken, "whole": figure()})
     assert page_of(out).texts["figcaption"] == ["whole"]
     assert sorted(p.name for p in (out / "one").iterdir()) == ["figure-2.png", "summary.json"]
     assert "figure-1.png could not be drawn" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("changes", "message"),
     [
-        ({"study": "../x"}, ValueError, r"study: found '\.\./x'"),
-        ({"tables": {"a/b": []}}, ValueError, "tables: found 'a/b'"),
-        ({"summary": {"a": {"b": float("nan")}}}, ValueError, r"summary\.a\.b: found nan"),
-        ({"summary": {"a": Estimate(1.0, float("inf"), 3)}}, ValueError, r"summary\.a\.stderr: found inf"),
-        ({"summary": {"a": object()}}, TypeError, r"summary\.a: found object"),
-        ({"tables": {"t": [{"a": 1.0}, {"a": float("nan")}]}}, ValueError, r"tables: t\[1\]\.a: found nan"),
-        ({"tables": {"t": pyarrow.table({"a": [float("inf")]})}}, ValueError, r"tables: t\.a\[0\]: found inf"),
+        ({"summary": {"a": {"value": 1.0, "stderr": float("inf")}}}, r"summary: a\.stderr: found inf"),
+        ({"tables": {"t": [{"a": 1.0}, {"a": float("nan")}]}}, r"tables: t\[1\]\.a: found nan"),
     ],
 )
-def test_refusals_write_nothing(write, tmp_path, changes, error, message):
-    with pytest.raises(error, match=message):
+def test_refusals_write_nothing(write, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
         write(**changes)
     assert os.listdir(tmp_path) == []
 
