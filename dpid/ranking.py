@@ -27,9 +27,10 @@ class Ranking:
     ----------
     prompt : the text that they are ranked by
     order : indices of the pictures, the best first
-    information : log p(x | prompt) - log p(x) of each in that order, in nats, or in the unit of the metadata
-    lead : that of the first picture less that of the second, nats; None of fewer than two. All pictures have the same
-        noise, so that its error is less than those of both suggest
+    information : log p(x | prompt) - log p(x) of each in that order, in the unit of the metadata: nats, unless the
+        model is distilled to a few steps
+    lead : that of the first picture less that of the second, in the same unit; None of fewer than two. All pictures
+        have the same noise, so that its error is less than those of both suggest
     p_value : of a paired t-test over replicates: how often two pictures of equal rank would lie so far apart
     errors : {index: what is wrong} of pictures that could not be ranked
     metadata : unit, samples, replicates, seed, model and precision
