@@ -22,7 +22,6 @@ import torch
 import typer
 
 import dpid
-from dpid.denoisers.loading import fingerprint
 from dpid.estimation.estimators import MEASURED
 from dpid.images import open_image, to_pixels
 from dpid.prompts.plan import plan
@@ -107,7 +106,7 @@ def pieces() -> dict[str, tuple[str, str]]:
 
 def kept(piece: str) -> Path:
     """The file of a piece; for the embedded model its name contains the fingerprint of weights and density."""
-    return WORK / (f"{piece}-{fingerprint('emoji')}.npz" if piece.startswith("emoji") else f"{piece}.npz")
+    return WORK / (f"{piece}-{ledger.fingerprint('emoji')}.npz" if piece.startswith("emoji") else f"{piece}.npz")
 
 
 def measure(piece: str) -> None:

@@ -23,7 +23,6 @@ import typer
 from torch import Tensor
 
 import dpid
-from dpid.denoisers.loading import fingerprint
 from dpid.estimation.density import logistic_density
 from dpid.estimation.estimators import MEASURED, SIGNED, evaluate, set_function
 from dpid.estimation.grid import cells
@@ -106,7 +105,7 @@ def pictures() -> list[tuple[str, str]]:
 
 def table(explainer: dpid.Explainer, number: int, shown: tuple[str, str]) -> Table:
     """The table of a scene, read from ``WORK`` or measured."""
-    path = WORK / f"{number}-{fingerprint('emoji')}.pt"
+    path = WORK / f"{number}-{ledger.fingerprint('emoji')}.pt"
     if not path.exists():
         WORK.mkdir(parents=True, exist_ok=True)
         torch.save(_measured(explainer, number, shown), path)

@@ -25,7 +25,6 @@ import torch
 import typer
 
 import dpid
-from dpid.denoisers.loading import fingerprint
 from dpid.estimation.estimators import ESTIMATORS, MEASURED, evaluate, set_function
 from dpid.estimation.sampling import draw
 from dpid.images import to_pixels
@@ -109,7 +108,7 @@ def kept(weights: str, number: int, samples: int | str) -> Path:
 
 def collect(model: str, count: int, sizes: tuple[int, ...]) -> None:
     """Measure what is missing of the first ``count`` scenes; of the first ``RIVALS`` by ITD's rule too."""
-    explainer, weights = dpid.Explainer.from_pretrained(model).at("float32"), fingerprint(model)
+    explainer, weights = dpid.Explainer.from_pretrained(model).at("float32"), ledger.fingerprint(model)
     WORK.mkdir(parents=True, exist_ok=True)
     for number, shown in enumerate(pictures(count)):
         if model == "emoji" and number < RIVALS and not kept(weights, number, "itd").exists():
@@ -219,7 +218,7 @@ def main(
     model: Annotated[str, typer.Option(help="An embedded model, or the folder of one at another stage.")] = "emoji",
 ) -> None:
     """Measure, print and record in the ledger."""
-    sizes, weights = tuple(samples or SIZES), fingerprint(model)
+    sizes, weights = tuple(samples or SIZES), ledger.fingerprint(model)
     collect(model, count, sizes)
     rows: list[dict[str, object]] = []
     for size in sizes:

@@ -20,7 +20,6 @@ import ledger
 import typer
 
 import dpid
-from dpid.denoisers.loading import fingerprint
 from dpid.studies import world
 from dpid.zoo.emoji import scenes
 
@@ -93,7 +92,7 @@ def main(
     = SEED,
 ) -> None:  # fmt: skip
     explainer = dpid.Explainer.from_pretrained(model).at("float32")
-    folder = ledger.kept(WORK) / fingerprint(model) / seed
+    folder = ledger.kept(WORK) / ledger.fingerprint(model) / seed
     folder.mkdir(parents=True, exist_ok=True)
     held, scenes_right, evaluations = defaultdict(list), [], []
     for number in range(count):

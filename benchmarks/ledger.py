@@ -73,6 +73,25 @@ def kept(folder: Path) -> Path:
     return folder / (f"{found}{zlib.crc32(changed.encode()):08x}" if changed else found or "unknown")
 
 
+def fingerprint(model: str | Path) -> str:
+    """A checksum of a model's network and density, 8 hex digits: it differs where the model was trained again.
+
+    Of a folder, or of a single file, which has all parts in one; "" for a hub id, which has no folder here.
+    """
+    from dpid.denoisers.families import FAMILIES
+    from dpid.denoisers.loading import DENSITY, folder_of
+
+    folder = folder_of(model)
+    found = 0
+    networks = sorted({family.network for family in FAMILIES.values()})
+    weights = [path for network in networks for path in sorted(folder.glob(f"{network}/*.safetensors"))]
+    for path in [folder] if folder.is_file() else weights + sorted(folder.glob(DENSITY)):
+        with path.open("rb") as f:
+            f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last MiB: training changes all weights
+            found = zlib.crc32(f.read(), found)
+    return f"{found:08x}" if found else ""
+
+
 def of_model(benchmark: str, model: str) -> str:
     """The name of ``benchmark`` in the ledger where it measures ``model``: its own for the model "emoji"."""
     return benchmark if model == "emoji" else f"{benchmark}, {Path(model).name}"
@@ -86,7 +105,6 @@ def record(benchmark: str, rows: Sequence[dict[str, object]], model: str = "") -
     """
     import dpid
     from dpid.bench.timing import machine
-    from dpid.denoisers.loading import fingerprint
     from dpid.device import default_device
 
     shared = {

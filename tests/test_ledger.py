@@ -3,6 +3,7 @@
 import csv
 
 import ledger
+import pytest
 
 ROW = {
     "benchmark": "ops", "case": "N=8", "metric": "ours", "value": "1", "machine": "Some CPU, 2 threads",
@@ -46,3 +47,18 @@ def test_record_says_what_was_measured_with_which_weights(tmp_path, monkeypatch)
     assert len(row["weights"]) == 8
     assert row["date"]
     assert row["machine"]
+
+
+@pytest.mark.parametrize("part", ["unet/model.safetensors", "density.safetensors", ""])
+def test_the_fingerprint_differs_where_a_model_was_trained_again(tmp_path, part):
+    """Of a folder, or of a single file."""
+    path, marks = tmp_path / (part or "model.safetensors"), []
+    path.parent.mkdir(exist_ok=True)
+    for change in (0, 1, 0):
+        path.write_bytes(bytes(1 << 10) + bytes([change]))
+        marks.append(ledger.fingerprint(tmp_path if part else path))
+    assert "" != marks[0] == marks[2] != marks[1]
+
+
+def test_a_hub_id_has_no_fingerprint():
+    assert ledger.fingerprint("someone/a-model") == ""

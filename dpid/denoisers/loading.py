@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dpid.denoisers.families import FAMILIES, Family
+from dpid.denoisers.families import Family
 from dpid.denoisers.folders import (
     PICKLES,
     check_folder,
@@ -50,22 +49,6 @@ def embedded_path(name: str) -> Path:
 def folder_of(model: str | Path) -> Path:
     """The folder of an embedded model, else ``model`` as a path; "~" is the user's home."""
     return embedded_path(str(model)) if str(model) in EMBEDDED else as_path(model, "model")
-
-
-def fingerprint(model: str | Path) -> str:
-    """A checksum of a model's network and density, 8 hex digits: it differs where the model was trained again.
-
-    Of a folder, or of a single file, which has all parts in one; "" for a hub id, which has no folder here.
-    """
-    folder = folder_of(model)
-    found = 0
-    networks = sorted({family.network for family in FAMILIES.values()})
-    weights = [path for network in networks for path in sorted(folder.glob(f"{network}/*.safetensors"))]
-    for path in [folder] if folder.is_file() else weights + sorted(folder.glob(DENSITY)):
-        with path.open("rb") as f:
-            f.seek(-min(path.stat().st_size, 1 << 20), 2)  # the last MiB: training changes all weights
-            found = zlib.crc32(f.read(), found)
-    return f"{found:08x}" if found else ""
 
 
 def shipped_density(folder: Path) -> Tensor | None:

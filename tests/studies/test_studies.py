@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dpid
-from dpid.denoisers.loading import embedded_path, fingerprint, load_pipeline
+from dpid.denoisers.loading import embedded_path, load_pipeline
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, features, localisation, run, world, write
 from dpid.studies.bench import KEPT, Case, Kept
@@ -221,14 +221,12 @@ def test_rows_of_other_weights_are_measured_again(tmp_path, part):
     path = tmp_path / (part or "model.safetensors")
     path.parent.mkdir(exist_ok=True)
     large = bytearray(3 << 20)
-    said, marks = [], []
+    said = []
     for change in (0, 1, 0):
         large[1 << 20 : 2 << 20] = bytes([change]) * (1 << 20)  # not at its end
         path.write_bytes(large)
         said.append(Workbench(str(tmp_path if part else path)).arguments())
-        marks.append(fingerprint(path))
     assert said[0] == said[2] != said[1]
-    assert "" != marks[0] == marks[2]  # of a single file
     assert "model a/hub-id" in Workbench("a/hub-id").arguments()
 
 
