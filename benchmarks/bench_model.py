@@ -73,9 +73,7 @@ def generation(model: str, rows: list[dict[str, object]]) -> None:
     print("drawn wrong:", {w: f"{h.count(False)}/{EACH}" for w, h in hits.items() if not all(h)})
     for case, chosen in (("things", [w for w, _ in wanted if w in scenes.THINGS]), ("things and senses", list(hits))):
         flat = [h for w in chosen for h in hits[w]]
-        p = sum(flat) / len(flat)
-        rows.append({"case": case, "metric": "drawn right from the word", "value": p,
-                     "stderr": (p * (1 - p) / len(flat)) ** 0.5, "n": len(flat)})  # fmt: skip
+        rows.append(ledger.share(case, "drawn right from the word", sum(flat) / len(flat), len(flat)))
 
 
 def absent(explainer: dpid.Explainer, samples: int, rows: list[dict[str, object]]) -> None:

@@ -162,9 +162,8 @@ def true_words(weights: str, samples: int, shown: list[tuple[str, str, str]]) ->
                    "unit": "nats"}  # fmt: skip
             yield {"case": case, "metric": f"rms error of {number}", "n": n, "unit": "nats", "value": float(root),
                    "stderr": float(gap[:, k].square().std() / n**0.5 / (2 * root))}  # fmt: skip
-            p = float(held[:, k].mean())
-            yield {"case": case, "metric": f"coverage of the truth by 95 % intervals of {number}", "n": n, "value": p,
-                   "stderr": (p * (1 - p) / n) ** 0.5}  # fmt: skip
+            metric = f"coverage of the truth by 95 % intervals of {number}"
+            yield ledger.share(case, metric, float(held[:, k].mean()), n)
 
 
 def evaluations_of_itd(
@@ -205,11 +204,10 @@ def wrong_words(weights: str, samples: int, count: int) -> Iterator[dict[str, ob
         for name in ESTIMATORS:
             mean, error = (torch.stack(t)[:, 1] for t in zip(*(mean_stderr(f[name]) for f in replicates), strict=True))
             _, high = interval(mean, error, len(replicates[0][name]) - 1, positive=name == "orthogonal")
+            case = f"{name}, {samples} evaluations, {question}"
             for what, below in (("value", mean), ("95 % interval", high)):
                 p = float((below < 0).double().mean())
-                yield {"case": f"{name}, {samples} evaluations, {question}", "value": p, "n": len(paths),
-                       "metric": f"wrong word's {what} below zero",
-                       "stderr": (p * (1 - p) / len(paths)) ** 0.5}  # fmt: skip
+                yield ledger.share(case, f"wrong word's {what} below zero", p, len(paths))
 
 
 def main(

@@ -79,12 +79,6 @@ def right(row: dict[str, object], rows: list[dict[str, object]]) -> bool:
     return row["verdict"] in RIGHT[str(row["role"])] and (not named or row["with"] in named)
 
 
-def share(case: str, metric: str, found: list[bool]) -> dict[str, object]:
-    """A row of the ledger: the share of ``found`` that is true, with its binomial standard error."""
-    p = sum(found) / len(found)
-    return {"case": case, "metric": metric, "value": p, "n": len(found), "stderr": (p * (1 - p) / len(found)) ** 0.5}
-
-
 def main(
     model: Annotated[str, typer.Option(help="Embedded model to measure.")] = "emoji",
     count: Annotated[int, typer.Option(help="Scenes.")] = 200,
@@ -107,8 +101,11 @@ def main(
                 print(f"{number}: “{row['prompt']}”, {row['role']} {row['word']!r}: {row['verdict']} {row['with']}")
         scenes_right.append(all(right(row, rows) for row in rows))
     every = [ok for several in held.values() for ok in several]
-    found = [share(role, "verdicts on words that are right", ok) for role, ok in [*held.items(), ("all", every)]]
-    found.append(share("all", "scenes of which every verdict is right", scenes_right))
+    found = [
+        ledger.share(role, "verdicts on words that are right", sum(ok) / len(ok), len(ok))
+        for role, ok in [*held.items(), ("all", every)]
+    ]
+    found.append(ledger.share("all", "scenes of which every verdict is right", sum(scenes_right) / count, count))
     found.append({"case": "all", "metric": "evaluations of the network for a scene",
                   "value": sum(evaluations) / count, "n": count})  # fmt: skip
     if seed == SEED:

@@ -217,12 +217,9 @@ def ledger_rows(lines: list[Coverage]) -> list[dict[str, object]]:
             ends.append(("usual ", min, usual))
         for level, (word, end, chosen) in product(among[0].share, ends):
             found = end(chosen, key=lambda c: c.share[level])
-            p = found.share[level]
-            rows.append({
-                "case": f"{model}, {estimator}, {each} a replicate", "value": p, "n": found.repeats,
-                "metric": f"{word}coverage of 95 % of {level}", "stderr": (p * (1 - p) / found.repeats) ** 0.5,
-                "note": f"{found.rule}, R = {found.replicates}",
-            })  # fmt: skip
+            case, metric = f"{model}, {estimator}, {each} a replicate", f"{word}coverage of 95 % of {level}"
+            row = ledger.share(case, metric, found.share[level], found.repeats)
+            rows.append(row | {"note": f"{found.rule}, R = {found.replicates}"})
     return rows
 
 
@@ -297,9 +294,8 @@ def tolerance(most: float = 0.05, runs: int = 100) -> Iterator[dict[str, object]
             ]  # fmt: skip
             exact = float(truth[name].image[-1])
             kept = [abs(r.information[("y1", "y2")].value / exact - 1) < most for r in results]
-            p, spent = sum(kept) / runs, [r.metadata.samples for r in results]
-            yield {"case": f"{case.name}, {name}", "metric": f"tolerance {most} kept", "value": p, "n": runs,
-                   "stderr": (p * (1 - p) / runs) ** 0.5}  # fmt: skip
+            spent = [r.metadata.samples for r in results]
+            yield ledger.share(f"{case.name}, {name}", f"tolerance {most} kept", sum(kept) / runs, runs)
             yield {"case": f"{case.name}, {name}", "metric": f"samples for tolerance {most}, mean", "n": runs,
                    "value": sum(spent) / runs}  # fmt: skip
 

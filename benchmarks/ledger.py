@@ -92,6 +92,11 @@ def fingerprint(model: str | Path) -> str:
     return f"{found:08x}" if found else ""
 
 
+def share(case: str, metric: str, p: float, n: int) -> dict[str, object]:
+    """A row of the ledger: the share ``p`` of ``n``, with its binomial standard error."""
+    return {"case": case, "metric": metric, "value": p, "n": n, "stderr": (p * (1 - p) / n) ** 0.5}
+
+
 def of_model(benchmark: str, model: str) -> str:
     """The name of ``benchmark`` in the ledger where it measures ``model``: its own for the model "emoji"."""
     return benchmark if model == "emoji" else f"{benchmark}, {Path(model).name}"

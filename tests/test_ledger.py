@@ -62,3 +62,7 @@ def test_the_fingerprint_differs_where_a_model_was_trained_again(tmp_path, part)
 
 def test_a_hub_id_has_no_fingerprint():
     assert ledger.fingerprint("someone/a-model") == ""
+
+
+def test_a_share_has_its_binomial_error():
+    assert ledger.share("c", "m", 0.2, 25)["stderr"] == pytest.approx(0.08)  # √(0.2 · 0.8 / 25)
