@@ -85,6 +85,7 @@ def main(
     seed: Annotated[str, typer.Option(help="Of the scenes; for another than that of the ledger nothing is recorded.")]
     = SEED,
 ) -> None:  # fmt: skip
+    """Judge every word of the scenes; print what is wrong and the shares that are right, and record these."""
     explainer = dpid.Explainer.from_pretrained(model).at("float32")
     folder = ledger.kept(WORK) / ledger.fingerprint(model) / seed
     folder.mkdir(parents=True, exist_ok=True)
