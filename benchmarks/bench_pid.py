@@ -6,8 +6,6 @@
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ledger
@@ -15,11 +13,13 @@ import numpy as np
 import torch
 
 import dpid
+from dpid.bench.timing import seconds
 from dpid.pid import decompose, lattice
 from dpid.prompts.plan import subsets_of
 from dpid.zoo.emoji import scenes
 
 SIDE, REPEATS = 128, 40
+CPU = torch.device("cpu")
 
 
 def solved(n: int, f: dict[int, np.ndarray]) -> np.ndarray:
@@ -27,13 +27,6 @@ def solved(n: int, f: dict[int, np.ndarray]) -> np.ndarray:
     nodes = lattice.antichains(n)
     below = np.array([[lattice.precedes(b, a) for b in nodes] for a in nodes], dtype=np.float64)
     return np.linalg.solve(below, np.stack([np.minimum.reduce([f[s] for s in a]) for a in nodes]))
-
-
-def timed(call: Callable[[], object]) -> float:
-    """The milliseconds that ``call`` takes."""
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
 
 
 def memory_of_atoms(n: int) -> float:
@@ -64,8 +57,11 @@ def main() -> None:
         # float32 sums of up to 64 terms of order 1.
         np.testing.assert_allclose(decompose(f).flat.numpy(), solved(n, masks), rtol=0, atol=1e-4)
         # In turn, so that other load on the machine affects both alike.
-        pairs = [(timed(lambda f=f: decompose(f)), timed(lambda n=n, m=masks: solved(n, m))) for _ in range(REPEATS)]
-        ours = [a for a, _ in pairs]
+        pairs = [
+            (seconds(lambda f=f: decompose(f), CPU), seconds(lambda n=n, m=masks: solved(n, m), CPU))
+            for _ in range(REPEATS)
+        ]
+        ours = [1e3 * a for a, _ in pairs]
         case = f"min, {n} concepts, {SIDE}x{SIDE}"
         error = statistics.stdev(ours) / REPEATS**0.5
         shared = {"case": case, "n": REPEATS}
