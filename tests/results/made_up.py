@@ -1,8 +1,9 @@
-"""Results of made-up maps, for tests that need no model."""
+"""Results of made-up maps, for tests that need no model, and the bytes of their files."""
 
 import torch
 
 from dpid.prompts.plan import subsets_of
+from dpid.results import file_format
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word
@@ -44,3 +45,11 @@ def made_words(*names):
     prompt = " and ".join(f"a {name}" for name in names)
     words = {name: Word(made(i, concepts=(name, REST), prompt=prompt), 0.05) for i, name in enumerate(names)}
     return WordsResult(words, 64)
+
+
+def to_bytes(result):
+    return file_format.to_bytes(result.metadata, result.tensors(), result.to_dict())
+
+
+def from_bytes(data):
+    return PIDResult(**file_format.from_bytes(data))
