@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+import dpid
 from dpid.denoisers import from_pipeline
 from dpid.denoisers.embedded import EmbeddedDenoiser
 from dpid.denoisers.loading import embedded_path, load_pipeline
@@ -76,3 +77,11 @@ def test_nothing_is_imported_that_takes_seconds():
 def test_a_device_that_is_not_there():
     with pytest.raises(ValueError, match="device: 'cuda:99' cannot be used"):
         EmbeddedDenoiser(embedded_path("emoji"), "cuda:99")
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99", "xpu", "mps:7", "", "cpu cuda", 3.5, "privateuseone"])
+@pytest.mark.parametrize("dtype", [None, torch.float32])  # the embedded model's own loading, and the pipeline's
+def test_a_device_that_cannot_be_used(device, dtype):
+    with pytest.raises(ValueError, match=r"^device: .* cannot be used: .") as caught:
+        dpid.Explainer.from_pretrained("emoji", device=device, dtype=dtype)
+    assert len(str(caught.value)) < 250
