@@ -208,10 +208,10 @@ def _partner(word: Word, beside: Mapping[str, PIDResult]) -> str:
 
     ``beside`` has the decomposition of the pair with every other word.
     """
-    if word.alone > word.nothing:  # beside the one that tells the same, little is unique
-        unique = {v: result.unique[word.text].value for v, result in beside.items()}
-        least = min(unique, key=lambda v: unique[v])
-        return least if unique[least] <= max(unique.values()) / 2 else ""
+    if word.alone > word.nothing:  # beside the one that tells the same, it tells less than alone
+        shared = {v: result.redundancy.value - result.synergy.value for v, result in beside.items()}
+        first, second = sorted(shared, key=lambda v: -shared[v])[:2]
+        return first if shared[first] - shared[second] >= word.alone.value / 2 else ""
     synergy = {v: result.synergy.value for v, result in beside.items()}
     most = max(synergy, key=lambda v: synergy[v])
     return most if synergy[most] >= word.synergy.value / 2 else ""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dpid.equality import Comparable
 from dpid.pid import mean_stderr
-from dpid.results.intervals import Estimate
+from dpid.results.intervals import Estimate, estimates
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 
@@ -82,6 +82,16 @@ class Word(Comparable):
         """The synergy of the word and the rest of the prompt, nats: what neither tells without the other."""
         return self.pid.synergy
 
+    @cached_property
+    def co_information(self) -> Estimate:
+        """i(x; w) - i(x; w | rest) = R - S, nats: what the word loses of what it tells alone, beside the rest.
+
+        Below zero it tells more beside the rest than alone. Unlike R and S it depends on no measure of redundancy.
+        """
+        f = self.pid.replicates_by(self.pid.metadata.estimator).sum((-2, -1))
+        (co_information,) = estimates((f[:, 0] + f[:, 1] - f[:, 2])[:, None])
+        return co_information
+
     @property
     def map(self) -> Tensor:
         """i(x; w | rest) of every latent pixel, float32 [h,w], of a video [T,h,w], in nats."""
@@ -126,7 +136,7 @@ class Word(Comparable):
         if effect == "open" or self.given_rest <= 0:
             return "undecided"
         low, high = self._lead
-        own = (alone == "above" and low + high > 0) or (alone == "open" and low > 0)
+        own = (alone == "above" and (low + high > 0 or self.co_information <= 0)) or (alone == "open" and low > 0)
         return "used" if own else "works only with others"
 
     def _sign(self, number: Estimate) -> str:
@@ -153,8 +163,8 @@ class Word(Comparable):
             return self.verdict != "undecided"
         if self.beside_wrong:
             return True
-        low, high = self._lead
-        surely = self._sign(self.alone) in ("zero", "below") or low > 0 or high < 0
+        (low, high), (least, most) = self._lead, self.co_information.interval()
+        surely = self._sign(self.alone) in ("zero", "below") or low > 0 or most <= 0 or (high < 0 and least > 0)
         return surely and self.given_rest.interval()[0] > -self.nothing
 
     @property
@@ -166,7 +176,7 @@ class Word(Comparable):
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
-        names = ("alone", "given_rest", "effect", "unique", "redundancy", "synergy")
+        names = ("alone", "given_rest", "effect", "unique", "redundancy", "synergy", "co_information")
         texts = self.pid.metadata.conditions
         return (
             {"verdict": self.verdict, "with": self.partner, "settled": self.settled, "margin": self.nothing}

@@ -17,6 +17,7 @@ from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, pooled
 from dpid.results.words import WordsResult
 from dpid.results.words_plot import outer
+from dpid.words import _partner
 
 # Nats of two latent pixels: of i(x; w), i(x; rest) and i(x; w, rest), and the verdict that they mean.
 HERE, THERE, NOWHERE = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 4.0]]), torch.zeros(1, 2)
@@ -26,6 +27,7 @@ VERDICTS = {
     "what the rest says, too": (HERE, HERE, HERE, "redundant"),
     "part of what the rest says": (HERE / 2, HERE, HERE, "redundant"),
     "nothing, but with the rest": (NOWHERE, HERE, HERE * 1.5, "works only with others"),
+    "the same thing as the rest, with it as much again": (HERE, HERE, HERE * 2.2, "used"),
     "less than the rest of the same thing, more with it": (HERE / 2, HERE, HERE * 1.3, "works only with others"),
     "a lie, but with the rest": (-HERE / 4, HERE, HERE * 1.5, "works only with others"),
     "nothing": (NOWHERE, HERE, HERE, "ignored"),
@@ -77,7 +79,27 @@ def test_verdicts_are_those_of_the_definition(kind):
     # Of 8 replicates that vary by 0.01 nats a pixel the mean of two pixels' sum is exact to 0.01 · √2 / √8; 6 errors.
     assert float(word.alone) == pytest.approx(float(alone.sum()), abs=0.03)
     assert float(word.given_rest) == pytest.approx(float((both - rest).sum()), abs=0.03)
+    assert float(word.co_information) == pytest.approx(float((alone + rest - both).sum()), abs=0.03)
+    assert float(word.co_information) == pytest.approx(word.redundancy.value - word.synergy.value, abs=1e-5)  # float32
     torch.testing.assert_close(word.map, both - rest, rtol=0, atol=0.03)
+
+
+def test_a_verdict_that_hangs_on_the_sign_of_the_co_information_waits_for_it():
+    """R is surely above U; whether the word tells less beside the rest than alone is within the error of 0.5."""
+    word = Word(made(HERE, HERE, HERE * 1.95, noise=1.0), 0.05)
+    low, high = word.co_information.interval()
+    assert low < 0 < high
+    assert word.unique.interval()[1] < word.redundancy.interval()[0]
+    assert not word.settled
+
+
+def test_the_partner_is_the_word_of_the_largest_co_information_if_it_stands_out():
+    """Of 2 nats alone, the word loses 1 beside "bull" and gains 1 beside "dog"."""
+    word = Word(made(*VERDICTS["part of what the rest says"][:3], text="cow"), 0.05)
+    pairs = {"bull": made(HERE / 2, HERE, HERE * 1.25), "dog": made(HERE / 2, HERE, HERE * 1.75)}
+    assert _partner(word, pairs) == "bull"
+    pairs["ox"] = made(HERE / 2, HERE, HERE * 1.3)
+    assert _partner(word, pairs) == ""
 
 
 @pytest.mark.parametrize("kind", ["what the rest says, too", "nothing", "a lie, but with the rest", "a lie"])

@@ -108,3 +108,19 @@ def test_workbench_names_what_is_wrong():
         Workbench("emoji", pictures=0)
     with pytest.raises(ValueError, match="samples: found 0"):
         Workbench("emoji", samples=0)
+
+
+@pytest.mark.parametrize(
+    ("shown", "word", "rest", "whole", "loses"),
+    [
+        (("fish", "cow"), "fish", "a and a cow", "a fish and a cow", False),
+        (("crown", "umbrella"), "umbrella", "a crown and a", "a crown and a umbrella", False),
+        (("computer mouse",), "computer", "a mouse", "a computer mouse", True),
+        (("soup bowl", "cow"), "soup", "a bowl and a cow", "a soup bowl and a cow", True),
+        (("bicycle", "fish"), "bike", "a bicycle and a fish", "a bicycle bike and a fish", True),
+    ],
+)
+def test_a_modifier_and_a_synonym_lose_beside_the_rest_and_a_thing_does_not(shown, word, rest, whole, loses):
+    """The sign of the co-information, by which verdicts tell "used" from "works only with": docs/theory.md, 16."""
+    alone, without, both = (world.information(shown, text) for text in (word, rest, whole))
+    assert (alone - (both - without) > 0) is loses
