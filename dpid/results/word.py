@@ -163,8 +163,8 @@ class Word(Comparable):
             return self.verdict != "undecided"
         if self.beside_wrong:
             return True
-        (low, high), (least, most) = self._lead, self.co_information.interval()
-        surely = self._sign(self.alone) in ("zero", "below") or low > 0 or most <= 0 or (high < 0 and least > 0)
+        alone, (low, high), (least, most) = self._sign(self.alone), self._lead, self.co_information.interval()
+        surely = alone in ("zero", "below") or low > 0 or (high < 0 and least > 0) or (alone == "above" and most <= 0)
         return surely and self.given_rest.interval()[0] > -self.nothing
 
     @property

@@ -93,6 +93,15 @@ def test_a_verdict_that_hangs_on_the_sign_of_the_co_information_waits_for_it():
     assert not word.settled
 
 
+def test_a_word_that_may_tell_nothing_alone_is_not_settled_by_what_it_adds():
+    """Beside the rest it surely tells more than alone, where it is not known whether it tells anything, nor U > R."""
+    word = Word(made(HERE / 2, THERE, THERE + 3 * HERE, noise=2.0), 0.05)
+    assert word.co_information.interval()[1] < 0
+    assert word.alone.interval()[0] < 0 < word.alone.value
+    assert word._lead[0] < 0
+    assert not word.settled
+
+
 def test_the_partner_is_the_word_of_the_largest_co_information_if_it_stands_out():
     """Of 2 nats alone, the word loses 1 beside "bull" and gains 1 beside "dog"."""
     word = Word(made(*VERDICTS["part of what the rest says"][:3], text="cow"), 0.05)
