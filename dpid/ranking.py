@@ -13,9 +13,8 @@ from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.estimators import evaluate, set_function
 from dpid.estimation.sampling import Samples, draw
 from dpid.options import Options
-from dpid.pid import mean_stderr
 from dpid.prompts.plan import Plan, check_condition
-from dpid.results.intervals import Estimate
+from dpid.results.intervals import Estimate, estimates
 from dpid.run import Progress
 
 
@@ -103,15 +102,10 @@ def ranking(
     from scipy.special import stdtr
 
     order = tuple(sorted(replicates, key=lambda i: (-float(replicates[i].mean()), i)))
-    information = tuple(_estimate(replicates[i]) for i in order)
+    information = tuple(estimates(torch.stack([replicates[i] for i in order], 1)))
     lead, p_value = None, None
     if len(order) > 1:
         # Two-sided: which of the two is the first was told by the same numbers.
-        lead = _estimate(replicates[order[0]] - replicates[order[1]])
+        (lead,) = estimates((replicates[order[0]] - replicates[order[1]])[:, None])
         p_value = 2 * float(stdtr(lead.dof, -lead.value / lead.stderr)) if lead.stderr else float(lead.value == 0)
     return Ranking(prompt, order, information, lead, p_value, dict(errors), dict(metadata))
-
-
-def _estimate(replicates: Tensor) -> Estimate:
-    mean, error = mean_stderr(replicates)
-    return Estimate(float(mean), float(error), len(replicates) - 1)
