@@ -18,7 +18,7 @@ from dpid.prompts.phrases import Span, holds, without
 from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, spans_of, with_reference
 from dpid.prompts.words import content_words
 from dpid.results.result import PIDResult
-from dpid.results.word import REST, Word, pooled
+from dpid.results.word import REST, Word, co_information, pooled
 from dpid.results.words import WordsResult
 from dpid.run import may_stop
 
@@ -209,7 +209,7 @@ def _partner(word: Word, beside: Mapping[str, PIDResult]) -> str:
     ``beside`` has the decomposition of the pair with every other word.
     """
     if word.alone > word.nothing:  # beside the one that tells the same, it tells less than alone
-        shared = {v: result.redundancy.value - result.synergy.value for v, result in beside.items()}
+        shared = {v: co_information(result).value for v, result in beside.items()}
         first, second = sorted(shared, key=lambda v: -shared[v])[:2]
         return first if shared[first] - shared[second] >= word.alone.value / 2 else ""
     synergy = {v: result.synergy.value for v, result in beside.items()}

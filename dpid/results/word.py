@@ -84,13 +84,11 @@ class Word(Comparable):
 
     @cached_property
     def co_information(self) -> Estimate:
-        """i(x; w) - i(x; w | rest) = R - S, nats: what the word loses of what it tells alone, beside the rest.
+        """:func:`co_information` of the word and the rest, nats: what it loses of what it tells alone, beside the rest.
 
-        Below zero it tells more beside the rest than alone. Unlike R and S it depends on no measure of redundancy.
+        Below zero it tells more beside the rest than alone.
         """
-        f = self.pid.replicates_by(self.pid.metadata.estimator).sum((-2, -1))
-        (co_information,) = estimates((f[:, 0] + f[:, 1] - f[:, 2])[:, None])
-        return co_information
+        return co_information(self.pid)
 
     @property
     def map(self) -> Tensor:
@@ -196,6 +194,13 @@ class Word(Comparable):
 def verdict(word: Word, mark: str = " (not settled)") -> str:
     """What a word does, such as "used", and ``mark`` where more samples may change that; "undecided" says so itself."""
     return word.told if word.settled or word.verdict == "undecided" else word.told + mark
+
+
+def co_information(pid: PIDResult) -> Estimate:
+    """i(x; y1) + i(x; y2) - i(x; y1, y2) = R - S of the two concepts of ``pid``, nats, whatever measures R."""
+    f = pid.replicates_by(pid.metadata.estimator).sum((-2, -1))
+    (found,) = estimates((f[:, 0] + f[:, 1] - f[:, 2])[:, None])
+    return found
 
 
 def pooled(before: PIDResult, rounds: int, new: PIDResult) -> PIDResult:
