@@ -344,7 +344,9 @@ def test_interior_point_in_one_dimension(seed):
     rng = np.random.default_rng(seed)
     g, b = np.exp(rng.normal(size=2))
     e = np.linspace(0, 1, 2001) ** 2
-    z = np.exp(np.linspace(-1, 4, 4001))
-    h = (z**2 - 2 * z * b * np.sqrt(e)[:, None] - 2 * np.log(z)).min(1)
-    # Grid steps of 1/2000 in √E and 1/800 in log z, squared, times second derivatives of at most a few hundred.
+    omega = b * np.sqrt(e)[:, None]
+    z = (omega + 1) * np.exp(np.linspace(-0.25, 0.05, 2401))  # has the root of the slope, 2 z - 2 ω - 2 / z, of any ω
+    h = (z**2 - 2 * z * omega - 2 * np.log(z)).min(1)
+    # Half a step squared, times half the second derivative: steps of 1/2000 in √E, where that is at most a few hundred,
+    # and of 1/8000 in log z, where it is at most 2 (b + 1) (b + 2), 4e4 for the largest b of a million.
     assert minimise(np.array([g]), np.array([[b]]), 1e-9) == pytest.approx((e * g + h).min(), abs=3e-4)
