@@ -85,11 +85,12 @@ def test_command_loads_a_model_as_explain_does(command, monkeypatch):
 @pytest.fixture
 def without_maps(monkeypatch):
     """A tiny model whose network has no maps of attention, and a study on either side of intervention."""
+    pipe = build("pixart_sigma")  # here, as it skips the test where it cannot be built: no error of the command
     rows = {"table": [{"picture": "one"}]}
     easy = {name: Entry(name, lambda bench, name=name: Study(name, rows)) for name in ("features", "complex-prompts")}
     listed = {"features": easy["features"], "intervention": STUDIES["intervention"], **easy}
     monkeypatch.setattr("dpid.studies.runner.STUDIES", listed)
-    monkeypatch.setattr("dpid.studies.bench.load_pipeline", lambda *_, **__: build("pixart_sigma"))
+    monkeypatch.setattr("dpid.studies.bench.load_pipeline", lambda *_, **__: pipe)
 
 
 def test_all_leaves_out_by_name_what_the_model_has_no_maps_for(command, without_maps, tmp_path):
