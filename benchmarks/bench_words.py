@@ -24,7 +24,7 @@ from dpid.studies import world
 from dpid.zoo.emoji import scenes
 
 WORK = Path(__file__).parents[1] / "build" / "words"
-SEED = "verdicts"  # of the scenes; no training, study or other benchmark draws from it
+SEED = "fresh verdicts"  # of the scenes; nothing else draws from it, and no rule was chosen by looking at them
 KINDS = ("true", "absent", "synonym", "homonym")
 ONE = 0.3  # share of scenes of a single thing
 # {role of a word: the verdicts that are right}
