@@ -45,7 +45,10 @@ def pictures_and_prompts(
 def explain_many(
     explainer: Any, images: Sequence[Path], prompts: Sequence[str], concepts: tuple[str, ...], out: Path, **options: Any
 ) -> None:
-    """A folder a picture, written as soon as it is explained, and a table of all; exit code 1 if one could not be."""
+    """A folder a picture, written as soon as it is explained, and a table of all.
+
+    Exit code 1 if a picture could not be explained, or the model failed in a later round of samples.
+    """
     from dpid.many import PicturesError
     from dpid.runner import ConvergenceWarning
 
@@ -70,6 +73,8 @@ def explain_many(
         with printing(str(out)):
             _show({paths[i].name: result for i, result in results.items()}, out)
     tell(errors, len(images))
+    if any(result.metadata.broken for result in results.values()):  # as a note below the table says
+        raise typer.Exit(1)
 
 
 def words_of_many(explainer: Any, images: Sequence[Path], prompts: Sequence[str], out: Path, **options: Any) -> None:

@@ -21,6 +21,15 @@ def test_the_others_are_explained_and_the_broken_one_is_named(command, bad, tmp_
     assert "2 pictures; a folder each: all/" in out
 
 
+def test_nan_in_a_later_round_is_a_note_and_exit_code_1(command, bad, broken_later, monkeypatch):
+    monkeypatch.setattr("dpid.cli.many.draw", lambda _: broken_later.clear())  # the next picture begins well, too
+    code, out, err = command("explain", bad / "good.png", bad / "noisy.png", PROMPT, "-c", "cow", "-c", "giraffe",
+                             "--tolerance", 1e-6, "--samples", 64)  # fmt: skip
+    assert (code, err) == (1, "")
+    assert "NaN or infinity" in " ".join(out.split())
+    assert "2 pictures; a folder each" in out
+
+
 @pytest.mark.parametrize("concepts", [("cow", "giraffe"), ()])
 def test_every_picture_may_have_a_prompt_of_its_own(command, bad, tmp_path, concepts):
     (tmp_path / "prompts.txt").write_text("a cow and a giraffe\r\na giraffe and a cow\n", encoding="utf-8-sig")
