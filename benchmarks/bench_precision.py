@@ -3,7 +3,8 @@
 ``python benchmarks/bench_precision.py [--scenes 12] [--types bfloat16] [--rules adaptive,shifted-grid]``. Every scene
 is explained in float32 and in the fast type in turn, on the same samples. Deviations are divided by float32's
 standard error: one of 1 is as much as the noise of the estimate. With ``--model sd2.1 --side 32`` the network is one of
-true size with random weights, its texts random hidden states, and a scene random latents of that side.
+true size with random weights, its texts random hidden states, and a scene random latents of that side. ``--types
+float8_e4m3fn,int8`` are simulated (:mod:`eight_bits`), on ``--model emoji-flow`` too: without times.
 """
 
 import json
@@ -16,24 +17,30 @@ import ledger
 import torch
 import typer
 from bench_unet import denoisers
+from eight_bits import ROUNDING, EightBits
 
 import dpid
+from dpid.denoisers.loading import EMBEDDED
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 ESTIMATORS = ("rao-blackwell", "standard")
 
 
 def explainers_of(model: str, *precisions: str) -> list[dpid.Explainer]:
-    """The embedded model in each of ``precisions``, or one network of true size with random weights."""
-    if model == "emoji":
-        return [dpid.Explainer.from_pretrained(model, precision=p) for p in precisions]
+    """An embedded model in each of ``precisions``, or one network of true size with random weights."""
+    if model in EMBEDDED:
+        exact = dpid.Explainer.from_pretrained(model, precision="float32")
+        found = [dpid.Explainer(EightBits(model, p)) if p in ROUNDING else exact.at(p) for p in precisions]
+        for explainer in found:
+            explainer.density = exact.density
+        return found
     fused = denoisers(model, "float32")[-1]
     return [dpid.Explainer(fused.at(p)) for p in precisions]
 
 
 def scenes_of(model: str, count: int, side: int) -> list[dict[str, Any]]:
     """The arguments of :meth:`dpid.Explainer.explain` for ``count`` scenes."""
-    if model == "emoji":
+    if model in EMBEDDED:
         held_out = [s for s in json.loads((DATA / "index.json").read_text()) if len(s["pictures"]) == 2]
         return [{"image": DATA / s["file"]} | {k: s[k] for k in ("prompt", "concepts")} for s in held_out[:count]]
     generator = torch.Generator().manual_seed(0)
@@ -71,7 +78,7 @@ def measured(
     """Rows of the ledger for one type and one rule."""
     explainers = explainers_of(model, "float32", precision)
     for explainer in explainers:
-        timed(explainer, chosen[0], rule=rule, samples=samples if model == "emoji" else 2)  # weights are packed
+        timed(explainer, chosen[0], rule=rule, samples=samples if model in EMBEDDED else 2)  # weights are packed
     found: dict[tuple[str, str], list[float]] = {}
     speed, paired = [], []
     for i, scene in enumerate(chosen):
@@ -84,13 +91,17 @@ def measured(
             for kind, values in deviations(fast, exact, estimator).items():
                 found.setdefault((estimator, kind), []).extend(values)
     shape = "x".join(map(str, chosen[0]["latents"].shape)) if "latents" in chosen[0] else ""
-    case = f"{f'{model} {shape}, ' if shape else ''}{precision}, {rule}, {samples} samples"
+    about = f"{model} {shape}, " if shape else "" if model == "emoji" else f"{model}, "
+    case = f"{about}{precision}, {rule}, {samples} samples"
     low, _, high = statistics.quantiles(speed, n=4)
     rows: list[dict[str, object]] = [
-        {"case": case, "metric": "samples in float32 too", "value": statistics.mean(paired), "n": len(paired)},
-        {"case": case, "metric": "time: float32 / corrected", "value": statistics.median(speed), "low": low,
-         "high": high, "unit": "", "n": len(speed), "note": "median and quartiles of pairs"},
-    ]  # fmt: skip
+        {"case": case, "metric": "samples in float32 too", "value": statistics.mean(paired), "n": len(paired)}
+    ]
+    if precision not in ROUNDING:
+        rows.append(
+            {"case": case, "metric": "time: float32 / corrected", "value": statistics.median(speed), "low": low,
+             "high": high, "unit": "", "n": len(speed), "note": "median and quartiles of pairs"}
+        )  # fmt: skip
     for (estimator, kind), values in found.items():
         value = statistics.median(values) if kind == "errors" else mean_square_root(values)
         metric = "standard error over float32's, median" if kind == "errors" else f"deviation, {kind}, in its errors"
@@ -107,7 +118,7 @@ def main(
     for precision in types.split(","):
         for rule in rules.split(","):
             rows = measured(model, precision, rule, chosen, samples)
-            ledger.record("precision", rows, "emoji" if model == "emoji" else "")
+            ledger.record("precision", rows, model if model in EMBEDDED else "")
 
 
 if __name__ == "__main__":
