@@ -12,7 +12,8 @@ import torch
 from dpid.denoisers.protocol import Denoiser
 from dpid.device import has_bfloat16, is_gpu
 
-_SMALL, _FEW = 32 * 32, 16  # pixels of latents, samples: fewer do not pay on a CPU
+_SMALL, _LIGHT = 32 * 32, 2**24  # pixels of latents, and bytes of activations: below both a fast type does not pay
+_FEW = 16  # samples: fewer do not pay on a CPU
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
@@ -31,12 +32,14 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 def worth_trying(denoiser: Denoiser, samples: int) -> bool:
     """Whether a type that rounds may save time for ``samples`` evaluations a condition.
 
-    On a CPU not for small latents, whose networks bfloat16 makes little faster, nor for few samples, of which the
-    correction takes too many.
+    Not for a small network on small latents: on a CPU it is little faster in bfloat16, and on a GPU most of its time
+    goes into launches, which the calls of the correction multiply. Latents alone do not tell: those of Sana and
+    LTX-Video are small, their networks are not. On a CPU not for few samples either, of which the correction takes too
+    many.
     """
     shape = denoiser.latent_shape
-    small = shape is not None and shape[1] * shape[2] < _SMALL
-    return is_gpu(denoiser.device) or (samples >= _FEW and not small)
+    small = shape is not None and shape[1] * shape[2] < _SMALL and denoiser.evaluation_bytes(*shape[1:]) < _LIGHT
+    return not small and (is_gpu(denoiser.device) or samples >= _FEW)
 
 
 def ladder(denoiser: Denoiser, precision: str) -> list[Denoiser]:

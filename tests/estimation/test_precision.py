@@ -34,7 +34,7 @@ class Rounded(GaussianDenoiser):
 
 @pytest.fixture
 def model(monkeypatch):
-    # As on a GPU: small runs try fast types too.
+    # As of a large network: small runs try fast types too.
     monkeypatch.setattr("dpid.runner.worth_trying", lambda denoiser, samples: True)
     monkeypatch.setattr(Rounded, "generator", torch.Generator().manual_seed(0))
     means = {"0": 0.0, "a": 0.5, "b": 0.5, "ab": 1.0}
@@ -118,13 +118,31 @@ def test_refusals(model):
         dpid.Explainer(model, precision="int8")
 
 
-def test_few_samples_and_small_latents_on_a_cpu_are_computed_in_float32(model, monkeypatch):
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_small_network_on_small_latents_is_computed_in_float32(model, monkeypatch, gpu):
+    """In one call, of which the correction of a fast type would make nine: four pairs are evaluated in both types."""
     monkeypatch.setattr("dpid.runner.worth_trying", worth_trying)
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
-    taken = [dpid.Explainer(model, precision=p).explain(latents=X, conditions=CONDITIONS) for p in ("auto", "float16")]
-    assert [result.metadata.precision for result in taken] == ["float32", "float16"]
-    monkeypatch.setattr(Rounded, "latent_shape", (4, 64, 64))
-    assert not worth_trying(model, 15)
-    assert worth_trying(model, 16)
-    monkeypatch.setattr(Rounded, "device", torch.device("cuda:0"))
-    assert worth_trying(model, 8)
+    monkeypatch.setattr("dpid.estimation.precision.is_gpu", lambda device: gpu)
+    calls, eps_hat = [], Rounded.eps_hat
+
+    def counted(self, z, logsnr, conditions):
+        calls.append(self.precision)
+        return eps_hat(self, z, logsnr, conditions)
+
+    monkeypatch.setattr(Rounded, "eps_hat", counted)
+    for precision, expected in (("auto", {"float32": 1}), ("float16", {"float32": 4, "float16": 5})):
+        calls.clear()
+        result = dpid.Explainer(model, precision=precision).explain(latents=X, conditions=CONDITIONS)
+        assert {name: calls.count(name) for name in set(calls)} == expected
+        assert result.metadata.precision == ("float32" if precision == "auto" else precision)
+
+
+def test_a_fast_type_is_tried_where_network_or_latents_are_large(model, monkeypatch):
+    for gpu in (False, True):
+        monkeypatch.setattr("dpid.estimation.precision.is_gpu", lambda device, gpu=gpu: gpu)
+        for shape, activations in (((4, 64, 64), 2**20), ((32, 16, 16), 42 * 2**20)):  # the second are Sana's at 512²
+            monkeypatch.setattr(Rounded, "latent_shape", shape)
+            monkeypatch.setattr(Rounded, "evaluation_bytes", lambda self, h, w, size=activations: size)
+            assert worth_trying(model, 16)
+            assert worth_trying(model, 15) == gpu  # of few samples the correction takes too many
