@@ -218,7 +218,7 @@ def prepare(wanted: Mapping[int, Wanted], denoiser: Denoiser, options: Options, 
 def width(denoiser: Denoiser, questions: Sequence[Plan], options: Options) -> int:
     """How many pictures of the native size are evaluated together: as many as fill a call, at most 16.
 
-    One after the other where a picture fills it alone, as on a CPU, or where each stops at its own ``tolerance``.
+    One where a picture fills it alone, where each stops at its own ``tolerance``, and of a network on a CPU.
     """
     shape = denoiser.latent_shape
     if not denoiser.joins or shape is None or not questions or options.tolerance is not None:

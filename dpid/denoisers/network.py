@@ -21,7 +21,7 @@ from dpid.denoisers.levels import Levels
 from dpid.denoisers.modes import PRECISIONS, check_precision
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.denoisers.texts import check_kind, text_of
-from dpid.device import exact_float32
+from dpid.device import exact_float32, is_gpu
 
 
 def from_pipeline(pipe: Any, **options: Any) -> NetworkDenoiser:
@@ -221,6 +221,11 @@ class NetworkDenoiser(Denoiser):
         """
         check_kind(conditions, self.family.takes_pictures)
         self.refresh()
+        return self.encode_again(conditions)
+
+    @exact_float32()
+    def encode_again(self, conditions: Sequence[Any]) -> Conditions:
+        """The encoded texts ``conditions``, without a check of whether the pipeline has changed."""
         self.family.check_texts([text_of(condition) for condition in conditions])
         texts = self.family.texts
         if self.guidance != 1:
@@ -260,14 +265,17 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def joins(self) -> bool:
-        """Whether images with conditions of their own are evaluated in one call: by the fused network."""
-        return self.fused and self.guidance == 1
+        """Whether images with conditions of their own are evaluated in one call: by the fused network on a GPU.
+
+        On a CPU that is hardly faster, and the network rounds otherwise in larger batches.
+        """
+        return self.fused and self.guidance == 1 and is_gpu(self.device)
 
     @exact_float32()
     def eps_hat_each(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
         """Predicted noise ε̂ [N,K,B,C,H,W] for z [N,B,C,H,W], every image under its own of K·B ``conditions``.
 
-        By one call of the fused network, if there is one; errors as of :meth:`eps_hat`.
+        By one call if it :attr:`joins`; errors as of :meth:`eps_hat`.
         """
         if not self.joins:
             return super().eps_hat_each(z, logsnr, conditions)
