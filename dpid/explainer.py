@@ -113,6 +113,8 @@ class Explainer(Densities, Verdicts):
         check_precision(precision)
         folder = folder_of(model)
         own = {name: options.pop(name) for name in _OF_PIPELINES if name in options}
+        if own.get("control") is not None:
+            own["control"] = _control(own["control"])  # before the model is loaded
         if str(model) == "emoji" and dtype is None and not options:
             from dpid.denoisers.embedded import EmbeddedDenoiser
 

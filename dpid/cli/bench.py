@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from dpid.cli.parameters import Model, at_home, chosen, with_loading
+from dpid.cli.parameters import CONTROL, Model, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import activity
 from dpid.cli.tables import table_console
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from dpid.bench import Report, Row
 
 
-# The ways to call a network that are compared are of pictures, and told no guidance.
-@partial(with_loading, without=("frames", "guidance"))
+# The ways to call a network that are compared are of pictures, and told no guidance and no control.
+@partial(with_loading, without=("frames", "guidance", *CONTROL))
 def bench(
     model: Model = "emoji",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs, and nothing compiled by torch.")] = False,

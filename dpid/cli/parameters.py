@@ -28,10 +28,13 @@ LOADING: dict[str, tuple[Any, Any, str]] = {
     "size": (int | None, None, "Pixels a side of a square of the picture's area; the model's own if left out."),
     "frames": (int | None, None, "Of a video, from the first on; as many as the model makes if left out."),
     "guidance": (float, 1.0, "Of models distilled at guidance (Flux dev); any but 1, which is none, is undone."),
+    "control": (list[Path] | None, None, "Picture for a ControlNet, laid out as the one explained; again for several."),
+    "control_scale": (list[float] | None, None, "How much a ControlNet adds, 1 if left out; one for all, or one each."),
     "device": (str | None, None, "cpu, cuda, cuda:1, …; the fastest if left out."),
     "check": (bool, True, "Run a pipeline for two small steps first, to compare it with what dpid takes it for."),
 }
 """{option of loading a model: (type, default, help)}"""
+CONTROL = "control", "control_scale"  # of commands that take pictures of one layout
 
 
 def at_home(path: Path | None) -> Path | None:

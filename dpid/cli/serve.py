@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from dpid.cli.demo import PROMPT
-from dpid.cli.parameters import Model, load, with_loading
+from dpid.cli.parameters import CONTROL, Model, load, with_loading
 
 
-@partial(with_loading, without=("frames",))
+# Pictures of every layout are dropped on the page, and a picture for a ControlNet is laid out like one of them.
+@partial(with_loading, without=("frames", *CONTROL))
 def serve(
     model: Model = "emoji",
     host: Annotated[

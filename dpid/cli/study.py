@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from dpid.cli.parameters import Model, at_home, chosen, with_loading
+from dpid.cli.parameters import CONTROL, Model, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import bar
 from dpid.files import writable
@@ -77,7 +77,7 @@ def _names(name: str, data: Path | None) -> list[str]:
 
 
 # Maps of attention, which two of the studies compare with, are of the model's own size and guidance.
-@partial(with_loading, without=("frames", "size", "guidance"))
+@partial(with_loading, without=("frames", "size", "guidance", *CONTROL))
 def study(
     name: Annotated[str, typer.Argument(help="A study, or all.")],
     model: Model = "emoji",

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dpid.denoisers.families import Family
+from dpid.denoisers.families.control_net import controlled
 from dpid.denoisers.folders import (
     PICKLES,
     check_folder,
@@ -137,7 +138,8 @@ def load_pipeline(
     config : of a single file: the folder or hub id of a pipeline of its kind, by default the one that diffusers names
     options : ``revision``, ``token``, ``cache_dir`` and ``local_files_only`` of a hub id; ``device_map``,
         ``max_memory`` and ``quantization_config`` as of diffusers' ``DiffusionPipeline.from_pretrained``; and parts of
-        the pipeline, such as ``vae=…``, or ``text_encoder_3=None, tokenizer_3=None`` to do without
+        the pipeline, such as ``vae=…``, or ``text_encoder_3=None, tokenizer_3=None`` to do without;
+        ``controlnet=…``, a ControlNet of diffusers or a list, makes it the same pipeline with a ControlNet
 
     Raises
     ------
@@ -204,12 +206,13 @@ def _typed(dtype: Any) -> dict[str, Any]:
 
 
 def _family_in(model: str, index: dict[str, Any], options: dict[str, Any]) -> type[Family]:
-    """The class of the family that explains the pipeline of ``index``, the content of a model_index.json.
+    """The family that explains the pipeline of ``index``, the content of a model_index.json, with a given ControlNet.
 
     ``TypeError`` for a name among ``options`` that is none of loading and no part of the pipeline, ``ValueError`` where
     there is no family, or something that it needs has neither a class in the index nor is given.
     """
     family = family_named(model, index)
+    family = family if options.get("controlnet") is None else controlled(family)
     needed, listed = family.parts(), {part: kind[0] for part, kind in index.items() if isinstance(kind, list) and kind}
     for name in options:
         if name not in _PLACED and name not in listed and name not in needed:
@@ -225,7 +228,7 @@ def _family_in(model: str, index: dict[str, Any], options: dict[str, Any]) -> ty
 
 def _from_folder(model: str, folder: Path, variant: str | None, dtype: Any, options: dict[str, Any]) -> Any:
     """The diffusers pipeline in ``folder``, which ``model`` stands for."""
-    from diffusers import DiffusionPipeline
+    import diffusers
     from diffusers.utils import is_accelerate_available
 
     index = read_index(folder)
@@ -236,7 +239,8 @@ def _from_folder(model: str, folder: Path, variant: str | None, dtype: Any, opti
             dtype = family.dtype or given or own_type(folder / family.network, variant)
     unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
     with _loading(model):
-        return DiffusionPipeline.from_pretrained(
+        own = family is family_named(model, index)
+        return getattr(diffusers, "DiffusionPipeline" if own else family.pipelines[0]).from_pretrained(
             folder, variant=variant, use_safetensors=True, low_cpu_mem_usage=is_accelerate_available(),
             **unused | _typed(dtype) | options,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dpid.denoisers.families.family import Family
+from dpid.denoisers.families.family import FAMILIES, Family
 from dpid.denoisers.families.stable_diffusion import StableDiffusion
 from dpid.denoisers.families.stable_diffusion_3 import StableDiffusion3
 from dpid.denoisers.families.stable_diffusion_xl import StableDiffusionXL
@@ -27,6 +27,11 @@ class Controlled(Family):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("ControlNetModel", "MultiControlNetModel")
+
+    @classmethod
+    def parts(cls) -> tuple[str, ...]:
+        """Names of the components that a pipeline must have."""
+        return (*super().parts(), "controlnet")
 
     def check(self) -> None:
         """Raise ``ValueError`` also if there is no ControlNet of a known kind."""
@@ -46,7 +51,8 @@ class Controlled(Family):
             raise ValueError(f"control: {kind} has a ControlNet; give the picture that it takes")
         pictures = list(control) if isinstance(control, (list, tuple)) else [control]
         count = 1 if several is None else len(several)
-        scales = list(scale) if isinstance(scale, (list, tuple)) else [scale] * count
+        scales = list(scale) if isinstance(scale, (list, tuple)) else [scale]
+        scales = scales * count if len(scales) == 1 else scales
         for name, given in (("control", pictures), ("control_scale", scales)):
             if len(given) != count:
                 raise ValueError(f"{name}: found {len(given)}, but {kind} has {count} ControlNet{'s' * (count > 1)}")
@@ -106,6 +112,11 @@ class Controlled(Family):
         given = {name: value for name, value in given.items() if name != "timestep_cond"}
         down, middle = self.pipe.controlnet(**given, **more)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
+def controlled(family: type[Family]) -> type[Family]:
+    """The family of the same pipelines with a ControlNet; ``family`` itself if there is none."""
+    return next((kind for kind in FAMILIES.values() if kind.__bases__ == (Controlled, family)), family)
 
 
 class StableDiffusionControlNet(Controlled, StableDiffusion):

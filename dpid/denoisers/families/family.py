@@ -301,9 +301,9 @@ class Family(Pictures, ABC):
             hook.offload()
 
     def set_control(self, control: Any, scale: Any) -> None:
-        """Take the PIL picture of a ControlNet and its weight; ``ValueError`` for a picture that nothing takes."""
-        if control is not None:
-            raise ValueError(f"control: found a picture, but {self.name} has no ControlNet")
+        """Take the PIL picture of a ControlNet and its weight; ``ValueError`` where nothing takes one."""
+        if control is not None or scale != 1.0:
+            raise ValueError(f"control, control_scale: are of a ControlNet, and {self.name} has none")
 
     def set_frames(self, frames: int | None) -> None:
         """Take videos of so many frames, None for the native number; ``ValueError`` for one that is not taken."""
