@@ -29,6 +29,7 @@ from dpid.device import is_gpu
 KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # {cross-attention: (keys, values)}, [K, heads, L, D]
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
 UP = ("UpBlock2D", "CrossAttnUpBlock2D")
+_PROJECTIONS = (".proj_in.weight", ".proj_out.weight")  # of the transformers
 # Values of the configuration that the code below assumes.
 _PLAIN: dict[str, Any] = {
     "act_fn": "silu", "addition_embed_type_num_heads": 64, "attention_type": "default", "center_input_sample": False,
@@ -93,7 +94,9 @@ class FusedUNet(Layers):
         if reason:
             raise ValueError(f"unet: {reason} is not supported by the fused path")
         layers = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
-        super().__init__(weights, [name for name in layers if name.endswith(".upsamplers.0.conv")])
+        # SD 1.x has convolutions 1×1 there. As products they take their biases with them, and no layout but the tokens'.
+        flat = {name: w.flatten(1) for name, w in weights.items() if name.endswith(_PROJECTIONS)}
+        super().__init__({**weights, **flat}, [name for name in layers if name.endswith(".upsamplers.0.conv")])
         self.config = config
         depth = len(config["block_out_channels"])
         heads = config.get("num_attention_heads") or config["attention_head_dim"]
@@ -235,19 +238,13 @@ class FusedUNet(Layers):
         """The transformer ``name`` of h [k·M,C,H,W]: [K·M,C,H,W]."""
         height, width = h.shape[-2:]
         x = self.group_norm(f"{name}.norm", h, self.config["norm_num_groups"], 1e-6)
-        linear = self.config.get("use_linear_projection", False)
-        x = x if linear else self.conv(f"{name}.proj_in", x)
-        x = x.flatten(2).transpose(1, 2).contiguous()  # [k·M, H·W, C]
-        x = self.linear(f"{name}.proj_in", x) if linear else x
+        x = self.linear(f"{name}.proj_in", x.flatten(2).transpose(1, 2).contiguous())  # [k·M, H·W, C]
         i, y = 0, None
         while self.has(f"{name}.transformer_blocks.{i}.norm1"):
             x, y = self._block(f"{name}.transformer_blocks.{i}", x, y, call)
             i += 1
-        x = x if y is None else add(y, x)
-        x = self.linear(f"{name}.proj_out", x) if linear else x
-        x = x.transpose(1, 2).unflatten(2, (height, width))
-        x = x if linear else self.conv(f"{name}.proj_out", x)
-        return self.add(x, h)
+        x = self.linear(f"{name}.proj_out", x if y is None else add(y, x))
+        return self.add(x.transpose(1, 2).unflatten(2, (height, width)), h)
 
     def _block(self, name: str, x: Tensor, y: Tensor | None, call: _Call) -> tuple[Tensor, Tensor]:
         """Self-attention, cross-attention and feed-forward layer of x + y [k·M, T, C]: two terms of [K·M, T, C].
