@@ -202,8 +202,8 @@ class _Run:
         if denoiser.precision != "float32" and "float32" in denoiser.precisions:
             decisive = SIGNED if options.estimator == "shrinkage" else (options.estimator,)
             self.correction = Correction(
-                denoiser, self.x, texts, [one.questions for one in pictures], decisive, self.sums, seed=options.seed,
-                max_batch_size=options.max_batch_size,
+                denoiser, self.x, texts, self.conditions, [one.questions for one in pictures], decisive, self.sums,
+                seed=options.seed, max_batch_size=options.max_batch_size,
             )  # fmt: skip
 
     def add(self, shift: float) -> None:

@@ -204,14 +204,11 @@ class EmbeddedDenoiser(NetworkDenoiser):
         # {precision: the last conditions and their encodings}, shared by the copies in other precisions
         self._last: dict[str, tuple[tuple[Any, ...], Conditions]] = {}
 
-    def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
-        """The encoded texts ``conditions``; those of the last call are kept, since the model never changes.
-
-        Errors as of :meth:`NetworkDenoiser.encode_conditions`.
-        """
+    def encode_again(self, conditions: Sequence[Any]) -> Conditions:
+        """The encoded texts ``conditions``; those of the last call are kept, since the model never changes."""
         asked = tuple(conditions)
         last, encoded = self._last.get(self.precision, (None, None))
         if encoded is None or last != asked:
-            encoded = super().encode_conditions(conditions)
+            encoded = super().encode_again(conditions)
             self._last[self.precision] = asked, encoded
         return encoded

@@ -106,6 +106,13 @@ class Denoiser(ABC):
     def encode_conditions(self, conditions: Sequence[Any]) -> Conditions:
         """The K ``conditions`` encoded for :meth:`eps_hat`; ``ValueError`` for one that the model cannot take."""
 
+    def encode_again(self, conditions: Sequence[Any]) -> Conditions:
+        """The K ``conditions`` encoded in this precision, after the same model has encoded them in another.
+
+        As :meth:`encode_conditions`, without another check of whether the model has changed.
+        """
+        return self.encode_conditions(conditions)
+
     @abstractmethod
     def eps_hat(self, z: Tensor, logsnr: Tensor, conditions: Conditions) -> Tensor:
         """Predicted noise ε̂ [N,K,B,C,H,W] in z [N,B,C,H,W] at log-SNR [N] under K conditions."""

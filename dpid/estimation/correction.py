@@ -43,7 +43,8 @@ class Correction:
     Parameters
     ----------
     x : latents [B,C,h,w]
-    conditions : the conditions to encode, K or K·B as :func:`dpid.estimation.engine.integrate` takes them
+    texts : the conditions to encode, K or K·B as :func:`dpid.estimation.engine.integrate` takes them
+    conditions : those, encoded in the fast type
     plans : of all decompositions of every image
     estimators : those whose errors decide how many pairs are needed
     like : the sums of the run, for their shapes
@@ -56,10 +57,10 @@ class Correction:
     """
 
     def __init__(
-        self, fast: Denoiser, x: Tensor, conditions: Sequence[Any], plans: Sequence[Sequence[Plan]],
+        self, fast: Denoiser, x: Tensor, texts: Sequence[Any], conditions: Conditions, plans: Sequence[Sequence[Plan]],
         estimators: Sequence[str], like: Accumulator, *, seed: int, max_batch_size: int | None = None,
     ) -> None:  # fmt: skip
-        self.fast, self.exact, self.x, self.conditions, self.seed = fast, fast.at("float32"), x, conditions, seed
+        self.fast, self.exact, self.x, self.texts, self.seed = fast, fast.at("float32"), x, texts, seed
         # One sample a call: of batches of ever other sizes a GPU would capture a graph each.
         self.most = min(len(x) * like.residuals.shape[1], max_batch_size or 2**20)
         gaps, residuals = (torch.cat((t, t)) for t in like.zeros().sums()[:2])
@@ -68,7 +69,7 @@ class Correction:
             _Image(fast.logsnr_grid.cpu(), own, estimators, like.image(b).zeros(), seed) for b, own in enumerate(plans)
         ]
         self.possible = True
-        self._encoded: dict[str, Conditions] = {}
+        self._encoded = {fast.precision: conditions}  # those in float32 at their first use, if the memory holds them
 
     @property
     def evaluations(self) -> int:
@@ -116,7 +117,7 @@ class Correction:
         found = []
         for denoiser in (self.exact, self.fast):
             if denoiser.precision not in self._encoded:
-                self._encoded[denoiser.precision] = denoiser.encode_conditions(self.conditions)
+                self._encoded[denoiser.precision] = denoiser.encode_again(self.texts)
             sums = self._wide.zeros()
             if len(samples.logsnr):
                 integrate(

@@ -128,6 +128,21 @@ def test_a_change_between_two_rounds_of_words_is_refused(tiny):
     assert next(explainer.stream_words(IMAGE, PROMPT, CONCEPTS, samples=64, margin=1e-6))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_pipelines_own_network_is_run_once_before_every_round(tiny, monkeypatch, precision):
+    """On one small input, also where a fast type is corrected, whose conditions are encoded in float32 too."""
+    explainer = dpid.Explainer(tiny(), precision=precision)
+    family, runs = explainer.denoiser.family, []
+    plain = family.plain
+    monkeypatch.setattr(family, "plain", lambda *inputs: runs.append(1) or plain(*inputs))
+    result = ask(explainer, samples=32)
+    assert explainer.denoiser.fused
+    assert (result.metadata.paired > 0) == (precision == "bfloat16")
+    assert len(runs) == 1
+    for count, _ in enumerate(explainer.stream(IMAGE, PROMPT, CONCEPTS, samples=8, max_samples=24), 2):
+        assert len(runs) == count
+
+
 def test_conditions_of_another_state_are_refused(tiny):
     pipe = tiny()
     denoiser = from_pipeline(pipe)
