@@ -9,7 +9,8 @@ IP_ADAPTER = "ip_image_proj"  # encoder_hid_dim_type of a network with an IP-Ada
 
 def check_added(pipe: Any, net: Any, takes_pictures: bool) -> None:
     """``ValueError`` if ``net`` has an IP-Adapter and its family takes none, or answers by what it computed before."""
-    if getattr(net.config, "encoder_hid_dim_type", None) == IP_ADAPTER and not takes_pictures:
+    kind, part = getattr(net.config, "encoder_hid_dim_type", None), getattr(net, "image_proj", None)  # of SD3
+    if (kind == IP_ADAPTER or part is not None) and not takes_pictures:
         raise ValueError(
             f"pipe: the {type(net).__name__} of {type(pipe).__name__} needs a picture as a second prompt (IP-Adapter); "
             "supported is that of Stable Diffusion 1.x, 2.x and XL, or none after unload_ip_adapter()"

@@ -42,12 +42,15 @@ def test_a_pipeline_class_that_hands_its_arguments_on(name, checked_again):
     assert "agrees with the pipeline" in checked_again.text
 
 
-@pytest.mark.parametrize("name", ["flux", "kolors"])
+@pytest.mark.parametrize("name", ["flux", "kolors", "sd3"])
 def test_adapters_of_pictures_are_refused(name):
     pipe = build(name)
     explainer = dpid.Explainer(pipe)
     net = explainer.denoiser.family.net
-    net.config.encoder_hid_dim_type = "ip_image_proj"  # as loading an IP-Adapter does
+    if name == "sd3":  # as loading an IP-Adapter does
+        net.image_proj = torch.nn.Identity()
+    else:
+        net.config.encoder_hid_dim_type = "ip_image_proj"
     net.text_encoder_hid_proj = getattr(net, "encoder_hid_proj", None)  # which Kolors has for its texts
     for call in (lambda: from_pipeline(pipe), explainer.denoiser.refresh):
         with pytest.raises(ValueError, match=r"^pipe: the \w+ of \w+ needs a picture .* none after unload_ip_adapter"):
