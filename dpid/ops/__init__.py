@@ -214,13 +214,18 @@ def group_norm_silu(
     return out
 
 
-def add_maps(x: Tensor, y: Tensor, bias: Tensor | None = None, *, backend: str | None = None) -> Tensor:
+def add_maps(
+    x: Tensor, y: Tensor | None = None, bias: Tensor | None = None, *, backend: str | None = None
+) -> Tensor:  # fmt: skip
     """x + y + bias, [k·M,C,H,W] for x and y [k·M,C,H,W] or [M,C,H,W], where the shorter is repeated, and a bias [C].
 
-    ``ValueError`` if lengths do not fit. Triton's kernel returns channels-last memory.
+    One of y and bias may be absent. ``ValueError`` if both are, or lengths do not fit. Triton's kernel returns
+    channels-last memory.
     """
-    tensors = _alike(("bias",), x=x, y=y, bias=bias)
-    if x.ndim != 4 or y.shape[1:] != x.shape[1:] or not _repeats(len(x), len(y)):
+    tensors = _alike(("y", "bias"), x=x, y=y, bias=bias)
+    if len(tensors) < 2 or x.ndim != 4:
+        raise ValueError(f"x: found {tuple(x.shape)} and {len(tensors) - 1} more, expected [B,C,H,W] and y or a bias")
+    if y is not None and (y.shape[1:] != x.shape[1:] or not _repeats(len(x), len(y))):
         raise ValueError(
             f"x, y: found {tuple(x.shape)}, {tuple(y.shape)}, expected [B,C,H,W] and [B',C,H,W], where one of B and B' "
             "divides the other"

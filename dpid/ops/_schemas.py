@@ -17,7 +17,7 @@ for schema in (
     "Tensor sample_id, int seed) -> Tensor",
     "group_norm_silu(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu, Tensor? added=None, "
     "Tensor? skip=None) -> Tensor",
-    "add_maps(Tensor x, Tensor y, Tensor? bias=None) -> Tensor",
+    "add_maps(Tensor x, Tensor? y=None, Tensor? bias=None) -> Tensor",
     "layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "add_layer_norm(Tensor x, Tensor y, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
     "geglu(Tensor x) -> Tensor",
@@ -50,8 +50,8 @@ def _(
 
 
 @torch.library.register_fake("dpid::add_maps")
-def _(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
-    b = max(x.shape[0], y.shape[0])
+def _(x: Tensor, y: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    b = x.shape[0] if y is None else max(x.shape[0], y.shape[0])
     return x.new_empty((b, *x.shape[1:])).contiguous(memory_format=torch.channels_last)
 
 

@@ -100,9 +100,9 @@ def group_norm_silu(
     return functional.silu(y, inplace=True) if silu else y
 
 
-def add_maps(x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+def add_maps(x: Tensor, y: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """x + y + bias, [k·M,C,H,W] for x and y [k·M,…] or [M,…], where the shorter is repeated, and a bias [C]."""
-    total = repeated_sum(x, y)
+    total = x if y is None else repeated_sum(x, y)
     return total if bias is None else total + bias[:, None, None]
 
 

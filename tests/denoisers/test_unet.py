@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpid.denoisers.fused import FusedNetwork
@@ -182,20 +183,57 @@ def test_a_network_that_is_no_longer_used_is_gone_at_once(tiny):
         gc.enable()
 
 
+def draw_biases(unet):
+    """They are small, and one that is forgotten must be seen."""
+    for name, weight in unet.named_parameters():
+        if name.endswith("bias"):
+            weight.normal_(generator=torch.Generator().manual_seed(len(name)))
+
+
+@pytest.fixture
+def as_a_gpu(monkeypatch):
+    """A function after whose call the fused UNet computes as on a GPU, with the ops of a backend."""
+
+    def switch(kernels):
+        for module in ("layers", "unet"):
+            monkeypatch.setattr(f"dpid.denoisers.fused.{module}.is_gpu", lambda device: True)
+        monkeypatch.setattr("dpid.denoisers.fused.layers.free_memory", lambda device: 2**40)
+        monkeypatch.setattr("dpid.ops._table.ENVIRONMENT", kernels)
+
+    return switch
+
+
 @pytest.mark.parametrize("kernels", ["reference", "triton"])
 @torch.no_grad()
-def test_as_a_gpu_computes_it(unet, kernels, monkeypatch):
+def test_as_a_gpu_computes_it(unet, kernels, as_a_gpu, monkeypatch):
     """Sums and biases that a GPU adds together, or with the norm after them."""
     arguments = inputs(unet, 2, (8, 8))
-    for name, weight in unet.named_parameters():
-        if name.endswith("bias"):  # they are small, and one that is forgotten must be seen
-            weight.normal_(generator=torch.Generator().manual_seed(len(name)))
+    draw_biases(unet)
     expected, encode = fused(unet, *arguments), FusedUNet.encode
-    for module in ("layers", "unet"):
-        monkeypatch.setattr(f"dpid.denoisers.fused.{module}.is_gpu", lambda device: True)
-    monkeypatch.setattr("dpid.denoisers.fused.layers.free_memory", lambda device: 2**40)
-    monkeypatch.setattr("dpid.ops._table.ENVIRONMENT", kernels)
+    as_a_gpu(kernels)
     monkeypatch.setattr(FusedUNet, "encode", lambda self, hidden: (self.pack(), encode(self, hidden))[1])
     with exact_float32():
         found = fused(unet.to(DEVICE), *(a.to(DEVICE) for a in arguments)).cpu()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # float32 in another order
+
+
+class Biased(TorchDispatchMode):
+    """Collects the shapes of the weights of all convolutions that are given a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.convolution.default and args[2] is not None:
+            self.found.append(tuple(args[1].shape))
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_a_gpu_gives_no_convolution_its_bias(unet, as_a_gpu):
+    """torch would add it in a pass without vector loads."""
+    as_a_gpu("reference")
+    with Biased() as biased:
+        fused(unet, *inputs(unet, 1, (10, 6)))  # a size that has every kind of enlarging
+    assert not biased.found

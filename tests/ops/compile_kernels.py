@@ -58,6 +58,7 @@ def call_all(dtype: torch.dtype) -> None:
     kernels.add_layer_norm(x(4, 64, 1280), x(2, 64, 1280), x(1280), x(1280), 1e-5)
     kernels.geglu(x(4, 64, 2560))
     kernels.add_maps(maps, maps, None)
+    kernels.add_maps(maps, None, x(320))
     kernels.add_maps(maps, x(2, 320, 8, 8), x(320))
     kernels.group_norm_silu(maps, 32, *weights, 1e-5, False)
     kernels.group_norm_silu(maps, 32, *weights, 1e-5, True, x(2, 320))

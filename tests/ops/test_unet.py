@@ -129,6 +129,16 @@ def test_add_maps(rows, others, size, biased, dtype):
     torch.testing.assert_close(precise, exact, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 65, 8, 9)])
+def test_add_maps_of_a_bias_alone(shape, dtype):
+    x, bias = randn(*shape, dtype=dtype), randn(shape[1], seed=1, dtype=dtype)
+    exact = x.double() + bias.double()[:, None, None]
+    for memory in (x, x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT):
+        close(ops.add_maps(memory, bias=bias, backend="triton"), exact, dtype)
+    torch.testing.assert_close(ops.add_maps(x.double(), bias=bias.double()), exact, rtol=1e-12, atol=1e-12)
+
+
 def test_opcheck():
     x, weight, bias = randn(2, 12, 5, 7), randn(12, seed=1), randn(12, seed=2)
     for memory in (x, x.contiguous(memory_format=torch.channels_last)):
@@ -136,6 +146,7 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.dpid.group_norm_silu, (x, 4, weight, bias, 1e-5, True, randn(4, 12)))
     tokens = randn(4, 3, 12)
     torch.library.opcheck(torch.ops.dpid.add_maps, (x, x[:1].clone(), weight))
+    torch.library.opcheck(torch.ops.dpid.add_maps, (x, None, weight))
     torch.library.opcheck(torch.ops.dpid.layer_norm, (tokens, weight, bias, 1e-5))
     torch.library.opcheck(torch.ops.dpid.add_layer_norm, (tokens, tokens[:2].clone(), weight, bias, 1e-5))
     torch.library.opcheck(torch.ops.dpid.geglu, (randn(3, 10),))
@@ -186,6 +197,8 @@ def test_compile_whole():
         (lambda: ops.geglu(randn(4).cpu().numpy()), TypeError, "x: found ndarray, expected a torch.Tensor"),
         (lambda: ops.geglu([1.0, 2.0]), TypeError, "x: found list, expected"),
         (lambda: ops.layer_norm(randn(2, 3), None, randn(3)), TypeError, "weight: found NoneType"),
+        (lambda: ops.add_maps(randn(3, 4, 4), bias=randn(4)), ValueError, r"x: found \(3, 4, 4\)"),
+        (lambda: ops.add_maps(randn(2, 3, 4, 4)), ValueError, "and 0 more, expected .* and y or a bias"),
         (lambda: ops.add_maps(randn(2, 3, 4, 4), 1.0), TypeError, "y: found float"),
         (lambda: ops.add_layer_norm(randn(2, 3, 4), randn(2, 3, 4), randn(4), 0), TypeError, "bias: found int"),
         (lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4), randn(4), added=[1]), TypeError, "added: found"),

@@ -148,7 +148,7 @@ class Layers:
         """The convolution ``name`` of x [B,C,H,W]: [B,E,H',W']; the default ``padding`` keeps the size at stride 1.
 
         ``channels``: those of the layer's input that x consists of. With ``later``, a GPU leaves the bias to
-        :meth:`add` or :meth:`biased`, since torch would add it there in a slow pass of its own.
+        :meth:`add` or :meth:`biased`. Otherwise :func:`dpid.ops.add_maps` adds it there, as torch does it slowly.
         """
         weight = self.weights[f"{name}.weight"]
         padding = weight.shape[-1] // 2 if padding is None else padding
@@ -158,8 +158,11 @@ class Layers:
                 "none", [], "",
             )  # fmt: skip
             return out
-        bias = None if later and is_gpu(x.device) else self.weights[f"{name}.bias"]
-        return functional.conv2d(x, weight[:, channels], bias, stride, padding)
+        bias = self.weights[f"{name}.bias"]
+        if not is_gpu(x.device):
+            return functional.conv2d(x, weight[:, channels], bias, stride, padding)
+        out = functional.conv2d(x, weight[:, channels], None, stride, padding)
+        return out if later else ops.add_maps(out, bias=bias)
 
     def conv_to_few(self, name: str, x: Tensor) -> Tensor:
         """The convolution 3×3 ``name`` of x [B,C,H,W] to a few channels E: [B,E,H,W].
@@ -203,7 +206,9 @@ class Layers:
                 x, self.packed[name], bias, *_DOUBLING, "none", [], ""
             )
             return out
-        return functional.conv_transpose2d(x, self.doubling[name], bias, stride=2, padding=1)
+        if not is_gpu(x.device):
+            return functional.conv_transpose2d(x, self.doubling[name], bias, stride=2, padding=1)
+        return ops.add_maps(functional.conv_transpose2d(x, self.doubling[name], stride=2, padding=1), bias=bias)
 
     def group_norm(
         self, name: str, x: Tensor, groups: int, eps: float, channels: slice = slice(None), silu: bool = False,

@@ -94,7 +94,7 @@ class FusedUNet(Layers):
         if reason:
             raise ValueError(f"unet: {reason} is not supported by the fused path")
         layers = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
-        # SD 1.x has convolutions 1×1 there. As products they take their biases with them, and no layout but the tokens'.
+        # SD 1.x has convolutions 1×1 there; a product adds its bias as it writes, and is faster on a CPU, too.
         flat = {name: w.flatten(1) for name, w in weights.items() if name.endswith(_PROJECTIONS)}
         super().__init__({**weights, **flat}, [name for name in layers if name.endswith(".upsamplers.0.conv")])
         self.config = config
