@@ -52,12 +52,9 @@ def explain_many(
     from dpid.many import PicturesError
     from dpid.runner import ConvergenceWarning
 
-    paths = [out / name for name in folders([(image.stem,) for image in images])]
+    paths = _folders_of(images, out)
     results, errors = {}, {}
     with ExitStack() as stack:
-        for path in paths:  # before anything is computed
-            with writable(path), suppress(OSError):
-                path.rmdir()  # of a picture that cannot be explained there is none
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ConvergenceWarning)  # of which the results' own remarks tell
         progress = stack.enter_context(evaluations())
@@ -78,16 +75,27 @@ def explain_many(
 
 
 def words_of_many(explainer: Any, images: Sequence[Path], prompts: Sequence[str], out: Path, **options: Any) -> None:
-    """What every word does, a folder and a table for every picture; exit code 1 if one could not be explained."""
+    """What every word does, a folder and a table for every picture; exit code 1 if one could not be explained.
+
+    One after the other, since what is learnt of one picture helps the next.
+    """
     errors = {}
-    names = folders([(image.stem,) for image in images])
-    for image, prompt, name in zip(images, prompts, names, strict=True):
+    for image, prompt, path in zip(images, prompts, _folders_of(images, out), strict=True):
         try:
-            with writable(out / name):
-                explain_words(explainer, image, prompt, out / name, **options)
-        except (ValueError, TypeError, FloatingPointError) as error:
+            with writable(path):
+                explain_words(explainer, image, prompt, path, **options)
+        except Exception as error:  # as of dpid.many.apart
             errors[str(image)] = str(error)
     tell(errors, len(images))
+
+
+def _folders_of(images: Sequence[Path], out: Path) -> list[Path]:
+    """The folder of every picture in ``out``; ``ValueError`` if one of them cannot be written."""
+    paths = [out / name for name in folders([(image.stem,) for image in images])]
+    for path in paths:  # before anything is computed
+        with writable(path), suppress(OSError):
+            path.rmdir()  # of a picture that cannot be explained there is none
+    return paths
 
 
 def _show(results: Mapping[str, Any], out: Path) -> None:

@@ -5,20 +5,35 @@ import os
 
 import pytest
 
+from dpid.denoisers import NetworkDenoiser
+
 PROMPT = "a cow and a giraffe"
 
 
-def test_the_others_are_explained_and_the_broken_one_is_named(command, bad, tmp_path):
-    files = [bad / name for name in ("noisy.png", "truncated.png", "noisy.png")]
-    code, out, err = command("explain", *files, PROMPT, "-c", "cow", "-c", "giraffe", "--samples", 8, "--out", "all")
+@pytest.mark.parametrize(("concepts", "file"), [(("cow", "giraffe"), "result.json"), ((), "words.json")])
+@pytest.mark.parametrize("broken", ["truncated.png", "good.png"])
+def test_the_others_are_explained_and_the_broken_one_is_named(
+    command, bad, tmp_path, monkeypatch, concepts, file, broken
+):
+    """One that cannot be read, and one, all white, for which the memory does not suffice."""
+    encode, given = NetworkDenoiser.encode_image, [word for concept in concepts for word in ("-c", concept)]
+
+    def encode_image(self, image):
+        if image.min() == 1:
+            raise RuntimeError("out of memory at one evaluation")
+        return encode(self, image)
+
+    monkeypatch.setattr(NetworkDenoiser, "encode_image", encode_image)
+    files = [bad / name for name in ("noisy.png", broken, "noisy.png")]
+    code, out, err = command("explain", *files, PROMPT, *given, "--samples", 8, "--out", "all")
     assert code == 1
     assert err.strip().count("\n") == 0
-    assert "truncated.png" in err
+    assert broken in err
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["noisy", "noisy (2)"]
     for name in ("noisy", "noisy (2)"):
-        assert json.loads((tmp_path / "all" / name / "result.json").read_text())["unet_evaluations"] == 32
+        assert json.loads((tmp_path / "all" / name / file).read_text())["prompt"] == PROMPT
     assert "noisy (2)" in out
-    assert "2 pictures; a folder each: all/" in out
+    assert not concepts or "2 pictures; a folder each: all/" in out
 
 
 def test_nan_in_a_later_round_is_a_note_and_exit_code_1(command, bad, broken_later, monkeypatch):
@@ -92,12 +107,16 @@ def test_what_is_wrong_with_the_question_is_said_once(command, bad, tmp_path, co
     assert not (tmp_path / "all").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_anything_is_computed(command, bad, tmp_path, monkeypatch):
+@pytest.mark.parametrize("concepts", [("cow", "giraffe"), ()])
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_computed(
+    command, bad, tmp_path, monkeypatch, concepts
+):
+    given = [word for concept in concepts for word in ("-c", concept)]
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "noisy").write_text("a file")
-    monkeypatch.setattr("dpid.Explainer.explain_many", lambda *a, **b: pytest.fail("computed"))
-    code, _, err = command("explain", bad / "good.png", bad / "noisy.png", PROMPT, "-c", "cow", "-c", "giraffe",
-                           "--out", "all")  # fmt: skip
+    for name in ("explain_many", "stream_words"):
+        monkeypatch.setattr(f"dpid.Explainer.{name}", lambda *a, **b: pytest.fail("computed"))
+    code, _, err = command("explain", bad / "good.png", bad / "noisy.png", PROMPT, *given, "--out", "all")
     assert code == 2
     assert err.startswith("dpid: out: all/noisy cannot be written")
     assert [path.name for path in (tmp_path / "all").iterdir()] == ["noisy"]
