@@ -7,6 +7,12 @@ from typing import Any
 IP_ADAPTER = "ip_image_proj"  # encoder_hid_dim_type of a network with an IP-Adapter, which has it by attribute alone
 
 
+def unwrapped(net: Any) -> Any:
+    """The network ``net`` itself, without what ``torch.compile`` and PEFT's ``get_peft_model`` have put around it."""
+    net = getattr(net, "_orig_mod", net)
+    return net.get_base_model() if hasattr(net, "get_base_model") else net
+
+
 def check_added(pipe: Any, net: Any, takes_pictures: bool) -> None:
     """``ValueError`` if ``net`` has an IP-Adapter and its family takes none, or answers by what it computed before."""
     kind, part = getattr(net.config, "encoder_hid_dim_type", None), getattr(net, "image_proj", None)  # of SD3

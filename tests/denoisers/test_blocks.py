@@ -62,6 +62,20 @@ def test_one_block_at_a_time():
     assert seen == [[i == j for j in range(3)] for i in range(3)]
 
 
+def test_blocks_within_what_peft_has_put_around_them():
+    """By ``get_peft_model``, where ``add_adapter`` puts the same adapter into the network itself."""
+    peft = pytest.importorskip("peft")
+    pipe, plain = build("sd3").to(torch.bfloat16), build("sd3").to(torch.bfloat16)
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    torch.manual_seed(0)
+    plain.transformer.add_adapter(config)
+    torch.manual_seed(0)
+    pipe.transformer = peft.get_peft_model(pipe.transformer, config, autocast_adapter_dtype=False)
+    assert blocks_of(from_pipeline(pipe).family.net) == list(pipe.transformer.get_base_model().transformer_blocks)
+    assert torch.equal(evaluated(pipe, "float32"), evaluated(plain, "float32"))
+    assert from_pipeline(pipe, compile=True)
+
+
 def test_as_it_was_after_an_error():
     pipe = build("sd3")
     net = pipe.transformer.to(torch.bfloat16)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dpid.denoisers.added import check_added
+from dpid.denoisers.added import check_added, unwrapped
 from dpid.denoisers.blocks import in_float32, is_quantised_linear
 from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
@@ -93,9 +93,8 @@ class Family(Pictures, ABC):
 
     @property
     def net(self) -> Any:
-        """The network, a torch module, without what ``torch.compile`` has put around it."""
-        net = getattr(self.pipe, self.network)
-        return getattr(net, "_orig_mod", net)
+        """The network, a torch module, without what others have put around it."""
+        return unwrapped(getattr(self.pipe, self.network))
 
     @property
     def device(self) -> torch.device:
