@@ -31,5 +31,7 @@ def demo(
         picture = generate(load_pipeline("emoji"), [PROMPT], seed=seed)[0]
         picture.save(out / "picture.png")
         explain_words(explainer, picture, PROMPT, out, seed=seed)
-        explain_one(explainer, picture, PROMPT, CONCEPTS, out, seed=seed, samples=64, max_samples=64)
+        # By pixel, as the words are judged, so that both tables and all maps tell of the same numbers.
+        own = {"seed": seed, "samples": 64, "max_samples": 64, "level": "pixel"}
+        explain_one(explainer, picture, PROMPT, CONCEPTS, out, **own)
         page([out / f"{name}.safetensors" for name in ("words", "result")], out / "report.html")

@@ -10,7 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from rich.text import Text
+
 from dpid.cli.process import printing, warn
+from dpid.cli.tables import table_console
 from dpid.files import atomic_write, write_json
 
 if TYPE_CHECKING:
@@ -90,7 +93,10 @@ def draw(pictures: Pictures) -> None:
 
 
 def page(files: Sequence[Path], out: Path) -> None:
-    """Make the page ``out`` of the results in ``files``, and print a line that names it; a failure is told."""
+    """Make the page ``out`` of the results in ``files``, and print a line that names it; a failure is told.
+
+    In a terminal that shows links a click on the name opens the page.
+    """
     try:
         from dpid.report import results
 
@@ -99,7 +105,8 @@ def page(files: Sequence[Path], out: Path) -> None:
         warn(f"{out} could not be made: {error or type(error).__name__}")
     else:
         with printing(str(out.parent)):
-            print(f"A page of all this: {out}")
+            link = Text(str(out), style=f"link {out.absolute().as_uri()}")
+            table_console().print(Text("A page of all this: ") + link, soft_wrap=True)
 
 
 def folders(pairs: Sequence[tuple[str, ...]]) -> list[str]:
