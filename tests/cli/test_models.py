@@ -1,9 +1,13 @@
 """The list of models that can be explained."""
 
+import json
 import re
 import socket
 import sys
 
+import pytest
+
+import dpid.cli.models
 from dpid.denoisers.families import FAMILIES
 
 
@@ -33,10 +37,20 @@ def test_a_terminal_of_80_columns_and_more_breaks_no_word(command, monkeypatch):
 
     whole = words(400)
     assert {"StableDiffusionXLPipeline", "distilled", "H200"} <= whole
-    for columns in (80, 120, 160):
+    for columns in (80, 120, 160, 200):
         found = words(columns)
         assert found <= whole
         assert whole - found <= {"pipeline", "no"}  # the name of a column, and of models that are not distilled
+
+
+@pytest.mark.parametrize("columns", [80, 240])
+def test_what_the_table_of_the_documentation_has_is_printed(command, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = command("models")
+    printed = set(re.findall(r"[\d.]+", out))
+    for model in json.loads(dpid.cli.models._FIGURES.read_text(encoding="utf-8"))["models"]:
+        assert {f"{model[name]:.3g}" for name in ("parameters", "small", "bfloat16")} <= printed
+        assert model["saved"] is None or f"{100 * model['saved']:.1f}" in printed
 
 
 def test_pipelines_that_the_installed_library_lacks_are_marked(command, monkeypatch, tmp_path):
