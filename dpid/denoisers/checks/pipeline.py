@@ -43,7 +43,7 @@ _TOLD = {name: torch.finfo(dtype).eps for name, dtype in PRECISIONS.items()}
 # Eight bits are those of the largest number in a batch, which is another with two prompts than with one.
 _QUANTISED = 3e-2
 _LARGE = 10**9  # parameters, with which the check takes long enough to say so before
-# The call of this pipeline (diffusers 0.42) shifts latents when it encodes a picture, and does not when it decodes them.
+# Whose call (diffusers 0.42) shifts latents when it encodes a picture, and does not when it decodes them.
 _UNSHIFTED = "StableDiffusion3InpaintPipeline"
 _passed: set[tuple[Any, ...]] = set()
 
