@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+import zlib
 
 import pytest
 import torch
@@ -23,7 +24,11 @@ FULL = {  # configurations of the released models
 @pytest.fixture(params=["sd1", "sd2", "xl"])
 def unet(tiny, request):
     # Weights that require gradients are computed with by the reference alone, which has any.
-    return tiny(family=request.param).unet.eval().requires_grad_(False)
+    unet = tiny(family=request.param).unet.eval().requires_grad_(False)
+    for name, weight in unet.named_parameters():
+        if name.endswith("bias"):  # they are small, and one that is forgotten must be seen
+            weight.normal_(generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    return unet
 
 
 def inputs(unet, m, size, conditions=K):
@@ -46,9 +51,12 @@ def one_by_one(unet, z, t, hidden, pooled, sizes):
     return out
 
 
-def fused(unet, z, t, hidden, pooled, sizes):
-    ours = FusedUNet(unet.config, dict(unet.named_parameters()))
-    added = ours.embed_added(pooled, sizes) if unet.config.addition_embed_type else None
+def fused(unet, *arguments):
+    return called(FusedUNet(unet.config, dict(unet.named_parameters())), *arguments)
+
+
+def called(ours, z, t, hidden, pooled, sizes):
+    added = ours.embed_added(pooled, sizes) if ours.config.addition_embed_type else None
     return ours(z, t, ours.encode(hidden), added)
 
 
@@ -96,9 +104,7 @@ def test_weights_are_shared_and_inputs_left_alone(unet):
     assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))
     unet.conv_out.weight.mul_(2)
     unet.conv_out.bias.mul_(2)
-    z, t, hidden, pooled, sizes = arguments
-    added = ours.embed_added(pooled, sizes) if unet.config.addition_embed_type else None
-    torch.testing.assert_close(ours(z, t, ours.encode(hidden), added), 2 * first, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(called(ours, *arguments), 2 * first, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -183,13 +189,6 @@ def test_a_network_that_is_no_longer_used_is_gone_at_once(tiny):
         gc.enable()
 
 
-def draw_biases(unet):
-    """They are small, and one that is forgotten must be seen."""
-    for name, weight in unet.named_parameters():
-        if name.endswith("bias"):
-            weight.normal_(generator=torch.Generator().manual_seed(len(name)))
-
-
 @pytest.fixture
 def as_a_gpu(monkeypatch):
     """A function after whose call the fused UNet computes as on a GPU, with the ops of a backend."""
@@ -208,8 +207,7 @@ def as_a_gpu(monkeypatch):
 def test_as_a_gpu_computes_it(unet, kernels, as_a_gpu, monkeypatch):
     """Sums and biases that a GPU adds together, or with the norm after them."""
     arguments = inputs(unet, 2, (8, 8))
-    draw_biases(unet)
-    expected, encode = fused(unet, *arguments), FusedUNet.encode
+    expected, encode = one_by_one(unet, *arguments), FusedUNet.encode
     as_a_gpu(kernels)
     monkeypatch.setattr(FusedUNet, "encode", lambda self, hidden: (self.pack(), encode(self, hidden))[1])
     with exact_float32():
@@ -217,23 +215,25 @@ def test_as_a_gpu_computes_it(unet, kernels, as_a_gpu, monkeypatch):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # float32 in another order
 
 
-class Biased(TorchDispatchMode):
-    """Collects the shapes of the weights of all convolutions that are given a bias."""
+class Biases(TorchDispatchMode):
+    """Collects all convolutions that are given a bias, and all sums that have one as a term."""
 
     def __init__(self):
         super().__init__()
         self.found = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten.convolution.default and args[2] is not None:
-            self.found.append(tuple(args[1].shape))
+        convolution = function is torch.ops.aten.convolution.default and args[2] is not None
+        if convolution or (function is torch.ops.aten.add.Tensor and any(term.ndim == 1 for term in args)):
+            self.found.append((function, args[0].shape, args[1].shape))
         return function(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
-def test_a_gpu_gives_no_convolution_its_bias(unet, as_a_gpu):
-    """torch would add it in a pass without vector loads."""
+def test_biases_take_no_pass_of_torch_on_a_gpu(unet, as_a_gpu):
+    """It would add them without vector loads; and those that are added to the same map are one."""
     as_a_gpu("reference")
-    with Biased() as biased:
-        fused(unet, *inputs(unet, 1, (10, 6)))  # a size that has every kind of enlarging
-    assert not biased.found
+    ours = FusedUNet(unet.config, dict(unet.named_parameters()))
+    with Biases() as biases:
+        called(ours, *inputs(unet, 1, (10, 6)))  # a size that has every kind of enlarging
+    assert not biases.found

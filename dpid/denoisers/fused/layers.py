@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -145,24 +144,24 @@ class Layers:
         self, name: str, x: Tensor, stride: int = 1, padding: int | None = None, channels: slice = slice(None),
         later: bool = False,
     ) -> Tensor:  # fmt: skip
-        """The convolution ``name`` of x [B,C,H,W]: [B,E,H',W']; the default ``padding`` keeps the size at stride 1.
+        """The convolution ``name`` of x [B,C,H,W]: [B,E,H',W'], with a bias if it has one.
 
-        ``channels``: those of the layer's input that x consists of. With ``later``, a GPU leaves the bias to
-        :meth:`add` or :meth:`biased`. Otherwise :func:`dpid.ops.add_maps` adds it there, as torch does it slowly.
+        The default ``padding`` keeps the size at stride 1. ``channels``: those of the layer's input that x consists of.
+        With ``later``, a GPU leaves the bias to :meth:`add`. Otherwise :func:`dpid.ops.add_maps` adds it there, as
+        torch does it slowly.
         """
         weight = self.weights[f"{name}.weight"]
         padding = weight.shape[-1] // 2 if padding is None else padding
+        bias = self.weights.get(f"{name}.bias")
         if name in self.packed and channels == slice(None):
             out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x, self.packed[name], self.weights[f"{name}.bias"], (padding,) * 2, (stride,) * 2, (1, 1), 1,
-                "none", [], "",
-            )  # fmt: skip
+                x, self.packed[name], bias, (padding,) * 2, (stride,) * 2, (1, 1), 1, "none", [], ""
+            )
             return out
-        bias = self.weights[f"{name}.bias"]
         if not is_gpu(x.device):
             return functional.conv2d(x, weight[:, channels], bias, stride, padding)
         out = functional.conv2d(x, weight[:, channels], None, stride, padding)
-        return out if later else ops.add_maps(out, bias=bias)
+        return out if later or bias is None else ops.add_maps(out, bias=bias)
 
     def conv_to_few(self, name: str, x: Tensor) -> Tensor:
         """The convolution 3×3 ``name`` of x [B,C,H,W] to a few channels E: [B,E,H,W].
@@ -178,7 +177,7 @@ class Layers:
         return functional.fold(columns.mT, x.shape[-2:], 3, padding=1) + bias[:, None, None]
 
     def mixed(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """The convolution 1×1 ``name`` of the channels of x, then y, [B,E,H,W], without its bias; not joined before.
+        """The convolution 1×1 ``name`` of the channels of x, then y, without a bias: [B,E,H,W]; not joined before.
 
         In channels-last memory it is a matrix product, to whose result the second is added.
         """
@@ -187,16 +186,11 @@ class Layers:
         out = first @ weight[:, : first.shape[1]].mT
         return out.addmm_(second, weight[:, first.shape[1] :].mT).view(len(x), *x.shape[2:], -1).movedim(-1, 1)
 
-    def biased(self, name: str, x: Tensor) -> Tensor:
-        """x [B,E] plus the bias [E] of the convolution ``name`` if :meth:`conv` has left it to be added ``later``."""
-        return x + self.weights[f"{name}.bias"] if is_gpu(x.device) else x
-
-    def add(self, x: Tensor, y: Tensor, *later: str) -> Tensor:
-        """x + y as of :func:`add`, plus the biases of the convolutions that were left to be added ``later``."""
+    def add(self, x: Tensor, y: Tensor, later: str = "") -> Tensor:
+        """x + y as of :func:`add`, plus the bias of the convolution that left it to be added ``later``."""
         if not is_gpu(x.device):
             return add(x, y)
-        biases = [self.weights[f"{name}.bias"] for name in later]
-        return ops.add_maps(x, y, reduce(torch.add, biases) if biases else None)
+        return ops.add_maps(x, y, self.weights[f"{later}.bias"] if later else None)
 
     def doubled(self, name: str, x: Tensor) -> Tensor:
         """The convolution ``name``, one of ``doubling``, of x [B,C,H,W] enlarged to the nearest: [B,E,2H,2W]."""

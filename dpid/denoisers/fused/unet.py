@@ -29,6 +29,8 @@ from dpid.device import is_gpu
 KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # {cross-attention: (keys, values)}, [K, heads, L, D]
 DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
 UP = ("UpBlock2D", "CrossAttnUpBlock2D")
+# {bias of a ResNet block: another one that is added to the same map}
+_SAME_SUM = {".conv1.bias": ".time_emb_proj.bias", ".conv_shortcut.bias": ".conv2.bias"}
 _PROJECTIONS = (".proj_in.weight", ".proj_out.weight")  # of the transformers
 # Values of the configuration that the code below assumes.
 _PLAIN: dict[str, Any] = {
@@ -57,6 +59,17 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` without the biases that are in others now, so that no call has to add them."""
+    folded = dict(weights)
+    for name in weights:
+        for bias, other in _SAME_SUM.items():
+            if name.endswith(bias):
+                total = name.removesuffix(bias) + other
+                folded[total] = weights[total].detach() + folded.pop(name).detach()
+    return folded
+
+
 def sinusoids(t: Tensor, width: int, flip_sin_to_cos: bool, freq_shift: float) -> Tensor:
     """Sinusoidal embedding [*, width] fp32 of ``t`` [*] (Vaswani et al., 2017)."""
     half = width // 2
@@ -81,7 +94,7 @@ class FusedUNet(Layers):
     Parameters
     ----------
     config : of the ``UNet2DConditionModel``; see :func:`unsupported`
-    weights : its parameters {name: tensor}, shared, not copied
+    weights : its parameters {name: tensor}, shared, not copied, but for sums of biases
 
     Raises
     ------
@@ -96,7 +109,7 @@ class FusedUNet(Layers):
         layers = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
         # SD 1.x has convolutions 1×1 there; a product adds its bias as it writes, and is faster on a CPU, too.
         flat = {name: w.flatten(1) for name, w in weights.items() if name.endswith(_PROJECTIONS)}
-        super().__init__({**weights, **flat}, [name for name in layers if name.endswith(".upsamplers.0.conv")])
+        super().__init__(_folded(weights) | flat, [name for name in layers if name.endswith(".upsamplers.0.conv")])
         self.config = config
         depth = len(config["block_out_channels"])
         heads = config.get("num_attention_heads") or config["attention_head_dim"]
@@ -202,23 +215,22 @@ class FusedUNet(Layers):
         if skip is not None and shared:
             x = self._joined(name, h, skip)
         else:
-            x = self.conv(first, self._norm_silu(f"{name}.norm1", h, skip=skip), later=True)
-        time = self.biased(first, self.linear(f"{name}.time_emb_proj", call.emb))
+            x = self.conv(first, self._norm_silu(f"{name}.norm1", h, skip=skip))
+        time = self.linear(f"{name}.time_emb_proj", call.emb)  # with the bias of the first convolution
         x = self.conv(second, self._norm_silu(f"{name}.norm2", x, added=time), later=True)
         if not self.has(shortcut):
             return self.add(x, h, second)
         if skip is None:
-            return self.add(x, self.conv(shortcut, h, later=True), second, shortcut)
+            return self.add(x, self.conv(shortcut, h), second)
         if not shared:
-            return self.add(x, self.mixed(shortcut, h, skip), second, shortcut)
-        x = self.add(x, self.conv(shortcut, h, channels=slice(h.shape[1]), later=True), second, shortcut)
+            return self.add(x, self.mixed(shortcut, h, skip), second)
+        x = self.add(x, self.conv(shortcut, h, channels=slice(h.shape[1])), second)
         return self.add(x, functional.conv2d(skip, self.weights[f"{shortcut}.weight"][:, h.shape[1] :]))
 
     def _joined(self, name: str, h: Tensor, skip: Tensor) -> Tensor:
         """conv1(SiLU(norm1(concat(h, skip)))) [K·M,…] for h [K·M,…] and ``skip`` [M,…] that all conditions share.
 
-        On a GPU without conv1's bias, as :meth:`conv` with ``later``. Groups of the norm without channels of h are
-        normalised and convolved once, not K times.
+        Groups of the norm without channels of h are normalised and convolved once, not K times.
         """
         groups = self.config["norm_num_groups"]
         size = (h.shape[1] + skip.shape[1]) // groups
@@ -228,7 +240,7 @@ class FusedUNet(Layers):
             border = skip[:, :taken].repeat(len(h) // len(skip), 1, 1, 1)
             h = torch.cat((h, border), 1)
         x = self._norm_silu(f"{name}.norm1", h, slice(cut), own)
-        x = self.conv(f"{name}.conv1", x, channels=slice(cut), later=True)
+        x = self.conv(f"{name}.conv1", x, channels=slice(cut))
         if taken == skip.shape[1]:
             return x
         shared = self._norm_silu(f"{name}.norm1", skip[:, taken:], slice(cut, None), groups - own)
