@@ -43,6 +43,21 @@ def test_control_nets(tiny, family):
     assert result.information[("cow",)].value != 0
 
 
+@pytest.mark.parametrize("kind", ["Img2Img", "Inpaint"])
+@pytest.mark.parametrize("family", ["sd1", "xl"])
+def test_pipelines_that_start_from_a_picture(tiny, family, kind, checked_again):
+    """They have two pictures, and numbers are those of the pipeline that starts from noise."""
+    made = controlled(tiny, family)
+    name = type(made).__name__.replace("ControlNet", f"ControlNet{kind}")
+    more = {"requires_safety_checker": False} if family == "sd1" else {}
+    pipe = getattr(diffusers, name)(**made.components, **more)
+    found, own = (from_pipeline(p, control=PICTURE, control_scale=0.7) for p in (pipe, made))
+    assert checked_again.text.count("agrees with the pipeline: time") == 2
+    z = torch.randn(1, 1, *own.latent_shape, generator=torch.Generator().manual_seed(0))
+    ours, expected = (d.eps_hat(z, d.logsnr_grid[300:301], d.encode_conditions(["", "cow"])) for d in (found, own))
+    assert torch.equal(ours, expected)
+
+
 def controlled_3(**config):
     made = build("sd3")
     settings = {**made.transformer.config, "num_layers": 2, **config}
@@ -76,6 +91,20 @@ def test_control_nets_of_stable_diffusion_3(config, monkeypatch, checked_again):
     call = {"control_image": PICTURE, "height": 64, "width": 64, "controlnet_conditioning_scale": 0.7}
     assert differs(pipe, "a cow", call=call, control=PICTURE, control_scale=0.7) < EXACT
     assert differs(pipe, "a cow", call=call, control=PICTURE, control_scale=0.1) > 1e-3
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_several_control_nets_of_stable_diffusion_3(zeros, monkeypatch, checked_again):
+    pipe, other = (controlled_3(force_zeros_for_pooled_projection=zeros) for _ in range(2))
+    nets = [pipe.controlnet, drawn(other.controlnet, 9)]
+    pipe.register_modules(controlnet=diffusers.models.controlnets.SD3MultiControlNetModel(nets))
+    kind = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
+    monkeypatch.setattr(kind, "sample", lambda self, generator=None: self.mode())
+    pictures, scales = [PICTURE, PICTURE.rotate(90)], [0.7, 0.4]
+    call = {"control_image": pictures, "height": 64, "width": 64, "controlnet_conditioning_scale": scales}
+    assert differs(pipe, "a cow", call=call, control=pictures, control_scale=scales) < EXACT
+    assert "the family StableDiffusion3ControlNet agrees with the pipeline" in checked_again.text
+    assert differs(pipe, "a cow", call=call, control=pictures[::-1], control_scale=scales) > 1e-4
 
 
 def test_a_control_picture_is_encoded_in_the_vaes_own_type():

@@ -66,19 +66,24 @@ class Controlled(Family):
     def guided_by_null(self) -> bool:
         """Whether guidance gives the picture to the unconditional prediction too.
 
-        It does not where what is added is pooled over the picture (shuffle), by the first of several.
+        It does not where what is added is pooled over the picture (shuffle).
         """
-        first = getattr(self.pipe.controlnet, "nets", (self.pipe.controlnet,))[0]
-        return not first.config.get("global_pool_conditions")
+        return not self.first_config.get("global_pool_conditions")
+
+    @property
+    def first_config(self) -> Any:
+        """The configuration of the ControlNet or, as the pipelines have it for all of several, of the first."""
+        return getattr(self.pipe.controlnet, "nets", (self.pipe.controlnet,))[0].config
 
     def computing(self) -> list[nn.Module]:
         """The network and the ControlNet."""
         return [*super().computing(), self.pipe.controlnet]
 
     def call_arguments(self) -> dict[str, Any]:
-        """The pictures and their weights, by the names that one or another of the pipelines has for them."""
-        named = dict.fromkeys(("image", "control_image"), self._each(self._pictures))
-        return {**super().call_arguments(), **named, "controlnet_conditioning_scale": self._each(self._scales)}
+        """The pictures and their weights; "image" is another picture where the pipeline has a "control_image", too."""
+        name = "control_image" if "control_image" in self.call_parameters else "image"
+        own = {name: self._each(self._pictures), "controlnet_conditioning_scale": self._each(self._scales)}
+        return super().call_arguments() | own
 
     def _each(self, values: list[Any]) -> Any:
         """``values`` as several ControlNets take them, or the one of a single ControlNet."""
@@ -122,35 +127,41 @@ def controlled(family: type[Family]) -> type[Family]:
 class StableDiffusionControlNet(Controlled, StableDiffusion):
     """A Stable Diffusion 1.x or 2.x pipeline with a ControlNet."""
 
-    pipelines = ("StableDiffusionControlNetPipeline",)
+    pipelines = (
+        "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
+        "StableDiffusionControlNetInpaintPipeline",
+    )  # fmt: skip
     networks = ()
 
 
 class StableDiffusionXLControlNet(Controlled, StableDiffusionXL):
     """A Stable Diffusion XL pipeline with a ControlNet."""
 
-    pipelines = ("StableDiffusionXLControlNetPipeline",)
+    pipelines = (
+        "StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline",
+        "StableDiffusionXLControlNetInpaintPipeline",
+    )  # fmt: skip
     networks = ()
 
 
 class StableDiffusion3ControlNet(Controlled, StableDiffusion3):
-    """A Stable Diffusion 3 pipeline with a ControlNet, which takes the picture's latents."""
+    """A Stable Diffusion 3 pipeline with ControlNets, which take the pictures' latents."""
 
     pipelines = ("StableDiffusion3ControlNetPipeline",)
     networks = ()
-    kinds = ("SD3ControlNetModel",)
+    kinds = ("SD3ControlNetModel", "SD3MultiControlNetModel")
 
     def encode_control(self, control: Any, height: int, width: int) -> Tensor:
         """The mode of the VAE's posterior, normalised; its shift is left out where the ControlNet was trained so."""
         picture = self.pipe.image_processor.preprocess(control, height=height, width=width)
         latents = self.encode_image(picture)
-        if self.pipe.controlnet.config.force_zeros_for_pooled_projection:
+        if self.first_config.force_zeros_for_pooled_projection:
             latents = latents + (self.vae_config.get("shift_factor") or 0.0) * float(self.vae_config["scaling_factor"])
         return latents
 
     def residuals(self, given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         """What is added to the network's blocks; some ControlNets were trained without the texts."""
-        config = self.pipe.controlnet.config
+        config = self.first_config
         if config.force_zeros_for_pooled_projection:
             given = given | {"pooled_projections": torch.zeros_like(given["pooled_projections"])}
         if config.joint_attention_dim is None:
