@@ -158,7 +158,8 @@ class _Image:
         corrected = sums.zeros()
         corrected.add(sums)
         corrected.add(change)
-        needed = [self._needed(half, noise, corrected) for half in (0, 1)][::-1]
+        variances = zip(*self._variances(corrected, noise), strict=True)
+        needed = [self._needed(half, *of) for half, of in enumerate(variances)][::-1]
         more = [n if n == 2 * share else 0.0 for n, share in zip(needed, self._shares, strict=True)]
         if any(more):
             again, _ = yield from self._pairs(samples, more)
@@ -169,9 +170,11 @@ class _Image:
         self._shares = needed
         return change
 
-    def _needed(self, half: int, noise: Accumulator, corrected: Accumulator) -> float:
-        """The share of samples in pairs that a ``half`` of the replicates, 0 or 1, shows to be needed."""
-        spread, added = self._variance(corrected, half), self._variance(noise, half)
+    def _needed(self, half: int, spread: float, added: float) -> float:
+        """The share of samples in pairs that a ``half`` of the replicates, 0 or 1, shows to be needed.
+
+        ``spread`` and ``added`` are its variances, of what is corrected and of the noise that the correction adds.
+        """
         if spread == 0:  # as of a single replicate
             return self._shares[half]
         own = max(spread - added, 1e-9 * spread) / self._calls  # ``spread`` is that of all samples so far
@@ -221,14 +224,21 @@ class _Image:
             certain |= more
         return torch.ones_like(size)
 
-    def _variance(self, sums: Accumulator, half: int) -> float:
-        """The squared deviations of f(S) in a ``half`` of the replicates, summed over S, estimators and questions.
+    def _variances(self, *sums: Accumulator) -> list[list[float]]:
+        """The squared deviations of f(S) in each half of the replicates, summed over S, estimators and questions.
 
         Of the image and of all pixels: with these, few replicates tell the ratio of two variances far better.
         """
-        f = [set_function(sums, plan)[name][half::2, :, 0] for plan in self.plans for name in self.estimators]
-        spread = [v - v.mean(0) for v in f]
-        return sum(float(v.square().sum() + v.sum((-2, -1)).square().sum()) for v in spread)
+        found = []
+        for one in sums:
+            squares = []
+            for maps in (set_function(one, plan) for plan in self.plans):
+                halves = [maps[name][half::2, :, 0] for name in self.estimators for half in (0, 1)]
+                spread = [v - v.mean(0) for v in halves]
+                squares += [v.square().sum() + v.sum((-2, -1)).square().sum() for v in spread]
+            found.append(torch.stack(squares).view(-1, 2))
+        # Read at once: on a GPU the host waits for every number that it reads.
+        return [[sum(of) for of in zip(*rows, strict=True)] for rows in torch.stack(found).tolist()]
 
     def of(self, plan: Plan, rounds: int) -> dict[str, Change]:
         """What was added to every f(S) of the image after ``rounds`` rounds, with its error, by estimator."""

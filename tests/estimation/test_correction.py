@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpid
 from dpid.denoisers import GaussianDenoiser
-from dpid.estimation.correction import _systematic
+from dpid.estimation import correction
+from dpid.estimation.correction import Correction, _systematic
 from dpid.estimation.estimators import MEASURED
 
 CONDITIONS = {(): "0", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
@@ -108,6 +110,40 @@ def test_fine_types_need_few_pairs_and_streams_fewer_and_fewer(model):
     assert results[-1].metadata.unet_evaluations == (512 + 2 * paired[-1]) * 4
     # Rounding to thousandths cannot move a number by as much as a hundredth of its error.
     assert all(abs(nats) < 0.1 for nats, _ in results[-1].metadata.correction["standard"].values())
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors one by one, for each of which the host waits for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_as_many_numbers_are_read_whatever_the_questions_and_estimators(model, monkeypatch):
+    """And f(S) of a round is computed twice, of the sums and of the noise that the correction adds to them."""
+    reads, asked = Reads(), []
+    add, set_function = Correction.add, correction.set_function
+
+    def counted(self, samples, sums, on_batch=None):
+        with reads:
+            add(self, samples, sums, on_batch)
+
+    monkeypatch.setattr(Correction, "add", counted)
+    model.step = 1e-3  # so fine that no more pairs are asked for
+    monkeypatch.setattr(correction, "set_function", lambda *of: asked.append(reads.count) or set_function(*of))
+    explainer, found = dpid.Explainer(model, precision="bfloat16"), []
+    for estimator in ("standard", "shrinkage"):  # of which the errors of one and of two decide
+        reads.count = 0
+        asked.clear()
+        explainer.explain(latents=X, conditions=CONDITIONS, estimator=estimator)
+        found.append((reads.count, len(asked)))
+    assert found[0] == found[1]
+    assert found[0][1] == 3  # once more for what was added
 
 
 def test_without_memory_for_float32_the_fast_type_is_left_as_it_is(model, caplog):
