@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,12 +23,14 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import SMALLEST, ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
+from dpid.options import Budget
 from dpid.prompts.plan import MOST_CONCEPTS, Plan, Subset, subsets_of
 from dpid.results.result import PIDResult
 from dpid.run import Progress
 from dpid.runner import question_of, questions_of_pairs
 from dpid.verdicts import Verdicts
 from dpid.videos import VideoLike
+from dpid.words import concepts_of
 
 _OF_PIPELINES = (
     "fused",
@@ -244,9 +247,9 @@ class Explainer(Densities, Verdicts):
     ) -> Iterator[tuple[int, PIDResult]]:
         """An iterator of (index of the picture, its result), one by one as they are ready, in the order of ``images``.
 
-        A result is that of :meth:`explain`, bit for bit unless the network itself rounds otherwise in larger batches:
-        pictures share noise, log-SNRs and, on a GPU, calls of the model. With rule "learning" all start from what was
-        learnt before the call, and :attr:`learnt` is the mean of what each taught.
+        A result is that of :meth:`explain`: on a CPU bit for bit; on a GPU, where pictures may share calls of the
+        model, but for rounding, which is another in larger batches. With rule "learning" all start from what was learnt
+        before the call, and :attr:`learnt` is the mean of what each taught.
 
         Parameters
         ----------
@@ -342,21 +345,27 @@ class Explainer(Densities, Verdicts):
         growing = self._growing(image, latents, tuple(questions.values()), chosen, prompt, watch)
         return (dict(zip(questions, results, strict=True)) for results in growing)
 
-    def warm_up(self, sizes: Iterable[tuple[int, int]], concepts: int = 2, **options: Any) -> None:
+    def warm_up(
+        self, sizes: Iterable[tuple[int, int]], concepts: int = 2, prompt: str | None = None, **options: Any
+    ) -> None:
         """Make the first explanation as fast as those after it; returns nothing and learns nothing.
 
         Grey pictures, or videos, of each of the ``sizes`` (width, height) in pixels are explained by empty texts, as
-        many as two to eight ``concepts`` have subsets, with the ``options`` of :meth:`explain`.
+        many as two to eight ``concepts`` have subsets, with the ``options`` of :meth:`explain`; and by every word of a
+        ``prompt`` as for the first round of :meth:`words`, so that this is as fast for prompts of as many words.
         """
         chosen, concepts = self._options(options), count(2, MOST_CONCEPTS)("concepts", concepts)
         pairs = [_size(size) for size in _listed("sizes", sizes, "(width, height)")]
         subsets = subsets_of([str(i) for i in range(concepts)])
-        question = Plan(subsets[-1], subsets, ("",) * len(subsets), tuple(range(len(subsets))), len(subsets) - 1)
+        plan = Plan(subsets[-1], subsets, ("",) * len(subsets), tuple(range(len(subsets))), len(subsets) - 1)
+        questions: list[Sequence[Plan]] = [(plan,)]
+        if prompt is not None:
+            questions.append(self._search(prompt, concepts_of(prompt, None), Budget(), chosen).questions)
         with self._working():
-            for size in pairs:
+            for size, asked in product(pairs, questions):
                 grey, frames = Image.new("RGB", size, "gray"), self.denoiser.frames
-                asked = self._ask(grey if frames is None else [grey] * frames, None, (question,), chosen, None)
-                self._last([asked], chosen, Watch(None, None), self.learnt, lambda _: None)
+                one = self._ask(grey if frames is None else [grey] * frames, None, asked, chosen, None)
+                self._last([one], chosen, Watch(None, None), self.learnt, lambda _: None)
 
 
 def _check_own(model: Denoiser) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import dpid
 from dpid import PicturesError
-from dpid.denoisers import GaussianDenoiser
+from dpid.denoisers import GaussianDenoiser, NetworkDenoiser
 from dpid.many import width
 from dpid.options import Options
 from dpid.prompts.plan import plan
@@ -276,6 +276,20 @@ def test_warming_up_learns_nothing_and_changes_no_number(emoji, two_things):
             fresh.warm_up(sizes)
     cold = dpid.Explainer(emoji.denoiser).explain(path, prompt, concepts, samples=8)
     assert fresh.explain(path, prompt, concepts, samples=8).redundancy == cold.redundancy
+
+
+def test_warming_up_by_a_prompt_calls_the_network_as_its_words_do(emoji, two_things, monkeypatch):
+    path, prompt, _ = two_things
+    calls, encode = [], NetworkDenoiser.encode_conditions
+    monkeypatch.setattr(
+        NetworkDenoiser, "encode_conditions", lambda self, texts: calls.append(len(texts)) or encode(self, texts)
+    )
+    emoji.warm_up([(64, 64)], prompt=prompt, samples=8)
+    assert calls == [4, 6]  # of two concepts, and of two words: each, the rest without it, all and none
+    next(emoji.stream_words(path, prompt, samples=8))
+    assert calls[2:] == [6]
+    with pytest.raises(ValueError, match="^prompt: "):
+        emoji.warm_up([(64, 64)], prompt="of the")
 
 
 def test_words_of_many_pictures_are_those_of_each(emoji, two_things):
