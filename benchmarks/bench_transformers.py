@@ -1,16 +1,18 @@
 """Speed of transformers of true size: in batches as dpid makes them, and in a loop over log-SNRs, eager and compiled.
 
-``python benchmarks/bench_transformers.py --model "Flux.1 dev" [--side 1024] [--compile]``. Weights and texts' encodings
-are random, of the shapes in ``true_sizes.py``, and the latents those of ``side``² pixels, so that nothing is
+``python benchmarks/bench_transformers.py --model "Flux.1 dev" [--side 1024] [--compile default]``. Weights and texts'
+encodings are random, of the shapes in ``true_sizes.py``, and the latents those of ``side``² pixels, so that nothing is
 downloaded. The loop calls the pipeline's own network as its own loop does, with one picture at one level of noise; its
-batch has the K conditions, and its sums are taken on the host. Compiled: the blocks of the network, by
-``torch.compile``. ``explain`` is what a user calls, with the correction for rounding.
+batch has the K conditions, and its sums are taken on the host. ``--compile default`` measures both with the blocks of
+the network compiled by torch, too, another mode of torch.compile the loop alone, without and with it. ``explain`` is
+what a user calls, with the correction for rounding.
 """
 
 import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,7 @@ from tiny_pipelines import TINY, build
 import dpid
 from dpid.bench.speed import Contender
 from dpid.bench.timing import in_turns, matmul_peak, seconds
+from dpid.denoisers.blocks import blocks_of
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.modes import PRECISIONS
 from dpid.denoisers.network import NetworkDenoiser
@@ -108,34 +111,40 @@ def explained(denoiser: NetworkDenoiser, x: Tensor, samples: int) -> Found:
     }
 
 
-def ways_of(family: Family, compiling: bool) -> dict[str, Callable[[], Callable[[Tensor, Samples], Tensor]]]:
-    """{name: a maker of a way to compute the integrals of samples at latents}.
+def ways_of(family: Family, mode: str) -> dict[str, Callable[[], Callable[[Tensor, Samples], Tensor]]]:
+    """{name: a maker of a way to compute the integrals of samples at latents}, compiled in ``mode`` unless that is "".
 
     Made one after the other, since what is compiled first of a shape is fastest, as for a user of one way.
     """
 
-    def make(of: Callable[[Contender, Tensor, Samples], Tensor], compile: bool) -> Callable[[Tensor, Samples], Tensor]:
+    def make(of: Callable[[Contender, Tensor, Samples], Tensor], compile: bool) -> partial[Tensor]:
         torch._dynamo.reset()
         denoiser = NetworkDenoiser(family, check=False, compile=compile)  # a pipeline whose parts do not fit
         return partial(of, Contender(denoiser, denoiser.encode_conditions(PROMPTS)))
 
+    def in_mode() -> Callable[[Tensor, Samples], Tensor]:
+        way: Contender = make(loop, False).args[0]
+        calls = {block: torch.compile(block._call_impl, mode=mode) for block in blocks_of(family.net)}
+        return partial(loop, replace(way, compiled=calls))
+
+    if mode not in ("", "default"):
+        return {"loop": partial(make, loop, False), f"loop, compiled ({mode})": in_mode}
     return {
         f"{of.__name__}{', compiled' * compile}": partial(make, of, compile)
-        for compile in ((False, True) if compiling else (False,))
+        for compile in ((False, True) if mode else (False,))
         for of in (loop, batches)
     }
 
 
-def measured(
-    family: Family, x: Tensor, samples: int, rounds: int, compiling: bool, record: Callable[[Found], None]
-) -> None:
+def measured(family: Family, x: Tensor, samples: int, rounds: int, mode: str, record: Callable[[Found], None]) -> None:
     """Give ``record`` what is found of all ways to evaluate ``samples`` samples of K conditions at latents ``x``.
 
-    Every way is timed in turns with the eager loop, and told at once: what follows may not end in its time.
+    Every way is timed in turns with the eager loop, and told at once: what follows may not end in its time. ``mode``:
+    of torch.compile, or "".
     """
     denoiser = NetworkDenoiser(family, check=False)
     drawn = draw("shifted-grid", denoiser.logsnr_grid, samples, 1, torch.Generator().manual_seed(0))
-    clock, ways = partial(seconds, device=x.device), ways_of(family, compiling)
+    clock, ways = partial(seconds, device=x.device), ways_of(family, mode)
     slow = partial(ways["loop"](), x, drawn)
     expected, fastest = slow(), math.inf
     for name, make in ways.items():
@@ -153,6 +162,8 @@ def measured(
         ratio = statistics.median(a / b for a, b in zip(times["loop"], times[name], strict=True))
         found[f"{name}: times as fast as the loop"] = ratio, "x"
         record(found)
+    if mode not in ("", "default"):
+        return
     flops = Contender(denoiser, denoiser.encode_conditions(PROMPTS)).flops(x, drawn[:1].to(x.device))
     rate = samples * K * flops / fastest
     record({
@@ -169,7 +180,7 @@ def main(
     samples: Annotated[int, typer.Option(help="Of every condition, even.")] = 16,
     rounds: int = 3,
     precision: str = "bfloat16",
-    compile: Annotated[bool, typer.Option(help="Measure compiled blocks, too.")] = False,
+    compile: Annotated[str, typer.Option(help="A mode of torch.compile, to measure compiled blocks: default, …")] = "",
 ) -> None:
     """Measure and record in the ledger."""
     chosen = next((m for m in MODELS if m.name == model), None)

@@ -5,9 +5,9 @@ has its true size and random weights, so that nothing is downloaded. ITD: fp32 a
 with convolutions in TF32), one log-SNR in a step, conditions repeated in the batch, the host waits in every step.
 Batched: the pipeline's UNet, its weights in the given precision, in batches of the size that dpid chooses. Ours: the
 fused UNet. The last two include the profile over log-SNR, as an explanation does. Below float32 the batches' maps are
-channels-last, as is usual on a GPU, and the bias by rounding is measured too. ``--compile default`` instead measures
-the batches and then ours compiled by torch, each in turns with ours as it is; another mode of torch.compile the batches
-alone.
+channels-last, as is usual on a GPU, and the bias by rounding is measured too. Before all that the first explanation of
+the process is timed, from an explainer at hand to its result. ``--compile default`` instead measures the batches and
+then ours compiled by torch, each in turns with ours as it is; another mode of torch.compile the batches alone.
 """
 
 import copy
@@ -24,6 +24,7 @@ import torch
 import typer
 from true_sizes import UNETS
 
+import dpid
 from dpid.bench.speed import Contender
 from dpid.bench.timing import in_turns, matmul_peak, seconds
 from dpid.denoisers.families import family_of
@@ -250,6 +251,13 @@ class Run:
         return {f"{name}: first run": (took, "s"), metric: (error, "")}
 
 
+def first_explanation(denoiser: NetworkDenoiser, x: torch.Tensor, samples: int) -> dict[str, tuple[float, str]]:
+    """{metric: (value, unit)} of the time that an explanation of latents ``x`` takes in a process that made none."""
+    explainer = dpid.Explainer(denoiser)
+    ask = partial(explainer.explain, prompt="a cow and a giraffe", concepts=("cow", "giraffe"), latents=x[0])
+    return {"ours: first explanation": (seconds(partial(ask, samples=samples), x.device), "s")}
+
+
 def eager(run: Run, plain: Contender, batched: Contender, ours: Contender) -> None:
     """Measure and record what is not compiled."""
     found = run.first("batched", batched) | run.first("ours", ours)
@@ -298,8 +306,8 @@ def main(
     compile: Annotated[str, typer.Option(help="A mode of torch.compile, to measure that alone: default, …")] = "",
 ) -> None:
     """Measure and record in the ledger."""
-    plain, batched, ours = (Contender(d, d.encode_conditions(PROMPTS)) for d in denoisers(model, precision))
-    denoiser = ours.denoiser
+    ways = denoisers(model, precision)
+    denoiser = ways[-1]
     if not denoiser.fused:
         raise SystemExit(f"{model}: the fused UNet was refused, which the log says above")
     count = samples or (32 if model == "emoji" or torch.cuda.is_available() else 2)
@@ -307,8 +315,11 @@ def main(
     shape = denoiser.latent_shape if model == "emoji" else (4, side, side)
     x = torch.randn(1, *shape, generator=generator).to(denoiser.device)
     drawn = draw("shifted-grid", denoiser.logsnr_grid, count, 1, generator)
+    first = {} if compile else first_explanation(denoiser, x, count)
+    plain, batched, ours = (Contender(d, d.encode_conditions(PROMPTS)) for d in ways)
     case = f"{model} {'x'.join(map(str, shape))} K={K} {denoiser.precision}"
     run = Run(case, x, drawn, plain.run(x, drawn, PAIRS).gaps, denoiser.precision, rounds)
+    run.record(first)
     if compile:
         under_compiler(run, batched, ours, compile)
     else:

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The GPU check on a bare CUDA machine, without a network.
-#   bash benchmarks/gpu.sh OUT [WHEELS] [kernels|compile|models|autotune]
+#   bash benchmarks/gpu.sh OUT [WHEELS] [kernels|compile|models|autotune|autotune-models]
 # Parts, each within 540 s:
-#   kernels   tests and compute-sanitizer; the ops beside torch.compile; latencies and batches of the embedded model; the
-#             UNets beside diffusers' batches and ITD's loop, and their rounding
+#   kernels   the tests of the ops, networks, engine and explainer, not all; compute-sanitizer; the ops beside
+#             torch.compile; latencies and batches of the embedded model; the UNets' first explanation of a process, their
+#             speed beside diffusers' batches and ITD's loop, and their rounding
 #   compile   the UNets beside diffusers' batches under torch.compile, then under it themselves
-#   models    transformers of true size, the largest with 24 GB of weights
+#   models    transformers of true size, the largest with 24 GB of weights, beside a loop, both under torch.compile, too
 #   autotune  the UNets beside diffusers' batches under torch.compile's slowest mode
+#   autotune-models  the loop of the transformers under it
+# Memcheck runs all kernels, racecheck those of CUDA alone: under it Triton takes too long to compile its own.
 # Each builds first, unless what is installed on the machine was built of these sources. So "kernels" and then "compile" on
 # the same machine take 800 s at most, which with its start fits 15 minutes.
 # Needs nvcc, cmake, ninja, pybind11, scikit-build-core and what dpid[test] needs; WHEELS is a folder of wheels for what is
@@ -14,7 +17,7 @@
 # without git.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-OUT=$(realpath -m "${1:?usage: gpu.sh OUT [WHEELS] [kernels|compile|models|autotune]}")
+OUT=$(realpath -m "${1:?usage: gpu.sh OUT [WHEELS] [kernels|compile|models|autotune|autotune-models]}")
 WHEELS=${2:-}
 PART=${3:-kernels}
 ROOT=$PWD
@@ -22,8 +25,8 @@ if [ -n "$WHEELS" ] && [ ! -d "$WHEELS" ]; then
   echo "WHEELS: found $WHEELS, expected a folder of wheels, or \"\" for none" && exit 2
 fi
 case $PART in
-  kernels | compile | models | autotune) ;;
-  *) echo "part: found $PART, expected kernels, compile, models or autotune" && exit 2 ;;
+  kernels | compile | models | autotune | autotune-models) ;;
+  *) echo "part: found $PART, expected kernels, compile, models, autotune or autotune-models" && exit 2 ;;
 esac
 mkdir -p "$OUT"
 LOGS=$(mktemp -d)
@@ -83,7 +86,7 @@ compile() {
 }
 
 models() {
-  local dit=("$PYTHON" "$ROOT/benchmarks/bench_transformers.py" --rounds 2 --compile --model)
+  local dit=("${DIT[@]}" --compile default --model)
   step sd3.5-512 60 "${dit[@]}" "Stable Diffusion 3.5 medium" --samples 8 --side 512
   step sd3.5-1024 70 "${dit[@]}" "Stable Diffusion 3.5 medium" --samples 8
   step sana-512 40 "${dit[@]}" "Sana 1.6B" --samples 8 --side 512
@@ -97,7 +100,15 @@ autotune() {
   step unet-sdxl-autotune 210 "${UNET[@]}" sdxl --side 128 --samples 8 --compile max-autotune-no-cudagraphs
 }
 
+autotune-models() {
+  local dit=("${DIT[@]}" --compile max-autotune-no-cudagraphs --model)
+  step sd3.5-1024-autotune 140 "${dit[@]}" "Stable Diffusion 3.5 medium" --samples 8
+  step sana-1024-autotune 110 "${dit[@]}" "Sana 1.6B" --samples 8
+  step flux-1024-autotune 170 "${dit[@]}" "Flux.1 dev" --samples 4
+}
+
 # At native sizes, beside what a user of diffusers has.
 UNET=("$PYTHON" "$ROOT/benchmarks/bench_unet.py" --precision float16 --rounds 2 --model)
+DIT=("$PYTHON" "$ROOT/benchmarks/bench_transformers.py" --rounds 2)
 "$PART"
 exit $failed

@@ -41,7 +41,7 @@ def check(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("part", ["kernels", "compile", "models", "autotune"])
+@pytest.mark.parametrize("part", ["kernels", "compile", "models", "autotune", "autotune-models"])
 def test_every_part_ends_in_its_time(check, tmp_path, part):
     (tmp_path / "wheels").mkdir()
     code, printed, seconds = check(tmp_path / "wheels", part)
@@ -68,4 +68,5 @@ def test_nothing_is_run_after_a_build_that_failed(check):
 
 def test_what_is_no_folder_of_wheels_is_refused(check):
     assert check("models")[:2] == (2, 'WHEELS: found models, expected a folder of wheels, or "" for none\n')
-    assert check("", "model")[:2] == (2, "part: found model, expected kernels, compile, models or autotune\n")
+    parts = "kernels, compile, models, autotune or autotune-models"
+    assert check("", "model")[:2] == (2, f"part: found model, expected {parts}\n")

@@ -3,6 +3,8 @@
 import bench_unet
 import pytest
 
+from dpid.denoisers.network import NetworkDenoiser
+
 
 @pytest.fixture
 def rows(emoji, monkeypatch):
@@ -32,4 +34,14 @@ def test_times_are_kept_before_what_comes_after_them(rows, monkeypatch):
     monkeypatch.setattr(bench_unet, "matmul_peak", interrupt)
     with pytest.raises(KeyboardInterrupt):
         bench_unet.main(rounds=1, samples=2)
-    assert {"batched / ours", "ITD / ours"} <= set(rows)
+    assert {"ours: first explanation", "batched / ours", "ITD / ours"} <= set(rows)
+
+
+def test_nothing_is_evaluated_before_the_first_explanation(rows, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network is called")
+
+    monkeypatch.setattr(NetworkDenoiser, "predict", refuse)
+    monkeypatch.setattr(bench_unet, "first_explanation", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        bench_unet.main(rounds=1, samples=2)
