@@ -7,7 +7,15 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextmanager
@@ -28,7 +36,10 @@ def evaluations() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def activity() -> Iterator[Callable[[str], None]]:
-    """A function that says on a terminal what is being done, in a line that the next call replaces."""
-    console = Console(stderr=True, markup=False)
-    with console.status("") if console.is_terminal else nullcontext() as status:
-        yield lambda what: status.update(what) if status else None
+    """A function that says on a terminal what is being done and for how long, in a line that the next call replaces."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    progress = Progress(*columns, console=console, transient=True)
+    task = progress.add_task("")
+    with progress if console.is_terminal else nullcontext():
+        yield lambda what: progress.reset(task, description=what)
