@@ -98,10 +98,12 @@ def _opened(image: Any) -> Image.Image:
         return _from_array(image)
     if isinstance(image, Tensor):
         return _from_tensor(image)
-    of_file = (
-        "; PIL.Image.open reads files and io.BytesIO" if isinstance(image, bytes) or hasattr(image, "read") else ""
-    )
-    raise TypeError(f"image: found {type(image).__name__}, expected a path, PIL image, uint8 array or tensor{of_file}")
+    more = ""
+    if isinstance(image, bytes) or hasattr(image, "read"):
+        more = "; PIL.Image.open reads files and io.BytesIO"
+    elif isinstance(image, (list, tuple)):
+        more = "; several pictures are for explain_many, words_many and log_likelihoods"
+    raise TypeError(f"image: found {type(image).__name__}, expected a path, PIL image, uint8 array or tensor{more}")
 
 
 def _flat(opened: Image.Image) -> Image.Image:

@@ -119,14 +119,15 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"image: .*{message}"):
             open_image(image)
-    for image, kind in (
-        (b"\x89PNG", "bytes"),
-        (io.BytesIO(), "BytesIO"),
-        ([1], "list"),
-        (None, "NoneType"),
-        (3, "int"),
+    for image, kind, more in (
+        (b"\x89PNG", "bytes", r"PIL\.Image\.open reads"),
+        (io.BytesIO(), "BytesIO", r"PIL\.Image\.open reads"),
+        (["a.png", "b.png"], "list", "several pictures are for explain_many"),
+        (("a.png",), "tuple", "several pictures are for explain_many"),
+        (None, "NoneType", "tensor$"),
+        (3, "int", "tensor$"),
     ):
-        with pytest.raises(TypeError, match=f"image: found {kind}, expected a path"):
+        with pytest.raises(TypeError, match=f"image: found {kind}, expected a path.*{more}"):
             open_image(image)
 
 

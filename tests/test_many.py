@@ -253,8 +253,9 @@ def test_log_likelihoods_are_those_of_each_alone():
     found = dict(explainer.log_likelihoods(latents=latents, conditions=conditions))
     for i, condition in enumerate(conditions):
         assert found[i] == explainer.log_likelihood(latents=latents[i], condition=condition)
+    assert found == dict(explainer.log_likelihoods(latents=latents, conditions=tuple(conditions)))
     with pytest.raises(ValueError, match="conditions: found 2 for 3 pictures"):
-        explainer.log_likelihoods(latents=latents, conditions=["a", "b"])
+        explainer.log_likelihoods(latents=latents, conditions=("a", "b"))
 
 
 def test_warming_up_learns_nothing_and_changes_no_number(emoji, two_things):
@@ -288,7 +289,7 @@ def test_warming_up_by_a_prompt_calls_the_network_as_its_words_do(emoji, two_thi
     assert calls == [4, 6]  # of two concepts, and of two words: each, the rest without it, all and none
     next(emoji.stream_words(path, prompt, samples=8))
     assert calls[2:] == [6]
-    with pytest.raises(ValueError, match="^prompt: "):
+    with pytest.raises(ValueError, match=r"^prompt: "):
         emoji.warm_up([(64, 64)], prompt="of the")
 
 
