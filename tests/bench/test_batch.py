@@ -34,6 +34,10 @@ def test_a_batch_is_compared_with_a_loop_in_float32():
             bench_batch.paired("16 pictures", Precise("float16"), way(1.0), way(wrong), 2)
 
 
+def test_no_two_pictures_of_a_batch_are_the_same():
+    assert len({picture.tobytes() for picture in bench_batch.pictures()}) == bench_batch.COUNT
+
+
 def test_latencies_are_kept_before_anything_else_is_measured(monkeypatch):
     monkeypatch.setattr(bench_batch.dpid.Explainer, "from_pretrained", lambda *_, **__: None)
     monkeypatch.setattr(bench_batch, "latencies", lambda *_, warm: [warm])
