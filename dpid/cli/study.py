@@ -109,7 +109,7 @@ def study(
     retrieval.
 
     On the embedded model they need nothing; on others, localisation and retrieval need --data. Rows of the data that
-    cannot be used are named and left out; so are, with all, studies that need --data or more than the model has.
+    cannot be used are named and left out; so are, with all, studies that need --data.
     """
     from dpid.studies.bench import Workbench
 
@@ -129,30 +129,20 @@ def study(
             _note(f"{' and '.join(sorted(_NEEDS_DATA))} need --data with this model; they are left out", err)
         for each in names:
             with bar(err, each) as (progress, task):
-                how = _run(each, bench, out, data, err, optional=name == "all")
-            if how:
-                with printing(str(out)):  # behind the bar: beside it rich puts all that is printed on the bar's stream
-                    print(f"{each}: {how}: {out / each}", flush=True)
+                how = _run(each, bench, out, data, err)
+            with printing(str(out)):  # behind the bar: beside it rich puts all that is printed on the bar's stream
+                print(f"{each}: {how}: {out / each}", flush=True)
     with printing(str(out)):
         print(f"{out}/report.html", flush=True)
 
 
-def _run(name: str, bench: Workbench, out: Path, data: Path | None, err: Console, optional: bool) -> str:
-    """How a study came to be in ``out``, "written" or "was there already"; names the rows of ``data`` that it left out.
-
-    "" for a study without a baseline, which is named, where it is ``optional``; else the error is raised.
-    """
-    from dpid.studies.baselines import NoBaselineError
+def _run(name: str, bench: Workbench, out: Path, data: Path | None, err: Console) -> str:
+    """How a study came to be in ``out``, "written" or "was there already"; names the rows of ``data`` it left out."""
     from dpid.studies.runner import write
 
     told = len(bench.problems)
     try:
         return "written" if write(name, bench, out) else "was there already"
-    except NoBaselineError as error:
-        if not optional:
-            raise
-        _note(f"{name}: {error}; it is left out", err)
-        return ""
     finally:
         if data is not None:
             _tell(bench.problems[told:], data, err)

@@ -16,27 +16,14 @@ if TYPE_CHECKING:
 BASELINES: dict[str, ModuleType] = {"daam": daam, "ovam": ovam, "concept_attention": concept_attention}
 
 
-class NoBaselineError(ValueError):
-    """Error: a study compares with maps of attention, and there are none for the model's network."""
+# What findings say of a network that none of these takes.
+NO_PEER = "there are no attention maps of this network to compare with"
 
 
 def baselines(pipe: Any) -> dict[str, ModuleType]:
-    """The modules {name: module} whose ``attention_maps`` take ``pipe``; the usual one for its network is first.
-
-    Raises
-    ------
-    NoBaselineError
-        There is none for its network.
-    """
-    own = family_of(pipe).networks
-    found = {name: module for name, module in BASELINES.items() if set(own) & set(module.NETWORKS)}
-    if not found:
-        known = ", ".join(sorted({network for module in BASELINES.values() for network in module.NETWORKS}))
-        raise NoBaselineError(
-            f"model: its network is a {' or '.join(own)}; this study compares with maps of attention, of which it has "
-            f"those of {known}"
-        )
-    return found
+    """The modules {name: module} whose ``attention_maps`` take ``pipe``; the usual one for its network is first."""
+    own = set(family_of(pipe).networks)
+    return {name: module for name, module in BASELINES.items() if own & set(module.NETWORKS)}
 
 
 def attention_of(bench: Workbench, case: Case, concepts: Sequence[str], peer: ModuleType) -> AttentionMaps:

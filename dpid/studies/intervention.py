@@ -21,7 +21,7 @@ from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
-from dpid.studies.baselines import BASELINES, attention_of, baselines
+from dpid.studies.baselines import BASELINES, NO_PEER, attention_of, baselines
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import (
     Row,
@@ -89,15 +89,15 @@ def intervention(bench: Workbench) -> Study:
     The picture is generated again from the same noise. ``intervention.csv`` has a row for every prompt and estimator:
     ``change_pixel``, the root mean square change of the pixels in [0, 1]; ``change_latent``, that of the latents; the
     predictors of the image, ``unique``, ``redundancy``, ``mi`` = i(x; word), ``cmi`` = i(x; word | rest of the prompt),
-    all in nats, and ``daam``, the mean attention, or ``concept_attention`` in its place where the network has joint
-    attention; and for each of them ``pixel_…``, Pearson's correlation between its map and the map of the latents'
-    squared change. ``NoBaselineError`` for a network without maps of attention.
+    all in nats, and the mean attention: ``daam`` of a UNet, ``concept_attention`` of Stable Diffusion 3, Flux.1 and
+    Flux.2, none of other networks; and for each of them ``pixel_…``, Pearson's correlation between its map and the map
+    of the latents' squared change.
 
     Of the user's data the prompts and concepts are used; the second concept is deleted, and redundancy is that with the
     first. The pictures are generated, since their noise must be known.
     """
     cases = _cases(bench)
-    peer, usual = next(iter(baselines(bench.pipe).items()))
+    usual = dict([*baselines(bench.pipe).items()][:1])
 
     def measure(case: Case) -> list[Row]:
         before = case.open()
@@ -111,10 +111,10 @@ def intervention(bench: Workbench) -> Study:
             "change_latent": float(change.square().mean().sqrt()),
         }
         pid, cpid = bench.explain(case), _given_the_rest(bench, case, shorter)
-        attention = attention_of(bench, case, (word,), usual)
-        maps = {peer: attention.maps[word]}, change.square().sum(0)
+        attention = {peer: attention_of(bench, case, (word,), module).maps[word] for peer, module in usual.items()}
+        squares = change.square().sum(0)
         return [
-            {"estimator": name, "without": shorter} | changed | _predictors(pid, cpid, word, name, *maps)
+            {"estimator": name, "without": shorter} | changed | _predictors(pid, cpid, word, name, attention, squares)
             for name in ESTIMATORS
         ]
 
@@ -125,7 +125,7 @@ def intervention(bench: Workbench) -> Study:
     return Study("intervention", {"intervention": rows}, {
         "Change of the latents (root mean square) against the information of the deleted word": _scatter(default),
         "Change of the latents by the kind of the deleted word": figures.strips(kinds, "change"),
-    }, summary, _finding(summary, BASELINES[peer].NAME, peer))  # fmt: skip
+    }, summary, _finding(summary, [*usual]))  # fmt: skip
 
 
 def _latents(bench: Workbench, image: Image.Image) -> Tensor:
@@ -170,22 +170,21 @@ def _predictors(
     return row
 
 
-def _peer(rows: list[Row]) -> str:
-    """The name of the attention maps among the predictors."""
-    return next(name for name in BASELINES if name in rows[0])
+def _peers(rows: list[Row]) -> list[str]:
+    """The name of the attention maps among the predictors, if there are any."""
+    return [name for name in BASELINES if name in rows[0]]
 
 
 def _summary(rows: list[Row]) -> dict[str, Row]:
     """Correlations of all predictors with the change, for the image and its pixels."""
     summary = {}
-    peer = _peer(rows)
+    peers = _peers(rows)
     for (name,), same in grouped(rows, "estimator").items():
-        asked = f"|r| ≥ {BASELINES[peer].NAME}'s" if name == ESTIMATORS[0] else None
-        for predictor in (*PREDICTORS, peer):
-            if predictor == peer and name != ESTIMATORS[0]:
-                continue  # it has no estimator
+        first = name == ESTIMATORS[0]
+        asked = f"|r| ≥ {BASELINES[peers[0]].NAME}'s" if peers and first else None
+        for predictor in (*PREDICTORS, *(peers if first else ())):  # attention has no estimator
             values = column(same, predictor)
-            of = predictor if predictor == peer else f"{predictor}, {name}"
+            of = predictor if predictor in peers else f"{predictor}, {name}"
             wanted = asked if predictor in ("unique", "cmi") else None
             for change in ("change_latent", "change_pixel"):
                 summary[f"Pearson, {change}, image, {of}"] = bootstrap(
@@ -202,25 +201,29 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
     return summary
 
 
-def _finding(summary: dict[str, Row], name: str, peer: str) -> str:
-    """How well information and attention, of the ``name`` and key ``peer``, predict what a deletion changes."""
-    ours, theirs = (summary[f"Pearson, change_latent, image, {of}"] for of in (f"cmi, {ESTIMATORS[0]}", peer))
+def _finding(summary: dict[str, Row], peers: list[str]) -> str:
+    """How well information and attention, if ``peers`` names any, predict what a deletion changes."""
+    ours, *theirs = (summary[f"Pearson, change_latent, image, {of}"] for of in (f"cmi, {ESTIMATORS[0]}", *peers))
+    attention = [
+        f", and with its attention ({BASELINES[peer].NAME}) with one of {told(found)}"
+        for peer, found in zip(peers, theirs, strict=True)
+    ]
     return (
         "How much a picture changes when a word is deleted goes with what the word tells given the rest, with a "
-        f"correlation of {told(ours)}, and with its attention ({name}) with one of {told(theirs)}."
+        f"correlation of {told(ours)}{''.join(attention) or f'; {NO_PEER}'}."
     )
 
 
 @standard()
 def _scatter(rows: list[Row]) -> Figure:
     """The change of the latents against every predictor, a dot for each picture."""
-    predictors = (*PREDICTORS, peer := _peer(rows))
+    predictors = (*PREDICTORS, *(peers := _peers(rows)))
     figure = Figure(figsize=(2.6 * len(predictors), 3), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(predictors), sharey=True)
     for ax, predictor in zip(axes, predictors, strict=True):
         for (kind,), of in grouped(rows, "kind").items():
             ax.plot(column(of, predictor), column(of, "change_latent"), ".", label=kind)
-        ax.set_xlabel(f"{peer}, mean attention" if predictor == peer else f"{predictor}, nats")
+        ax.set_xlabel(f"{predictor}, mean attention" if predictor in peers else f"{predictor}, nats")
     axes[0].set_ylabel("change of the latents")
     axes[0].legend(fontsize=7)
     return figure

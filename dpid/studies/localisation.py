@@ -14,7 +14,7 @@ from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import world
-from dpid.studies.baselines import BASELINES, attention_of, baselines
+from dpid.studies.baselines import BASELINES, NO_PEER, attention_of, baselines
 from dpid.studies.bench import Case, Workbench
 from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
@@ -65,7 +65,8 @@ def bench_concepts(case: Case) -> tuple[str, ...]:
 def localisation(bench: Workbench) -> Study:
     """The agreement with masks of information, uniqueness and redundancy maps, and of attention maps.
 
-    Of a UNet these are DAAM's and OVAM's, of joint attention ConceptAttention's; ``ValueError`` for another network.
+    Attention maps of a UNet are DAAM's and OVAM's, those of Stable Diffusion 3, Flux.1 and Flux.2 ConceptAttention's;
+    of other networks there are none to compare with.
 
     ``localisation.csv`` has a row for every picture, concept, map, estimator and number of evaluations of a condition:
     ``auc`` over all latent pixels; ``auc_own_other`` over those of the two objects; ``iou`` of the map, scaled to
@@ -118,7 +119,8 @@ def _scores(values: Tensor, masks: dict[str, np.ndarray], concept: str) -> Row:
 def _summary(rows: list[Row]) -> dict[str, Row]:
     """Mean AUC and IoU of every map at the most evaluations, and how far they exceed those of attention maps."""
     most = max(r["evaluations"] for r in rows if r["map"] not in BASELINES)
-    targets = {"auc": "≥ 0.95", "auc_own_other": "≥ 0.985", "iou": "> attention maps'"}
+    peers = dict.fromkeys(r["map"] for r in rows if r["map"] in BASELINES)
+    targets = {"auc": "≥ 0.95", "auc_own_other": "≥ 0.985", "iou": "> attention maps'" if peers else None}
     names = {"auc": "AUC, all pixels", "auc_own_other": "AUC, own against other", "iou": "mIoU"}
     summary = {}
     shown = [r for r in rows if r["map"] in BASELINES or r["evaluations"] == most]
@@ -127,7 +129,6 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
             target = targets[value] if kind in ("cmi", "unique") and estimator == ESTIMATORS[0] else None
             of = f"{name}, {kind}" + (f", {estimator}" if estimator else "")
             summary[of] = bootstrap(mean, by_picture(same, value), asked=target)
-    peers = dict.fromkeys(r["map"] for r in shown if r["map"] in BASELINES)
     for kind, peer, (value, name) in product(("unique", "cmi"), peers, names.items()):
         theirs = {(r["picture"], r["concept"]): r[value] for r in shown if r["map"] == peer}
         ours = [r for r in shown if r["map"] == kind and r["estimator"] == ESTIMATORS[0]]
@@ -143,11 +144,12 @@ def _summary(rows: list[Row]) -> dict[str, Row]:
 
 def _finding(summary: dict[str, Row], peers: Sequence[str]) -> str:
     """How well maps tell the pixels of a word's thing from all others, beside attention maps."""
-    theirs = ", ".join(f"{BASELINES[p].NAME} {told(summary[f'AUC, all pixels, {p}'], '.3f')}" for p in peers)
+    known = ", ".join(f"{BASELINES[p].NAME} {told(summary[f'AUC, all pixels, {p}'], '.3f')}" for p in peers)
+    theirs = f"attention maps: {known}" if peers else NO_PEER
     ours = summary[f"AUC, all pixels, unique, {ESTIMATORS[0]}"]
     return (
         "A word's uniqueness map tells the pixels of its thing from all others with an AUC (0.5 is chance, 1 is "
-        f"perfect) of {told(ours, '.3f')}; attention maps: {theirs}."
+        f"perfect) of {told(ours, '.3f')}; {theirs}."
     )
 
 

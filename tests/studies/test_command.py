@@ -4,7 +4,6 @@ import json
 from functools import partial
 
 import pytest
-from tiny_pipelines import build
 
 from dpid.studies import STUDIES
 from dpid.studies.runner import Entry
@@ -82,37 +81,15 @@ def test_command_loads_a_model_as_explain_does(command, monkeypatch):
     assert asked == {"model": "./mine", "variant": "fp16", "subfolder": "a", "device": "cpu"}
 
 
-@pytest.fixture
-def without_maps(monkeypatch):
-    """A tiny model whose network has no maps of attention, and a study on either side of intervention."""
-    pipe = build("pixart_sigma")  # here, as it skips the test where it cannot be built: no error of the command
+def test_all_leaves_out_by_name_what_needs_data(command, monkeypatch):
     rows = {"table": [{"picture": "one"}]}
-    easy = {name: Entry(name, lambda bench, name=name: Study(name, rows)) for name in ("features", "complex-prompts")}
-    listed = {"features": easy["features"], "intervention": STUDIES["intervention"], **easy}
-    monkeypatch.setattr("dpid.studies.runner.STUDIES", listed)
-    monkeypatch.setattr("dpid.studies.bench.load_pipeline", lambda *_, **__: pipe)
-
-
-def test_all_leaves_out_by_name_what_the_model_has_no_maps_for(command, without_maps, tmp_path):
+    listed = {name: Entry(name, lambda bench, name=name: Study(name, rows)) for name in ("features", "complex-prompts")}
+    monkeypatch.setattr("dpid.studies.runner.STUDIES", STUDIES | listed)
+    monkeypatch.setattr("dpid.cli.study._names", lambda *_: [*listed, "localisation", "retrieval"])
     code, out, err = command("all", "--model", "./mine")
     assert code == 0, err
-    assert [line.partition(":")[0] for line in out.splitlines()] == [
-        "features",
-        "complex-prompts",
-        "report/report.html",
-    ]
-    assert [line[:60] for line in err.splitlines()] == [
-        "note: localisation and retrieval need --data with this model",
-        "note: intervention: model: its network is a PixArtTransforme",
-    ]
-    assert not (tmp_path / "report/intervention").exists()
-
-
-def test_what_the_model_has_no_maps_for_is_an_error_where_it_is_asked_for(command, without_maps, tmp_path):
-    code, out, err = command("intervention", "--model", "./mine")
-    assert (code, out) == (2, "")
-    assert err.startswith("dpid: model: its network is a PixArtTransformer2DModel; this study compares with maps")
-    assert not (tmp_path / "report").exists()
+    assert [line.partition(":")[0] for line in out.splitlines()] == [*listed, "report/report.html"]
+    assert err == "note: localisation and retrieval need --data with this model; they are left out\n"
 
 
 @pytest.mark.parametrize(

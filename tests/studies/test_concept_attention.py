@@ -371,8 +371,7 @@ def test_baselines_are_chosen_by_the_network(tiny):
     assert list(baselines(tiny())) == ["daam", "ovam"]
     for name in ("sd3", "flux", "flux2", "flux2_klein"):
         assert list(baselines(shared(name))) == ["concept_attention"]
-    with pytest.raises(ValueError, match=r"^model: its network is a PixArtTransformer2DModel; this study compares"):
-        baselines(shared("pixart_sigma"))
+    assert baselines(shared("pixart_sigma")) == {}
     for module, pipe in ((daam, shared("sd3")), (ovam, shared("sd3")), (concept_attention, tiny())):
         with pytest.raises(ValueError, match=f"^pipe: {module.NAME} makes maps of the attention of .*; found"):
             module.attention_maps(pipe, PROMPT, CONCEPTS)
@@ -390,3 +389,20 @@ def test_studies_of_joint_attention(own, study):
     else:
         assert all(0 < row["concept_attention"] < 1 for row in rows)
         assert found.summary["Pearson, change_latent, image, cmi, shrinkage"]["asked"] == "|r| ≥ ConceptAttention's"
+
+
+@pytest.mark.parametrize("study", ["localisation", "intervention"])
+def test_studies_without_attention_maps_say_that_there_are_none(own, study, monkeypatch):
+    monkeypatch.setattr(concept_attention, "NETWORKS", ())
+    pipe = shared("sd3")
+    found = run(study, Workbench("sd3", pipe=pipe, explainer=dpid.Explainer(pipe), scenes=own[:1], samples=4))
+    rows = found.tables[study]
+    assert found.finding.endswith("; there are no attention maps of this network to compare with.")
+    assert not any("ttention" in f"{name} {entry['asked']}" for name, entry in found.summary.items())
+    if study == "localisation":
+        assert {row["map"] for row in rows} == {"mi", "cmi", "unique", "redundant"}
+        assert len(rows) == 2 * 4 * 4  # things, maps, estimators
+    else:
+        assert {name.rpartition(", image, ")[2].partition(",")[0] for name in found.summary if "image" in name} == {
+            "unique", "cmi", "mi", "redundancy",
+        }  # fmt: skip
