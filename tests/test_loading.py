@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from fnmatch import fnmatch
 from types import SimpleNamespace
 
 import pytest
@@ -349,6 +350,36 @@ def test_what_needs_no_weights_is_checked_before_they_are_fetched(monkeypatch, f
     with pytest.raises(ValueError, match=r"^model: some/model comes without vae, which a StableDiffusionPipeline nee"):
         load_pipeline("some/model", "cpu", subfolder=subfolder, vae=None)
     assert {given.get("subfolder") or "" for given in asked} == {subfolder}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_is_fetched_of_a_folder_within_a_hub_model(monkeypatch, tmp_path, alone):
+    """Of Stable Diffusion 3 without T5 neither its weights, nor of others those of more than one variant."""
+    folder = tmp_path / "within"
+    build("sd3").save_pretrained(folder)
+    for path in list(folder.glob("*/*.safetensors")):
+        half = path.with_name(path.name.replace(".safetensors", ".fp16.safetensors"))
+        path.rename(half) if alone else shutil.copy(path, half)
+        shutil.copy(half, path.with_suffix(".msgpack"))
+    files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    put_on_hub(folder, monkeypatch)
+    fetched = []
+
+    def snapshot(*_, allow_patterns, **__):
+        fetched.append({name for name in files if any(fnmatch(name, pattern) for pattern in allow_patterns)})
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: [*files, "other/model.safetensors"])
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    without = {"subfolder": "within", "text_encoder_3": None, "tokenizer_3": None}
+    for variant in (None, "fp16"):
+        load_pipeline("some/model", "cpu", variant=variant, **without)
+        weights = {name for name in files if name.endswith(".safetensors")}
+        wanted = {name for name in weights if (".fp16." in name) == (alone or variant is not None)}
+        kept = {name for name in files if name.endswith((".json", ".txt"))} | wanted
+        assert fetched.pop() == {name for name in kept if "_3/" not in name}
+    with pytest.raises(ValueError, match=r"^variant: found 'bf16', some/model has fp16$"):
+        load_pipeline("some/model", "cpu", variant="bf16", **without)
 
 
 def test_a_model_whose_parts_are_handed_over(monkeypatch, tmp_path):

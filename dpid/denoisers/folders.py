@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors import safe_open
 from dpid.denoisers.families import FAMILIES, Family, unknown
 
 PICKLES = (".bin", ".pt", ".ckpt", ".pth")
+_OTHERS = (*PICKLES, ".safetensors", ".msgpack", ".onnx", ".onnx_data", ".pb")  # weights that are not read
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 # model.safetensors, model.fp16.safetensors; of several files model-00001-of-00002.safetensors,
 # model.fp16-00001-of-00002.safetensors or, as older versions wrote it, model-00001-of-00002.fp16.safetensors.
@@ -65,18 +66,53 @@ def check_folder(folder: Path, index: dict[str, Any], given: Collection[str], va
     for part in parts:
         if not (folder / part).is_dir():
             raise ValueError(f"model: {folder} has no folder {part}, expected all of a {family.pipelines[0]}")
-    weighted = [part for part in parts if part in (family.network, "vae") or part.startswith("text_encoder")]
-    found = [_variants(folder / part, family.pipelines[0]) for part in weighted]
+    found = [_variants(folder / part, family.pipelines[0]) for part in parts if _has_weights(family, part)]
+    return _chosen(folder, found, variant)
+
+
+def needed(
+    model: str, family: type[Family], files: Iterable[str], given: Collection[str], variant: str | None
+) -> list[str]:
+    """Those of the ``files`` in the folder of ``model`` that it is loaded from: of weights those of one variant.
+
+    That is the one of :func:`check_folder`; plain weights of parts that have it not. ``given`` parts need none.
+    """
+    found: dict[str, set[str | None]] = {}
+    variants: dict[str, str | None] = {}
+    files = [file for file in files if file.split("/")[0] not in given]
+    for file in files:
+        part, _, name = file.rpartition("/")
+        if m := _WEIGHTS.fullmatch(name):
+            variants[file] = m[1] or m[2]
+            found.setdefault(part, set()).add(variants[file])
+    chosen = _chosen(model, [found[part] for part in found if _has_weights(family, part)], variant)
+
+    def wanted(file: str) -> bool:
+        own = found.get(file.rpartition("/")[0], set())
+        return variants[file] == (chosen if chosen in own else None) if file in variants else not file.endswith(_OTHERS)
+
+    return [file for file in files if wanted(file)]
+
+
+def _has_weights(family: type[Family], part: str) -> bool:
+    return part in (family.network, "vae") or part.startswith("text_encoder")
+
+
+def _chosen(model: str | Path, found: Sequence[set[str | None]], variant: str | None) -> str | None:
+    """The variant to load of parts of ``model`` whose weights have the variants ``found``; ``variant`` if any has it.
+
+    ``ValueError`` if none has, or without one if there is none that all have, or have plain weights beside.
+    """
     if variant is not None:
         if not any(variant in variants for variants in found):
             known = ", ".join(sorted(filter(None, set().union(*found)))) or "none"
-            raise ValueError(f"variant: found {variant!r}, {folder} has {known}")
+            raise ValueError(f"variant: found {variant!r}, {model} has {known}")
         return variant
     if all(None in variants for variants in found):
         return None
     common = [v for v in set().union(*found) - {None} if all({v, None} & variants for variants in found)]
     if not common:
-        raise ValueError(f"model: the parts of {folder} have no variant of their weights in common")
+        raise ValueError(f"model: the parts of {model} have no variant of their weights in common")
     return max(map(str, common))  # fp16 before bf16, which is coarser
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from dpid.denoisers.folders import (
     check_folder,
     family_named,
     has_weights,
+    needed,
     own_type,
     read_index,
     shapes,
@@ -93,17 +94,13 @@ def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, 
     are found before.
     """
     from diffusers import DiffusionPipeline
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download
 
     with _loading(model):
         index = Path(hf_hub_download(model, "model_index.json", subfolder=subfolder or None, **hub)).parent
-    _family_in(model, read_index(index), options)
+    family = _family_in(model, read_index(index), options)
     if subfolder:
-        with _loading(model):
-            whole = snapshot_download(
-                model, allow_patterns=[f"{subfolder}/*"], ignore_patterns=[f"*{s}" for s in PICKLES], **hub
-            )
-        return Path(whole) / subfolder
+        return _within(model, subfolder, family, options, variant, hub)
     given = {name: part for name, part in options.items() if name not in _PLACED}
     errors: list[Exception] = []
     with _loading(model):
@@ -118,6 +115,24 @@ def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, 
         if errors:
             raise errors[0]
     return folder
+
+
+def _within(
+    model: str, subfolder: str, family: type[Family], given: Collection[str], variant: str | None, hub: dict[str, Any]
+) -> Path:
+    """The ``subfolder`` of the hub model ``model`` as :func:`_downloaded` has it, without the parts ``given``."""
+    from huggingface_hub import list_repo_files, snapshot_download
+
+    inside, where = f"{subfolder.strip('/')}/", {name: hub[name] for name in hub.keys() & {"revision", "token"}}
+    try:
+        names = [] if hub.get("local_files_only") else list_repo_files(model, **where)
+    except Exception:  # snapshot_download finds it in the cache, or says what is wrong
+        names = []
+    files = [name.removeprefix(inside) for name in names if name.startswith(inside)]
+    patterns = [inside + file for file in needed(model, family, files, given, variant)] if files else [f"{inside}*"]
+    with _loading(model):
+        whole = snapshot_download(model, allow_patterns=patterns, ignore_patterns=[f"*{s}" for s in PICKLES], **hub)
+    return Path(whole) / subfolder
 
 
 def load_pipeline(
