@@ -70,19 +70,28 @@ class WordsResult(Comparable):
         )  # fmt: skip
 
     def remarks(self) -> list[str]:
-        """What to know of the numbers: what limits the model, words that mislead, and what is not settled.
+        """What to know of the numbers: what limits the model, words that mislead or are ignored, what is not settled.
 
         Also syntax of other programs in the prompt, and rounding that is not known.
         """
         words, metadata = self.words.values(), self.metadata
         lines = [metadata.caveat] if metadata.caveat else []
         if metadata.distilled:
-            lines.append(f"numbers are arbitrary units of steering and not nats, since {metadata.distilled}")
-        if misled := [repr(word.text) for word in words if word.verdict == "misleading"]:
+            lines.append(
+                "numbers and verdicts are of how words steer the model, in arbitrary units and not in nats, since "
+                f"{metadata.distilled}"
+            )
+        elif misled := [repr(word.text) for word in words if word.verdict == "misleading"]:
             told = f"{', '.join(misled)} {'speaks' if len(misled) == 1 else 'speak'} against this picture"
             if any(word.pid.metadata.reference != metadata.prompt for word in words):
                 told += "; the other words are asked beside a prompt without what does so by itself"
             lines.append(told)
+        if ignored := [word for word in words if word.verdict == "ignored"]:
+            most = max(ignored, key=lambda word: word.nothing)
+            lines.append(
+                f"{', '.join(repr(word.text) for word in ignored)}: ignored, since up to ± {most.nothing:.2g} "
+                f"{metadata.unit} count as nothing, {100 * most.margin:.2g} % of what the prompt tells"
+            )
         if self.unsettled:
             lines.append(f"{', '.join(map(repr, self.unsettled))}: not settled; give more samples or more time")
         lines += remarks_on(metadata.prompt)

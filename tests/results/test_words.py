@@ -255,6 +255,25 @@ def test_remarks_name_what_misleads_and_what_is_open():
     assert not WordsResult(words, 1).settled
 
 
+def test_no_word_of_a_model_without_nats_is_said_to_speak_against_the_picture():
+    result = several()
+    few = {
+        name: replace(word, pid=replace(word.pid, metadata=replace(word.pid.metadata, distilled="it jumps")))
+        for name, word in result.words.items()
+    }
+    lines = WordsResult(few, 3).remarks()
+    assert lines[0].endswith("in arbitrary units and not in nats, since it jumps")
+    assert not any("speaks against" in line for line in lines)
+
+
+def test_a_remark_has_the_margin_within_which_a_word_is_ignored():
+    """Of the 4 nats that the prompt tells here, 5 %."""
+    words = {"dog": Word(made(NOWHERE, HERE, HERE, text="dog"), 0.05)}
+    (line,) = WordsResult(words, 1).remarks()
+    assert line == "'dog': ignored, since up to ± 0.2 nats count as nothing, 5 % of what the prompt tells"
+    assert "nothing" not in "".join(several().remarks())
+
+
 def texts_of(figure):
     return {t.get_text() for ax in figure.axes for t in (*ax.texts, *ax.get_yticklabels(), ax.title)}
 
