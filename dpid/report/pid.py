@@ -31,7 +31,7 @@ def finding(result: PIDResult) -> str:
     told = f"{whole} {metadata.unit} (95\u00a0%\u00a0interval {interval(whole)})"
     if low <= 0 <= high:
         return f"{names} together{given} tell nothing about this picture that stands out of the noise: {told}."
-    if high < 0:
+    if high < 0 and not metadata.distilled:  # whose numbers say where words steer, not what they tell
         return f"{names} together{given} mislead about this picture: {told}."
     sentence = f"{names} together{given} tell {told} about this picture"
     if not metadata.distilled and not metadata.context and metadata.estimator != "orthogonal":

@@ -10,6 +10,12 @@ UNITS = ("nats", "arbitrary units of steering")  # of posterior means, and of a 
 NOT_CORRECTED = "computed in {} alone: what its rounding adds is not known"
 
 
+def remarks_on_model(distilled: str, caveat: str) -> list[str]:
+    """What limits the numbers of a model, by what its denoiser says of how it was trained and distilled."""
+    told = f"the maps show where words steer the model, in arbitrary units and not in nats, since {distilled}"
+    return [caveat] * bool(caveat) + [told] * bool(distilled)
+
+
 @dataclass(frozen=True, eq=False)
 class Metadata(Comparable):
     """Prompt, conditions, settings and cost of a result; :class:`dpid.options.Options` explains the settings.

@@ -22,7 +22,7 @@ from dpid.results.decomposition import Decomposition, Method, atoms_of
 from dpid.results.diagnostics import Diagnostics, diagnose
 from dpid.results.intervals import Estimate, estimates, has_outlier
 from dpid.results.maps import Maps
-from dpid.results.metadata import NOT_CORRECTED, Metadata
+from dpid.results.metadata import NOT_CORRECTED, Metadata, remarks_on_model
 from dpid.results.profile import Profile
 from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
 
@@ -243,8 +243,9 @@ class PIDResult(Comparable):
 
     def remarks(self, level: float = 0.95) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
-        about = self._about_model()
-        lines = about if self.metadata.distilled else about + self._about_information(level)
+        distilled = self.metadata.distilled
+        lines = remarks_on_model(distilled, self.metadata.caveat)
+        lines += [] if distilled else self._about_information(level)
         if rare := self._decided_by_rare_noise():
             lines.append(
                 f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "
@@ -257,17 +258,6 @@ class PIDResult(Comparable):
             lines.append(self.metadata.broken)
         elif self.metadata.converged is False:
             lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
-        return lines
-
-    def _about_model(self) -> list[str]:
-        """What is known of how the model was distilled."""
-        metadata = self.metadata
-        lines = [metadata.caveat] if metadata.caveat else []
-        if metadata.distilled:
-            lines.append(
-                "the maps show where words steer the model, in arbitrary units and not in nats, since "
-                f"{metadata.distilled}"
-            )
         return lines
 
     def _about_information(self, level: float) -> list[str]:

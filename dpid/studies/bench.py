@@ -214,14 +214,19 @@ class Workbench:
         """The keyword arguments {"samples", "replicates", "seed"} with which ``case`` is explained."""
         return {"samples": self.samples, "replicates": self.replicates, "seed": self.seed_of(case.picture)}
 
-    def measure(self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]]) -> list[Row]:
+    def measure(
+        self, cases: Sequence[Case], measure: Callable[[Case], Iterable[Row]], nats: bool = True
+    ) -> list[Row]:  # fmt: skip
         """The rows of all cases, with the columns that ``measure`` returns, the picture's name and the case's own.
 
         A row of the user's data that cannot be used is left out, with all its cases, and listed in ``problems``.
-        ``ValueError`` where there is no case, or none that can be used.
+        ``ValueError`` where there is no case, or none that can be used, and of a model distilled to a few steps, which
+        has no nats, unless the study goes without them (``nats``).
         """
         if not cases:
             raise ValueError("data: no picture has what this study needs (two concepts; masks for localisation)")
+        if nats and (why := self.explainer.denoiser.distilled):
+            raise ValueError(f"model: has no nats, which this study needs (localisation goes without), since {why}")
         found: list[tuple[Case, list[Row]]] = []
         for done, case in enumerate(cases, 1):
             columns = {"picture": case.picture, **case.columns}

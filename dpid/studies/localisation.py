@@ -92,7 +92,7 @@ def localisation(bench: Workbench) -> Study:
             rows += [columns | {"concept": c} | _scores(found.maps[c], masks, c) for c in masks]
         return rows
 
-    rows = bench.measure(cases, measure)
+    rows = bench.measure(cases, measure, nats=False)
     for same in grouped(rows, "map", "estimator", "evaluations").values():
         known = [r["ious"] for r in same if r["ious"] is not None]
         best = int(np.mean(known, 0).argmax()) if known else 0

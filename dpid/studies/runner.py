@@ -10,6 +10,7 @@ from functools import partial
 from inspect import getdoc
 from pathlib import Path
 
+from dpid.results.metadata import remarks_on_model
 from dpid.studies.bench import Workbench
 from dpid.studies.bias import bias
 from dpid.studies.complex_prompts import complex_prompts
@@ -51,17 +52,21 @@ STUDIES = {
 
 
 def run(name: str, bench: Workbench) -> Study:
-    """The tables, figures and summary of the study ``name``.
+    """The tables, figures and summary of the study ``name``; its finding ends with what limits the model's numbers.
 
     Raises
     ------
     ValueError
-        There is no study of this name; none of the data can be used by it.
+        There is no study of this name; none of the data can be used by it; it needs nats, and the model has none.
     """
     if name not in STUDIES:
         raise ValueError(f"name: found {name!r}, allowed are {', '.join(STUDIES)}")
     bench.start(name)
-    return STUDIES[name].run(bench)
+    study = STUDIES[name].run(bench)
+    denoiser = bench.explainer.denoiser
+    limits = [f"Note: {line}." for line in remarks_on_model(denoiser.distilled, denoiser.caveat)]
+    study.finding = " ".join([study.finding, *limits])
+    return study
 
 
 def write(name: str, bench: Workbench, out: Path) -> bool:

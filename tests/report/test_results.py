@@ -161,6 +161,14 @@ def test_the_finding_says_what_the_numbers_do():
     assert finding(made(concepts=("a", "b", "c", "d"))).startswith("The 4 words together")
 
 
+def test_no_words_of_a_model_without_nats_are_said_to_mislead_about_the_picture():
+    result = scaled(-3.0)
+    told = finding(replace(result, metadata=replace(result.metadata, distilled="it jumps")))
+    assert "mislead" not in told
+    assert told.startswith("“cow” and “pizza” together tell -3.0")
+    assert "arbitrary units of steering" in told
+
+
 def test_squares_alone_do_not_say_that_words_make_a_picture_more_likely():
     """Of words that mislead they are above zero as well."""
     result = scaled(3.0)

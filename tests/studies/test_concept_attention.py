@@ -11,7 +11,7 @@ from tiny_pipelines import build, drawn
 
 import dpid
 from dpid.denoisers import from_pipeline
-from dpid.studies import Workbench, concept_attention, daam, ovam, run
+from dpid.studies import STUDIES, Workbench, concept_attention, daam, ovam, run
 from dpid.studies.baselines import baselines
 from dpid.zoo import generate
 
@@ -389,6 +389,18 @@ def test_studies_of_joint_attention(own, study):
     else:
         assert all(0 < row["concept_attention"] < 1 for row in rows)
         assert found.summary["Pearson, change_latent, image, cmi, shrinkage"]["asked"] == "|r| ≥ ConceptAttention's"
+
+
+def test_models_distilled_to_a_few_steps_are_localised_and_nothing_else(own, monkeypatch):
+    pipe = shared("sd3")
+    monkeypatch.setattr(type(pipe), "name_or_path", "stable-diffusion-3.5-large-turbo", raising=False)
+    bench = Workbench("turbo", pipe=pipe, explainer=dpid.Explainer(pipe), scenes=own[:1], samples=4)
+    assert bench.explainer.denoiser.distilled
+    found = run("localisation", bench)
+    assert "Note: the maps show where words steer the model, in arbitrary units and not in nats, since" in found.finding
+    for study in set(STUDIES) - {"localisation", "retrieval"}:
+        with pytest.raises(ValueError, match=r"^model: has no nats, which this study needs .*, since 'turbo' in the"):
+            run(study, bench)
 
 
 @pytest.mark.parametrize("study", ["localisation", "intervention"])
