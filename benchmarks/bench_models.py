@@ -3,13 +3,13 @@
 Networks of ``benchmarks/true_sizes.py`` and their inputs are fake tensors (of torch's meta device, with sizes and no
 values), so that nothing is downloaded and figures are the same on every machine. FLOPs are those of matrix products,
 convolutions and attention, a multiplication and an addition counted as two. Texts have all the tokens that the pipeline
-may give or, where padding is masked and cut, also 10. Activations are what dpid reckons with, in bfloat16, when it
-chooses the size of batches.
+may give or, where padding is masked and cut, also 10. Activations are the bytes of tensors beside the weights that are
+alive at once, in bfloat16, and what dpid estimates from above when it chooses the size of batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from unittest import mock
 import ledger
 import torch
 import typer
+from peak import Peak
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -81,20 +82,36 @@ def family_at_true_size(model: Model) -> Family:
     return family
 
 
-def flops_of(model: Model, family: Family, side: int, tokens: int) -> int:
-    """The FLOPs of one evaluation on ``side``² pixels and a text of ``tokens``."""
+def evaluation(model: Model, family: Family, side: int, tokens: int) -> Callable[[], None]:
+    """A call that makes one evaluation on ``side``² pixels and a text of ``tokens``."""
     rows = side // model.factor * (family.latent_frames or 1)
-    latent = torch.zeros(1, family.channels, rows, side // model.factor)
+    latent, t = torch.zeros(1, family.channels, rows, side // model.factor), torch.full((1,), 0.5)
     texts: Mapping[str, Tensor] = {
         name: torch.zeros(1, *(tokens if n == TEXT else n for n in shape)) for name, shape in model.texts.items()
     }
-    with (
-        mock.patch.object(FakeTensor, "tolist", lambda self: [tokens] * len(self)),  # Lumina 2 sums its mask
-        FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as flops,
-    ):
-        out = family.plain(latent, torch.full((1,), 0.5), texts, "bfloat16")
-    assert out.shape[1:] == latent.shape
+
+    def evaluate() -> None:
+        with mock.patch.object(FakeTensor, "tolist", lambda self: [tokens] * len(self)):  # Lumina 2 sums its mask
+            out = family.plain(latent, t, texts, "bfloat16")
+        assert out.shape[1:] == latent.shape
+
+    return evaluate
+
+
+def flops_of(model: Model, family: Family, side: int, tokens: int) -> int:
+    """The FLOPs of one evaluation on ``side``² pixels and a text of ``tokens``."""
+    evaluate = evaluation(model, family, side, tokens)
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as flops:
+        evaluate()
     return int(flops.get_total_flops())
+
+
+def activations_of(model: Model, family: Family, side: int) -> tuple[int, int]:
+    """The bytes beside the weights that one evaluation on ``side``² pixels holds at once, and dpid's estimate."""
+    evaluate, latent = evaluation(model, family, side, model.tokens), side // model.factor
+    with Peak() as measured:
+        evaluate()
+    return measured.peak, family.evaluation_bytes(latent * (family.latent_frames or 1), latent, 2)
 
 
 def measured(model: Model) -> list[dict[str, object]]:
@@ -109,11 +126,12 @@ def measured(model: Model) -> list[dict[str, object]]:
     row("parameters", sum(p.numel() for p in family.net.parameters()) / 1e9, "1e9")
     row("numbers stored", sum(t.numel() for t in family.net.state_dict().values()) / 1e9, "1e9")
     for side in sorted({512, model.side}):
-        where, latent = f"{side}x{side}", side // model.factor
+        where = f"{side}x{side}"
         flops = flops_of(model, family, side, model.tokens)
         row(f"FLOPs, {where}", flops / 1e12, "TFLOP", f", {model.tokens} tokens of text")
-        needed = family.evaluation_bytes(latent * (family.latent_frames or 1), latent, 2)
-        row(f"activations, {where}, estimated", needed / 1e9, "GB")
+        peak, estimate = activations_of(model, family, side)
+        row(f"activations, {where}", peak / 1e9, "GB", f", {model.tokens} tokens of text")
+        row(f"activations, {where}, estimated", estimate / 1e9, "GB")
     if model.cut:
         flops = flops_of(model, family, model.side, SHORT)
         row(f"FLOPs, {where}, short text", flops / 1e12, "TFLOP", f", {SHORT} tokens of text")

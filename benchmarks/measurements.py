@@ -121,7 +121,7 @@ def models(row: Callable[..., Any]) -> list[dict[str, Any]]:
         entry = {
             "name": model.name, "pipeline": model.pipeline, "distilled": model.distilled, "side": model.side,
             "tokens": model.tokens, "parameters": figure("parameters"), "bfloat16": 2 * numbers, "float32": 4 * numbers,
-            "activations": figure(f"activations, {where}, estimated"), "tflop": tflop,
+            "activations": figure(f"activations, {where}"), "tflop": tflop,
             "small": figure("FLOPs, 512x512"), "per_second": speed(row, model),
             "saved": 1 - figure(f"FLOPs, {where}, short text") / tflop if model.cut else None,
         }  # fmt: skip

@@ -29,10 +29,10 @@ def models() -> None:
     newest, oldest = (" and ".join(f"{k} {v}" for k, v in figures[name].items()) for name in ("newest", "oldest"))
     installed = " and ".join(f"{name} {version(name)}" for name in figures["newest"])
     console.print(
-        "bf16, fp32: the network's weights; activations, in bf16, are those of one evaluation; saved: of TFLOP by "
-        "cutting text to 10 tokens. Text encoders and the VAE come on top. Speeds, where measured, are of random "
-        f"weights.\nTested with {newest}; Stable Diffusion 1, 2 and XL with {oldest} too. Installed: {installed}.\nFor "
-        "the embedded models see dpid info.",
+        "bf16, fp32: the network's weights; activations, in bf16: the most that one evaluation holds beside them; "
+        "saved: of TFLOP by cutting text to 10 tokens. Text encoders and the VAE come on top. Speeds, where measured, "
+        f"are of random weights.\nTested with {newest}; Stable Diffusion 1, 2 and XL with {oldest} too. Installed: "
+        f"{installed}.\nFor the embedded models see dpid info.",
         highlight=False,
     )
 

@@ -60,6 +60,7 @@ class Family(Pictures, ABC):
     texts : encodes the texts of an explanation
     dtype : the type in which a pipeline is loaded by its name; None: that of the network's stored weights
     caveat : one sentence on what limits nats of networks of the kind, or ""
+    held : the numbers, from above, that an evaluation of a transformer holds at once for each feature of a token
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
@@ -75,6 +76,7 @@ class Family(Pictures, ABC):
     only_fused: ClassVar[bool] = False
     dtype: ClassVar[torch.dtype | None] = None
     caveat: ClassVar[str] = ""
+    held: ClassVar[int] = 24
 
     def __init_subclass__(cls) -> None:
         FAMILIES.update(dict.fromkeys(cls.pipelines, cls))
@@ -337,14 +339,14 @@ class Family(Pictures, ABC):
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
         """An upper estimate of the memory in bytes of the activations of one evaluation on [C, height, width].
 
-        A transformer of today's kinds holds 10 to 22 numbers a feature of a token at once, a block's feed-forward layer
-        and attention with what goes on to the next block; up to 512 tokens are the text's. 0 if the configuration does
-        not say how many features there are.
+        Of a transformer :attr:`held` numbers a feature of a token: a block's feed-forward layer and attention with what
+        goes on to the next block; up to 512 tokens are the text's. 0 if the configuration does not say how many
+        features there are.
         """
         config = self.net_config
         heads, size = config.get("num_attention_heads"), config.get("attention_head_dim")
         features = heads * size if heads and size else config.get("hidden_size") or config.get("dim") or 0
-        return 24 * int(features) * (height * width // self.step**2 + 512) * itemsize
+        return self.held * int(features) * (height * width // self.step**2 + 512) * itemsize
 
     def not_fused(self) -> str | None:
         """Why :meth:`fused` cannot replace the network, for the user; "" if the family has none, None if it can."""

@@ -22,6 +22,7 @@ class Flux2Klein(PatchFamily):
     networks = ("Flux2Transformer2DModel",)
     limits = {"tokenizer": 512}
     text = {"encoder_hidden_states": (0, None)}
+    held = 28
 
     def mu(self, tokens: float) -> float:
         """That of a run of 50 steps, the default: this pipeline's depends on their number."""

@@ -22,6 +22,7 @@ class HiDream(FlowFamily):
     one_area = True
     limits = dict.fromkeys(tokenizers, 128)
     text = {"encoder_hidden_states_t5": (0, 1), "encoder_hidden_states_llama3": (2, 3), "pooled_embeds": (4, 5)}
+    held = 28  # the layers of Llama are held all at once
 
     @property
     def tokens(self) -> float:

@@ -56,7 +56,7 @@ class HunyuanDiT(DiscreteFamily):
         Beside what every transformer holds, the first half of the blocks leave their outputs to the second half.
         """
         kept = int(self.net_config["num_layers"]) // 2
-        return super().evaluation_bytes(height, width, itemsize) * (24 + kept) // 24
+        return super().evaluation_bytes(height, width, itemsize) * (self.held + kept) // self.held
 
     def output(self, out: Tensor, x: Tensor) -> Tensor:
         """The prediction [M,C,h,w], without the variance that the network has learned beside it."""

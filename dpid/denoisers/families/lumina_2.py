@@ -23,6 +23,7 @@ class Lumina2(FlowFamily):
     limits = {"tokenizer": 256}
     text = {"encoder_hidden_states": (0, 2)}
     mask = (1, 3)
+    held = 28
 
     @property
     def shift(self) -> float:

@@ -20,6 +20,7 @@ class Sana(FlowFamily):
     networks = ("SanaTransformer2DModel",)
     text = {"encoder_hidden_states": (0, 2)}
     mask = (1, 3)
+    held = 18
 
     def asks(self) -> dict[str, Any]:
         """The instruction that the pipeline's call gives by default."""
