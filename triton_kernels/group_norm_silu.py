@@ -103,7 +103,10 @@ def group_norm_silu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, added: Tensor | None = None,
     skip: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """SiLU(GroupNorm(x + added)), or without SiLU, in channels-last memory; arguments as checked by ``dpid.ops``."""
+    """SiLU(GroupNorm(x + added)), or without SiLU, in channels-last memory and the dtype of ``weight``.
+
+    Arguments as checked by ``dpid.ops``.
+    """
     x = x.contiguous(memory_format=torch.channels_last)
     rows, own, h, w = x.shape
     c = len(weight)
@@ -111,7 +114,7 @@ def group_norm_silu(
     more = x if added is None else added.contiguous()
     rest = x if skip is None else skip.contiguous(memory_format=torch.channels_last)
     b = rows if added is None else max(rows, len(added))
-    out = torch.empty((b, c, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    out = torch.empty((b, c, h, w), dtype=weight.dtype, device=x.device, memory_format=torch.channels_last)
     if out.numel():
         blocks = triton.cdiv(h * w, PIXELS)
         means, squares = x.new_empty((2, b, blocks, c), dtype=torch.float32)

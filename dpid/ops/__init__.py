@@ -95,11 +95,12 @@ def noisy_channel(x: Tensor, logsnr: Tensor, sample_id: Tensor, seed: int, *, ba
 def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int, *, backend: str | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Half the squared differences of every sample, which are also added, weighted, to ``gaps`` and ``residuals``.
 
     gaps[g,p] += ½ w_n Σ_C (ε̂_i - ε̂_j)², (i, j) = pairs[p]; residuals[g,k] += ½ w_n Σ_C (ε - ε̂_k)², g = replicate[n],
-    with ε regenerated from (seed, sample_id): the integrals g and h of docs/theory.md, eq. (6).
+    with ε regenerated from (seed, sample_id): the integrals g and h of docs/theory.md, eq. (6). The products ε̂·(ε - ε̂)
+    are only returned; their mean is zero for a posterior mean, docs/theory.md, eq. (64).
 
     Parameters
     ----------
@@ -115,6 +116,7 @@ def accumulate(
     -------
     gap_squares : [N,P,B] fp32, ½ ‖ε̂_i - ε̂_j‖² over C, H and W of every sample, without its weight
     residual_squares : [N,K,B] fp32, ½ ‖ε - ε̂_k‖²
+    products : [N,K,B] fp32, ½ ε̂_k·(ε - ε̂_k)
 
     Raises
     ------
@@ -140,7 +142,8 @@ def accumulate(
     squares: Tensor = function("accumulate", backend, device)(
         gaps, residuals, eps_hat, weight, replicate, pairs, sample_id, _check_seed(seed)
     )
-    return squares[:, k:], squares[:, :k]
+    residual_squares, gap_squares, products = squares.split((k, len(pairs), k), 1)
+    return gap_squares, residual_squares, products
 
 
 def _check_seed(seed: int) -> int:
@@ -194,10 +197,15 @@ def group_norm_silu(
     """SiLU(GroupNorm(x)), or GroupNorm(x) without ``silu``: [B,C,H,W] for x [B,C,H,W], weight and bias [C].
 
     ``added`` [B',C] is added to x at every pixel before; the shorter of both, M of k·M, is repeated. With ``skip``
-    [B,C',H,W] instead, its channels follow those of x, and weight and bias are [C + C']. ``ValueError`` if ``groups``
-    does not divide the channels, or lengths do not fit. Triton's kernel returns channels-last memory.
+    [B,C',H,W] instead, its channels follow those of x, and weight and bias are [C + C']. These two, and with them
+    the result, may be float32 where x has less. ``ValueError`` if ``groups`` does not divide the channels, or lengths
+    do not fit. Triton's kernel returns channels-last memory.
     """
-    tensors = _alike(("added", "skip"), x=x, weight=weight, bias=bias, added=added, skip=skip)
+    tensors = _alike(("added", "skip"), x=x, added=added, skip=skip) | _alike(weight=weight, bias=bias)
+    allowed = {x.dtype, torch.float32 if x.dtype in _FLOATS else x.dtype}
+    if weight.dtype not in allowed or weight.device != x.device:
+        names = " or ".join(sorted(map(str, allowed)))
+        raise TypeError(f"weight: found {weight.dtype} on {weight.device}, expected {names} on {x.device}")
     if skip is not None and (added is not None or not x.ndim == skip.ndim == 4 or skip[:, :1].shape != x[:, :1].shape):
         raise ValueError(f"skip: found {tuple(skip.shape)}, expected [B,C',H,W] as x {tuple(x.shape)}, without added")
     channels = x.shape[1] + (0 if skip is None else skip.shape[1]) if x.ndim == 4 else 0

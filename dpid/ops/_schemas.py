@@ -37,7 +37,7 @@ def _(
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
     n, k, b = eps_hat.shape[:3]
-    return gaps.new_empty((n, k + pairs.shape[0], b))
+    return gaps.new_empty((n, 2 * k + pairs.shape[0], b))
 
 
 @torch.library.register_fake("dpid::group_norm_silu")
@@ -46,7 +46,7 @@ def _(
     skip: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     b = x.shape[0] if added is None else max(x.shape[0], added.shape[0])
-    return x.new_empty((b, weight.shape[0], *x.shape[2:])).contiguous(memory_format=torch.channels_last)
+    return weight.new_empty((b, weight.shape[0], *x.shape[2:])).contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.register_fake("dpid::add_maps")

@@ -64,9 +64,9 @@ def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Squares [N,K+P,B]: ½ Σ_CHW (ε - ε̂_k)² of the K residuals, then ½ Σ_CHW (ε̂_i - ε̂_j)² of the P pairs.
+    """Sums [N,2K+P,B] over CHW: ½ (ε - ε̂_k)² of K residuals, ½ (ε̂_i - ε̂_j)² of P pairs, K products ½ ε̂_k (ε - ε̂_k).
 
-    Also adds them, weighted and summed over C only, to ``residuals`` [G,K,B,H,W] and ``gaps`` [G,P,B,H,W].
+    Also adds the squares, weighted and summed over C only, to ``residuals`` [G,K,B,H,W] and ``gaps`` [G,P,B,H,W].
     ``ValueError`` for indices out of range.
     """
     n, k, _, *shape = eps_hat.shape
@@ -76,7 +76,8 @@ def accumulate(
     e = eps_hat.to(torch.float64)
     eps = normal(seed, sample_id, prod(shape)).view(n, 1, 1, *shape)
     rows = 0.5 * torch.cat((eps - e, e[:, pairs[:, 0]] - e[:, pairs[:, 1]]), 1).square().sum(3)  # [N,K+P,B,H,W]
-    squares = rows.sum((-2, -1)).to(gaps.dtype)
+    products = 0.5 * (e * (eps - e)).sum((-3, -2, -1))
+    squares = torch.cat((rows.sum((-2, -1)), products), 1).to(gaps.dtype)
     rows *= weight.to(torch.float64).view(-1, 1, 1, 1, 1)
     total = rows.new_zeros(len(gaps), *rows.shape[1:]).index_add_(0, replicate, rows).to(gaps.dtype)
     residuals += total[:, :k]
@@ -90,13 +91,13 @@ def group_norm_silu(
 ) -> Tensor:  # fmt: skip
     """SiLU(GroupNorm(x + added)), or without SiLU, for x [B,C,H,W] and ``added`` [B',C]; repeats the shorter one.
 
-    The channels of ``skip`` follow those of x.
+    The channels of ``skip`` follow those of x. The result has the dtype of ``weight``.
     """
     if skip is not None:
         x = torch.cat((x, skip), 1)
     if added is not None:
         x = repeated_sum(x, added[:, :, None, None])
-    y = functional.group_norm(x, groups, weight, bias, eps)
+    y = functional.group_norm(x.to(weight.dtype), groups, weight, bias, eps)
     return functional.silu(y, inplace=True) if silu else y
 
 

@@ -215,6 +215,24 @@ def test_as_a_gpu_computes_it(unet, kernels, as_a_gpu, monkeypatch):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # float32 in another order
 
 
+@pytest.mark.parametrize("kernels", ["reference", "triton"])
+@pytest.mark.parametrize("unet", ["xl"], indirect=True)
+@torch.no_grad()
+def test_in_float16_as_a_gpu_computes_it(unet, kernels, as_a_gpu):
+    """The network that explanations call, its last layers in float32."""
+    z, t, hidden, pooled, _ = inputs(unet, 1, (4, 4), 2)
+    sizes = torch.tensor([[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]]).expand(2, -1)  # of 4×4 latent pixels of 8×8
+    expected = one_by_one(unet, z, t, hidden, pooled, sizes)
+    as_a_gpu(kernels)
+    z, t, hidden, pooled = (a.to(DEVICE) for a in (z, t, hidden, pooled))
+    network = FusedNetwork(unet.config, dict(unet.to(DEVICE).named_parameters()), "float16", 8)
+    with exact_float32():
+        found = network(z, t, network.encode({"encoder_hidden_states": hidden, "text_embeds": pooled})).cpu()
+    assert found.dtype == torch.float32  # of the last layers
+    # About a hundred roundings of 2⁻¹¹ one after the other, of either sign: √100 of them.
+    assert float((found - expected).norm() / expected.norm()) < 5e-3
+
+
 class Biases(TorchDispatchMode):
     """Collects all convolutions that are given a bias, and all sums that have one as a term."""
 

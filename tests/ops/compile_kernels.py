@@ -62,6 +62,7 @@ def call_all(dtype: torch.dtype) -> None:
     kernels.add_maps(maps, x(2, 320, 8, 8), x(320))
     kernels.group_norm_silu(maps, 32, *weights, 1e-5, False)
     kernels.group_norm_silu(maps, 32, *weights, 1e-5, True, x(2, 320))
+    kernels.group_norm_silu(maps, 32, torch.empty(320), torch.empty(320), 1e-5, True)
     kernels.group_norm_silu(maps, 32, x(640), x(640), 1e-5, True, None, maps)
     index = torch.zeros(n, dtype=torch.int64)
     kernels.noisy_channel(x(b, c, side, side), torch.zeros(n), index, 7)

@@ -67,6 +67,15 @@ def test_group_norm_silu_of_a_sum(images, embeddings, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_group_norm_silu_in_float32_of_a_map_with_less(dtype):
+    x, weight, bias = randn(2, 12, 5, 7, dtype=dtype) + 3, randn(12, seed=1), randn(12, seed=2)
+    exact = ops.group_norm_silu(x.double(), 4, weight.double(), bias.double())
+    for memory in (x, x.contiguous(memory_format=torch.channels_last)):
+        for backend in ("reference", "triton"):
+            close(ops.group_norm_silu(memory, 4, weight, bias, backend=backend), exact, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("own", "rest", "groups"), [(4, 8, 3), (64, 128, 32), (70, 50, 8)])  # the last in one tile
 def test_group_norm_silu_of_two_maps(own, rest, groups, dtype):
     x, skip = randn(2, own, 5, 7, dtype=dtype) + 3, randn(2, rest, 5, 7, seed=3, dtype=dtype)
@@ -144,6 +153,7 @@ def test_opcheck():
     for memory in (x, x.contiguous(memory_format=torch.channels_last)):
         torch.library.opcheck(torch.ops.dpid.group_norm_silu, (memory, 4, weight, bias, 1e-5, True))
     torch.library.opcheck(torch.ops.dpid.group_norm_silu, (x, 4, weight, bias, 1e-5, True, randn(4, 12)))
+    torch.library.opcheck(torch.ops.dpid.group_norm_silu, (x.half(), 4, weight, bias, 1e-5, True))
     tokens = randn(4, 3, 12)
     torch.library.opcheck(torch.ops.dpid.add_maps, (x, x[:1].clone(), weight))
     torch.library.opcheck(torch.ops.dpid.add_maps, (x, None, weight))
@@ -187,7 +197,17 @@ def test_compile_whole():
         (lambda: ops.geglu(randn(2, 3)), ValueError, "even last dimension"),
         (lambda: ops.geglu(randn(2, 4), backend="cuda"), ValueError, "backend: found 'cuda'"),
         (lambda: ops.geglu(randn(2, 4).requires_grad_(), backend="triton"), ValueError, "x: requires_grad"),
-        (lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4).half(), randn(4)), TypeError, "weight: found"),
+        (
+            lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4).half(), randn(4).half()),
+            TypeError,
+            "weight: found torch.float16 on .*, expected torch.float32 on",
+        ),
+        (
+            lambda: ops.group_norm_silu(randn(1, 4, 2, 2).half(), 2, randn(4).double(), randn(4).double()),
+            TypeError,
+            "weight: found torch.float64 on .*, expected torch.float16 or torch.float32 on",
+        ),
+        (lambda: ops.group_norm_silu(randn(1, 4, 2, 2), 2, randn(4), randn(4).half()), TypeError, "bias: found"),
         (lambda: ops.geglu(randn(2, 4).double(), backend="triton"), TypeError, "x: found torch.float64"),
         (
             lambda: ops.geglu(torch.arange(4, device=DEVICE)),

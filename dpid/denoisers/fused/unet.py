@@ -148,8 +148,7 @@ class FusedUNet(Layers):
         h = self._resnet("mid_block.resnets.1", h, call)
         for i in range(len(self.config["up_block_types"])):
             h = self._up(f"up_blocks.{i}", h, call, skips)
-        h = h.to(self.weights["conv_out.weight"].dtype)  # may be kept in fp32
-        h = self.conv_to_few("conv_out", self._norm_silu("conv_norm_out", h))
+        h = self.conv_to_few("conv_out", self._norm_silu("conv_norm_out", h))  # these two may be kept in fp32
         return h.view(-1, *z.shape[:1], *h.shape[1:])
 
     def embed_added(self, pooled: Tensor, sizes: Tensor) -> Tensor:
