@@ -19,41 +19,69 @@ DPID_MULTIVERSION void widen(const BFloat16* from, int64_t count, float* to) {
 // kChannels rows of one tile, as fp32.
 using Rows = const float* const*;
 
-// Adds scale * s to total, s = sum over kCount rows of (a - b)^2 at every pixel, and returns the sum of s over pixels.
-// Lanes are explicit since a compiler that may not reorder additions does not vectorise that sum.
-template <int kCount>
-DPID_INLINE float add_rows(Rows a, Rows b, float scale, int64_t count, float* total) {
+// The sum of the first kCount lanes, by halves. Were their lengths not constants, all would go through memory.
+template <int64_t kCount = kLanes>
+DPID_INLINE float add_lanes(Lanes lanes) {
+  if constexpr (kCount == 1) {
+    return lanes[0];
+  } else {
+    for (int64_t i = 0; i < kCount / 2; ++i) lanes[i] += lanes[i + kCount / 2];
+    return add_lanes<kCount / 2>(lanes);
+  }
+}
+
+// Adds scale * s to total, s = sum over kCount rows of (a - b)^2 at every pixel, and the sum of s over pixels to
+// square; with kProduct also that of b * (a - b) to product. Lanes are explicit since a compiler that may not reorder
+// additions does not vectorise these sums.
+template <int kCount, bool kProduct>
+DPID_INLINE void add_rows(Rows a, Rows b, float scale, int64_t count, float* total, float* square, float* product) {
   const float *left[kCount], *right[kCount];  // copies: the compiler need not expect writes to total to change them
   std::copy(a, a + kCount, left);
   std::copy(b, b + kCount, right);
-  Lanes sums = {};
+  Lanes squares = {}, products = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    Lanes s = {};
+    Lanes s = {}, t = {};
     for (int c = 0; c < kCount; ++c) {
-      const Lanes d = *reinterpret_cast<const Lanes*>(left[c] + i) - *reinterpret_cast<const Lanes*>(right[c] + i);
+      const Lanes r = *reinterpret_cast<const Lanes*>(right[c] + i);
+      const Lanes d = *reinterpret_cast<const Lanes*>(left[c] + i) - r;
       s += d * d;
+      if (kProduct) t += r * d;
     }
     *reinterpret_cast<Lanes*>(total + i) += scale * s;
-    sums += s;
+    squares += s, products += t;
   }
   for (; i < count; ++i) {
     float s = 0.0f;
-    for (int c = 0; c < kCount; ++c) s += squared_difference(left[c][i], right[c][i]);
+    for (int c = 0; c < kCount; ++c) {
+      const float d = left[c][i] - right[c][i];
+      s += d * d;
+      if (kProduct) products[i % kLanes] += right[c][i] * d;
+    }
     total[i] += scale * s;
-    sums[i % kLanes] += s;
+    squares[i % kLanes] += s;
   }
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-  }
-  return sums[0];
+  *square += add_lanes(squares);
+  if (kProduct) *product += add_lanes(products);
 }
 
-DPID_MULTIVERSION float add_squares(Rows a, Rows b, int64_t channels, float scale, int64_t count, float* total) {
-  if (channels == kChannels) return add_rows<kChannels>(a, b, scale, count, total);
-  float sum = 0.0f;
-  for (int64_t c = 0; c < channels; ++c) sum += add_rows<1>(a + c, b + c, scale, count, total);
-  return sum;
+template <bool kProduct>
+DPID_INLINE void add_channels(Rows a, Rows b, int64_t channels, float scale, int64_t count, float* total, float* square,
+                              float* product) {
+  if (channels == kChannels) return add_rows<kChannels, kProduct>(a, b, scale, count, total, square, product);
+  for (int64_t c = 0; c < channels; ++c) {
+    add_rows<1, kProduct>(a + c, b + c, scale, count, total, square, product);
+  }
+}
+
+DPID_MULTIVERSION void add_gap(Rows a, Rows b, int64_t channels, float scale, int64_t count, float* total,
+                               float* square) {
+  add_channels<false>(a, b, channels, scale, count, total, square, nullptr);
+}
+
+DPID_MULTIVERSION void add_residual(Rows eps, Rows eps_hat, int64_t channels, float scale, int64_t count, float* total,
+                                    float* square, float* product) {
+  add_channels<true>(eps, eps_hat, channels, scale, count, total, square, product);
 }
 
 // The row as fp32: `from` itself, or for other types a copy in `scratch`.
@@ -81,14 +109,14 @@ void set_noise(const AccumulateArgs<T>& a, int64_t n, int64_t h, int64_t count, 
   }
 }
 
-// Adds one sample of one image at pixels [h, h + count), one tile, and sets squares[(K + P) * B] to the tile's sums.
+// Adds one sample of one image at pixels [h, h + count), one tile, and sets squares[(2K + P) * B] to the tile's sums.
 template <typename T>
 void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int64_t count, Scratch& scratch,
                 float* squares) {
   const float half_weight = 0.5f * a.weight[n];
   const int64_t g = a.replicate[n];
   const auto rows = [&](int64_t k) { return scratch.rows.data() + k * kChannels; };
-  for (int64_t row = 0; row < a.K + a.P; ++row) squares[row * a.B] = 0.0f;
+  for (int64_t row = 0; row < a.rows(); ++row) squares[row * a.B] = 0.0f;
   set_noise(a, n, h, count, scratch.eps);
   for (int64_t first = 0; first < a.C; first += kChannels) {
     const int64_t channels = std::min(kChannels, a.C - first);
@@ -101,12 +129,13 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
     }
     for (int64_t k = 0; k < a.K; ++k) {
       float* to = a.residuals + ((g * a.K + k) * a.B + b) * a.HW + h;
-      squares[k * a.B] += add_squares(rows(a.K), rows(k), channels, half_weight, count, to);
+      add_residual(rows(a.K), rows(k), channels, half_weight, count, to, squares + k * a.B,
+                   squares + (a.K + a.P + k) * a.B);
     }
     for (int64_t p = 0; p < a.P; ++p) {
       float* to = a.gaps + ((g * a.P + p) * a.B + b) * a.HW + h;
       const auto left = rows(a.pairs[2 * p]), right = rows(a.pairs[2 * p + 1]);
-      squares[(a.K + p) * a.B] += add_squares(left, right, channels, half_weight, count, to);
+      add_gap(left, right, channels, half_weight, count, to, squares + (a.K + p) * a.B);
     }
   }
 }
@@ -114,12 +143,12 @@ void add_sample(const AccumulateArgs<T>& a, int64_t n, int64_t b, int64_t h, int
 }  // namespace
 
 int64_t accumulate_scratch_cpu(int64_t N, int64_t K, int64_t P, int64_t B, int64_t HW) {
-  return (HW + kTile - 1) / kTile * N * (K + P) * B;
+  return (HW + kTile - 1) / kTile * N * (2 * K + P) * B;
 }
 
 template <typename T>
 void accumulate_cpu(const AccumulateArgs<T>& a, int threads) {
-  const int64_t tiles = (a.HW + kTile - 1) / kTile, sums = (a.K + a.P) * a.B;
+  const int64_t tiles = (a.HW + kTile - 1) / kTile, sums = a.rows() * a.B;
   parallel_for(a.B * tiles, a.N * a.K * a.B * a.C * a.HW, threads, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     scratch.eps_hat.resize(static_cast<size_t>(a.K * kChannels * kTile));

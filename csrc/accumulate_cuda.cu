@@ -93,7 +93,7 @@ __device__ void load(const T* from, float (&to)[2]) {
 }
 
 // Adds the squared differences in one channel: of the groups at left and right or, if they are the same (kDiagonal), of
-// all pairs of its conditions and of each with the noise.
+// all pairs of its conditions and of each with the noise, with which it then also adds the products.
 template <bool kDiagonal, typename T>
 __device__ void add_channel(const T* left, const T* right, const float* noise, Sums& sums) {
   float l[kGroup][2], r[kGroup][2], eps[2];
@@ -111,6 +111,7 @@ __device__ void add_channel(const T* left, const T* right, const float* noise, S
     for (int v = 0; v < 2; ++v) {
       const float difference = (kDiagonal && i == j ? eps[v] : l[i][v]) - (kDiagonal ? l[j][v] : r[j][v]);
       sums[slot][v] = fmaf(difference, difference, sums[slot][v]);
+      if (kDiagonal && i == j) sums[product_slot(i)][v] = fmaf(l[i][v], difference, sums[product_slot(i)][v]);
     }
   }
 }
@@ -260,7 +261,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) accumulate_kernel(Accumulate
 template <typename T>
 __global__ void sum_kernel(AccumulateArgs<T> a, int64_t tiles) {
   const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x, i = thread / kSumLanes;  // squares[n][row][b]
-  const unsigned B = static_cast<unsigned>(a.B), rows = static_cast<unsigned>(a.K + a.P), n = i / B / rows;
+  const unsigned B = static_cast<unsigned>(a.B), rows = static_cast<unsigned>(a.rows()), n = i / B / rows;
   const int64_t slots = all_slots(a.K), slot = n < a.N ? slot_of(a, i / B % rows) : -1;
   double total = 0.0;
   if (slot >= 0) {
@@ -312,7 +313,7 @@ int launch_accumulate(const AccumulateArgs<T>& a, cudaLaunchConfig_t launch) {
 
 template <typename T>
 int accumulate_cuda(const AccumulateArgs<T>& a, void* stream) {
-  const int64_t sums = a.N * (a.K + a.P) * a.B;
+  const int64_t sums = a.N * a.rows() * a.B;
   if (sums == 0) return cudaSuccess;
   cudaLaunchConfig_t launch = {};
   launch.stream = static_cast<cudaStream_t>(stream);

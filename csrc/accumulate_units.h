@@ -22,11 +22,20 @@ __host__ __device__ inline int64_t triangle(int64_t count) { return count * (cou
 
 __host__ __device__ inline int64_t all_slots(int64_t K) { return kSlots * triangle(divide_up(K, kGroup)); }
 
-// The slot of a residual (row < K) or gap among those of all pairs i <= j of conditions, kSlots for every two groups.
-// Residual k has that of (k, k), so that the gap of a condition with itself, which is zero, has none: -1.
+// Where the product of condition i of a group is, among the kSlots of the group with itself: the gaps i < j leave half
+// of them free, of which this is (i + 1, i) or, for the last one, (i, 0).
+__host__ __device__ constexpr int product_slot(int i) { return i + 1 < kGroup ? (i + 1) * kGroup + i : i * kGroup; }
+
+// The slot of a residual (row < K), gap or product (row >= K + P) among those of all pairs i <= j of conditions, kSlots
+// for every two groups. Residual k has that of (k, k), so that the gap of a condition with itself, which is zero, has
+// none: -1.
 template <typename T>
 __device__ int64_t slot_of(const AccumulateArgs<T>& a, int64_t row) {
   int64_t i = row, j = row;
+  if (row >= a.K + a.P) {
+    const int64_t k = row - a.K - a.P, group = k / kGroup;
+    return (triangle(group) + group) * kSlots + product_slot(static_cast<int>(k % kGroup));
+  }
   if (row >= a.K) {
     const int64_t left = a.pairs[2 * (row - a.K)], right = a.pairs[2 * (row - a.K) + 1];
     if (left == right) return -1;

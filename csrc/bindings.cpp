@@ -97,7 +97,7 @@ void accumulate(const View& gaps, const View& residuals, const View& squares, co
     using E = decltype(type);
     const AccumulateArgs<E> args{expect<float>("gaps", gaps, {G, P, B, H, W}),
                                  expect<float>("residuals", residuals, {G, K, B, H, W}),
-                                 expect<float>("squares", squares, {N, K + P, B}),
+                                 expect<float>("squares", squares, {N, 2 * K + P, B}),
                                  expect<float>("scratch", scratch, {S}),
                                  expect<const E>("eps_hat", eps_hat, {N, K, B, C, H, W}),
                                  expect<const float>("weight", weight, {N}),

@@ -1,6 +1,7 @@
 """Triton kernel of ``dpid.ops.accumulate``: running sums of squared differences of predictions of the noise.
 
-One program has a tile of pixels. It stores the unweighted sums of squares of its tile; a second kernel adds up tiles.
+One program has a tile of pixels. It stores the unweighted sums of squares and products of its tile; a second kernel
+adds up tiles.
 """
 
 import triton
@@ -23,18 +24,20 @@ def _accumulate_kernel(
         half = 0.5 * tl.load(weight + n)
         g = tl.load(replicate + n)
         sample = tl.load(sample_id + n)
-        squares = tiles + (tl.program_id(1).to(tl.int64) * N + n) * (K + P) * B + b
+        squares = tiles + (tl.program_id(1).to(tl.int64) * N + n) * (2 * K + P) * B + b
         for k in range(K):
             total = tl.zeros([BLOCK], tl.float32)
+            product = tl.zeros([BLOCK], tl.float32)  # zero outside, where predictions are
             for c in range(C):
                 at = (((n * K + k) * B + b) * C + c) * HW + h
-                difference = normal(seed, sample, c * HW + h) - tl.load(eps_hat + at, mask=mask, other=0.0).to(
-                    tl.float32
-                )
+                prediction = tl.load(eps_hat + at, mask=mask, other=0.0).to(tl.float32)
+                difference = normal(seed, sample, c * HW + h) - prediction
                 total += difference * difference
+                product += prediction * difference
             to = residuals + ((g * K + k) * B + b) * HW + h
             tl.store(to, tl.load(to, mask=mask) + half * total, mask=mask)
             tl.store(squares + k * B, tl.sum(tl.where(mask, total, 0.0)))
+            tl.store(squares + (K + P + k) * B, tl.sum(product))
         for p in range(P):
             i = tl.load(pairs + 2 * p)
             j = tl.load(pairs + 2 * p + 1)
@@ -65,9 +68,9 @@ def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Half the squared differences [N,K+P,B] of K residuals, then P pairs; arguments as checked by ``dpid.ops``."""
+    """Half the sums [N,2K+P,B] of K residuals, P pairs and K products; arguments as checked by ``dpid.ops``."""
     n, k, b, c, height, width = eps_hat.shape
-    sums, count = (n, k + len(pairs), b), triton.cdiv(height * width, BLOCK)
+    sums, count = (n, 2 * k + len(pairs), b), triton.cdiv(height * width, BLOCK)
     # All memory is allocated before the launch, so that running out of it leaves gaps and residuals unchanged.
     squares, tiles = gaps.new_zeros(sums), gaps.new_empty(count, *sums)
     inputs = [t.contiguous() for t in (eps_hat, weight, replicate, pairs, sample_id)]

@@ -22,7 +22,6 @@ from dpid.estimation.sampling import Samples
 
 _LOG = logging.getLogger("dpid")
 _MOST_BINS = 64  # of log-SNR in a profile
-_PRODUCTS = 2**22  # numbers that :func:`half_products` multiplies at a time, 16 MiB
 
 
 class NotFiniteError(FloatingPointError):
@@ -204,7 +203,7 @@ class _Run:
     seed: int
     on_batch: Callable[[], None] | None
     watch: bool
-    squares: tuple[Tensor, ...] = field(init=False)  # [N,P,B], [N,K,B], and of the profile [N,K,B] or none
+    squares: tuple[Tensor, ...] = field(init=False)  # of :func:`dpid.ops.accumulate`, [N,P,B], [N,K,B], [N,K,B]
 
     def all(self, size: int) -> tuple[Tensor, Tensor]:
         """Add all samples, ``size`` evaluations a call, fewer if memory runs out; returns as :func:`integrate`."""
@@ -213,8 +212,7 @@ class _Run:
         self.samples = self.samples.to(self.x.device)
         k, b = self.into.residuals.shape[1:3]
         count = len(self.samples.logsnr)
-        rows = (len(self.into.pairs), k, k) if len(weights) else (len(self.into.pairs), k)
-        self.squares = tuple(self.x.new_empty(count, r, b) for r in rows)
+        self.squares = tuple(self.x.new_empty(count, rows, b) for rows in (len(self.into.pairs), k, k))
         start = 0
         while start < count:
             batch = slice(start, start + max(1, size // (k * b)))
@@ -229,23 +227,20 @@ class _Run:
                 _LOG.info("out of memory: going on with %d evaluations a call", size)
                 continue
             start = batch.stop
-        gaps, residuals, *products = self.squares
         # Of all samples at once, so that no sum depends on how many were evaluated in a call.
-        for kept in products:
-            self.into.add_profile(weights, gaps, residuals, kept)
-        return gaps, residuals
+        self.into.add_profile(weights, *self.squares)
+        return self.squares[0], self.squares[1]
 
     def _add(self, batch: slice, conditions: int) -> None:
         """Add one batch of samples, evaluating at most ``conditions`` conditions in a call."""
         into, part = self.into, self.samples[batch]
         z = ops.noisy_channel(self.x, part.logsnr, part.sample_id, self.seed)
         eps_hat = self._eps_hat(z, part.logsnr, conditions)
-        products = [half_products(eps_hat, part.sample_id, self.seed)] if len(self.squares) == 3 else []
         squares = ops.accumulate(
             into.gaps, into.residuals, eps_hat, part.weight, part.replicate, into.pairs, part.sample_id, self.seed
         )
         # From here on nothing is allocated: a batch that ran out of memory above has added nothing to the sums.
-        for kept, new in zip(self.squares, (*squares, *products), strict=True):
+        for kept, new in zip(self.squares, squares, strict=True):
             kept[batch] = new
         if self.watch and not squares[1].isfinite().all():
             _refuse(eps_hat, self.conditions, part.logsnr, part.sample_id)
@@ -271,14 +266,6 @@ class _Run:
             return eps_hat(self.conditions)
         chunks = [self.conditions[own * i : own * (i + conditions)] for i in range(0, k, conditions)]
         return torch.cat([eps_hat(chunk) for chunk in chunks], 1)
-
-
-def half_products(eps_hat: Tensor, sample_id: Tensor, seed: int) -> Tensor:
-    """½ ε̂·(ε - ε̂) over C, H and W, fp32 [N,K,B], of ``eps_hat`` [N,K,B,C,H,W] and the noise of ``sample_id`` [N]."""
-    eps = ops.normal(seed, sample_id, (1, *eps_hat.shape[3:]))[:, None]
-    # Not all of many conditions at a time: their products would need more memory than their ε̂.
-    parts = eps_hat.split(max(1, _PRODUCTS // eps_hat[:, :1].numel()), 1)
-    return torch.cat([(e * (eps - e)).sum((-3, -2, -1)) for e in (part.float() for part in parts)], 1) / 2
 
 
 def _refuse(eps_hat: Tensor, conditions: Conditions, logsnr: Tensor, ids: Tensor) -> None:

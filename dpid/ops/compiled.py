@@ -49,13 +49,13 @@ def accumulate(
     gaps: Tensor, residuals: Tensor, eps_hat: Tensor, weight: Tensor, replicate: Tensor, pairs: Tensor,
     sample_id: Tensor, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Half the squared differences [N,K+P,B] of K residuals, then P pairs; see :func:`dpid.ops.accumulate`."""
+    """Half the sums [N,2K+P,B] of K residuals, P pairs and K products; see :func:`dpid.ops.accumulate`."""
     eps_hat, pairs, device = eps_hat.contiguous(), pairs.contiguous(), eps_hat.device
     threads, stream = _where(device)
     weight, replicate, sample_id = weight.contiguous(), replicate.contiguous(), sample_id.contiguous()
     predictions, indices = _view(eps_hat), _view(pairs)
     n, k, b = eps_hat.shape[:3]
-    sums = (n, k + len(pairs), b)
+    sums = (n, 2 * k + len(pairs), b)
     # All memory is allocated before the launch, so that running out of it leaves gaps and residuals unchanged.
     squares = torch.empty(sums, dtype=torch.float32, device=device)
     count = _C.accumulate_scratch(eps_hat=predictions, pairs=indices, threads=threads)

@@ -100,12 +100,16 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
   for (int64_t n = 0; n < N; ++n) replicate[static_cast<size_t>(n)] = n % G;
   const std::vector<float> weight(static_cast<size_t>(N), 2.0f);
   std::vector<float> gaps(static_cast<size_t>(G * P * B * HW)), residuals(static_cast<size_t>(G * K * B * HW));
-  std::vector<float> squares(static_cast<size_t>(N * (K + P) * B));
+  std::vector<float> squares(static_cast<size_t>(N * (2 * K + P) * B));
   std::vector<float> scratch(static_cast<size_t>(accumulate_scratch_cpu(N, K, P, B, HW)));
   accumulate_cpu(AccumulateArgs<T>{gaps.data(), residuals.data(), squares.data(), scratch.data(), eps_hat.data(),
                                    weight.data(), replicate.data(), pairs.data(), id.data(), N, K, B, C, HW, P, G, 7},
                  threads);
-  std::vector<double> exact_squares(squares.size());
+  std::vector<double> exact_squares(squares.size()), sizes(squares.size());  // and the sums of the sizes of their terms
+  const auto add = [&](int64_t n, int64_t row, int64_t b, double term) {
+    const auto i = static_cast<size_t>((n * (2 * K + P) + row) * B + b);
+    exact_squares[i] += term / 2, sizes[i] += std::fabs(term) / 2;
+  };
   const auto at = [&](int64_t n, int64_t k, int64_t b, int64_t c, int64_t h) {
     return static_cast<double>(to_float(eps_hat[static_cast<size_t>((((n * K + k) * B + b) * C + c) * HW + h)]));
   };
@@ -119,7 +123,7 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
               const double d = at(n, pairs[static_cast<size_t>(2 * p)], b, c, h) -
                                at(n, pairs[static_cast<size_t>(2 * p + 1)], b, c, h);
               exact += d * d;
-              exact_squares[static_cast<size_t>((n * (K + P) + K + p) * B + b)] += d * d / 2;
+              add(n, K + p, b, d * d);
             }
           }
           const double got = gaps[static_cast<size_t>(((g * P + p) * B + b) * HW + h)];
@@ -133,7 +137,7 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
               const double eps = normals4(7, id[static_cast<size_t>(n)], static_cast<uint32_t>(e / 4)).v[e % 4];
               const double d = eps - at(n, k, b, c, h);
               exact += d * d;
-              exact_squares[static_cast<size_t>((n * (K + P) + k) * B + b)] += d * d / 2;
+              add(n, k, b, d * d), add(n, K + P + k, b, at(n, k, b, c, h) * d);
             }
           }
           const double got = residuals[static_cast<size_t>(((g * K + k) * B + b) * HW + h)];
@@ -143,9 +147,9 @@ void sums(int64_t N, int64_t K, int64_t B, int64_t C, int64_t HW, int threads) {
     }
   }
   for (size_t i = 0; i < squares.size(); ++i) {
-    // Sixteen squares and four channels are added one after another in fp32, each with an error of 2^-24; the rest
-    // pairwise or in double.
-    expect(std::fabs(squares[i] - exact_squares[i]) <= 2e-6 * exact_squares[i], "squares");
+    // Sixteen squares or products and four channels are added one after another in fp32, each with an error of 2^-24;
+    // the rest pairwise or in double.
+    expect(std::fabs(squares[i] - exact_squares[i]) <= 2e-6 * sizes[i], "squares");
   }
 }
 

@@ -114,7 +114,8 @@ def profiled(problem):
 def test_profile_is_that_of_the_formula(problem):
     model, x, conditions, samples = problem
     got = profiled(problem)
-    gaps, residuals = torch.zeros_like(got.gap_profile.double()), torch.zeros_like(got.residual_profile.double())
+    profiles = got.gap_profile, got.residual_profile, got.product_profile
+    gaps, residuals, products = (torch.zeros_like(profile.double()) for profile in profiles)
     spread = shares(samples.logsnr, model.logsnr_grid, got.edges)
     eps = reference.normal(1, samples.sample_id, 32).view(-1, 1, 2, 4, 4)
     z = ops.noisy_channel(x, samples.logsnr, samples.sample_id, 1)
@@ -124,9 +125,10 @@ def test_profile_is_that_of_the_formula(problem):
         first, second = eps_hat[n, PAIRS[:, 0]], eps_hat[n, PAIRS[:, 1]]
         gaps[group] += share * (first - second).square().flatten(2).sum(-1)
         residuals[group] += share * (eps[n] - eps_hat[n]).square().flatten(2).sum(-1)
-    # As check_equal; the noise is good to 4 ulp.
-    torch.testing.assert_close(got.gap_profile.double(), gaps, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(got.residual_profile.double(), residuals, rtol=1e-5, atol=1e-5)
+        products[group] += share * (eps_hat[n] * (eps[n] - eps_hat[n])).flatten(2).sum(-1)
+    for profile, exact in zip(profiles, (gaps, residuals, products), strict=True):
+        # As check_equal, of order ten; the noise is good to 4 ulp.
+        torch.testing.assert_close(profile.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_out_of_memory_in_accumulate_adds_nothing_twice(problem, monkeypatch):

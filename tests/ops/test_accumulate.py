@@ -33,11 +33,16 @@ def problem(n, k, b, c, h, w, dtype=torch.float32, replicates=2):
 def check(backend, args):
     exact = {k: v.double() if k in ("gaps", "residuals") else v for k, v in args.items()}
     squares = reference.accumulate(**exact)
-    gap_squares, residual_squares = ops.accumulate(**args, backend=backend)
+    gap_squares, residual_squares, products = ops.accumulate(**args, backend=backend)
     k = residual_squares.shape[1]
     # Half of the terms, N·C of them a pixel, but over all pixels: of positive terms, added in short sums of fp32.
     torch.testing.assert_close(residual_squares.double(), squares[:, :k], rtol=2e-6, atol=0)
-    torch.testing.assert_close(gap_squares.double(), squares[:, k:], rtol=2e-6, atol=0)
+    torch.testing.assert_close(gap_squares.double(), squares[:, k:-k], rtol=2e-6, atol=0)
+    # As many terms, but of both signs: the same part of the sum of their sizes.
+    e = args["eps_hat"].double().flatten(3)
+    eps = reference.normal(SEED, args["sample_id"], e.shape[-1])[:, None, None]
+    error, size = (products - squares[:, -k:]).abs(), (e.abs() * (e.abs() + eps.abs())).sum(-1) / 2
+    assert (error <= 2e-6 * size).all()
     for name in ("gaps", "residuals"):
         # Sums of at most a few dozen squares in fp32 (inputs are widened exactly): N·C·2^-24 relative.
         torch.testing.assert_close(args[name].double(), exact[name], rtol=1e-5, atol=1e-5)
@@ -61,16 +66,15 @@ def test_reference_squares_are_those_of_the_formula():
             rows = [eps[n] - e[n, k, b] for k in range(3)] + [
                 e[n, i, b] - e[n, j, b] for i, j in args["pairs"].tolist()
             ]
-            # float64 sums of 140 terms in another order.
-            torch.testing.assert_close(
-                squares[n, :, b], torch.stack([r.square().sum() / 2 for r in rows]), rtol=1e-13, atol=0
-            )
+            sums = [r @ r / 2 for r in rows] + [e[n, k, b] @ (eps[n] - e[n, k, b]) / 2 for k in range(3)]
+            # float64 sums of 140 terms of order one in another order.
+            torch.testing.assert_close(squares[n, :, b], torch.stack(sums), rtol=1e-13, atol=1e-13)
 
 
 def test_squares_times_weights_are_the_sums():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     args = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in problem(6, 4, 2, 5, 17, 31).items()}
-    for name, squares in zip(("gaps", "residuals"), ops.accumulate(**args), strict=True):
+    for name, squares in zip(("gaps", "residuals"), ops.accumulate(**args)[:2], strict=True):
         total = torch.zeros_like(args[name][..., 0, 0]).index_add_(
             0, args["replicate"], args["weight"][:, None, None] * squares
         )
@@ -80,9 +84,9 @@ def test_squares_times_weights_are_the_sums():
 
 def test_no_samples_change_nothing(backend, put):
     args = put(problem(0, 3, 2, 4, 5, 7))
-    gap_squares, residual_squares = ops.accumulate(**args, backend=backend)
+    squares = ops.accumulate(**args, backend=backend)
     assert args["gaps"].abs().max() == 0
-    assert (gap_squares.shape, residual_squares.shape) == ((0, 3, 2), (0, 3, 2))
+    assert [s.shape for s in squares] == [(0, 3, 2), (0, 3, 2), (0, 3, 2)]
 
 
 @pytest.mark.parametrize("k", [4, 17])
@@ -103,9 +107,10 @@ def test_noise_is_that_of_the_channel():
     ids = torch.tensor([4, ~4, 9])
     args = problem(3, 2, 2, 4, 5, 7) | {"sample_id": ids}
     args["eps_hat"] = ops.normal(SEED, ids, (2, 4, 5, 7))[:, None].expand(-1, 2, -1, -1, -1, -1)
-    ops.accumulate(**args, backend="cpu")
+    products = ops.accumulate(**args, backend="cpu")[2]
     assert args["residuals"].abs().max() == 0
     assert args["gaps"].abs().max() == 0
+    assert products.abs().max() == 0
 
 
 def test_layout_threads_and_repeats_do_not_matter():
@@ -181,7 +186,7 @@ def test_refusals_write_nothing(change, error, named, by):
 )
 def test_swapped_tensors_are_noticed_by_the_extension(one, other):
     args = problem(3, 4, 2, 4, 5, 6)
-    seed, memory = args.pop("seed"), torch.zeros(3, 10, 2)
+    seed, memory = args.pop("seed"), torch.zeros(3, 14, 2)
     views = {name: compiled._view(t) for name, t in (args | {"squares": memory, "scratch": memory.flatten()}).items()}
     _C.accumulate(**views, seed=seed, threads=1, stream=0)
     views[one], views[other] = views[other], views[one]

@@ -10,8 +10,6 @@ import dpid
 from dpid.cli.tables import show_pairs, show_result
 from dpid.denoisers import Denoiser, GaussianDenoiser
 from dpid.denoisers.guidance import bend, undone
-from dpid.estimation.engine import half_products
-from dpid.ops import normal
 from dpid.results.result import PIDResult
 
 PICTURES, SHAPE = 24, (1, 16, 16)
@@ -164,18 +162,6 @@ def test_a_student_that_is_linear_in_guidance_does_not_bend():
     # w² at 2 is 4, half way from 1 to 9 is 5: 1 off, of 8.
     assert bend(curved, x, exact.logsnr_grid, 3.0) == pytest.approx(1 / 8, rel=1e-3)
     assert bend(lambda z, logsnr, guidance: z, x, exact.logsnr_grid, 3.0) == 0
-
-
-@pytest.mark.parametrize("at_a_time", [2**22, 1])
-def test_products_are_those_of_the_noise(at_a_time, monkeypatch):
-    monkeypatch.setattr("dpid.estimation.engine._PRODUCTS", at_a_time)
-    ids = torch.tensor([3, ~3, 5])
-    eps_hat = torch.randn(3, 2, 1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    eps = normal(7, ids, (1, 2, 4, 4)).double()[:, None]
-    expected = 0.5 * (eps_hat.double() * (eps - eps_hat.double())).sum((-3, -2, -1))
-    # Sums of 32 products of size one in float32; halves have 11 bits, which rounds ε̂ by 2⁻¹¹ of at most four.
-    torch.testing.assert_close(half_products(eps_hat, ids, 7).double(), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(half_products(eps_hat.half(), ids, 7).double(), expected, rtol=1e-2, atol=3e-2)
 
 
 def test_diagnostics_are_in_files_and_json(results, tmp_path):
