@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from dpid.images import ImageLike
 from dpid.likelihood import Likelihood, log_likelihood, plan_of
 from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, table
-from dpid.options import Options, check_allowed
+from dpid.options import Options, SamplingOptions, check_allowed
 from dpid.prompts.plan import check_condition
 from dpid.ranking import Ranking, differences, question_for, ranking, samples_for
 from dpid.results.metadata import UNITS
@@ -19,7 +19,10 @@ from dpid.run import Asked, Progress
 from dpid.runner import Runner
 from dpid.videos import VideoLike
 
-_SAMPLING = ("samples", "replicates", "rule", "antithetic", "seed", "max_batch_size")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # which type checkers know without the package
+
+_SAMPLING = tuple(SamplingOptions.__annotations__)
 
 
 class Densities(Runner):
@@ -31,7 +34,7 @@ class Densities(Runner):
         condition: Any = "",
         *,
         latents: Tensor | None = None,
-        **options: Any,
+        **options: Unpack[SamplingOptions],
     ) -> Likelihood:
         """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
 
@@ -52,7 +55,7 @@ class Densities(Runner):
         latents: Iterable[Tensor] | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
-        **options: Any,
+        **options: Unpack[SamplingOptions],
     ) -> Iterator[tuple[int, Likelihood]]:
         """An iterator of (index of the picture, its :meth:`log_likelihood`), in the order of ``images``.
 
@@ -84,7 +87,7 @@ class Densities(Runner):
         latents: Iterable[Tensor] | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
-        **options: Any,
+        **options: Unpack[SamplingOptions],
     ) -> Ranking:
         """The pictures in the order of log p(x | prompt) - log p(x), with errors, and a test of the first place.
 
@@ -122,7 +125,7 @@ class Densities(Runner):
             "seed": chosen.seed, "model": denoiser.name, "precision": denoiser.precision,
         })  # fmt: skip
 
-    def _options_of_density(self, options: dict[str, Any]) -> Options:
+    def _options_of_density(self, options: Mapping[str, Any]) -> Options:
         """The checked options of a log-density; ``ValueError`` if the model has none."""
         if why := self.denoiser.distilled:
             raise ValueError(f"model: has no log-density, whose noise predictions are posterior means: {why}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -23,7 +23,7 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import SMALLEST, ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
-from dpid.options import Budget
+from dpid.options import Budget, ExplainOptions
 from dpid.prompts.plan import MOST_CONCEPTS, Plan, Subset, subsets_of
 from dpid.results.result import PIDResult
 from dpid.run import Progress
@@ -31,6 +31,9 @@ from dpid.runner import question_of, questions_of_pairs
 from dpid.verdicts import Verdicts
 from dpid.videos import VideoLike
 from dpid.words import concepts_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # which type checkers know without the package
 
 _OF_PIPELINES = (
     "fused",
@@ -177,7 +180,7 @@ class Explainer(Densities, Verdicts):
         conditions: Mapping[Subset, Any] | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
-        **options: Any,
+        **options: Unpack[ExplainOptions],
     ) -> PIDResult:
         """The decomposition of i(x; y1, …, yn) into redundancy, uniqueness of every concept, and synergy.
 
@@ -216,7 +219,12 @@ class Explainer(Densities, Verdicts):
             ((result,),) = self._last([self._ask(image, latents, (question,), chosen, prompt)], chosen, watch)
         return result
 
-    async def aexplain(self, *arguments: Any, stop: Stop | None = None, **options: Any) -> PIDResult:
+    async def aexplain(
+        self, image: ImageLike | VideoLike | None = None, prompt: str | None = None,
+        concepts: Sequence[str] | None = None, *, latents: Tensor | None = None,
+        conditions: Mapping[Subset, Any] | None = None, progress: Progress | None = None, stop: Stop | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> PIDResult:  # fmt: skip
         """The result of :meth:`explain` with the same arguments, computed in a thread, while other tasks go on.
 
         If the task is cancelled, the computation ends at its next batch.
@@ -228,7 +236,10 @@ class Explainer(Densities, Verdicts):
             return cancelled.is_set() or given.stopping()
 
         try:
-            return await asyncio.to_thread(self.explain, *arguments, stop=stopped, **options)
+            return await asyncio.to_thread(
+                self.explain, image, prompt, concepts, latents=latents, conditions=conditions, progress=progress,
+                stop=stopped, **options,
+            )  # fmt: skip
         except asyncio.CancelledError:
             cancelled.set()
             raise
@@ -243,7 +254,7 @@ class Explainer(Densities, Verdicts):
         conditions: Mapping[Subset, Any] | Sequence[Mapping[Subset, Any]] | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
-        **options: Any,
+        **options: Unpack[ExplainOptions],
     ) -> Iterator[tuple[int, PIDResult]]:
         """An iterator of (index of the picture, its result), one by one as they are ready, in the order of ``images``.
 
@@ -280,17 +291,11 @@ class Explainer(Densities, Verdicts):
         return self._explained(apart(dict(enumerate(rows)), wanted, watch), chosen, watch)
 
     def stream(
-        self,
-        image: ImageLike | VideoLike | None = None,
-        prompt: str | None = None,
-        concepts: Sequence[str] | None = None,
-        *,
-        latents: Tensor | None = None,
-        conditions: Mapping[Subset, Any] | None = None,
-        progress: Progress | None = None,
-        stop: Stop | None = None,
-        **options: Any,
-    ) -> Iterator[PIDResult]:
+        self, image: ImageLike | VideoLike | None = None, prompt: str | None = None,
+        concepts: Sequence[str] | None = None, *, latents: Tensor | None = None,
+        conditions: Mapping[Subset, Any] | None = None, progress: Progress | None = None, stop: Stop | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Iterator[PIDResult]:  # fmt: skip
         """An iterator of results, each from ``samples`` more evaluations of every condition, up to ``max_samples``.
 
         It ends early when ``tolerance``, if given, is met. Arguments and errors as of :meth:`explain`, but
@@ -304,16 +309,10 @@ class Explainer(Densities, Verdicts):
         return (result for (result,) in growing)
 
     def explain_pairs(
-        self,
-        image: ImageLike | VideoLike | None = None,
-        prompt: str | None = None,
-        concepts: Sequence[str] | None = None,
-        *,
-        latents: Tensor | None = None,
-        progress: Progress | None = None,
-        stop: Stop | None = None,
-        **options: Any,
-    ) -> dict[tuple[str, str], PIDResult]:
+        self, image: ImageLike | VideoLike | None = None, prompt: str | None = None,
+        concepts: Sequence[str] | None = None, *, latents: Tensor | None = None, progress: Progress | None = None,
+        stop: Stop | None = None, **options: Unpack[ExplainOptions],
+    ) -> dict[tuple[str, str], PIDResult]:  # fmt: skip
         """The decomposition {pair: result} of every pair of ``concepts``; shared conditions are evaluated once.
 
         Eight concepts have 28 pairs but only 37 distinct conditions. Arguments and errors as of :meth:`explain`;
@@ -328,16 +327,10 @@ class Explainer(Densities, Verdicts):
         return dict(zip(questions, results, strict=True))
 
     def stream_pairs(
-        self,
-        image: ImageLike | VideoLike | None = None,
-        prompt: str | None = None,
-        concepts: Sequence[str] | None = None,
-        *,
-        latents: Tensor | None = None,
-        progress: Progress | None = None,
-        stop: Stop | None = None,
-        **options: Any,
-    ) -> Iterator[dict[tuple[str, str], PIDResult]]:
+        self, image: ImageLike | VideoLike | None = None, prompt: str | None = None,
+        concepts: Sequence[str] | None = None, *, latents: Tensor | None = None, progress: Progress | None = None,
+        stop: Stop | None = None, **options: Unpack[ExplainOptions],
+    ) -> Iterator[dict[tuple[str, str], PIDResult]]:  # fmt: skip
         """An iterator of what :meth:`explain_pairs` returns, each from more samples; errors as of :meth:`stream`."""
         chosen, watch = self._options(options), Watch(progress, stop)
         chosen.check_rounds()
@@ -346,8 +339,9 @@ class Explainer(Densities, Verdicts):
         return (dict(zip(questions, results, strict=True)) for results in growing)
 
     def warm_up(
-        self, sizes: Iterable[tuple[int, int]], concepts: int = 2, prompt: str | None = None, **options: Any
-    ) -> None:
+        self, sizes: Iterable[tuple[int, int]], concepts: int = 2, prompt: str | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> None:  # fmt: skip
         """Make the first explanation as fast as those after it; returns nothing and learns nothing.
 
         Grey pictures, or videos, of each of the ``sizes`` (width, height) in pixels are explained by empty texts, as

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from dpid.checks import Check, count, found, fraction, one_of, optional, positive, text, truth
 
@@ -292,6 +292,41 @@ def _described(option: Field[Any]) -> str:
 
 
 Options.__doc__ = "\n".join([f"{Options.__doc__}\n    Attributes\n    ----------", *map(_described, fields(Options))])
+
+
+# What type checkers know of the options, by the methods that take them as keywords.
+class SamplingOptions(TypedDict, total=False):
+    """The options that say how to sample."""
+
+    samples: int
+    replicates: int | None
+    rule: str
+    antithetic: bool
+    seed: int
+    max_batch_size: int | None
+
+
+class WordsOptions(SamplingOptions, total=False):
+    """The options of :meth:`dpid.Explainer.words`: some of :class:`Options`, and those of :class:`Budget`."""
+
+    estimator: str
+    smooth: int
+    seconds: float | None
+    margin: float
+
+
+class ExplainOptions(SamplingOptions, total=False):
+    """All of :class:`Options`."""
+
+    context: bool
+    reference: str
+    estimator: str
+    measure: str
+    priors: Mapping[Subset, Any] | str | None
+    level: str
+    smooth: int
+    tolerance: float | None
+    max_samples: int
 
 
 @dataclass(frozen=True)

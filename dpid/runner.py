@@ -37,7 +37,7 @@ class Runner:
     learnt: Learnt
     _finer: tuple[str, ...]  # the types that "auto" falls back on
 
-    def _options(self, options: dict[str, Any]) -> Options:
+    def _options(self, options: Mapping[str, Any]) -> Options:
         """The checked options, with "auto" replaced by a rule; ``ValueError`` for "adaptive" without a density."""
         chosen = Options.from_keywords(options)
         if chosen.tolerance is not None and (why := self.denoiser.distilled):

@@ -7,18 +7,21 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from dpid.images import ImageLike
 from dpid.many import Stop, Wanted, Watch, apart, prompt_columns, table
-from dpid.options import Budget, Options
+from dpid.options import Budget, Options, WordsOptions
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
 from dpid.run import Asked, Progress, SameModel
 from dpid.runner import Runner
 from dpid.words import Search, allowed, concepts_of, seed_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # which type checkers know without the package
 
 
 class _Rounds:
@@ -67,19 +70,22 @@ class Verdicts(Runner):
     """The methods of :class:`dpid.Explainer` that judge every word of a prompt."""
 
     def words(
-        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None,
-        **options: Any,
+        self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
+        latents: Tensor | None = None, progress: Progress | None = None, stop: Stop | None = None,
+        **options: Unpack[WordsOptions],
     ) -> WordsResult:  # fmt: skip
         """What every content word and phrase of ``prompt`` tells about the picture: used, redundant, misleading, …
 
         It ends when the verdict of every word is settled, or with ``samples`` or ``seconds``. Arguments and errors as
         of :meth:`stream_words`.
         """
-        return deque(self.stream_words(image, prompt, concepts, **options), maxlen=1).pop()
+        growing = self.stream_words(image, prompt, concepts, latents=latents, progress=progress, stop=stop, **options)
+        return deque(growing, maxlen=1).pop()
 
     def stream_words(
         self, image: ImageLike | None = None, prompt: str | None = None, concepts: Sequence[str] | None = None, *,
-        latents: Tensor | None = None, progress: Progress | None = None, stop: Stop | None = None, **options: Any,
+        latents: Tensor | None = None, progress: Progress | None = None, stop: Stop | None = None,
+        **options: Unpack[WordsOptions],
     ) -> Iterator[WordsResult]:  # fmt: skip
         """An iterator of what every word of ``prompt`` tells, after every round of samples for words not yet settled.
 
@@ -126,7 +132,7 @@ class Verdicts(Runner):
     def words_many(
         self, images: Iterable[ImageLike] | None = None, prompts: str | Sequence[str] | None = None,
         concepts: Sequence[str] | Sequence[Sequence[str]] | None = None, *, latents: Iterable[Tensor] | None = None,
-        progress: Progress | None = None, stop: Stop | None = None, **options: Any,
+        progress: Progress | None = None, stop: Stop | None = None, **options: Unpack[WordsOptions],
     ) -> Iterator[tuple[int, WordsResult]]:  # fmt: skip
         """An iterator of (index of the picture, its :meth:`words`), one by one, in the order of ``images``.
 

@@ -13,7 +13,7 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-from dpid.options import Budget, check_allowed
+from dpid.options import Budget, WordsOptions, check_allowed
 from dpid.prompts.phrases import Span, holds, without
 from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, spans_of, with_reference
 from dpid.prompts.words import content_words
@@ -22,16 +22,13 @@ from dpid.results.word import REST, Word, co_information, pooled
 from dpid.results.words import WordsResult
 from dpid.run import may_stop
 
-_ALLOWED = (
-    "samples", "seconds", "margin", "estimator", "smooth", "rule", "replicates", "antithetic", "seed", "max_batch_size",
-)  # fmt: skip
 _UNSIGNED = ("orthogonal", "rao-blackwell")  # of what a word adds, these are integrals of squares
 _MOST = 64  # concepts
 
 
 def allowed(options: dict[str, Any]) -> dict[str, Any]:
     """The ``options`` of an explanation by which words are judged; an error for one that is fixed, or does not suit."""
-    check_allowed(options, _ALLOWED, "words are judged")
+    check_allowed(options, tuple(WordsOptions.__annotations__), "words are judged")
     if options.get("estimator") in _UNSIGNED:
         raise ValueError(
             f"estimator: found {options['estimator']!r}, by which no word misleads; allowed are shrinkage and standard"

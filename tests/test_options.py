@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dpid.options import Options
+from dpid.options import Budget, ExplainOptions, Options, WordsOptions
 
 COUNTS = ("samples", "replicates", "max_samples", "max_batch_size", "seed", "smooth")
 
@@ -23,6 +23,14 @@ def test_a_whole_number_is_one_whoever_made_it(name, kind):
     found = getattr(Options(**{name: kind(7)}), name)
     assert found == 7
     assert type(found) is int
+
+
+def test_type_checkers_know_every_option_by_its_type():
+    told = [{name: one.__forward_arg__ for name, one in kind.__annotations__.items()}
+            for kind in (ExplainOptions, WordsOptions)]  # fmt: skip
+    options, budget = ({field.name: field.type for field in fields(kind)} for kind in (Options, Budget))
+    assert told[0] == options
+    assert budget.items() <= told[1].items() <= (options | budget).items()
 
 
 def test_values_are_plain():

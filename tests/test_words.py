@@ -227,12 +227,12 @@ def test_results_have_the_seed_that_was_asked_for():
         (
             {"prompt": "a cow", "tolerance": 0.1},
             TypeError,
-            "tolerance: .*; allowed are samples, seconds, margin, es",
+            "tolerance: .*; allowed are samples, replicates, rule, an",
         ),
         ({"prompt": "a cow", "smoth": 1}, TypeError, "smoth: is no option; did you mean smooth"),
         ({"prompt": "a cow", "second": 3}, TypeError, r"second: is no option; did you mean seconds\?$"),
         ({"prompt": "a cow", "margn": 0.2}, TypeError, r"margn: is no option; did you mean margin\?$"),
-        ({"prompt": "a cow", "colour": 1}, TypeError, "colour: is no option; allowed are samples, seconds, margin, e"),
+        ({"prompt": "a cow", "colour": 1}, TypeError, "colour: is no option; allowed are samples, replicates, rule, a"),
         ({"prompt": "a cow", "guidance_scale": 1}, TypeError, "guidance_scale: belongs to the pipeline"),
     ],
 )
