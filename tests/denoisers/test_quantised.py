@@ -1,5 +1,6 @@
 """Transformers whose weights are stored in a few bits, against the pipeline itself and against what they stand for."""
 
+import diffusers
 import pytest
 import torch
 from own_calls import differs
@@ -19,6 +20,19 @@ def test_a_transformer_quantised_by_torchao():
         ValueError, match=r"^precision: found 'bfloat16'; this network computes in float32 alone, since "
     ):
         dpid.Explainer(pipe, precision="bfloat16")
+
+
+def test_a_transformer_quantised_while_it_is_loaded(tmp_path):
+    quantization = pytest.importorskip("torchao.quantization")
+    if not hasattr(diffusers, "PipelineQuantizationConfig"):
+        pytest.skip("this version of diffusers quantises no pipeline")
+    build("sd3").to(torch.bfloat16).save_pretrained(tmp_path)
+    eight = diffusers.TorchAoConfig(quantization.Int8WeightOnlyConfig())
+    config = diffusers.PipelineQuantizationConfig(quant_mapping={"transformer": eight})
+    denoiser = dpid.Explainer.from_pretrained(tmp_path, device="cpu", quantization_config=config).denoiser
+    assert denoiser.precisions == ("bfloat16",)
+    assert denoiser.family.fixed_precision().endswith(" is quantised")
+    assert differs(denoiser.family.pipe, "a cow") < 4e-3  # a rounding of bfloat16, at most
 
 
 def quantised(pipe, kind):
