@@ -36,6 +36,7 @@ _FONTS = (
     "Arial Unicode MS", "Noto Emoji", "Segoe UI Emoji",
 )  # fmt: skip
 _JOINERS = "\u200c\u200d"  # not printable themselves, but they shape the letters around them
+_NOTEBOOK = 150  # dots per inch, at most: a notebook shows no more, and contains every one
 _drawing = RLock()  # rcParams and warning filters are global to the process
 
 
@@ -70,13 +71,13 @@ class Figure(_figure.Figure):
 
     @standard()
     def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """Write the figure to a file; see matplotlib."""
-        super().savefig(*args, **kwargs)
+        """Write the figure to a file, with the dots per inch that it has; see matplotlib."""
+        super().savefig(*args, **{"dpi": self.dpi} | kwargs)
 
     def _repr_png_(self) -> bytes:
         """The figure as a notebook shows it, which by itself shows those of pyplot only."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
+        self.savefig(buffer, format="png", dpi=min(self.dpi, _NOTEBOOK))
         return buffer.getvalue()
 
 

@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from dpid.results.figure_style import literal, standard
+from dpid.results.figure_style import standard
+from dpid.results.labels import write
+from dpid.results.panels import FINEST, bare
 
 # Okabe and Ito's (2008) colours, which people with colour blindness tell apart, those that stand out from grey first.
 WORDS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#000000")
@@ -25,8 +27,10 @@ _BELOW = "#333333"  # stripes
 _STRONGEST = 0.85  # opacity of full colour: the picture shows through
 _ENCLOSED = 0.8  # share of a word's positive map within its outline
 _FAINTEST = 0.1  # of the scale: the strongest pixel of a word that is outlined
-_SIDE = 512, 1024  # pixels of the longer side, so that maps of small pictures are smooth, and large ones drawn fast
-_NAME = 18  # letters of a word in the picture
+_SIDE, _COLOURED = (
+    512,
+    1024,
+)  # pixels of the longer side, at least: maps of small pictures are smooth; coloured, at most
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
@@ -59,7 +63,7 @@ def paint(
     ax: Any, picture: Tensor | None, maps: Mapping[str, Tensor], errors: Mapping[str, Tensor] | None = None,
     colours: Mapping[str, str] | None = None, limit: float | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """The strength of every map at the pixels drawn, -1…1; draws the maps in their colours over a picture.
+    """The strength of every map at the pixels coloured, -1…1; draws the maps in their colours over a picture.
 
     Parameters
     ----------
@@ -73,10 +77,11 @@ def paint(
 
     colours, limit = colours or colours_of(maps), limit or scale_of(maps.values())
     canvas, extent = _canvas(picture, next(iter(maps.values())).shape)
-    height, width = canvas.shape[:2]
+    # Maps are smooth: of a large picture fewer pixels are coloured than drawn.
+    height, width = (-(-n // -(-max(canvas.shape) // _COLOURED)) for n in canvas.shape)
     stripes = np.add.outer(np.arange(height), np.arange(width)) // max(2, max(height, width) // 80) % 2
     strengths: dict[str, np.ndarray] = {}
-    mixed, total, clear = np.zeros_like(canvas), np.zeros((height, width, 1)), np.ones((height, width, 1))
+    mixed, total, clear = np.zeros((height, width, 3)), np.zeros((height, width)), np.ones((height, width))
     for name, value in maps.items():
         strength = _enlarged(value, (height, width))
         if errors is not None:
@@ -85,13 +90,14 @@ def paint(
         for part, colour in ((strength.clip(min=0), colours[name]), ((-strength).clip(min=0) * stripes, _BELOW)):
             # Colours mix by their strengths, so that no word lies above another.
             mixed += part[..., None] * np.array(to_rgb(colour))
-            total += part[..., None]
-            clear = clear * (1 - _STRONGEST * part[..., None])
-    shown = canvas * clear + mixed / np.maximum(total, 1e-12) * (1 - clear)
+            total += part
+            clear *= 1 - _STRONGEST * part
+    tint = mixed * ((1 - clear) / np.maximum(total, 1e-12))[..., None]
+    layers = torch.from_numpy(np.dstack((tint, clear))).unbind(-1)
+    *tints, through = (_enlarged(layer, canvas.shape) for layer in layers)
+    shown = np.dstack([(canvas * through + layer).clip(0, 1) for layer in tints])
     ax.imshow(shown, extent=extent, interpolation="antialiased")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_color("0.8")
+    bare(ax)
     return strengths
 
 
@@ -100,27 +106,24 @@ def overlay(
     ax: Any, picture: Tensor | None, maps: Mapping[str, Tensor], errors: Mapping[str, Tensor] | None = None,
     colours: Mapping[str, str] | None = None, limit: float | None = None,
 ) -> None:  # fmt: skip
-    """Draw as :func:`paint`, with an outline around most of every word's map and the word above it.
+    """Draw as :func:`paint`, with an outline around most of every word's map and the word in a box of its colour.
 
     The outline encloses four fifths of what is positive in the map, less what noise explains. A word that is faint
-    everywhere has none.
+    everywhere has none. The word is above its outline, or where it covers no other one, with a line that leads there.
     """
     colours = colours or colours_of(maps)
     strengths = paint(ax, picture, maps, errors, colours, limit)
-    left, right, bottom, top = ax.images[-1].get_extent()
-    names = []
+    regions = {}
     for name, strength in strengths.items():
+        step = -(-max(strength.shape) // _SIDE)  # a line needs no more
+        strength = strength[::step, ::step]
         if strength.max() < _FAINTEST:
             continue
-        height, width = strength.shape
-        x = left + (np.arange(width) + 0.5) / width * (right - left)
-        y = top + (np.arange(height) + 0.5) / height * (bottom - top)
         ordered = np.sort(strength[strength > 0])[::-1]
         level = ordered[np.searchsorted(sums := ordered.cumsum(), _ENCLOSED * sums[-1])]
-        _outline(ax, x, y, strength, level, colours[name])
-        inside = strength >= level
-        names.append((name, float(x[inside.any(0)].mean()), float(y[inside.any(1)].min())))
-    _write(ax, names)
+        _outline(ax, strength, level, colours[name])
+        regions[name] = strength >= level
+    write(ax, regions, colours)
 
 
 @standard()
@@ -136,58 +139,33 @@ def legend(ax: Any, entries: Mapping[str, str]) -> None:
     )  # fmt: skip
 
 
-def _outline(ax: Any, x: np.ndarray, y: np.ndarray, strength: np.ndarray, level: float, colour: str) -> None:
+def _outline(ax: Any, strength: np.ndarray, level: float, colour: str) -> None:
     """Draw the line of ``strength`` [H,W] at ``level``, and along the picture's border where the inside reaches it."""
     from matplotlib.patheffects import Normal, Stroke
 
-    lines = ax.contour(x, y, strength, [level], colors=[colour], linewidths=1.8)
+    left, right, bottom, top = ax.images[-1].get_extent()
+    height, width = strength.shape
+    x = left + (np.arange(width) + 0.5) / width * (right - left)
+    y = top + (np.arange(height) + 0.5) / height * (bottom - top)
+    closed = np.pad(strength, 1, constant_values=min(0.0, float(strength.min())))
+    lines = ax.contour([left, *x, right], [top, *y, bottom], closed, [level], colors=[colour], linewidths=1.8)
     lines.set_path_effects([Stroke(linewidth=3.4, foreground="white"), Normal()])
 
 
-def _write(ax: Any, names: list[tuple[str, float, float]]) -> None:
-    """Write every (name, x, y) above its place, or as near to it as no other name is, within the picture."""
-    from matplotlib.patheffects import withStroke
-
-    left, right, bottom, top = ax.images[-1].get_extent()
-    side = max(bottom - top, right - left)
-    line, letter = 0.06 * side, 0.033 * side  # of this size in a panel of three inches
-    taken: list[tuple[float, float, float]] = []
-    for name, x, y in sorted(names, key=lambda n: n[2]):
-        text = literal(name, _NAME)
-        half = letter * len(text) / 2
-        x = min(max(x, left + half), max(right - half, left + half))
-        first = max(y - 0.7 * line, top + 0.6 * line)
-        # Below and above the names that are there, which leave no room nearer.
-        places = [first, *(height + turn * line for _, _, height in taken for turn in (1, -1))]
-        near = [height for other, width, height in taken if abs(x - other) < half + width]
-        free = [
-            place
-            for place in places
-            if top + 0.5 * line <= place <= bottom - 0.5 * line
-            and all(abs(place - height) > 0.999 * line for height in near)
-        ]
-        place = min(free, key=lambda place: abs(place - first), default=first)
-        taken.append((x, half, place))
-        ax.text(
-            x, place, text, fontsize=9, fontweight="bold", ha="center", va="center", clip_on=True,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-        )  # fmt: skip
-
-
 def _canvas(picture: Tensor | None, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """The picture in light grey, float [H,W,3] in 0…1, of a size to draw, and its extent on the axes.
+    """The picture in light grey, [H,W] in 0…1, of a size to draw, and its extent on the axes.
 
     Without a picture it is white, of the ``shape`` [h,w] of maps.
     """
     height, width = shape if picture is None else picture.shape[:2]
     side = max(height, width)
-    drawn = min(max(side, _SIDE[0]), _SIDE[1])
+    drawn = min(max(side, _SIDE), FINEST)
     rows, columns = (max(1, round(n * drawn / side)) for n in (height, width))
     grey = np.ones((rows, columns))
     if picture is not None:
         image = Image.fromarray(picture.cpu().numpy()).convert("L").resize((columns, rows))
         grey = 0.5 + 0.5 * np.asarray(image) / 255
-    return np.repeat(grey[..., None], 3, 2), (-0.5, width - 0.5, height - 0.5, -0.5)
+    return grey, (-0.5, width - 0.5, height - 0.5, -0.5)
 
 
 def _enlarged(values: Tensor, size: tuple[int, int]) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""Plots of a result: maps over the picture, maps side by side, the profile over log-SNR, and the graph of its words."""
+"""Plots of a result: maps over the picture, and maps side by side."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,34 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpid.results.figure_style import Figure, columns_of, inches, literal, shortened, standard, within
+from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.graph import plot_graph
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overlay, paint, scale_of
+from dpid.results.panels import COARSEST, bare, frame, new_panels, put, resolution, tall
+from dpid.results.profile_plot import plot_profile
 
 if TYPE_CHECKING:
     from dpid.results.intervals import Estimate
-    from dpid.results.metadata import Metadata
-    from dpid.results.profile import Profile
     from dpid.results.result import PIDResult
 
 _COLUMNS = 5
-_CONCEPT, _WORD, _MODEL = 26, 16, 60  # letters that fit above a panel, below it beside a number, and below the figure
+_CONCEPT, _WORD = 26, 16  # letters that fit above a panel, and below it beside a number
 _LEGEND = 43  # letters of a line below a panel
 _WIDE = 1.6  # width of a picture by its height from which on only two panels are in a row
-_PANEL, _TALLEST = 2.9, 4.2  # inches
-_SMALL, _LETTER = 7, 0.051  # points of text in axes of the user, and inches of a letter of it
+_PANEL, _TALLEST, _HEAD, _GAP = 2.9, 4.2, 0.46, 0.1  # inches of a panel, at most, above it, and between
+_SMALL = 7  # points of text in axes of the user
 _FRAMES = 8  # most of a video that are shown
-# Greys of what all words tell, and two of them, beside the words' colours. Not every two colours of a plot are told
-# apart by everyone: what several words tell is dashed, and pairs have markers of their own.
-_WHOLE, _SEVERAL, _DASHES, _MARKERS = "0.2", "0.4", ("--", ":", "-."), ("s", "^", "x")
-_PROFILES = "i(x; y)", "atoms"
-_Line = tuple[str, Tensor, Tensor, dict[str, Any]]  # name, values, standard errors, how it looks
 
 
 def plot(result: PIDResult, kind: str, ax: Any) -> Any:
     """The figure of :meth:`dpid.PIDResult.plot`."""
     kinds: dict[str, Callable[..., Any]] = {
-        "overlay": _plot_overlay, "strip": _plot_strip, "profile": _plot_profile, "graph": plot_graph,
+        "overlay": _plot_overlay, "strip": _plot_strip, "profile": plot_profile, "graph": plot_graph,
     }  # fmt: skip
     return drawn_as(kinds, result, kind, ax)
 
@@ -67,7 +61,7 @@ def _plot_overlay(result: PIDResult, ax: Any) -> Any:
         draw_unique(ax, result, scale_of(maps.unique.values()), told)
         return ax.figure
     limit = scale_of([*maps.unique.values(), maps.redundancy, maps.synergy])
-    figure, axes = _overlay_axes(result)
+    figure, axes, rows = _overlay_axes(result)
     if result.picture is not None:
         draw_picture(axes[0], result.picture)
         _entitle(axes[0], "picture", "")
@@ -78,19 +72,21 @@ def _plot_overlay(result: PIDResult, ax: Any) -> Any:
     _entitle(axes[-2], "redundancy", "what two or more words tell" if several else "what either word tells")
     draw_atom(axes[-1], result, "synergy", limit)
     _entitle(axes[-1], "synergy", "what words tell only together" if several else "what only both together tell")
-    _frame(
+    texts = frame(
         figure, result,
         f"numbers: {result.metadata.unit}; full colour: {limit:.2g} per latent pixel; faint: within the noise; "
         "stripes: below zero; line: around four fifths of what only the word tells",
         _why_two_numbers(result),
     )  # fmt: skip
+    _arrange(figure, axes, rows, *texts)
+    figure.set_dpi(resolution(result.picture, max(inches(axes[0]))))  # at last: texts are measured faster before
     return figure
 
 
 def draw_picture(ax: Any, picture: Tensor) -> None:
     """Draw a picture uint8 [H,W,3]."""
     ax.imshow(picture.numpy(), interpolation="lanczos")
-    _bare(ax)
+    bare(ax)
 
 
 def draw_unique(ax: Any, result: PIDResult, limit: float, told: Mapping[str, str]) -> None:
@@ -141,24 +137,47 @@ def _unique_told(result: PIDResult) -> dict[str, str]:
     return told
 
 
-def _overlay_axes(result: PIDResult) -> tuple[Figure, list[Any]]:
-    """A figure with axes for the picture, if there is one, and three maps, of the shape of the picture."""
+def _overlay_axes(result: PIDResult) -> tuple[Figure, list[Any], int]:
+    """A figure with axes for the picture, if there is one, and three maps, of its shape; in so many rows.
+
+    The figure is as high as the panels alone, until :func:`_arrange` knows what is to be written around them.
+    """
     height, width = (result.maps.redundancy if result.picture is None else result.picture).shape[:2]
-    tall = min(_PANEL * height / width, _TALLEST)
+    high = min(_PANEL * height / width, _TALLEST)
+    wide = high * width / height
     count = 3 + (result.picture is not None)
     columns = 2 if width > _WIDE * height else count
-    rows = -(-count // columns)
-    wide = columns * (max(tall * width / height, 2.5) + 0.1) + 0.1
-    texts = heading(result.metadata, wide), *_unique_told(result).values(), _why_two_numbers(result)
-    lines = sum(len(text.splitlines()) for text in texts)
-    figure = Figure(figsize=(wide, rows * (tall + 0.7) + 0.19 * lines + 0.4), dpi=150, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    axes = list(grid.T.flat)  # of two columns the left one has the words, whose legend is long, at its end
+    rows, room = -(-count // columns), max(wide, 2.5)
+    figure = Figure(figsize=(columns * (room + _GAP) + _GAP, rows * high), dpi=COARSEST)
+    axes = [figure.add_axes((0, 0, 1, 1)) for _ in range(count)]
     for ax in axes:
-        ax.set_anchor("N")  # what room there is, legends need
-    for ax in axes[: rows * columns - count]:
-        ax.set_visible(False)
-    return figure, axes[rows * columns - count :]
+        put(ax, 0, 0, room, high)
+    return figure, axes, rows
+
+
+def _arrange(figure: Figure, axes: Sequence[Any], rows: int, title: Any, note: Any) -> None:
+    """Make a figure as high as its title, rows of panels, the legends below these, and its note need."""
+    columns = -(-len(axes) // rows)
+    room, high = inches(axes[0])
+    # Of two columns the left one has the words, whose legend is long, at its end.
+    places = [divmod(columns * rows - len(axes) + i, rows) for i in range(len(axes))]
+    legends = [0.0] * rows
+    for ax, (_, row) in zip(axes, places, strict=True):
+        if ax.get_legend():
+            legends[row] = max(legends[row], tall(ax.get_legend()) + 0.02 * high)
+    tops, top = [], tall(title) + _GAP
+    for below in legends:
+        tops.append(top + _HEAD)
+        top += _HEAD + high + below + _GAP
+    total = top + tall(note) + _GAP
+    figure.set_size_inches(figure.get_figwidth(), total)
+    for ax, (column, row) in zip(axes, places, strict=True):
+        put(ax, _GAP + column * (room + _GAP), tops[row], room, high)
+        ax.apply_aspect()
+        if key := ax.get_legend():  # of narrow pictures numbers are wider
+            key.set_bbox_to_anchor(((1 - room / inches(ax)[0]) / 2, -0.02), ax.transAxes)
+    title.set_y(1 - _GAP / 2 / total)
+    note.set_y(_GAP / 2 / total)
 
 
 def _entitle(ax: Any, name: str, meaning: str) -> None:
@@ -199,7 +218,7 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
         numbers = number_told(result, estimate, value, "\n" if result.metadata.frames is None else "; ")
         panel.set_title(f"{name}\n{numbers}", fontsize=9)
     colour_bar(drawn, axes, result.metadata.unit)
-    _frame(figure, result, _why_two_numbers(result))
+    frame(figure, result, _why_two_numbers(result))
     return figure
 
 
@@ -256,7 +275,7 @@ def draw_maps(axes: Sequence[Any], picture: Tensor | None, maps: Sequence[Tensor
     for ax, value in zip(axes[len(axes) - len(values) :], values, strict=True):
         ax.set_facecolor("0.8")  # between frames
         drawn = ax.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        _bare(ax)
+        bare(ax)
     return drawn
 
 
@@ -270,128 +289,3 @@ def _strip(video: Any, factor: int, empty: float) -> Any:
     around = [(0, 0), (0, 0), (0, gap), *[(0, 0)] * (video.ndim - 3)]
     spaced = np.pad(video[shown], around, constant_values=empty)
     return np.concatenate(list(spaced), 1)[:, :-gap]
-
-
-@standard()
-def _plot_profile(result: PIDResult, ax: Any) -> Any:
-    """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
-    from matplotlib.transforms import ScaledTranslation
-
-    if ax is not None:
-        return _profile_within(ax, result)
-    both = _profile_lines(result.profile, 40)
-    longest = max(columns_of(shortened(name)) for lines in both for name, *_ in lines)
-    columns = max(1, int(4.7 / (0.65 + 0.058 * longest)))  # inches of a panel, of a line, and of a letter
-    rows = -(-max(map(len, both)) // columns)
-    figure, axes = new_panels(1, 2, (10, 3.95 + 0.17 * rows), 100)
-    axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
-    for panel, title, lines in zip(axes, _PROFILES, both, strict=True):
-        _draw_profile(panel, result.profile, lines, 40)
-        panel.set_title(title, fontsize=10)
-        panel.set_xlabel("log-SNR (noise on the left)")
-        # Below the label: the lines of eight concepts leave no room.
-        below = panel.transAxes + ScaledTranslation(0, -0.48, figure.dpi_scale_trans)
-        panel.legend(
-            loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, borderaxespad=0, ncols=columns,
-            fontsize=8, frameon=False, handlelength=3,
-        )  # fmt: skip
-    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
-    _frame(figure, result)
-    return figure
-
-
-def _profile_within(ax: Any, result: PIDResult) -> Any:
-    """The figure of ``ax``, into which the profile is drawn, with legends below: they would cover narrow panels."""
-    wide, high = inches(ax)
-    letters = int((0.49 * wide - 0.3) / _LETTER)  # from one legend to the next, less a line
-    both = _profile_lines(result.profile, letters)
-    title, labels, key = 0.2, 0.36, 0.125 * max(map(len, both))  # inches, the last of the legend
-    tall = max(high - title - labels - key, high / 3)
-    axes = [within(ax, left * wide, high - title - tall, 0.4 * wide, tall) for left in (0.06, 0.55)]
-    axes[1].sharey(axes[0])
-    for panel, name, lines in zip(axes, _PROFILES, both, strict=True):
-        _draw_profile(panel, result.profile, lines, letters)
-        panel.set_title(name, fontsize=_SMALL + 1, pad=2)
-        panel.set_xlabel("log-SNR", fontsize=_SMALL, labelpad=1)
-        panel.tick_params(labelsize=_SMALL, pad=2)
-        panel.locator_params(nbins=4)
-        panel.legend(
-            loc="upper left", bbox_to_anchor=(-0.1, -labels / tall), borderaxespad=0, borderpad=0, frameon=False,
-            fontsize=_SMALL, handlelength=2.4, handletextpad=0.3, labelspacing=0.2,
-        )  # fmt: skip
-    axes[1].tick_params(labelleft=False)
-    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR", fontsize=_SMALL, labelpad=1)
-    return ax.figure
-
-
-def _draw_profile(panel: Any, profile: Profile, lines: Sequence[_Line], letters: int) -> None:
-    """Draw lines over log-SNR with their bands, and a line at zero; ``letters`` of their names are in the legend."""
-    x = profile.logsnr.numpy()
-    for name, value, error, look in lines:
-        v, e = profile.shown(value).numpy(), error.numpy()
-        # matplotlib leaves out labels that begin with "_".
-        look = {"marker": "o", "markersize": 3} | look
-        (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", **look)
-        panel.fill_between(x, v - e, v + e, alpha=min(0.2, 0.8 / len(lines)), color=line.get_color())
-    panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    panel.spines[["top", "right"]].set_visible(False)
-
-
-def _profile_lines(profile: Profile, letters: int) -> tuple[list[_Line], list[_Line]]:
-    """The lines of i(x; y_S), of four concepts and more those of each and of all, and those of the decomposition.
-
-    That of all has all their names if there are at most ``letters`` of them.
-    """
-    errors, concepts = profile.stderr, tuple(profile.unique)
-    assert errors is not None
-    colours, pairs = colours_of(concepts), zip(_DASHES, _MARKERS, strict=True)
-    information: list[_Line] = []
-    for subset, f in profile.information.items():
-        name = ", ".join(subset)
-        look: dict[str, Any] = {"color": colours[subset[0]]}
-        if subset == concepts:
-            name = name if len(concepts) < 4 and len(name) <= letters else "all"
-            look = {"color": _WHOLE, "linewidth": 2}
-        elif len(subset) > 1:
-            if len(concepts) > 3:  # 2ⁿ lines would be unreadable
-                continue
-            dashes, marker = next(pairs)
-            look = {"color": _SEVERAL, "linestyle": dashes, "marker": marker, "markersize": 5}
-        information.append((name, f, errors.information[subset], look))
-    unique = [(f"unique: {c}", f, errors.unique[c], {"color": colours[c]}) for c, f in profile.unique.items()]
-    return information, [
-        ("redundancy", profile.redundancy, errors.redundancy, {"color": REDUNDANCY, "linestyle": _DASHES[0]}), *unique,
-        ("synergy", profile.synergy, errors.synergy, {"color": SYNERGY, "linestyle": _DASHES[0]}),
-    ]  # fmt: skip
-
-
-def new_panels(rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Figure, list[Any]]:
-    """A figure of ``size`` inches and its rows × columns axes."""
-    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
-def _bare(ax: Any) -> None:
-    """Leave of the axes a thin frame."""
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_color("0.8")
-
-
-def _frame(figure: Figure, result: PIDResult, *notes: str) -> None:
-    """Add the prompt as a title, and below the panels ``notes``, none of "", and the settings."""
-    metadata = result.metadata
-    figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
-    settings = (
-        f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} evaluations of the "
-        f"network; {literal(metadata.model, _MODEL)}"
-    )
-    below = [line for note in notes for line in textwrap.wrap(note, int(16 * figure.get_figwidth()))]
-    figure.supxlabel("\n".join([*below, settings]), fontsize=7.5, color="0.4")
-
-
-def heading(metadata: Metadata, width: float) -> str:
-    """The prompt, in lines of ``width`` inches."""
-    given = " | rest of the prompt" if metadata.context else ""
-    columns = int(10 * width)  # of bold letters of 11 points
-    return literal(f"“{shortened(metadata.prompt, 3 * columns)}”{given}", columns, lines=4)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from dpid.prompts.phrases import holds, span_of
 from dpid.results.figure_style import Figure, inches, literal, standard, within
-from dpid.results.overlay import colours_of, overlay, scale_of
-from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, heading, new_panels, strip_within
+from dpid.results.overlay import WORDS, colours_of, overlay, scale_of
+from dpid.results.panels import COARSEST, entitle, new_panels, put, resolution, tall
+from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, strip_within
 from dpid.results.word import verdict
 
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from dpid.results.word import Word
     from dpid.results.words import WordsResult
 
-_INSIDE = "0.55"  # the colour of a word inside a phrase, whose map is part of the phrase's
-_FEWEST = 4  # words that bars beside a picture leave room for, so that those of two are not thick
+_PLAIN = "0.55"  # the colour of a word that the overlay leaves out
 _COLUMNS, _WORD, _TOLD = 5, 24, 36  # maps side by side; letters of a word; of a verdict
-_PANEL = 3.2  # inches, the longer side of a picture
+_PANEL, _HEAD, _GAP = 3.2, 0.3, 0.15  # inches of the longer side of a picture, above it, and between panels
+_BARS, _BAR, _AXIS = 2.6, 0.42, 0.68  # inches of the width of bars, of the height of a word's, and below them
 
 
 def plot(result: WordsResult, kind: str, ax: Any) -> Any:
@@ -34,30 +35,70 @@ def outer(result: WordsResult) -> list[Word]:
     return [word for w, word in result.words.items() if not any(v != w and holds(spans[v], spans[w]) for v in spans)]
 
 
+def coloured(result: WordsResult) -> dict[str, str]:
+    """The colour of every word that the overlay draws: of :func:`outer`, as many as there are colours.
+
+    Of more words these are the ones that tell most that no other does.
+    """
+    words = outer(result)
+    drawn = {word.text for word in sorted(words, key=lambda word: -word.unique.value)[: len(WORDS)]}
+    return colours_of(word.text for word in words if word.text in drawn)
+
+
+def left_out(result: WordsResult) -> list[str]:
+    """The words of :func:`outer` for which there is no colour."""
+    colours = coloured(result)
+    return [word.text for word in outer(result) if word.text not in colours]
+
+
 @standard()
 def _plot_overlay(result: WordsResult, ax: Any) -> Any:
     """The uniqueness maps over the picture; without ``ax`` beside the picture and the numbers of every word."""
     if ax is not None:
         _overlay(ax, result)
         return ax.figure
-    words = result.words
     height, width = (outer(result)[0].map if result.picture is None else result.picture).shape[:2]
-    wide, tall = _PANEL * min(1, width / height), _PANEL * min(1, height / width)
-    panels = 1 + (result.picture is not None)
-    total = panels * (wide + 0.15) + 4.6
-    figure = Figure(figsize=(total, max(tall + 0.4, 0.9 + 0.4 * len(words)) + 0.7), dpi=150, layout="constrained")
-    grid = figure.add_gridspec(1, panels + 1, width_ratios=[wide] * panels + [4.0])
-    axes = [figure.add_subplot(grid[0, i]) for i in range(panels)]
+    wide, high = _PANEL * min(1, width / height), _PANEL * min(1, height / width)
+    figure = Figure(figsize=(12, 6), dpi=COARSEST)
+    axes = [figure.add_axes((0, 0, 1, 1)) for _ in range(1 + (result.picture is not None))]
+    for panel in axes:  # names are placed in panels of known size
+        put(panel, 0, 0, wide, high)
     if result.picture is not None:
         draw_picture(axes[0], result.picture)
         axes[0].set_title("picture", fontsize=10)
     _overlay(axes[-1], result)
     axes[-1].set_title("what only this word tells", fontsize=10)
-    free = max(0.02, _FEWEST - len(words)) / 2  # a row needs some height
-    rows = grid[0, -1].subgridspec(3, 1, height_ratios=[free, len(words), free])
-    _bars(figure.add_subplot(rows[1]), result)
-    figure.suptitle(heading(result.metadata, total), fontsize=11, fontweight="bold")
+    _arrange(figure, axes, result)
+    figure.set_dpi(resolution(result.picture, _PANEL))  # at last: texts are measured faster before
     return figure
+
+
+def _arrange(figure: Figure, axes: Sequence[Any], result: WordsResult) -> None:
+    """Put panels of a figure beside bars of all words, and the prompt above them.
+
+    Panels are below one another where that is about as high as the bars, else side by side.
+    """
+    wide, high = inches(axes[0])
+    bars, bars_high = figure.add_axes((0, 0, 1, 1)), _BAR * len(result.words)
+    bars_all, panel_all = bars_high + _AXIS, _HEAD + high + _GAP
+    columns = 1 if len(axes) * panel_all < 1.25 * bars_all else len(axes)
+    put(bars, 0, 0, _BARS, bars_high)
+    _bars(bars, result)
+    words = bars.bbox.x0 - min(text.get_window_extent().x0 for text in bars.texts)
+    left = _GAP + columns * (max(wide, 1.8) + _GAP) + words / figure.dpi  # 1.8 for the title of a narrow panel
+    figure.set_size_inches(left + _BARS + 2 * _GAP, 6)
+    title = entitle(figure, result.metadata)
+    rows = -(-len(axes) // columns)
+    below = tall(axes[-1].xaxis.label) + 0.05 if left_out(result) else 0
+    panels_high = rows * panel_all + below
+    top, most = tall(title) + _GAP, max(panels_high, bars_all)
+    figure.set_size_inches(figure.get_figwidth(), top + most + _GAP)
+    title.set_y(1 - _GAP / 2 / figure.get_figheight())
+    first = top + (most - panels_high) / 2 + _HEAD
+    for i, panel in enumerate(axes):
+        row, column = divmod(i, columns)
+        put(panel, _GAP + column * (max(wide, 1.8) + _GAP), first + row * panel_all, max(wide, 1.8), high)
+    put(bars, left, top + (most - bars_all) / 2, _BARS, bars_high)
 
 
 @standard()
@@ -69,7 +110,7 @@ def _plot_words(result: WordsResult, ax: Any) -> Any:
         _bars(within(ax, left, below, wide - left, max(high - below, high / 3)), result, size=7)
         return ax.figure
     figure = Figure(figsize=(7, 1.4 + 0.42 * len(result.words)), dpi=150, layout="constrained")
-    figure.suptitle(heading(result.metadata, 7), fontsize=11, fontweight="bold")
+    entitle(figure, result.metadata)
     _bars(figure.subplots(), result)
     return figure
 
@@ -91,16 +132,21 @@ def _plot_strip(result: WordsResult, ax: Any) -> Any:
     for panel, word in zip(axes[count - len(words) : count], words, strict=True):
         panel.set_title(f"{literal(word.text, _WORD)}\n{word.given_rest}", fontsize=9)
     colour_bar(drawn, axes, result.metadata.unit)
-    figure.suptitle(heading(result.metadata, figure.get_figwidth()), fontsize=11, fontweight="bold")
+    entitle(figure, result.metadata)
     return figure
 
 
 def _overlay(ax: Any, result: WordsResult) -> None:
-    words = outer(result)
+    colours, missing = coloured(result), left_out(result)
     # Uniqueness rather than i(x; w | rest), whose difference of two long prompts has more noise.
-    maps = {word.text: word.pid.maps.unique[word.text] for word in words}
-    errors = {word.text: word.pid.maps.stderr.unique[word.text] for word in words if word.pid.maps.stderr}
-    overlay(ax, result.picture, maps, errors, colours_of(maps), scale_of(maps.values()))
+    maps = {word: result.words[word].pid.maps for word in colours}
+    errors = {word: m.stderr.unique[word] for word, m in maps.items() if m.stderr}
+    unique = {word: m.unique[word] for word, m in maps.items()}
+    overlay(ax, result.picture, unique, errors, colours, scale_of(unique.values()))
+    if missing:
+        told = f"not drawn (least unique): {', '.join(missing)}"
+        columns = max(20, int(14 * inches(ax)[0]))  # of letters of 8 points
+        ax.set_xlabel(literal(told, columns, lines=4), fontsize=8, color="0.4")
 
 
 def _bars(ax: Any, result: WordsResult, size: float = 9) -> None:
@@ -112,7 +158,7 @@ def _bars(ax: Any, result: WordsResult, size: float = 9) -> None:
     from matplotlib.patheffects import withStroke
 
     words = list(result.words.values())
-    colours = colours_of(word.text for word in outer(result))
+    colours = coloured(result)
     low, high = _range([(word.alone, word.given_rest) for word in words])
     line = {
         "color": "0.2",
@@ -121,7 +167,7 @@ def _bars(ax: Any, result: WordsResult, size: float = 9) -> None:
         "path_effects": [withStroke(linewidth=2.2, foreground="white")],
     }
     for place, word in enumerate(words):
-        colour = colours.get(word.text, _INSIDE)
+        colour = colours.get(word.text, _PLAIN)
         for number, shift, face in ((word.alone, -0.17, "none"), (word.given_rest, 0.17, colour)):
             ax.barh(place + shift, number.value, 0.3, color=face, edgecolor=colour)
             ends = number.interval()

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from made_up import made
+from made_up import made, made_words
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -18,6 +18,7 @@ from dpid.results import overlay
 from dpid.results.figure_style import Figure
 from dpid.results.graph import pair_of, plot_graph
 from dpid.results.result import PIDResult
+from dpid.results.words import WordsResult
 
 KINDS = ("overlay", "strip", "profile", "graph")
 
@@ -117,6 +118,41 @@ def test_names_of_words_at_one_place_do_not_cover_each_other(height, names):
     assert len(boxes) == names
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     assert all(ax.bbox.y0 - 1 <= box.y0 and box.y1 <= ax.bbox.y1 + 1 for box in boxes)
+
+
+def blob(x, y, height=32, width=64):
+    """A map with a peak at (x, y)."""
+    away = (torch.arange(width) - x) ** 2 + (torch.arange(height)[:, None] - y) ** 2
+    return torch.exp(-away / 2 / 3**2)
+
+
+def luminance(colour):
+    """The relative luminance of WCAG 2.2."""
+    return simulated(colour, np.eye(3)) @ (0.2126, 0.7152, 0.0722)
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_a_name_is_in_its_colour_and_beside_its_region_or_led_there(crowded):
+    places = [(16, 16) if crowded else (8 + 16 * (i % 4), 8 + 16 * (i // 4)) for i in range(8)]
+    maps = {f"golden frame {i}": blob(*place) for i, place in enumerate(places)}
+    ax = Figure(figsize=(6, 3), dpi=100).add_axes((0, 0, 1, 1))
+    overlay.overlay(ax, None, maps, limit=1.0)
+    ax.figure.draw_without_rendering()
+    ends = {line.get_color(): (line.get_xdata()[-1], line.get_ydata()[-1]) for line in ax.lines}
+    for (name, colour), place in zip(overlay.colours_of(maps).items(), places, strict=True):
+        (text,) = (t for t in ax.texts if t.get_text() == name)
+        box = text.get_bbox_patch()
+        assert box.get_facecolor()[:3] == to_rgb(colour)
+        light, dark = sorted(map(luminance, (colour, text.get_color())), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 4.5  # WCAG 2.2, AA
+        # Four fifths of such a peak are within 1.8 of its widths of 3; a line of text is 2 of these pixels high.
+        (x0, y1), (x1, y0) = ax.transData.inverted().transform(box.get_window_extent())
+        away = np.hypot(max(x0 - place[0], place[0] - x1, 0), max(y0 - place[1], place[1] - y1, 0))
+        if colour in ends:
+            assert np.hypot(*np.subtract(ends[colour], place)) < 1.9 * 3
+        else:
+            assert away < 1.9 * 3 + 2
+    assert len(ends) > 0 if crowded else not ends
 
 
 def simulated(colour, matrix):
@@ -256,6 +292,68 @@ def test_the_overlay_has_a_panel_for_everything():
     assert [t for t in titles if t not in result.metadata.concepts] == ["picture", "unique", "redundancy", "synergy"]
     without = replace(result, picture=None).plot()
     assert len(without.axes) == 3
+
+
+NAMES = [f"a golden frame {i}" for i in range(12)]
+
+
+def with_picture(result, height, width):
+    return replace(result, picture=torch.zeros(height, width, 3, dtype=torch.uint8))
+
+
+def overlay_of(every, count, shape):
+    """The overlay of so many words, of ``every`` word or of chosen ones, over a picture of a shape."""
+    if not every:
+        return with_picture(made(concepts=tuple(NAMES[:count])), *shape).plot()
+    words = made_words(*NAMES[:count]).words
+    return WordsResult({k: replace(w, pid=with_picture(w.pid, *shape)) for k, w in words.items()}, 64).plot()
+
+
+@pytest.mark.parametrize(("every", "count"), [(False, 2), (False, 3), (False, 8), (True, 2), (True, 12)])
+@pytest.mark.parametrize("shape", [(128, 64), (64, 128), (64, 64), (70, 120)])
+def test_nothing_around_an_overlay_covers_anything(every, count, shape):
+    figure = overlay_of(every, count, shape)
+    figure.draw_without_rendering()
+    texts = [figure._suptitle, figure._supxlabel]
+    for ax in figure.axes:
+        outside = [t for t in ax.texts if t.get_bbox_patch() is None]  # not the names in the picture
+        texts += [ax.title, ax.xaxis.label, *outside, ax.get_legend()]
+    shown = [t for t in texts if t is not None and not (hasattr(t, "get_text") and not t.get_text())]
+    boxes = [t.get_window_extent() for t in [*shown, *figure.axes]]
+    assert len(boxes) > 5
+    for a, b in combinations(boxes, 2):
+        assert not a.padded(-1).overlaps(b)
+    for box in boxes:
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+
+
+def test_more_words_than_colours_are_named_and_not_drawn():
+    result = made_words(*NAMES)
+    figure = result.plot()
+    (panel,) = (ax for ax in figure.axes if ax.get_title() == "what only this word tells")
+    told = " ".join(panel.get_xlabel().split())
+    least = sorted(NAMES, key=lambda name: result.words[name].unique.value)[:4]
+    assert told == f"not drawn (least unique): {', '.join(n for n in NAMES if n in least)}"
+    named = [t.get_text() for t in panel.texts]
+    colours = [t.get_bbox_patch().get_facecolor() for t in panel.texts]
+    assert not {*named} & {*least}
+    assert len({*colours}) == len(named) > 4
+
+
+@pytest.mark.parametrize(("side", "drawn"), [(64, 512), (700, 700), (4096, 2048)])
+def test_a_picture_is_drawn_pixel_by_pixel(side, drawn):
+    figure = with_picture(made(), side // 4, side).plot()
+    panel = figure.axes[-1]
+    assert panel.images[0].get_array().shape == (drawn // 4, drawn, 3)
+    pixels = panel.get_position().width * figure.get_figwidth() * figure.dpi
+    # At 150 dots per inch what is small is drawn coarser.
+    assert pixels == pytest.approx(max(drawn, 150 * 2.9) if side > 512 else 150 * 2.9)
+    file = io.BytesIO()
+    if side < 1000:
+        figure.savefig(file, format="png")
+        assert Image.open(file).width == pytest.approx(figure.get_figwidth() * figure.dpi, abs=1)
+        assert Image.open(io.BytesIO(figure._repr_png_())).width == pytest.approx(figure.get_figwidth() * 150, abs=1)
 
 
 def legends(figure):

@@ -1,0 +1,71 @@
+"""What figures of results share: the prompt above, notes below, and between them panels in their places."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from dpid.results.figure_style import Figure, literal, shortened
+
+if TYPE_CHECKING:
+    from dpid.results.metadata import Metadata
+    from dpid.results.result import PIDResult
+
+_MODEL = 60  # letters that fit below the figure
+COARSEST = 150
+"""Dots per inch of a figure with a picture, at least"""
+FINEST = 2048
+"""Pixels of the longer side of a picture up to which it is drawn pixel by pixel"""
+
+
+def resolution(picture: Tensor | None, side: float) -> float:
+    """Dots per inch of a figure in which ``side`` inches have the pixels of a ``picture`` [H,W,3], at least 150."""
+    pixels = 0 if picture is None else min(max(picture.shape[:2]), FINEST)
+    return max(COARSEST, pixels / side)
+
+
+def new_panels(rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Figure, list[Any]]:
+    """A figure of ``size`` inches and its rows × columns axes."""
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def put(ax: Any, left: float, top: float, width: float, height: float) -> None:
+    """Place axes so many inches from the upper left corner of their figure; they touch the upper end of their place."""
+    wide, high = ax.figure.get_size_inches()
+    ax.set_anchor("N")
+    ax.set_position((left / wide, 1 - (top + height) / high, width / wide, height / high))
+
+
+def bare(ax: Any) -> None:
+    """Leave of the axes a thin frame."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_color("0.8")
+
+
+def frame(figure: Figure, result: PIDResult, *notes: str) -> tuple[Any, Any]:
+    """The title, which is the prompt, and the text below the panels: ``notes``, none of "", and the settings."""
+    metadata = result.metadata
+    settings = (
+        f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} evaluations of the "
+        f"network; {literal(metadata.model, _MODEL)}"
+    )
+    below = [line for note in notes for line in textwrap.wrap(note, int(16 * figure.get_figwidth()))]
+    return entitle(figure, metadata), figure.supxlabel("\n".join([*below, settings]), fontsize=7.5, color="0.4")
+
+
+def entitle(figure: Figure, metadata: Metadata) -> Any:
+    """The title of a figure: the prompt, in lines that fit."""
+    given = " | rest of the prompt" if metadata.context else ""
+    columns = int(10 * figure.get_figwidth())  # of bold letters of 11 points
+    text = literal(f"“{shortened(metadata.prompt, 3 * columns)}”{given}", columns, lines=4)
+    return figure.suptitle(text, fontsize=11, fontweight="bold")
+
+
+def tall(text: Any) -> float:
+    """The height of a text or legend of a figure in inches."""
+    height: float = text.get_window_extent().height / text.get_figure().dpi
+    return height

@@ -1,0 +1,116 @@
+"""The plot of a result over log-SNR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from dpid.results.figure_style import columns_of, inches, literal, shortened, standard, within
+from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of
+from dpid.results.panels import frame, new_panels
+
+if TYPE_CHECKING:
+    from dpid.results.profile import Profile
+    from dpid.results.result import PIDResult
+
+_SMALL, _LETTER = 7, 0.051  # points of text in axes of the user, and inches of a letter of it
+# Greys of what all words tell, and two of them, beside the words' colours. Not every two colours of a plot are told
+# apart by everyone: what several words tell is dashed, and pairs have markers of their own.
+_WHOLE, _SEVERAL, _DASHES, _MARKERS = "0.2", "0.4", ("--", ":", "-."), ("s", "^", "x")
+_PROFILES = "i(x; y)", "atoms"
+_Line = tuple[str, Tensor, Tensor, dict[str, Any]]  # name, values, standard errors, how it looks
+
+
+@standard()
+def plot_profile(result: PIDResult, ax: Any) -> Any:
+    """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
+    from matplotlib.transforms import ScaledTranslation
+
+    if ax is not None:
+        return _profile_within(ax, result)
+    both = _profile_lines(result.profile, 40)
+    longest = max(columns_of(shortened(name)) for lines in both for name, *_ in lines)
+    columns = max(1, int(4.7 / (0.65 + 0.058 * longest)))  # inches of a panel, of a line, and of a letter
+    rows = -(-max(map(len, both)) // columns)
+    figure, axes = new_panels(1, 2, (10, 3.95 + 0.17 * rows), 100)
+    axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
+    for panel, title, lines in zip(axes, _PROFILES, both, strict=True):
+        _draw_profile(panel, result.profile, lines, 40)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("log-SNR (noise on the left)")
+        # Below the label: the lines of eight concepts leave no room.
+        below = panel.transAxes + ScaledTranslation(0, -0.48, figure.dpi_scale_trans)
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, borderaxespad=0, ncols=columns,
+            fontsize=8, frameon=False, handlelength=3,
+        )  # fmt: skip
+    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
+    frame(figure, result)
+    return figure
+
+
+def _profile_within(ax: Any, result: PIDResult) -> Any:
+    """The figure of ``ax``, into which the profile is drawn, with legends below: they would cover narrow panels."""
+    wide, high = inches(ax)
+    letters = int((0.49 * wide - 0.3) / _LETTER)  # from one legend to the next, less a line
+    both = _profile_lines(result.profile, letters)
+    title, labels, key = 0.2, 0.36, 0.125 * max(map(len, both))  # inches, the last of the legend
+    tall = max(high - title - labels - key, high / 3)
+    axes = [within(ax, left * wide, high - title - tall, 0.4 * wide, tall) for left in (0.06, 0.55)]
+    axes[1].sharey(axes[0])
+    for panel, name, lines in zip(axes, _PROFILES, both, strict=True):
+        _draw_profile(panel, result.profile, lines, letters)
+        panel.set_title(name, fontsize=_SMALL + 1, pad=2)
+        panel.set_xlabel("log-SNR", fontsize=_SMALL, labelpad=1)
+        panel.tick_params(labelsize=_SMALL, pad=2)
+        panel.locator_params(nbins=4)
+        panel.legend(
+            loc="upper left", bbox_to_anchor=(-0.1, -labels / tall), borderaxespad=0, borderpad=0, frameon=False,
+            fontsize=_SMALL, handlelength=2.4, handletextpad=0.3, labelspacing=0.2,
+        )  # fmt: skip
+    axes[1].tick_params(labelleft=False)
+    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR", fontsize=_SMALL, labelpad=1)
+    return ax.figure
+
+
+def _draw_profile(panel: Any, profile: Profile, lines: Sequence[_Line], letters: int) -> None:
+    """Draw lines over log-SNR with their bands, and a line at zero; ``letters`` of their names are in the legend."""
+    x = profile.logsnr.numpy()
+    for name, value, error, look in lines:
+        v, e = profile.shown(value).numpy(), error.numpy()
+        # matplotlib leaves out labels that begin with "_".
+        look = {"marker": "o", "markersize": 3} | look
+        (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", **look)
+        panel.fill_between(x, v - e, v + e, alpha=min(0.2, 0.8 / len(lines)), color=line.get_color())
+    panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _profile_lines(profile: Profile, letters: int) -> tuple[list[_Line], list[_Line]]:
+    """The lines of i(x; y_S), of four concepts and more those of each and of all, and those of the decomposition.
+
+    That of all has all their names if there are at most ``letters`` of them.
+    """
+    errors, concepts = profile.stderr, tuple(profile.unique)
+    assert errors is not None
+    colours, pairs = colours_of(concepts), zip(_DASHES, _MARKERS, strict=True)
+    information: list[_Line] = []
+    for subset, f in profile.information.items():
+        name = ", ".join(subset)
+        look: dict[str, Any] = {"color": colours[subset[0]]}
+        if subset == concepts:
+            name = name if len(concepts) < 4 and len(name) <= letters else "all"
+            look = {"color": _WHOLE, "linewidth": 2}
+        elif len(subset) > 1:
+            if len(concepts) > 3:  # 2ⁿ lines would be unreadable
+                continue
+            dashes, marker = next(pairs)
+            look = {"color": _SEVERAL, "linestyle": dashes, "marker": marker, "markersize": 5}
+        information.append((name, f, errors.information[subset], look))
+    unique = [(f"unique: {c}", f, errors.unique[c], {"color": colours[c]}) for c, f in profile.unique.items()]
+    return information, [
+        ("redundancy", profile.redundancy, errors.redundancy, {"color": REDUNDANCY, "linestyle": _DASHES[0]}), *unique,
+        ("synergy", profile.synergy, errors.synergy, {"color": SYNERGY, "linestyle": _DASHES[0]}),
+    ]  # fmt: skip
