@@ -13,12 +13,14 @@ from dpid.report.page import drawn, number, png
 from dpid.results.figure_style import Figure
 from dpid.results.intervals import Estimate
 from dpid.results.metadata import Metadata
+from dpid.results.panels import resolution
 
 # What settings are called on a page, where that is not their name in Python.
 _NAMES = {
     "unet_evaluations": "evaluations of the network", "logsnr_range": "log-SNR", "paired": "samples in float32 too",
     "density": "density over log-SNR, checksum", "peak_memory": "peak memory",
 }  # fmt: skip
+_PANEL = 4.2  # inches: text of 9 points is of 10 pixels on a phone, 360 wide
 Panel = dict[str, Any]  # for the template: title, meaning, data, and legend, a list of (colour, text)
 
 
@@ -45,8 +47,9 @@ def panel(title: str, meaning: str, figure: Figure, legend: list[tuple[str, str]
 def frameless(shown: Tensor) -> tuple[Figure, Any]:
     """A figure of the shape of a picture [H,W,3] or map [h,w], and axes that fill it."""
     height, width = shown.shape[:2]
-    scale = 3.2 / max(height, width)
-    figure = Figure(figsize=(max(width * scale, 0.5), max(height * scale, 0.5)), dpi=180)
+    scale = _PANEL / max(height, width)
+    size = max(width * scale, 0.5), max(height * scale, 0.5)
+    figure = Figure(figsize=size, dpi=resolution(shown, _PANEL))
     return figure, figure.add_axes((0, 0, 1, 1))
 
 

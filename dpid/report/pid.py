@@ -80,7 +80,7 @@ def section(result: PIDResult) -> dict[str, Any]:
     return {
         "title": f"“{result.metadata.prompt}”: {', '.join(concepts)}", "finding": finding(result),
         "every_word": False, "sums_of_maps": result.metadata.level == "pixel",
-        "panels": [] if video else [*picture_panels(result.picture), *panels(result)],
+        "panels": [] if video else [*panels(result), *picture_panels(result.picture)],
         "figures": ([strip] if video else []) + ([graph] if len(concepts) >= _GRAPH else []),
         "header": ("part", result.metadata.unit, "95 % interval"),
         "rows": [(n, m, str(e), interval(e)) for n, e, m in (*numbers, *_parts(result))],

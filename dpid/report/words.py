@@ -7,10 +7,9 @@ from typing import Any
 from dpid.report.command import of_words
 from dpid.report.page import drawn
 from dpid.report.parts import Panel, frameless, interval, listed, panel, picture_panels, settings
-from dpid.results.overlay import colours_of
 from dpid.results.word import Word, verdict
 from dpid.results.words import WordsResult
-from dpid.results.words_plot import outer
+from dpid.results.words_plot import coloured, left_out
 
 
 def section(result: WordsResult) -> dict[str, Any]:
@@ -19,7 +18,7 @@ def section(result: WordsResult) -> dict[str, Any]:
     return {
         "title": f"“{metadata.prompt}”: every word", "finding": finding(result),
         "every_word": True, "sums_of_maps": True,
-        "panels": [*picture_panels(result.picture), *panels(result)] if metadata.frames is None else [], "figures": [],
+        "panels": [*panels(result), *picture_panels(result.picture)] if metadata.frames is None else [], "figures": [],
         "header": ("alone", "given the rest", "unique, by pixel"), "unit": metadata.unit,
         "rows": [(name, verdict(word), _cells(word)) for name, word in result.words.items()],
         "more": "A figure of the numbers, and the map of every word",
@@ -51,9 +50,11 @@ def finding(result: WordsResult) -> str:
 
 def panels(result: WordsResult) -> list[Panel]:
     """What only each word tells, over the picture, with a legend of the words' colours."""
-    words = outer(result)
-    colours = colours_of(word.text for word in words)
-    figure, ax = frameless(words[0].map if result.picture is None else result.picture)
+    colours = coloured(result)
+    figure, ax = frameless(next(iter(result.words.values())).map if result.picture is None else result.picture)
     result.plot("overlay", ax=ax)
-    legend = [(colours[word.text], f"{word.text}: {word.unique}, {verdict(word)}") for word in words]
+    words = {name: result.words[name] for name in colours}
+    legend = [(colours[name], f"{name}: {word.unique}, {verdict(word)}") for name, word in words.items()]
+    if missing := left_out(result):
+        legend.append(("transparent", f"not drawn (least unique): {', '.join(missing)}"))
     return [panel("unique", "what only this word tells", figure, legend)]

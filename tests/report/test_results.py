@@ -95,6 +95,26 @@ def test_paths_may_be_texts(tmp_path):
         read([3])
 
 
+@pytest.mark.parametrize("result", [made(), made_words("cow", "pizza")])
+def test_a_section_opens_with_the_words_over_the_picture_large_enough_to_read(result):
+    first = Page(page({"": result})).all("img")[0]
+    assert first["alt"] == "unique: what only this word tells"
+    width, _ = Image.open(io.BytesIO(base64.b64decode(first["src"].split(",")[1]))).size
+    # Text of 9 points at 150 dots per inch is 10 pixels high where the picture fills a phone, 390 less margins wide.
+    assert width >= 2 * 300
+    assert 9 / 72 * 150 * (390 - 32) / width > 10
+
+
+def test_words_without_a_colour_are_named_on_the_page():
+    names = [f"cow {i}" for i in range(10)]
+    result = made_words(*names)
+    found = Page(page({"": result}))
+    least = sorted(names, key=lambda name: result.words[name].unique.value)[:2]
+    assert f"not drawn (least unique): {', '.join(n for n in names if n in least)}" in found.text
+    swatches = [a["style"] for a in found.all("span") if a.get("class") == "swatch"]
+    assert len(swatches) == len(set(swatches)) == 8 + 1
+
+
 @pytest.mark.parametrize("every", [True, False])
 def test_the_page_explains_the_terms_of_what_it_shows(every):
     reading = page({"": made_words("cow", "pizza") if every else made()}).partition("How to read this")[2]
