@@ -233,25 +233,41 @@ def test_in_float16_as_a_gpu_computes_it(unet, kernels, as_a_gpu):
     assert float((found - expected).norm() / expected.norm()) < 5e-3
 
 
-class Biases(TorchDispatchMode):
-    """Collects all convolutions that are given a bias, and all sums that have one as a term."""
+@pytest.mark.parametrize("unet", ["sd1"], indirect=True)
+@torch.no_grad()
+def test_as_a_compiler_sees_it_on_a_gpu(unet, as_a_gpu):
+    """One graph, with the same numbers where nothing is written in place."""
+    arguments = inputs(unet, 1, (4, 4), 2)
+    expected = one_by_one(unet, *arguments)
+    as_a_gpu(None)
+    ours = FusedUNet(unet.config, dict(unet.named_parameters()))
+    compiled = torch.compile(ours, fullgraph=True, dynamic=False, backend="aot_eager")
+    found = compiled(*arguments[:2], ours.encode(arguments[2]))
+    torch._dynamo.reset()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # float32 in another order
+
+
+class Sums(TorchDispatchMode):
+    """Collects all convolutions that are given a bias, all sums that have one as a term, and those in place."""
 
     def __init__(self):
         super().__init__()
         self.found = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        convolution = function is torch.ops.aten.convolution.default and args[2] is not None
-        if convolution or (function is torch.ops.aten.add.Tensor and any(term.ndim == 1 for term in args)):
+        aten = torch.ops.aten
+        biased = function is aten.convolution.default and args[2] is not None
+        biased |= function is aten.add.Tensor and any(term.ndim == 1 for term in args)
+        if biased or function is aten.add_.Tensor:
             self.found.append((function, args[0].shape, args[1].shape))
         return function(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
-def test_biases_take_no_pass_of_torch_on_a_gpu(unet, as_a_gpu):
-    """It would add them without vector loads; and those that are added to the same map are one."""
+def test_sums_take_no_pass_of_torch_on_a_gpu(unet, as_a_gpu):
+    """It would add biases without vector loads, one after the other; a residual is added as a product is written."""
     as_a_gpu("reference")
     ours = FusedUNet(unet.config, dict(unet.named_parameters()))
-    with Biases() as biases:
+    with Sums() as sums:
         called(ours, *inputs(unet, 1, (10, 6)))  # a size that has every kind of enlarging
-    assert not biases.found
+    assert not sums.found

@@ -136,6 +136,14 @@ class Layers:
             return out
         return functional.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
 
+    def linear_onto(self, total: Tensor, name: str, x: Tensor) -> Tensor:
+        """``total`` [B,T,E], which may be overwritten, plus the linear layer ``name``, without a bias, of x [B,T,D]."""
+        if not is_gpu(x.device):
+            return add(self.linear(name, x), total)
+        # A product reads what it is added to as it writes.
+        total.view(-1, total.shape[-1]).addmm_(x.flatten(0, 1), self.weights[f"{name}.weight"].mT)
+        return total
+
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
         """The LayerNorm ``name`` of x [..., D] over its last dimension: [..., D]."""
         return ops.layer_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid import ops
-from dpid.denoisers.fused.layers import Layers, add
+from dpid.denoisers.fused.layers import Layers
 from dpid.device import is_gpu
 
 KeysValues = Mapping[str, tuple[Tensor, Tensor]]  # {cross-attention: (keys, values)}, [K, heads, L, D]
@@ -31,6 +31,7 @@ DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")
 UP = ("UpBlock2D", "CrossAttnUpBlock2D")
 # {bias of a ResNet block: another one that is added to the same map}
 _SAME_SUM = {".conv1.bias": ".time_emb_proj.bias", ".conv_shortcut.bias": ".conv2.bias"}
+_FEED_FORWARD = ".ff.net.2.bias"  # of a transformer's block
 _PROJECTIONS = (".proj_in.weight", ".proj_out.weight")  # of the transformers
 # Values of the configuration that the code below assumes.
 _PLAIN: dict[str, Any] = {
@@ -63,10 +64,16 @@ def _folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``weights`` without the biases that are in others now, so that no call has to add them."""
     folded = dict(weights)
     for name in weights:
-        for bias, other in _SAME_SUM.items():
-            if name.endswith(bias):
-                total = name.removesuffix(bias) + other
+        for end, other in _SAME_SUM.items():
+            if name.endswith(end):
+                total = name.removesuffix(end) + other
                 folded[total] = weights[total].detach() + folded.pop(name).detach()
+        blocks, middle, block = name.removesuffix(_FEED_FORWARD).partition(".transformer_blocks.")
+        if name.endswith(_FEED_FORWARD) and f"{blocks}{middle}{int(block) + 1}.norm1.weight" not in weights:
+            # What follows the last block is linear, too.
+            matrix, total = weights[f"{blocks}.proj_out.weight"].detach().flatten(1), f"{blocks}.proj_out.bias"
+            through = matrix.double() @ folded.pop(name).detach().double()
+            folded[total] = (weights[total].detach() + through).to(matrix.dtype)
     return folded
 
 
@@ -254,13 +261,14 @@ class FusedUNet(Layers):
         while self.has(f"{name}.transformer_blocks.{i}.norm1"):
             x, y = self._block(f"{name}.transformer_blocks.{i}", x, y, call)
             i += 1
-        x = self.linear(f"{name}.proj_out", x if y is None else add(y, x))
+        x = self.linear(f"{name}.proj_out", x)
         return self.add(x.transpose(1, 2).unflatten(2, (height, width)), h)
 
-    def _block(self, name: str, x: Tensor, y: Tensor | None, call: _Call) -> tuple[Tensor, Tensor]:
+    def _block(self, name: str, x: Tensor, y: Tensor | None, call: _Call) -> tuple[Tensor, Tensor | None]:
         """Self-attention, cross-attention and feed-forward layer of x + y [k·M, T, C]: two terms of [K·M, T, C].
 
-        The second is not yet added, since that takes no pass of its own where the next block begins with a norm.
+        The second is not yet added, since that takes no pass of its own where the next block begins with a norm. After
+        the last block there is none, and the first lacks a bias, which that of ``proj_out`` makes up for.
         """
         norm = f"{name}.norm1"
         x, n = (x, self.layer_norm(norm, x)) if y is None else self.add_layer_norm(norm, y, x)
@@ -274,8 +282,10 @@ class FusedUNet(Layers):
         q = q.expand(len(k), -1, -1, -1) if len(q) in (1, len(k)) else q.repeat(len(k) // len(q), 1, 1, 1)
         y = self._merge(functional.scaled_dot_product_attention(q, k, v)).view(-1, *x.shape[1:])
         x, n = self.add_layer_norm(f"{name}.norm3", self.linear(f"{name}.attn2.to_out.0", y), x)
-        y = ops.geglu(self.linear(f"{name}.ff.net.0.proj", n))
-        return x, self.linear(f"{name}.ff.net.2", y)
+        y, last = ops.geglu(self.linear(f"{name}.ff.net.0.proj", n)), f"{name}.ff.net.2"
+        if f"{last}.bias" in self.weights:
+            return x, self.linear(last, y)
+        return self.linear_onto(x, last, y), None
 
     def _queries_keys_values(self, name: str, x: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values [B, T, C] of the self-attention ``name`` of x [B, T, C]."""
