@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from itertools import combinations, pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -354,6 +355,16 @@ def test_a_picture_is_drawn_pixel_by_pixel(side, drawn):
         figure.savefig(file, format="png")
         assert Image.open(file).width == pytest.approx(figure.get_figwidth() * figure.dpi, abs=1)
         assert Image.open(io.BytesIO(figure._repr_png_())).width == pytest.approx(figure.get_figwidth() * 150, abs=1)
+
+
+def test_the_picture_in_the_readme_has_the_colours_of_its_legend():
+    """It is that of ``dpid demo``, in RGB at 110 dots per inch: a palette may lack the colours of small areas."""
+    path = Path(__file__).parents[2] / "docs" / "maps.png"
+    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    for colour in (*overlay.WORDS[:2], overlay.REDUNDANCY, overlay.SYNERGY):
+        same = (pixels == np.rint(255 * np.array(to_rgb(colour)))).all(1)
+        assert same.sum() > 50  # about 14 × 9 of a swatch
+    assert path.stat().st_size < 250e3
 
 
 def legends(figure):
