@@ -15,14 +15,14 @@ from typing import Any
 
 import gradio as gr
 
+from dpid.app.noise import over_noise
 from dpid.app.studio import Studio, opened, words_of
-from dpid.app.views import FILES, KINDS, Result, maps_of, profile_of, seen, table, write_file
+from dpid.app.views import FILES, KINDS, Result, maps_of, seen, table, write_file
 from dpid.errors import told
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS, Options
 from dpid.pid.decomposition import picture_measures
 from dpid.results.result import PIDResult
-from dpid.results.words import WordsResult
 
 _STORED = 86400  # seconds that a file stays on the disk after it was last used
 _WAITING = 16  # runs at a time, of which one has the model; each takes one of gradio's forty threads
@@ -169,8 +169,9 @@ def _shown(studio: Studio) -> Shown:
         note = gr.HTML()
     with gr.Accordion("At which noise do the words matter?", open=False) as noise:
         logsnr = gr.Slider(low, high, round((low + high) / 2, 1), step=0.1, label="log-SNR",
-                           info="Left: nearly all noise, where layout is decided; right: details.")  # fmt: skip
-        profile = gr.HTML()
+                           info="Left: nearly all noise, where layout is decided; right: details. "
+                                "The maps above are of all log-SNRs together.")  # fmt: skip
+        profile = gr.HTML(elem_classes="numbers")
     with gr.Row():
         files = {what: gr.Button(f"Download the {what}", visible=False, min_width=100) for what in FILES}
         written = gr.DownloadButton(visible="hidden")
@@ -354,10 +355,7 @@ class Handlers:
         if result is None or not looked_at:
             return gr.skip()
         try:
-            view = seen(result, estimator, measure, level)
-            if isinstance(view, WordsResult):
-                return "Choose two to eight words to see this."
-            return profile_of(view, logsnr)
+            return over_noise(seen(result, estimator, measure, level), logsnr)
         except Exception as error:
             return said(error)
 

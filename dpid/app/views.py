@@ -9,8 +9,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dpid.files import write_json
 from dpid.pid.decomposition import find, image_priors
 from dpid.report import pid, words
@@ -19,7 +17,6 @@ from dpid.report.parts import Panel, panel
 from dpid.report.results import write
 from dpid.results.figure_style import Figure
 from dpid.results.intervals import Estimate
-from dpid.results.profile import Profile
 from dpid.results.result import PIDResult
 from dpid.results.word import verdict
 from dpid.results.words import WordsResult
@@ -74,31 +71,6 @@ def _own(result: Result, kind: str) -> str:
     return kind if kind in kinds else kinds[0]
 
 
-def profile_of(result: PIDResult, logsnr: float) -> str:
-    """The figure over log-SNR with a line at ``logsnr``, and the numbers there in a sentence, as HTML."""
-    figure = result.plot("profile")
-    for axes in figure.axes:
-        axes.axvline(logsnr, color="black", linewidth=1, linestyle=":")
-    profile = result.profile
-    assert profile.stderr is not None
-    last = len(profile.logsnr) - 1
-    at = min(last, max(0, int(torch.searchsorted(profile.edges, logsnr, right=True)) - 1))
-    numbers = zip(_at(profile, at).items(), _at(profile.stderr, at).values(), strict=True)
-    told = "; ".join(f"{escape(name)} {value:.2f} ± {error:.2f}" for (name, value), error in numbers)
-    told += f" ({result.metadata.unit} per unit of log-SNR)"
-    if not profile.sampled[at]:
-        told = "no sample fell there; more samples will tell"
-    low, high = (float(edge) for edge in profile.edges[at : at + 2])
-    sentence = f"Between log-SNR {low:.1f} and {high:.1f}: {told}."
-    return f'<div class="wide"><img src="{drawn(figure)}" alt="Over log-SNR"></div><p>{sentence}</p>'
-
-
-def _at(profile: Profile, at: int) -> dict[str, float]:
-    """The parts of ``profile`` in bin ``at``, by name."""
-    unique = {f"only “{concept}”": float(values[at]) for concept, values in profile.unique.items()}
-    return {"redundancy": float(profile.redundancy[at]), **unique, "synergy": float(profile.synergy[at])}
-
-
 def numbers(result: PIDResult) -> dict[tuple[int, str], Estimate]:
     """The numbers of ``result`` by what they are, in words; the first part of a key is the place in a table."""
     concepts = result.metadata.concepts
@@ -126,7 +98,7 @@ def _side_by_side(results: Sequence[PIDResult]) -> str:
     columns = [numbers(result) for result in results]
     rows = sorted(dict.fromkeys(row for column in columns for row in column), key=itemgetter(0))
     unit = ", ".join(dict.fromkeys(result.metadata.unit for result in results))
-    return _table(
+    return html_table(
         [f"{escape(unit)} ± standard error", *map(_title, results)],
         {escape(row[1]): [column.get(row, "") for column in columns] for row in rows},
     )
@@ -137,10 +109,10 @@ def _of_words(result: WordsResult) -> str:
         f"{escape(name)}: <b>{escape(verdict(word))}</b>": [word.alone, word.given_rest]
         for name, word in result.words.items()
     }
-    return _table([_title(result), "alone", "given the rest"], rows)
+    return html_table([_title(result), "alone", "given the rest"], rows)
 
 
-def _table(heads: Sequence[str], rows: Mapping[str, Sequence[object]]) -> str:
+def html_table(heads: Sequence[str], rows: Mapping[str, Sequence[object]]) -> str:
     """A table of HTML; ``heads`` and the names of rows are HTML already."""
     body = "".join(f"<tr><th>{name}</th>{_cells('td', row)}</tr>" for name, row in rows.items())
     return f'<div class="wide"><table><thead><tr>{_cells("th", heads)}</tr></thead><tbody>{body}</tbody></table></div>'

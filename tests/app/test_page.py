@@ -115,6 +115,8 @@ def test_every_word_without_choosing(visit, emoji, two_things):
         assert page.get_by_label(name).is_disabled()
     choose(page, "Figure", "words")
     count(page, 1)
+    page.get_by_text("At which noise").click()
+    page.get_by_text("Between log-SNR").wait_for()
     rest = page.get_by_label("Given the rest of the prompt")
     assert rest.is_disabled()
     page.get_by_label(concepts[0], exact=True).check()

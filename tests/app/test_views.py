@@ -11,7 +11,7 @@ from made_up import made
 from PIL import Image
 
 import dpid
-from dpid.app.views import FILES, KINDS, maps_of, profile_of, seen, table, write_file
+from dpid.app.views import FILES, KINDS, maps_of, seen, table, write_file
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,6 @@ def test_another_view_is_what_another_run_finds(emoji, two_things, result, optio
 
 def test_words_have_one_view(words):
     assert seen(words, "orthogonal", "min", "pixel") is words
-
-
-def test_profile_tells_the_bin_of_a_log_snr(result):
-    """At the first edge, between two edges, and at the last one."""
-    edges, synergy = result.profile.edges.tolist(), result.profile.synergy.tolist()
-    for logsnr, at in ((edges[0], 0), ((edges[1] + edges[2]) / 2, 1), (edges[-1], len(synergy) - 1)):
-        told = profile_of(result, logsnr)
-        assert f"Between log-SNR {edges[at]:.1f} and {edges[at + 1]:.1f}:" in told
-        assert f"synergy {synergy[at]:.2f} ±" in told
-        assert pictures_in(told)[0].width > pictures_in(told)[0].height
 
 
 def test_maps_are_panels_and_other_kinds_one_figure(result, words):
