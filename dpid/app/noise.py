@@ -1,14 +1,15 @@
-"""What the page shows over log-SNR: a figure with a line where the slider is, and the numbers there."""
+"""What the page shows over log-SNR: figures with a line where the slider is, and the numbers there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dpid.app.views import Result, html_table
+from dpid.app.views import Result, head, html_table, marked
 from dpid.pid import mean_stderr
 from dpid.report.page import drawn
 from dpid.results.figure_style import literal, standard
@@ -24,8 +25,12 @@ _UNSAMPLED = "no sample fell there; more samples will tell"
 _LEGEND = 4  # words side by side below the figure
 
 
-def over_noise(result: Result, logsnr: float) -> str:
-    """The figure of ``result`` over log-SNR with a line at ``logsnr``, and the numbers there, as HTML."""
+def over_noise(results: Sequence[Result], logsnr: float) -> str:
+    """The figures of ``results`` over log-SNR with a line at ``logsnr``, and the numbers there, as HTML."""
+    return "".join((f"<h3>{head(r, mark)}</h3>" if mark else "") + _of(r, logsnr) for r, mark in marked(results))
+
+
+def _of(result: Result, logsnr: float) -> str:
     if isinstance(result, WordsResult):
         figure, numbers = _plot_words(result), _numbers_of_words(result, logsnr)
     else:

@@ -188,6 +188,11 @@ def _concepts(words: Sequence[str], phrases: str) -> list[str]:
     return [*words, *(phrase.strip() for phrase in phrases.split(",") if phrase.strip())]
 
 
+def _compared(result: Result, kept: Result | None) -> list[Result]:
+    """What is shown: the newest result, and the one that is kept, if that is another."""
+    return [result] if kept is None or kept == result else [result, kept]
+
+
 def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) -> None:
     """Let every control do what it says.
 
@@ -230,7 +235,8 @@ def _connect_shown(handlers: Handlers, result: gr.State, shown: Shown, status: g
         "outputs": [shown.maps, shown.numbers, shown.keep, *shown.files.values()],
     }  # fmt: skip
     over = {
-        "fn": handlers.profile, "inputs": [result, *views, shown.logsnr, looked_at], "outputs": shown.profile, **local
+        "fn": handlers.profile, "inputs": [result, kept, *views, shown.logsnr, looked_at], **local,
+        "outputs": shown.profile,
     }  # fmt: skip
     for what, button in shown.files.items():
         which = [gr.State(what), result, shown.kind, *views]
@@ -247,7 +253,7 @@ def _connect_shown(handlers: Handlers, result: gr.State, shown: Shown, status: g
     gr.on([result.change, *changed, shown.logsnr.change], **newest, **over)
     shown.noise.expand(lambda: True, None, looked_at, **local).then(**over)
     shown.noise.collapse(lambda: False, None, looked_at, **local)
-    shown.keep.click(lambda now: now, result, kept, **local).then(**offer).then(**draw)
+    shown.keep.click(lambda now: now, result, kept, **local).then(**offer).then(**draw).then(**over)
 
 
 class Handlers:
@@ -339,9 +345,8 @@ class Handlers:
         """The maps and the numbers of the newest result, and of the one that is kept; and what can be done with it."""
         if result is None:
             return tuple(gr.skip() for _ in range(3 + len(FILES)))
-        compared = [result] if kept in (None, result) else [result, kept]
         try:
-            views = [seen(each, *view) for each in compared]
+            views = [seen(each, *view) for each in _compared(result, kept)]
             maps, numbers = maps_of(views, kind), table(views)
         except Exception as error:
             maps, numbers = said(error), ""
@@ -349,13 +354,14 @@ class Handlers:
         return maps, numbers, keep, *(gr.Button(visible=True) for _ in FILES)
 
     def profile(
-        self, result: Result | None, estimator: str, measure: str, level: str, logsnr: float, looked_at: bool
-    ) -> Any:
-        """The figure over log-SNR and its numbers at ``logsnr``, if it is ``looked_at``."""
+        self, result: Result | None, kept: Result | None, estimator: str, measure: str, level: str, logsnr: float,
+        looked_at: bool,
+    ) -> Any:  # fmt: skip
+        """The figures over log-SNR and their numbers at ``logsnr``, if they are ``looked_at``."""
         if result is None or not looked_at:
             return gr.skip()
         try:
-            return over_noise(seen(result, estimator, measure, level), logsnr)
+            return over_noise([seen(each, estimator, measure, level) for each in _compared(result, kept)], logsnr)
         except Exception as error:
             return said(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -9,10 +10,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from torch import Tensor
+
 from dpid.files import write_json
 from dpid.pid.decomposition import find, image_priors
 from dpid.report import pid, words
-from dpid.report.page import drawn, render
+from dpid.report.page import drawn, png, render
 from dpid.report.parts import Panel, panel
 from dpid.report.results import write
 from dpid.results.figure_style import Figure
@@ -28,6 +32,7 @@ FILES = {
 """{what can be downloaded: name of the file}"""
 KINDS = {PIDResult: ("overlay", "strip", "graph"), WordsResult: ("overlay", "words", "strip")}
 """{class of a result: kinds of its figure}, the first of which stands for those that only the other class has"""
+_SMALL = 160  # most pixels of a side of a picture in a heading
 
 
 def seen(result: Result, estimator: str, measure: str, level: str) -> Result:
@@ -44,18 +49,40 @@ def seen(result: Result, estimator: str, measure: str, level: str) -> Result:
     return replace(result, metadata=replace(metadata, estimator=estimator, measure=measure, level=level, priors=priors))
 
 
+def marked(results: Sequence[Result]) -> list[tuple[Result, str]]:
+    """``results``, and what to call each beside the others: those after the first were kept; "" for one alone."""
+    marks = ["New", *["Kept"] * (len(results) - 1)] if len(results) > 1 else [""]
+    return list(zip(results, marks, strict=True))
+
+
+def head(result: Result, mark: str) -> str:
+    """The prompt of ``result`` as HTML, and before it a ``mark`` and the picture, unless the mark is ""."""
+    prompt = f"“{escape(result.metadata.prompt)}”"
+    return f"{_small(result.picture)}{mark}: {prompt}" if mark else prompt
+
+
+def _small(picture: Tensor | None) -> str:
+    """A picture uint8 [H,W,3] as HTML, as small as it is shown: a page of two prompts has it several times."""
+    if picture is None:
+        return ""
+    image, file = Image.fromarray(picture.numpy()), io.BytesIO()
+    image.thumbnail((_SMALL, _SMALL))
+    image.save(file, format="png")
+    return f'<img class="small" src="{png(file.getvalue())}" alt="">'
+
+
 def maps_of(results: Sequence[Result], kind: str) -> str:
     """The figures of ``results`` of a ``kind`` in :data:`KINDS` as HTML; those after the first were kept."""
-    return render("app/maps.html.jinja", results=[_shown(result, kind) for result in results])
+    return render("app/maps.html.jinja", results=[_shown(*each, kind) for each in marked(results)])
 
 
-def _shown(result: Result, kind: str) -> dict[str, Any]:
+def _shown(result: Result, mark: str, kind: str) -> dict[str, Any]:
     """The variables of the template: panels, of which a narrow window has fewer side by side, or else one figure."""
     kind, panels = _own(result, kind), []
     if kind == "overlay":
         panels = [*words.panels(result), _bars(result)] if isinstance(result, WordsResult) else pid.panels(result)
     figure = "" if panels else drawn(result.plot(kind))
-    return {"prompt": result.metadata.prompt, "panels": panels, "figure": figure}
+    return {"prompt": result.metadata.prompt, "head": mark and head(result, mark), "panels": panels, "figure": figure}
 
 
 def _bars(result: WordsResult) -> Panel:
@@ -87,29 +114,30 @@ def table(results: Sequence[Result]) -> str:
 
     Those of chosen words stand side by side, those of every word below one another.
     """
-    chosen = [result for result in results if isinstance(result, PIDResult)]
-    tables = [_of_words(result) for result in results if isinstance(result, WordsResult)]
+    columns = [(result, head(result, mark) + _sampled(result)) for result, mark in marked(results)]
+    chosen = [(result, title) for result, title in columns if isinstance(result, PIDResult)]
+    tables = [_of_words(result, title) for result, title in columns if isinstance(result, WordsResult)]
     tables[:0] = [_side_by_side(chosen)] if chosen else []
-    notes = "".join(f"<li>{escape(line)}</li>" for result in results for line in result.remarks())
-    return f"{''.join(tables)}<ul>{notes}</ul>"
+    notes = [(mark and f"{mark}: ") + line for result, mark in marked(results) for line in result.remarks()]
+    return f"{''.join(tables)}<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
-def _side_by_side(results: Sequence[PIDResult]) -> str:
-    columns = [numbers(result) for result in results]
+def _side_by_side(titled: Sequence[tuple[PIDResult, str]]) -> str:
+    columns = [numbers(result) for result, _ in titled]
     rows = sorted(dict.fromkeys(row for column in columns for row in column), key=itemgetter(0))
-    unit = ", ".join(dict.fromkeys(result.metadata.unit for result in results))
+    unit = ", ".join(dict.fromkeys(result.metadata.unit for result, _ in titled))
     return html_table(
-        [f"{escape(unit)} ± standard error", *map(_title, results)],
+        [f"{escape(unit)} ± standard error", *(title for _, title in titled)],
         {escape(row[1]): [column.get(row, "") for column in columns] for row in rows},
     )
 
 
-def _of_words(result: WordsResult) -> str:
+def _of_words(result: WordsResult, title: str) -> str:
     rows = {
         f"{escape(name)}: <b>{escape(verdict(word))}</b>": [word.alone, word.given_rest]
         for name, word in result.words.items()
     }
-    return html_table([_title(result), "alone", "given the rest"], rows)
+    return html_table([title, "alone", "given the rest"], rows)
 
 
 def html_table(heads: Sequence[str], rows: Mapping[str, Sequence[object]]) -> str:
@@ -122,10 +150,10 @@ def _cells(tag: str, contents: Sequence[object]) -> str:
     return "".join(f"<{tag}>{content}</{tag}>" for content in contents)
 
 
-def _title(result: Result) -> str:
-    """The prompt of ``result`` and how much was sampled, as HTML."""
+def _sampled(result: Result) -> str:
+    """How much was sampled for ``result``, as HTML to go below its prompt."""
     given = ", given the rest of the prompt" if result.metadata.context else ""
-    return f"“{escape(result.metadata.prompt)}”<br><small>{result.metadata.samples} samples{given}</small>"
+    return f"<br><small>{result.metadata.samples} samples{given}</small>"
 
 
 def write_file(result: Result, what: str, folder: Path, kind: str) -> Path:

@@ -14,7 +14,7 @@ def test_chosen_words_at_a_log_snr():
     result = made()
     edges, synergy = result.profile.edges.tolist(), result.profile.synergy.tolist()
     for logsnr, at in ((edges[0], 0), ((edges[1] + edges[2]) / 2, 1), (edges[-1], len(synergy) - 1)):
-        told = over_noise(result, logsnr)
+        told = over_noise([result], logsnr)
         assert f"Between log-SNR {edges[at]:.1f} and {edges[at + 1]:.1f}:" in told
         assert f"synergy {synergy[at]:.2f} ±" in told
 
@@ -25,7 +25,7 @@ def test_every_word_at_every_log_snr(emoji, two_things):
     totals = {name: [0.0, 0.0] for name in result.words}
     edges = next(iter(result.words.values())).pid.edges.tolist()
     for low, high in pairwise(edges):
-        told = over_noise(result, (low + high) / 2)
+        told = over_noise([result], (low + high) / 2)
         assert f"Between log-SNR {low:.1f} and {high:.1f}<" in told
         assert ("no sample fell there" in told) is ("<td>–</td>" in told)
         for name, *numbers in re.findall(r"<tr><th>(\w+)</th><td>(\S+).*?</td><td>(\S+)", told.replace("–", "0")):

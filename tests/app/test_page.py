@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import pytest
+from PIL import Image, ImageOps
 
 import dpid
 from dpid.app.views import seen
@@ -165,21 +166,48 @@ def test_a_page_waits_for_another_until_that_is_gone(visit, two_things):
     second.get_by_text("Done: 16 samples").wait_for()
 
 
-def test_compares_two_prompts(visit, two_things):
-    picture, prompt, concepts = two_things
-    page = visit()
-    ask(page, picture, prompt, concepts, samples=16)
-    page.get_by_text("Done: 16 samples").wait_for()
+def keep(page):
     page.get_by_role("button", name="Keep this one").click()
     page.get_by_role("button", name="Kept: the next one").wait_for()
-    page.get_by_label("Prompt").first.fill(f"{prompt} and a tree")
+
+
+def compared(page):
+    """The headings of columns and of maps, and which pictures stand beside them."""
+    texts = [page.locator(place).all_inner_texts() for place in (".numbers thead th + th", ".maps h3")]
+    pictures = [
+        [image.get_attribute("src") for image in page.locator(f"{place} img.small").all()]
+        for place in (".numbers thead", ".maps h3")
+    ]
+    assert pictures[0] == pictures[1]
+    return [text.split("\n")[0].strip() for text in texts[0]], texts[1], pictures[0]
+
+
+def test_compares_two_prompts_and_two_pictures(visit, two_things, tmp_path):
+    """The second run is of another prompt, the third of another picture; each is told from the one before."""
+    picture, prompt, concepts = two_things
+    page, longer = visit(), f"{prompt} and a tree"
+    ask(page, picture, prompt, concepts, samples=16)
+    page.get_by_text("Done: 16 samples").wait_for()
+    keep(page)
+    page.get_by_label("Prompt").first.fill(longer)
     page.get_by_label("tree", exact=True).check()
     page.get_by_role("button", name="Explain").click()
-    page.locator(".numbers thead").get_by_text(f"“{prompt} and a tree”").wait_for()
-    heads = page.locator(".numbers thead th").all_inner_texts()
-    assert [f"“{prompt} and a tree”" in heads[1], f"“{prompt}”" in heads[2]] == [True, True]
-    assert page.locator(".maps h3").all_inner_texts() == [f"“{prompt} and a tree”", f"Kept: “{prompt}”"]
-    assert page.locator(".maps img").count() == 6
+    page.locator(".numbers thead").get_by_text(f"New: “{longer}”").wait_for()
+    heads, maps, (new, kept) = compared(page)
+    assert heads == maps == [f"New: “{longer}”", f"Kept: “{prompt}”"]
+    assert new == kept
+    assert page.locator(".maps .panels img").count() == 6
+    page.get_by_text("Done: 16 samples").wait_for()
+    keep(page)
+    ImageOps.mirror(Image.open(picture)).save(tmp_path / "mirrored.png")
+    page.get_by_role("button", name="Remove Image").click()
+    upload(page, tmp_path / "mirrored.png")
+    page.get_by_text("A picture of 64 × 64 pixels").wait_for()
+    page.get_by_role("button", name="Explain").click()
+    page.locator(".numbers thead").get_by_text(f"Kept: “{longer}”").wait_for()
+    heads, maps, pictures = compared(page)
+    assert heads == maps == [f"New: “{longer}”", f"Kept: “{longer}”"]
+    assert pictures[1] == kept != pictures[0]
 
 
 def bomb(path):

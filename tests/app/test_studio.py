@@ -161,6 +161,20 @@ def test_what_is_for_chosen_words_is_inactive_without_any(tmp_path):
         assert (figure.value, [view.interactive for view in views], note) == ("strip", [True] * 3, "")
 
 
+def test_the_slider_tells_of_every_result_on_the_page(tmp_path):
+    """Also of every word, for which estimator, measure and level are not asked; nothing is drawn while it is closed."""
+    page = pytest.importorskip("dpid.app.page")
+    handlers = page.Handlers(Studio(None, None), tmp_path)
+    every, two, view = made_words("cow", "pizza"), made(), ("rao-blackwell", "min", "image", 0.0)
+    both = handlers.profile(every, two, *view, True)
+    assert [both.count(told) for told in ("New: ", "Kept: ", "Between log-SNR")] == [1, 1, 2]
+    for kept in (None, every):
+        alone = handlers.profile(every, kept, *view, True)
+        assert "<tr><th>cow</th><td>" in alone
+        assert "New: " not in alone
+    assert handlers.profile(every, two, *view, False) == page.gr.skip()
+
+
 def test_words_of_a_prompt():
     """An empty prompt has none, while it is written."""
     assert words_of("a bowl and a bowl") == ("bowl", "bowl#2")

@@ -7,11 +7,14 @@ import re
 from dataclasses import replace
 
 import pytest
-from made_up import made
+import torch
+from made_up import made, made_words
 from PIL import Image
 
 import dpid
+from dpid.app.noise import over_noise
 from dpid.app.views import FILES, KINDS, maps_of, seen, table, write_file
+from dpid.results.words import WordsResult
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +59,29 @@ def test_maps_are_panels_and_other_kinds_one_figure(result, words):
     for each, panels in ((result, 3), (words, 2)):  # of words the map and the bars
         assert [len(pictures_in(maps_of([each], kind))) for kind in KINDS[type(each)]] == [panels, 1, 1]
     both = maps_of([words, result], "overlay")
-    assert len(pictures_in(both)) == 2 + 3
-    assert pictures_in(both)[2:] == first
-    assert both.index("<h3>“") < both.index("<h3>Kept: “")
-    assert "Kept" not in maps_of([words], "overlay")
+    assert len(pictures_in(both)) == 1 + 2 + 1 + 3  # each with its picture
+    assert pictures_in(both)[-3:] == first
+    assert both.index("New: “") < both.index("Kept: “")
+    assert not re.search("New|Kept", maps_of([words], "overlay"))
     assert maps_of([words], "graph") == maps_of([words], "overlay")  # which only chosen words have
+
+
+def test_two_pictures_of_a_prompt_are_told_apart():
+    """Wherever the prompt heads a column, the picture stands beside it; that of one alone is on the page already."""
+    pictures = [torch.full((300, 600, 3), level, dtype=torch.uint8) for level in (40, 90)]
+    chosen = [replace(made(), picture=picture) for picture in pictures]
+    words = made_words("cow", "pizza").words.items()
+    every = [
+        WordsResult({name: replace(word, pid=replace(word.pid, picture=picture)) for name, word in words}, 64)
+        for picture in pictures
+    ]
+    for html in (table(every), table(chosen), maps_of(chosen, "graph"), over_noise(chosen, 0.0)):
+        small = [picture for picture in pictures_in(html) if picture.size == (160, 80)]
+        assert [picture.getpixel((80, 40)) for picture in small] == [(40,) * 3, (90,) * 3]
+        assert re.findall("(New|Kept): “a cow", html) == ["New", "Kept"]
+    remarks = [line for result in every for line in result.remarks()]
+    assert len(re.findall("<li>(?:New|Kept): ", table(every))) == len(remarks) > 0
+    assert not re.search("New|Kept|<img", table(every[:1]))
 
 
 def test_table_shows_text_as_it_is(result, words):
