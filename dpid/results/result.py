@@ -245,7 +245,7 @@ class PIDResult(Comparable):
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
         distilled = self.metadata.distilled
         lines = remarks_on_model(distilled, self.metadata.caveat)
-        lines += [] if distilled else self._about_information(level)
+        lines += [] if distilled else self.diagnostics.remarks(level) + self._about_information(level)
         if rare := self._decided_by_rare_noise():
             lines.append(
                 f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "

@@ -81,7 +81,10 @@ class WordsResult(Comparable):
                 "numbers and verdicts are of how words steer the model, in arbitrary units and not in nats, since "
                 f"{metadata.distilled}"
             )
-        elif misled := [repr(word.text) for word in words if word.verdict == "misleading"]:
+        else:
+            lines += next(iter(words)).pid.diagnostics.remarks()  # all words were asked with the same noise
+        misled = [repr(word.text) for word in words if word.verdict == "misleading"]
+        if misled and not metadata.distilled:
             told = f"{', '.join(misled)} {'speaks' if len(misled) == 1 else 'speak'} against this picture"
             if any(word.pid.metadata.reference != metadata.prompt for word in words):
                 told += "; the other words are asked beside a prompt without what does so by itself"

@@ -54,7 +54,7 @@ def made(alone, rest, both, noise=0.01, text="cow", seed=0, **facts):
     return PIDResult(
         metadata((text, REST), **known | facts), {name: replicates.clone() for name in names},
         {name: torch.randn(4, 3, 5, generator=rng) for name in names}, torch.linspace(-5, 7, 6, dtype=torch.float64),
-        torch.randn(4, 2, 5, generator=rng), torch.zeros(8, 8, 3, dtype=torch.uint8),
+        torch.rand(4, 2, 5, generator=rng), torch.zeros(8, 8, 3, dtype=torch.uint8),
     )  # fmt: skip
 
 
