@@ -19,6 +19,11 @@ class PixArtSigma(DiscreteFamily):
     limits = {"tokenizer": 300}
     text = {"encoder_hidden_states": (0, 2)}
     mask = (1, 3)
+    # https://github.com/PixArt-alpha/PixArt-sigma, token_drop in diffusion/model/nets/PixArt_blocks.py leaves the mask
+    caveat = (
+        "PixArt was trained with no text as long as the caption that it stood for, and its pipeline gives one token: "
+        "what the model predicts without words, to which every number compares, may be less well learned"
+    )
 
     def asks(self) -> dict[str, Any]:
         """Whether captions are cleaned: as the pipeline's call does by default, where the packages for it are there."""

@@ -20,6 +20,11 @@ class Sana(FlowFamily):
     networks = ("SanaTransformer2DModel",)
     text = {"encoder_hidden_states": (0, 2)}
     mask = (1, 3)
+    # https://github.com/NVlabs/Sana, token_drop in diffusion/model/nets/sana_blocks.py leaves the mask
+    caveat = (
+        "Sana was trained with no text as long as the caption that it stood for, and its pipeline gives one token: "
+        "what the model predicts without words, to which every number compares, may be less well learned"
+    )
     held = 18
 
     def asks(self) -> dict[str, Any]:
