@@ -1,7 +1,9 @@
 """What tells by configuration and names that a network was distilled to a few steps, and which networks are refused.
 
 Such a network answers with the end of a path of many steps, or with a sharp picture: a draw, where explanations in nats
-need the posterior mean. What leaves no trace here shows in :mod:`dpid.results.diagnostics`.
+need the posterior mean. What leaves no trace here shows in :mod:`dpid.results.diagnostics`, such as a Flux.1 schnell
+without its name: in it ``guidance_embeds`` is False, but so it is where its distillation was trained away (OpenFLUX.1,
+LibreFLUX).
 """
 
 from __future__ import annotations
