@@ -73,6 +73,7 @@ class Decomposition(Comparable):
     method : its ``level`` says whether the measure acts on the image, on every bin of log-SNR or on every latent pixel
     positive : bool [S], which f(S) are integrals of squares
     towards : replicates towards which smoothed maps are shrunk, or None; see :mod:`dpid.results.maps`
+    rest : [G,S] what their sums exceed those of ``replicates`` by, if ``replicates`` have that moved alike, or None
     """
 
     replicates: Tensor
@@ -82,6 +83,7 @@ class Decomposition(Comparable):
     method: Method
     positive: Sequence[bool]
     towards: Tensor | None
+    rest: Tensor | None = None
 
     @cached_property
     def information(self) -> BySubset[Estimate]:
@@ -140,7 +142,7 @@ class Decomposition(Comparable):
     def displayed(self) -> Tensor:
         """The replicates as maps show them, float64 [G,S,h,w], of a video [G,S,T,h,w]."""
         towards = None if self.towards is None else self.towards.double()
-        return displayed(self.replicates.double(), self.method.smooth, towards, self.method.frames)
+        return displayed(self.replicates.double(), self.method.smooth, towards, self.method.frames, self.rest)
 
     def _atoms(self, f: Tensor, *, corrected: bool = False, **how: bool) -> tuple[Atoms, Atoms]:
         return atoms_of(f, self.method, f[0, 0].numel(), corrected=corrected, **how)

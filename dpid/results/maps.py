@@ -45,15 +45,17 @@ def smoothed(f: Tensor, size: int) -> Tensor:
     return f
 
 
-def displayed(f: Tensor, smooth: int, towards: Tensor | None = None, frames: int | None = None) -> Tensor:
+def displayed(
+    f: Tensor, smooth: int, towards: Tensor | None = None, frames: int | None = None, rest: Tensor | None = None
+) -> Tensor:
     """The maps of replicates ``f`` [G,S,h,w] as a result shows them: smoothed, and laid out like ``towards``, if given.
 
-    ``smooth``: side of the smoothing window in latent pixels, odd; 1 leaves ``f`` unchanged. For ``towards`` see
-    :func:`dpid.results.shrinkage.shrunk_layout`. Of a video ``f`` has ``frames`` one below the other, [G,S,T·h,w], and
-    the maps are [G,S,T,h,w], each frame smoothed by itself.
+    ``smooth``: side of the smoothing window in latent pixels, odd; 1 leaves ``f`` unchanged. For ``towards`` and its
+    ``rest`` [G,S] see :func:`dpid.results.shrinkage.shrunk_layout`. Of a video ``f`` has ``frames`` one below the
+    other, [G,S,T·h,w], and the maps are [G,S,T,h,w], each frame smoothed by itself.
     """
     if frames is not None:
         f = f.unflatten(-2, (frames, -1))
         towards = towards if towards is None else towards.unflatten(-2, (frames, -1))
     maps = smoothed(f, smooth)
-    return maps if towards is None or smooth == 1 else shrunk_layout(maps, smoothed(towards, smooth))
+    return maps if towards is None or smooth == 1 else shrunk_layout(maps, smoothed(towards, smooth), rest=rest)

@@ -24,7 +24,7 @@ from dpid.results.intervals import Estimate, estimates, has_outlier
 from dpid.results.maps import Maps
 from dpid.results.metadata import NOT_CORRECTED, Metadata, remarks_on_model
 from dpid.results.profile import Profile
-from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
+from dpid.results.shrinkage import rest_of_sums, shrinkage_weight, shrunk_profile, shrunk_sums
 
 if TYPE_CHECKING:
     from dpid.results.figure_style import Figure
@@ -72,15 +72,18 @@ class PIDResult(Comparable):
         return {name: self.decomposition if name == chosen else self._decomposition(name) for name in ESTIMATORS}
 
     def _decomposition(self, estimator: str) -> Decomposition:
+        rest = None
         if estimator == "shrinkage":
             quiet, noisy = (self.profiles[name].double() for name in SIGNED)
             f, profiles = self.replicates_by(estimator), shrunk_profile(quiet, noisy, self.shrinkage)
+            quiet, noisy = (self.replicates[name].double() for name in SIGNED)
+            rest = rest_of_sums(quiet, noisy, self.shrinkage)
         else:  # as they are stored: in double precision they would take twice the memory
             f, profiles = self.replicates[estimator], self.profiles[estimator]
         # docs/theory.md, eq. (25)
         towards = self.replicates["standard"] if estimator in ("shrinkage", "rao-blackwell") else None
         sampled = (self.products[:, 1] != 0).any(0)
-        return Decomposition(f, profiles, self.edges, sampled, self._method, self._squares(estimator), towards)
+        return Decomposition(f, profiles, self.edges, sampled, self._method, self._squares(estimator), towards, rest)
 
     def replicates_by(self, estimator: str) -> Tensor:
         """Replicates of f(S) by any estimator, float64 [G,S,h,w] in nats per latent pixel, not smoothed.

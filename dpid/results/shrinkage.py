@@ -53,12 +53,25 @@ def shrunk_profile(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
     return noisy - (1 - w) * (noisy - quiet).mean(0)
 
 
-def shrunk_layout(quiet: Tensor, noisy: Tensor, w: float | None = None) -> Tensor:
-    """Maps ``quiet`` [G,S,h,w] moved by ``w`` towards the layout of ``noisy``, with unchanged sums.
+def rest_of_sums(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
+    """What the sums of ``noisy`` still exceed those of :func:`shrunk_sums` by, (1 - w) D in every replicate: [G,S]."""
+    return (1 - w) * (noisy - quiet).sum((-2, -1))
 
-    Without ``w``, it is :func:`layout_weight`.
+
+def shrunk_layout(quiet: Tensor, noisy: Tensor, w: float | None = None, rest: Tensor | None = None) -> Tensor:
+    """Maps ``quiet`` [G,S,h,w] moved by ``w`` towards the layout of ``noisy``, with unchanged sums of their mean.
+
+    Without ``w``, it is :func:`layout_weight`. Of the sums of :func:`shrunk_sums`, which all replicates have moved by
+    one mean, ``rest`` [G,S] (:func:`rest_of_sums`) says how what is taken out of the layout varies: every pixel has its
+    error.
     """
-    return quiet + (layout_weight(quiet, noisy) if w is None else w) * _centred(noisy - quiet)
+    difference = _centred(noisy - quiet)
+    if w is None:
+        w = shrinkage_weight(difference)
+    if rest is not None:
+        each = (rest - rest.mean(0)) / difference[0, 0].numel()
+        difference = difference - each.view(*each.shape, *(1,) * (difference.ndim - 2))
+    return quiet + w * difference
 
 
 def layout_weight(quiet: Tensor, noisy: Tensor) -> float:

@@ -9,7 +9,7 @@ import torch
 from dpid.denoisers import GaussianDenoiser
 from dpid.explainer import Explainer
 from dpid.pid import mean_stderr
-from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
+from dpid.results.shrinkage import rest_of_sums, shrinkage_weight, shrunk_layout, shrunk_profile, shrunk_sums
 
 SHAPE = (4, 8, 8)
 CONDITIONS = {(): "", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
@@ -77,6 +77,21 @@ def test_a_pixel_that_no_word_changes_has_no_information():
     for f in result.maps.information.values():
         assert torch.equal(f[:, 2:], torch.zeros(4, 2))
         assert (f[:, :2].abs() > 1e-3).all()
+
+
+def test_what_is_taken_out_of_a_layout_has_its_error_at_every_pixel():
+    """A pixel that no word changes has minus the mean of what the sums still differ by, with the error of that mean."""
+    generator = torch.Generator().manual_seed(2)
+    quiet, noisy = torch.zeros(2, 8, 1, 2, 2, dtype=torch.float64)
+    quiet[:, 0, 0], noisy[:, 0, 0] = torch.randn(2, 8, 2, generator=generator, dtype=torch.float64)
+    noisy[:, 0, 0] += 3
+    w, moved = 0.4, shrunk_sums(quiet, noisy, quiet.square(), 0.4)
+    shown = shrunk_layout(moved, noisy, 0.7, rest_of_sums(quiet, noisy, w))
+    mean, error = mean_stderr((1 - w) * (noisy - quiet).sum((-2, -1))[:, 0])
+    value, stderr = mean_stderr(shown[:, 0, 1, 1])
+    assert float(value) == pytest.approx(-0.7 * float(mean) / 4, rel=1e-12)
+    assert float(stderr) == pytest.approx(0.7 * float(error) / 4, rel=1e-12)
+    torch.testing.assert_close(shown.mean(0).sum(), moved.mean(0).sum())
 
 
 def test_image_maps_and_profile_agree(world):
