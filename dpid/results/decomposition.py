@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -133,8 +133,8 @@ class Decomposition(Comparable):
         method = self.method
         # For five concepts and more there is an algorithm for all atoms only if the measure consists of minima.
         coarse = len(method.concepts) > 4 and (method.level != "image" or method.measure not in ("min", "ppid"))
-        if method.level == "pixel":
-            return self._atoms(self.displayed(), coarse=coarse, total=True)
+        if method.level == "pixel":  # sums of pixels vary as those of the replicates do
+            return self._atoms(replace(self, rest=None).displayed(), coarse=coarse, total=True)
         if method.level == "logsnr":
             return self._atoms(self.profiles.double(), corrected=True, coarse=coarse, total=True)
         return self._atoms(self.replicates.double().sum((-2, -1)), corrected=True, coarse=coarse)

@@ -94,6 +94,19 @@ def test_what_is_taken_out_of_a_layout_has_its_error_at_every_pixel():
     torch.testing.assert_close(shown.mean(0).sum(), moved.mean(0).sum())
 
 
+def test_sums_by_pixel_have_the_errors_of_the_image(world):
+    """What every pixel has of the error of one mean is in maps alone: sums of pixels vary as the image's numbers do."""
+    explainer, x, _ = world
+    result = explainer.explain(latents=x, conditions=CONDITIONS, samples=32, level="pixel")
+    numbers, maps = result.decomposition, replace(result.decomposition, rest=None)
+    torch.testing.assert_close(
+        maps.displayed().sum((-2, -1)), numbers.replicates.double().sum((-2, -1)), rtol=1e-9, atol=1e-9
+    )
+    assert numbers.redundancy == maps.redundancy
+    assert numbers.synergy == maps.synergy
+    assert not torch.equal(numbers.maps.stderr.redundancy, maps.maps.stderr.redundancy)
+
+
 def test_image_maps_and_profile_agree(world):
     explainer, x, _ = world
     for smooth in (1, 3):
