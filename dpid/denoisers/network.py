@@ -122,9 +122,11 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def caveat(self) -> str:
-        """What limits the numbers: of the family's nats, of guidance that was distilled, rounding in float32; or ""."""
+        """What limits the numbers: what texts are given with, the family's nats, guidance, rounding; or ""."""
         family, means = self.family, not self.distilled
-        known = [family.caveat] if means else []  # of nats, which a network distilled to a few steps does not give
+        known = [family.beside]
+        if means:  # of nats, which a network distilled to a few steps does not give
+            known.append(family.caveat)
         if family.takes_guidance and (means or self.guidance != 1):
             known.append(sentence(self.guidance, self._bend))
         if self._derived.fixed and family.precision == "float32" and family.dequantises():

@@ -61,7 +61,8 @@ def _usual(metadata: Metadata) -> bool:
     usual = Options(samples=metadata.samples)
     sampled = metadata.rule in ("adaptive", "learning") and metadata.antithetic == usual.antithetic
     pipeline = metadata.model.endswith("Pipeline")  # one that was given in Python, of which only its class is known
-    return sampled and metadata.replicates == usual.repeats and not metadata.frames and not pipeline
+    more = metadata.frames or pipeline or "ControlNet" in metadata.caveat  # whose pictures are not known either
+    return sampled and metadata.replicates == usual.repeats and not more
 
 
 def _line(metadata: Metadata, asked: Sequence[str], names: Sequence[str]) -> str:

@@ -191,6 +191,7 @@ def test_on_the_command_line(tiny, command, tmp_path):
     assert found["value"] == pytest.approx(expected.value, rel=1e-4)  # float32 operations in batches of another shape
     code, _, err = command(*asked[:5], "--control", tmp_path / "none.png")
     assert (code, err) == (2, f"dpid: control: {tmp_path / 'none.png'} does not exist\n")
+    assert command(*asked[:3], "--control-scale", 1, "--samples", 8)[0] == 0  # as it is without one
     code, _, err = command(*asked[:3], "--control-scale", 0.7)
     assert (code, err) == (2, "dpid: control, control_scale: are of a ControlNet, and emoji has none\n")
 

@@ -27,6 +27,7 @@ class Controlled(Family):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("ControlNetModel", "MultiControlNetModel")
+    beside = "every text was given with the picture of a ControlNet, so that i(x; y) is i(x; y | control)"
 
     @classmethod
     def parts(cls) -> tuple[str, ...]:
@@ -150,6 +151,15 @@ class StableDiffusion3ControlNet(Controlled, StableDiffusion3):
     pipelines = ("StableDiffusion3ControlNetPipeline",)
     networks = ()
     kinds = ("SD3ControlNetModel", "SD3MultiControlNetModel")
+
+    def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
+        """An upper estimate of the memory in bytes of the activations of one evaluation on [C, height, width].
+
+        What a ControlNet adds to the network's blocks is held thrice: as it was, projected, and weighed.
+        """
+        nets = getattr(self.pipe.controlnet, "nets", (self.pipe.controlnet,))
+        more = 3 * sum(len(net.controlnet_blocks) for net in nets)
+        return super().evaluation_bytes(height, width, itemsize) * (self.held + more) // self.held
 
     def encode_control(self, control: Any, height: int, width: int) -> Tensor:
         """The mode of the VAE's posterior, normalised; its shift is left out where the ControlNet was trained so."""

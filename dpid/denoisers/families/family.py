@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -60,6 +61,7 @@ class Family(Pictures, ABC):
     texts : encodes the texts of an explanation
     dtype : the type in which a pipeline is loaded by its name; None: that of the network's stored weights
     caveat : one sentence on what limits nats of networks of the kind, or ""
+    beside : one sentence on what every text is given with, or ""
     held : the numbers, from above, that an evaluation of a transformer holds at once for each feature of a token
     """
 
@@ -76,6 +78,7 @@ class Family(Pictures, ABC):
     only_fused: ClassVar[bool] = False
     dtype: ClassVar[torch.dtype | None] = None
     caveat: ClassVar[str] = ""
+    beside: ClassVar[str] = ""
     held: ClassVar[int] = 24
 
     def __init_subclass__(cls) -> None:
@@ -303,7 +306,8 @@ class Family(Pictures, ABC):
 
     def set_control(self, control: Any, scale: Any) -> None:
         """Take the PIL picture of a ControlNet and its weight; ``ValueError`` where nothing takes one."""
-        if control is not None or scale != 1.0:
+        alone = scale[0] if isinstance(scale, (list, tuple)) and len(scale) == 1 else scale
+        if control is not None or not (isinstance(alone, Real) and alone == 1):
             raise ValueError(f"control, control_scale: are of a ControlNet, and {self.name} has none")
 
     def set_frames(self, frames: int | None) -> None:
