@@ -59,12 +59,11 @@ class Densities(Runner):
     ) -> Iterator[tuple[int, Likelihood]]:
         """An iterator of (index of the picture, its :meth:`log_likelihood`), in the order of ``images``.
 
-        ``conditions`` is one for all pictures, or a sequence of one each. Other arguments and errors as of
+        ``conditions`` is one for all pictures, or a list of one each. Other arguments and errors as of
         :meth:`explain_many`, options as of :meth:`log_likelihood`.
         """
         chosen, watch = self._options_of_density(options), Watch(progress, stop)
-        each = isinstance(conditions, Sequence) and not isinstance(conditions, str)
-        rows = table(images, latents, column("conditions", conditions, each))
+        rows = table(images, latents, column("conditions", conditions, isinstance(conditions, list)))
         denoiser = self._denoisers(chosen.samples)[-1]
 
         def wanted(only: list[tuple[Any, ...]]) -> list[Wanted]:

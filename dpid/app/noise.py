@@ -33,6 +33,8 @@ def over_noise(results: Sequence[Result], logsnr: float) -> str:
 def _of(result: Result, logsnr: float) -> str:
     if isinstance(result, WordsResult):
         figure, numbers = _plot_words(result), _numbers_of_words(result, logsnr)
+        missing = [name for name in result.words if name not in coloured(result)]
+        numbers += f"<p>Not in the figure: {escape(', '.join(missing))}.</p>" * bool(missing)
     else:
         figure, numbers = result.plot("profile"), f"<p>{_sentence(result, logsnr)}</p>"
     for axes in figure.axes:

@@ -16,6 +16,7 @@ from dpid.cli.process import printing, warn
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import table_console
 from dpid.cli.words import explain_words
+from dpid.errors import told
 from dpid.files import as_path, writable
 
 
@@ -84,8 +85,10 @@ def words_of_many(explainer: Any, images: Sequence[Path], prompts: Sequence[str]
         try:
             with writable(path):
                 explain_words(explainer, image, prompt, path, **options)
+        except OSError:  # of the folder, in which the next ones could not be written either
+            raise
         except Exception as error:  # as of dpid.many.apart
-            errors[str(image)] = str(error)
+            errors[str(image)] = told(error)[0]
     tell(errors, len(images))
 
 

@@ -9,8 +9,13 @@ IP_ADAPTER = "ip_image_proj"  # encoder_hid_dim_type of a network with an IP-Ada
 
 def unwrapped(net: Any) -> Any:
     """The network ``net`` itself, without what ``torch.compile`` and PEFT's ``get_peft_model`` have put around it."""
-    net = getattr(net, "_orig_mod", net)
-    return net.get_base_model() if hasattr(net, "get_base_model") else net
+    while True:
+        if hasattr(net, "_orig_mod"):
+            net = net._orig_mod
+        elif type(net).__module__.startswith("peft."):
+            net = getattr(net.base_model, "model", net.base_model)
+        else:
+            return net
 
 
 def check_added(pipe: Any, net: Any, takes_pictures: bool) -> None:

@@ -95,7 +95,7 @@ def needed(
 
 
 def _has_weights(family: type[Family], part: str) -> bool:
-    return part in (family.network, "vae") or part.startswith("text_encoder")
+    return part in (family.network, "vae") or part.startswith(("text_encoder", "controlnet"))
 
 
 def _chosen(model: str | Path, found: Sequence[set[str | None]], variant: str | None) -> str | None:

@@ -100,7 +100,7 @@ def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, 
         index = Path(hf_hub_download(model, "model_index.json", subfolder=subfolder or None, **hub)).parent
     family = _family_in(model, read_index(index), options)
     if subfolder:
-        return _within(model, subfolder, family, options, variant, hub)
+        return _within(model, index, subfolder, family, options, variant, hub)
     given = {name: part for name, part in options.items() if name not in _PLACED}
     errors: list[Exception] = []
     with _loading(model):
@@ -118,9 +118,13 @@ def _downloaded(model: str, subfolder: str, variant: str | None, hub: dict[str, 
 
 
 def _within(
-    model: str, subfolder: str, family: type[Family], given: Collection[str], variant: str | None, hub: dict[str, Any]
-) -> Path:
-    """The ``subfolder`` of the hub model ``model`` as :func:`_downloaded` has it, without the parts ``given``."""
+    model: str, cached: Path, subfolder: str, family: type[Family], given: Collection[str], variant: str | None,
+    hub: dict[str, Any],
+) -> Path:  # fmt: skip
+    """The ``subfolder`` of the hub model ``model`` as :func:`_downloaded` has it, without the parts ``given``.
+
+    Where the hub cannot list its files, those that are wanted are in ``cached``, the folder of an earlier download.
+    """
     from huggingface_hub import list_repo_files, snapshot_download
 
     inside, where = f"{subfolder.strip('/')}/", {name: hub[name] for name in hub.keys() & {"revision", "token"}}
@@ -129,6 +133,9 @@ def _within(
     except Exception:  # snapshot_download finds it in the cache, or says what is wrong
         names = []
     files = [name.removeprefix(inside) for name in names if name.startswith(inside)]
+    if not files:  # what was left out then would be missed if all were asked for
+        files = [path.relative_to(cached).as_posix() for path in cached.rglob("*") if path.is_file()]
+        files = files if len(files) > 1 else []  # of a new folder, with its index alone, all
     patterns = [inside + file for file in needed(model, family, files, given, variant)] if files else [f"{inside}*"]
     with _loading(model):
         whole = snapshot_download(model, allow_patterns=patterns, ignore_patterns=[f"*{s}" for s in PICKLES], **hub)

@@ -38,7 +38,9 @@ def worth_trying(denoiser: Denoiser, samples: int) -> bool:
     many.
     """
     shape = denoiser.latent_shape
-    small = shape is not None and shape[1] * shape[2] < _SMALL and denoiser.evaluation_bytes(*shape[1:]) < _LIGHT
+    need = denoiser.evaluation_bytes(*shape[1:]) if shape is not None else 0
+    light = need < _LIGHT and (need > 0 or not is_gpu(denoiser.device))  # 0: it is not known
+    small = shape is not None and shape[1] * shape[2] < _SMALL and light
     return not small and (is_gpu(denoiser.device) or samples >= _FEW)
 
 

@@ -148,6 +148,7 @@ def _outline(ax: Any, strength: np.ndarray, level: float, colour: str) -> None:
     x = left + (np.arange(width) + 0.5) / width * (right - left)
     y = top + (np.arange(height) + 0.5) / height * (bottom - top)
     closed = np.pad(strength, 1, constant_values=min(0.0, float(strength.min())))
+    level *= 1 - 1e-6  # below what is flat at its top, as a map of one pixel is
     lines = ax.contour([left, *x, right], [top, *y, bottom], closed, [level], colors=[colour], linewidths=1.8)
     lines.set_path_effects([Stroke(linewidth=3.4, foreground="white"), Normal()])
 

@@ -82,7 +82,9 @@ class WordsResult(Comparable):
                 f"{metadata.distilled}"
             )
         else:
-            lines += next(iter(words)).pid.diagnostics.remarks()  # all words were asked with the same noise
+            # Of the word with most samples: a word that misleads was asked beside a prompt that is wrong.
+            right = [word for word in words if word.verdict != "misleading"] or [*words]
+            lines += max(right, key=lambda word: word.pid.metadata.samples).pid.diagnostics.remarks()
         misled = [repr(word.text) for word in words if word.verdict == "misleading"]
         if misled and not metadata.distilled:
             told = f"{', '.join(misled)} {'speaks' if len(misled) == 1 else 'speak'} against this picture"

@@ -124,6 +124,7 @@ def test_a_small_network_on_small_latents_is_computed_in_float32(model, monkeypa
     monkeypatch.setattr("dpid.runner.worth_trying", worth_trying)
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     monkeypatch.setattr("dpid.estimation.precision.is_gpu", lambda device: gpu)
+    monkeypatch.setattr(Rounded, "evaluation_bytes", lambda self, h, w: 1000)
     calls, eps_hat = [], Rounded.eps_hat
 
     def counted(self, z, logsnr, conditions):
@@ -136,6 +137,13 @@ def test_a_small_network_on_small_latents_is_computed_in_float32(model, monkeypa
         result = dpid.Explainer(model, precision=precision).explain(latents=X, conditions=CONDITIONS)
         assert {name: calls.count(name) for name in set(calls)} == expected
         assert result.metadata.precision == ("float32" if precision == "auto" else precision)
+
+
+def test_a_network_of_unknown_size_is_taken_for_large_on_a_gpu(model, monkeypatch):
+    assert model.evaluation_bytes(*SHAPE[1:]) == 0
+    assert not worth_trying(model, 16)
+    monkeypatch.setattr("dpid.estimation.precision.is_gpu", lambda device: True)
+    assert worth_trying(model, 16)
 
 
 def test_a_fast_type_is_tried_where_network_or_latents_are_large(model, monkeypatch):
