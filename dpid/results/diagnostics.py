@@ -11,9 +11,9 @@ from torch import Tensor
 from dpid.equality import Comparable
 from dpid.results.intervals import Estimate
 
-# Half way from a mean to a draw, and a guidance that no trained model of ours has had of one picture that its words
-# describe: what the whole interval has to be beyond for a remark.
-_DRAWN, _GUIDED = -0.25, 1.5
+# A guidance that no trained model of ours has had of one picture that its words describe: for a remark the whole
+# interval has to be above.
+_GUIDED = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +37,14 @@ class Diagnostics(Comparable):
 
     def remarks(self, level: float = 0.95) -> list[str]:
         """What speaks, beyond its error, against predictions that are means, and what that would mean for nats."""
-        lines = []
-        if self.orthogonality.interval(level)[1] < _DRAWN:
-            lines.append(
-                f"predictions err like draws, not like means (orthogonality {self.orthogonality}; means have 0, draws "
-                "-0.5): the model was distilled to a few steps, and no number is in nats, or it would not make this "
-                "picture, as one drawn with guidance, and standard alone tells nats; a picture that it makes without "
-                "guidance tells which"
-            )
-        if self.guidance and self.guidance.interval(level)[0] > _GUIDED:
-            lines.append(
-                f"predictions look guided (w = {self.guidance}; means have 1): the model was distilled at guidance, "
-                "and no number is in nats, those of rao-blackwell and orthogonal being about w² times too large, or "
-                "the words do not describe this picture as it would, and standard alone tells nats"
-            )
-        return lines
+        # Orthogonality does not tell by one picture: one that was drawn with guidance, as most are, looks like a draw.
+        if not self.guidance or self.guidance.interval(level)[0] <= _GUIDED:
+            return []
+        return [
+            f"predictions look guided (w = {self.guidance}; means have 1): the model was distilled at guidance, and no "
+            "number is in nats, those of rao-blackwell and orthogonal being about w² times too large, or the words do "
+            "not describe this picture as it would, and standard alone tells nats"
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, for JSON; null for guidance where there is none."""
