@@ -62,7 +62,7 @@ def test_maps_are_panels_and_other_kinds_one_figure(result, words):
     assert len(pictures_in(both)) == 1 + 2 + 1 + 3  # each with its picture
     assert pictures_in(both)[-3:] == first
     assert both.index("New: “") < both.index("Kept: “")
-    assert not re.search("New|Kept", maps_of([words], "overlay"))
+    assert not re.search("(New|Kept): ", maps_of([words], "overlay"))
     assert maps_of([words], "graph") == maps_of([words], "overlay")  # which only chosen words have
 
 
@@ -81,7 +81,7 @@ def test_two_pictures_of_a_prompt_are_told_apart():
         assert re.findall("(New|Kept): “a cow", html) == ["New", "Kept"]
     remarks = [line for result in every for line in result.remarks()]
     assert len(re.findall("<li>(?:New|Kept): ", table(every))) == len(remarks) > 0
-    assert not re.search("New|Kept|<img", table(every[:1]))
+    assert not re.search("(New|Kept): |<img", table(every[:1]))
 
 
 def test_table_shows_text_as_it_is(result, words):
