@@ -22,7 +22,6 @@ def _accumulate_kernel(
     mask = h < HW
     for n in range(N):
         half = 0.5 * tl.load(weight + n)
-        g = tl.load(replicate + n)
         sample = tl.load(sample_id + n)
         squares = tiles + (tl.program_id(1).to(tl.int64) * N + n) * (2 * K + P) * B + b
         for k in range(K):
@@ -34,6 +33,7 @@ def _accumulate_kernel(
                 difference = normal(seed, sample, c * HW + h) - prediction
                 total += difference * difference
                 product += prediction * difference
+            g = tl.load(replicate + n)  # where it is needed: Triton 3.1 has no register left to keep it
             to = residuals + ((g * K + k) * B + b) * HW + h
             tl.store(to, tl.load(to, mask=mask) + half * total, mask=mask)
             tl.store(squares + k * B, tl.sum(tl.where(mask, total, 0.0)))
@@ -49,6 +49,7 @@ def _accumulate_kernel(
                     second, mask=mask, other=0.0
                 ).to(tl.float32)
                 total += difference * difference
+            g = tl.load(replicate + n)
             to = gaps + ((g * P + p) * B + b) * HW + h
             tl.store(to, tl.load(to, mask=mask) + half * total, mask=mask)
             tl.store(squares + (K + p) * B, tl.sum(tl.where(mask, total, 0.0)))
