@@ -6,7 +6,7 @@ What is explained is i(x; y | control): the unconditional prediction has the pic
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -47,11 +47,11 @@ class Controlled(Family):
 
         ``ValueError`` without a picture, or with another number than there are ControlNets.
         """
-        kind, several = type(self.pipe).__name__, getattr(self.pipe.controlnet, "nets", None)
+        kind, several = type(self.pipe).__name__, hasattr(self.pipe.controlnet, "nets")
         if control is None:
             raise ValueError(f"control: {kind} has a ControlNet; give the picture that it takes")
         pictures = list(control) if isinstance(control, (list, tuple)) else [control]
-        count = 1 if several is None else len(several)
+        count = len(self.nets)
         scales = list(scale) if isinstance(scale, (list, tuple)) else [scale]
         scales = scales * count if len(scales) == 1 else scales
         for name, given in (("control", pictures), ("control_scale", scales)):
@@ -60,7 +60,7 @@ class Controlled(Family):
         for one in scales:
             if not isinstance(one, Real) or not math.isfinite(one):
                 raise ValueError(f"control_scale: found {one!r}, expected a finite number")
-        self._several, self._pictures, self._scales = several is not None, pictures, scales
+        self._several, self._pictures, self._scales = several, pictures, scales
         self._encoded = {}
 
     @property
@@ -72,9 +72,15 @@ class Controlled(Family):
         return not self.first_config.get("global_pool_conditions")
 
     @property
+    def nets(self) -> Sequence[Any]:
+        """The pipeline's ControlNets, one or several."""
+        found: Sequence[Any] = getattr(self.pipe.controlnet, "nets", (self.pipe.controlnet,))
+        return found
+
+    @property
     def first_config(self) -> Any:
         """The configuration of the ControlNet or, as the pipelines have it for all of several, of the first."""
-        return getattr(self.pipe.controlnet, "nets", (self.pipe.controlnet,))[0].config
+        return self.nets[0].config
 
     def computing(self) -> list[nn.Module]:
         """The network and the ControlNet."""
@@ -152,14 +158,10 @@ class StableDiffusion3ControlNet(Controlled, StableDiffusion3):
     networks = ()
     kinds = ("SD3ControlNetModel", "SD3MultiControlNetModel")
 
-    def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
-        """An upper estimate of the memory in bytes of the activations of one evaluation on [C, height, width].
-
-        What a ControlNet adds to the network's blocks is held thrice: as it was, projected, and weighed.
-        """
-        nets = getattr(self.pipe.controlnet, "nets", (self.pipe.controlnet,))
-        more = 3 * sum(len(net.controlnet_blocks) for net in nets)
-        return super().evaluation_bytes(height, width, itemsize) * (self.held + more) // self.held
+    @property
+    def kept(self) -> int:
+        """The numbers for each feature of a token that ControlNets make: as they are, projected, and weighed."""
+        return 3 * sum(len(net.controlnet_blocks) for net in self.nets)
 
     def encode_control(self, control: Any, height: int, width: int) -> Tensor:
         """The mode of the VAE's posterior, normalised; its shift is left out where the ControlNet was trained so."""

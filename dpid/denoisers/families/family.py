@@ -343,14 +343,19 @@ class Family(Pictures, ABC):
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
         """An upper estimate of the memory in bytes of the activations of one evaluation on [C, height, width].
 
-        Of a transformer :attr:`held` numbers a feature of a token: a block's feed-forward layer and attention with what
-        goes on to the next block; up to 512 tokens are the text's. 0 if the configuration does not say how many
-        features there are.
+        Of a transformer :attr:`held` numbers a feature of a token, a block's feed-forward layer and attention with what
+        goes on to the next block, and those :attr:`kept`; up to 512 tokens are the text's. 0 if the configuration does
+        not say how many features there are.
         """
         config = self.net_config
         heads, size = config.get("num_attention_heads"), config.get("attention_head_dim")
         features = heads * size if heads and size else config.get("hidden_size") or config.get("dim") or 0
-        return self.held * int(features) * (height * width // self.step**2 + 512) * itemsize
+        return (self.held + self.kept) * int(features) * (height * width // self.step**2 + 512) * itemsize
+
+    @property
+    def kept(self) -> int:
+        """The numbers for each feature of a token that are made before, or by earlier blocks, for blocks to come."""
+        return 0
 
     def not_fused(self) -> str | None:
         """Why :meth:`fused` cannot replace the network, for the user; "" if the family has none, None if it can."""

@@ -50,13 +50,10 @@ class HunyuanDiT(DiscreteFamily):
             "image_rotary_emb": get_2d_rotary_pos_embed(width, crops, grid, device=x.device, output_type="pt"),
         }
 
-    def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:
-        """An upper estimate of the memory in bytes of the activations of one evaluation on [C, height, width].
-
-        Beside what every transformer holds, the first half of the blocks leave their outputs to the second half.
-        """
-        kept = int(self.net_config["num_layers"]) // 2
-        return super().evaluation_bytes(height, width, itemsize) * (self.held + kept) // self.held
+    @property
+    def kept(self) -> int:
+        """The numbers for each feature of a token that the first half of the blocks leave to the second half."""
+        return int(self.net_config["num_layers"]) // 2
 
     def output(self, out: Tensor, x: Tensor) -> Tensor:
         """The prediction [M,C,h,w], without the variance that the network has learned beside it."""
