@@ -15,6 +15,11 @@ from dpid.images import ImageCondition
 # Key of encodings beside the network's arguments: the number of tokens of every text, [K] int64 on the CPU, where they
 # differ. Arguments with a dimension for tokens are padded behind them.
 LENGTHS = "lengths"
+# Caveat of families whose training left out words without making the text shorter; {} is the model's name.
+SHORT_NULL = (
+    "{} was trained with no text as long as the caption that it stood for, and its pipeline gives one token: what the "
+    "model predicts without words, to which every number compares, may be less well learned"
+)
 
 
 def refuse_text(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpid.denoisers.families.discrete import DiscreteFamily
+from dpid.denoisers.texts import SHORT_NULL
 
 
 class PixArtSigma(DiscreteFamily):
@@ -20,10 +21,7 @@ class PixArtSigma(DiscreteFamily):
     text = {"encoder_hidden_states": (0, 2)}
     mask = (1, 3)
     # https://github.com/PixArt-alpha/PixArt-sigma, token_drop in diffusion/model/nets/PixArt_blocks.py leaves the mask
-    caveat = (
-        "PixArt was trained with no text as long as the caption that it stood for, and its pipeline gives one token: "
-        "what the model predicts without words, to which every number compares, may be less well learned"
-    )
+    caveat = SHORT_NULL.format("PixArt")
 
     def asks(self) -> dict[str, Any]:
         """Whether captions are cleaned: as the pipeline's call does by default, where the packages for it are there."""

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from dpid.denoisers.families.flow import FlowFamily
+from dpid.denoisers.texts import SHORT_NULL
 
 
 class Sana(FlowFamily):
@@ -21,10 +22,7 @@ class Sana(FlowFamily):
     text = {"encoder_hidden_states": (0, 2)}
     mask = (1, 3)
     # https://github.com/NVlabs/Sana, token_drop in diffusion/model/nets/sana_blocks.py leaves the mask
-    caveat = (
-        "Sana was trained with no text as long as the caption that it stood for, and its pipeline gives one token: "
-        "what the model predicts without words, to which every number compares, may be less well learned"
-    )
+    caveat = SHORT_NULL.format("Sana")
     held = 18
 
     def asks(self) -> dict[str, Any]:
@@ -52,5 +50,5 @@ class Sana(FlowFamily):
 
     @property
     def factor(self) -> int:
-        """The side of a latent pixel in pixels."""
+        """How many pixels of the picture one latent pixel stands for along each side."""
         return int(2 ** (len(self.vae_config["encoder_block_out_channels"]) - 1))
