@@ -37,7 +37,7 @@ from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
 from dpid.results.intervals import interval
 from dpid.results.maps import displayed, smoothed
-from dpid.results.shrinkage import layout_weight, rest_of_sums, shrinkage_weight, shrunk_layout, shrunk_sums
+from dpid.results.shrinkage import layout_weight, shrinkage_weight, shrunk_layout, shrunk_sums
 
 LEVELS = ("f(S)", "atoms", "f(S) of pixels", "atoms of pixels")
 EACH = [4, 16, 64]  # samples of a replicate; by default an explanation has 4 in each of 8 replicates
@@ -172,7 +172,7 @@ def shrunk(f: dict[str, Tensor], truth: dict[str, Truth], r: int) -> tuple[dict[
         w = shrinkage_weight((s - q).sum((-2, -1)))
         sums = shrunk_sums(q, s, g, w)
         layout = layout_weight(smoothed(sums, SMOOTH), smoothed(s, SMOOTH))
-        maps.append(displayed(sums, SMOOTH, s, rest=rest_of_sums(q, s, w)))
+        maps.append(displayed(sums, SMOOTH, s, rest=(1 - w) * (s - q).sum((-2, -1))))
         right = smoothed(shrunk_sums(quiet, noisy, gaps, w), SMOOTH)
         exact.append(shrunk_layout(right, smoothed(noisy, SMOOTH), layout)[0])
     known = truth["standard"]

@@ -24,7 +24,7 @@ from dpid.results.intervals import Estimate, estimates, has_outlier
 from dpid.results.maps import Maps
 from dpid.results.metadata import NOT_CORRECTED, Metadata, remarks_on_model
 from dpid.results.profile import Profile
-from dpid.results.shrinkage import rest_of_sums, shrinkage_weight, shrunk_profile, shrunk_sums
+from dpid.results.shrinkage import shrinkage_weight, shrunk_profile, shrunk_sums
 
 if TYPE_CHECKING:
     from dpid.results.figure_style import Figure
@@ -76,8 +76,7 @@ class PIDResult(Comparable):
         if estimator == "shrinkage":
             quiet, noisy = (self.profiles[name].double() for name in SIGNED)
             f, profiles = self.replicates_by(estimator), shrunk_profile(quiet, noisy, self.shrinkage)
-            quiet, noisy = (self.replicates[name].double() for name in SIGNED)
-            rest = rest_of_sums(quiet, noisy, self.shrinkage)
+            rest = (1 - self.shrinkage) * self._missed
         else:  # as they are stored: in double precision they would take twice the memory
             f, profiles = self.replicates[estimator], self.profiles[estimator]
         # docs/theory.md, eq. (25)
@@ -99,8 +98,13 @@ class PIDResult(Comparable):
     @cached_property
     def shrinkage(self) -> float:
         """w of "shrinkage", 0…1: the share of the squared difference of iʳ and iˢ that noise does not explain."""
+        return shrinkage_weight(self._missed)
+
+    @cached_property
+    def _missed(self) -> Tensor:
+        """D = iˢ - iʳ of the image in every replicate, [G,S] in nats: what iʳ misses of this picture, and noise."""
         quiet, noisy = (self.replicates[name].double().sum((-2, -1)) for name in SIGNED)
-        return shrinkage_weight(noisy - quiet)
+        return noisy - quiet
 
     def _squares(self, estimator: str) -> list[bool]:
         named = self.metadata.conditions

@@ -53,17 +53,11 @@ def shrunk_profile(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
     return noisy - (1 - w) * (noisy - quiet).mean(0)
 
 
-def rest_of_sums(quiet: Tensor, noisy: Tensor, w: float) -> Tensor:
-    """What the sums of ``noisy`` still exceed those of :func:`shrunk_sums` by, (1 - w) D in every replicate: [G,S]."""
-    return (1 - w) * (noisy - quiet).sum((-2, -1))
-
-
 def shrunk_layout(quiet: Tensor, noisy: Tensor, w: float | None = None, rest: Tensor | None = None) -> Tensor:
     """Maps ``quiet`` [G,S,h,w] moved by ``w`` towards the layout of ``noisy``, with unchanged sums of their mean.
 
-    Without ``w``, it is :func:`layout_weight`. Of the sums of :func:`shrunk_sums`, which all replicates have moved by
-    one mean, ``rest`` [G,S] (:func:`rest_of_sums`) says how what is taken out of the layout varies: every pixel has its
-    error.
+    Without ``w``, it is :func:`layout_weight`. The sums of :func:`shrunk_sums` still lack (1 - w) D, but the mean of it
+    in all replicates: with ``rest`` [G,S], what it is in each, every pixel has the error of what is taken out.
     """
     difference = _centred(noisy - quiet)
     if w is None:

@@ -9,7 +9,7 @@ import torch
 from dpid.denoisers import GaussianDenoiser
 from dpid.explainer import Explainer
 from dpid.pid import mean_stderr
-from dpid.results.shrinkage import rest_of_sums, shrinkage_weight, shrunk_layout, shrunk_profile, shrunk_sums
+from dpid.results.shrinkage import shrinkage_weight, shrunk_layout, shrunk_profile, shrunk_sums
 
 SHAPE = (4, 8, 8)
 CONDITIONS = {(): "", ("a",): "a", ("b",): "b", ("a", "b"): "ab"}
@@ -86,7 +86,7 @@ def test_what_is_taken_out_of_a_layout_has_its_error_at_every_pixel():
     quiet[:, 0, 0], noisy[:, 0, 0] = torch.randn(2, 8, 2, generator=generator, dtype=torch.float64)
     noisy[:, 0, 0] += 3
     w, moved = 0.4, shrunk_sums(quiet, noisy, quiet.square(), 0.4)
-    shown = shrunk_layout(moved, noisy, 0.7, rest_of_sums(quiet, noisy, w))
+    shown = shrunk_layout(moved, noisy, 0.7, (1 - w) * (noisy - quiet).sum((-2, -1)))
     mean, error = mean_stderr((1 - w) * (noisy - quiet).sum((-2, -1))[:, 0])
     value, stderr = mean_stderr(shown[:, 0, 1, 1])
     assert float(value) == pytest.approx(-0.7 * float(mean) / 4, rel=1e-12)
