@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from dpid.denoisers.families.control_net import Controlled
 from dpid.options import Budget, Options
 from dpid.pid.decomposition import image_priors
 from dpid.prompts.plan import plan_concepts
@@ -61,7 +62,7 @@ def _usual(metadata: Metadata) -> bool:
     usual = Options(samples=metadata.samples)
     sampled = metadata.rule in ("adaptive", "learning") and metadata.antithetic == usual.antithetic
     pipeline = metadata.model.endswith("Pipeline")  # one that was given in Python, of which only its class is known
-    more = metadata.frames or pipeline or "ControlNet" in metadata.caveat  # whose pictures are not known either
+    more = metadata.frames or pipeline or Controlled.beside in metadata.caveat  # whose pictures are not known either
     return sampled and metadata.replicates == usual.repeats and not more
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import dpid
+from dpid.denoisers.families.control_net import Controlled
 from dpid.pid.decomposition import image_priors
 from dpid.report.command import of_concepts as command
 from dpid.report.command import of_words
@@ -199,7 +200,9 @@ def test_squares_alone_do_not_say_that_words_make_a_picture_more_likely():
 
 
 def test_there_is_no_command_for_what_has_no_option():
-    for facts in ({"rule": "logistic"}, {"antithetic": False}, {"replicates": 2}, {"model": "FluxPipeline"}):
+    given = f"{Controlled.beside}; and more"  # with a picture that is not known
+    for facts in ({"rule": "logistic"}, {"antithetic": False}, {"replicates": 2}, {"model": "FluxPipeline"},
+                  {"caveat": given}):  # fmt: skip
         assert command(made(**{"rule": "adaptive"} | facts)) is None, facts
     words = shlex.split(command(made(prompt="--a cow and a pizza", rule="adaptive")))
     assert words[-3:] == ["--", "PICTURE", "--a cow and a pizza"]
