@@ -52,7 +52,7 @@ class Ranking:
         }  # fmt: skip
 
     def remark(self, name: Callable[[int], str] = "picture {}".format) -> str:
-        """One sentence on whether the first picture is really above the second; "" of fewer than two.
+        """A sentence that says by how much the first picture exceeds the second, and how surely; "" of fewer than two.
 
         ``name``: what it calls the picture of an index.
         """

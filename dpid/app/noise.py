@@ -26,7 +26,7 @@ _LEGEND = 4  # words side by side below the figure
 
 
 def over_noise(results: Sequence[Result], logsnr: float) -> str:
-    """The figures of ``results`` over log-SNR with a line at ``logsnr``, and the numbers there, as HTML."""
+    """HTML of plots over log-SNR, one for each of ``results``: a line marks ``logsnr``, whose numbers are below."""
     return "".join((f"<h3>{head(r, mark)}</h3>" if mark else "") + _of(r, logsnr) for r, mark in marked(results))
 
 
@@ -43,7 +43,7 @@ def _of(result: Result, logsnr: float) -> str:
 
 
 def _bin(profile: Profile, logsnr: float) -> tuple[int, str]:
-    """The bin of ``profile`` that ``logsnr`` is in, or the nearest one, and its ends in words."""
+    """The index of the bin of ``profile`` that has ``logsnr``, or is nearest to it, and a phrase that says its ends."""
     last = len(profile.logsnr) - 1
     at = min(last, max(0, int(torch.searchsorted(profile.edges, logsnr, right=True)) - 1))
     return at, "Between log-SNR {:.1f} and {:.1f}".format(*profile.edges[at : at + 2].tolist())

@@ -56,8 +56,9 @@ class Diagnostics(Comparable):
 
 
 def diagnose(orthogonal: Tensor, standard: Tensor, products: Tensor) -> Diagnostics:
-    """The diagnostics of replicates of i° [G] and iˢ [G] of all concepts, and ``products`` [A,2,L].
+    """What tells means from guided predictions and draws, of replicates of i° and iˢ [G] and ``products`` [A,2,L].
 
+    i° and iˢ are of all concepts together.
     ``products`` are those of :func:`dpid.estimation.estimators.orthogonality`.
     """
     whole = (orthogonal + standard).double()

@@ -27,10 +27,8 @@ _BELOW = "#333333"  # stripes
 _STRONGEST = 0.85  # opacity of full colour: the picture shows through
 _ENCLOSED = 0.8  # share of a word's positive map within its outline
 _FAINTEST = 0.1  # of the scale: the strongest pixel of a word that is outlined
-_SIDE, _COLOURED = (
-    512,
-    1024,
-)  # pixels of the longer side, at least: maps of small pictures are smooth; coloured, at most
+# Pixels of the longer side: those drawn, at least, so that maps of small pictures are smooth; those coloured, at most.
+_SIDE, _COLOURED = 512, 1024
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:

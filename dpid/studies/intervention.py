@@ -60,7 +60,7 @@ def _embedded(bench: Workbench) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _cases(bench: Workbench) -> list[Case]:
-    """Cases of prompts with a word to delete, which is the first concept."""
+    """The prompts whose pictures are made with and without a word, as cases; that word is the first concept."""
     rows: list[int | None] = []
     if bench.scenes:  # the prompts alone: the picture that changes must be generated
         own = bench.own_cases()

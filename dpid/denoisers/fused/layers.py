@@ -152,7 +152,7 @@ class Layers:
         self, name: str, x: Tensor, stride: int = 1, padding: int | None = None, channels: slice = slice(None),
         later: bool = False,
     ) -> Tensor:  # fmt: skip
-        """The convolution ``name`` of x [B,C,H,W]: [B,E,H',W'], with a bias if it has one.
+        """The output [B,E,H',W'] of the network's convolution ``name`` for x [B,C,H,W], with its bias if it has one.
 
         The default ``padding`` keeps the size at stride 1. ``channels``: those of the layer's input that x consists of.
         With ``later``, a GPU leaves the bias to :meth:`add`. Otherwise :func:`dpid.ops.add_maps` adds it there, as
