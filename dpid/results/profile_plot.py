@@ -1,43 +1,77 @@
-"""The plot of a result over log-SNR."""
+"""Plots over log-SNR: of what concepts tell and its decomposition, and of what every word tells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dpid.results.figure_style import columns_of, inches, literal, shortened, standard, within
+from dpid.pid import mean_stderr
+from dpid.results.figure_style import Figure, columns_of, inches, literal, shortened, standard, within
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of
-from dpid.results.panels import frame, new_panels
+from dpid.results.panels import entitle, frame, new_panels
 
 if TYPE_CHECKING:
     from dpid.results.profile import Profile
     from dpid.results.result import PIDResult
+    from dpid.results.word import Word
+    from dpid.results.words import WordsResult
 
 _SMALL, _LETTER = 7, 0.051  # points of text in axes of the user, and inches of a letter of it
 # Greys of what all words tell, and two of them, beside the words' colours. Not every two colours of a plot are told
 # apart by everyone: what several words tell is dashed, and pairs have markers of their own.
 _WHOLE, _SEVERAL, _DASHES, _MARKERS = "0.2", "0.4", ("--", ":", "-."), ("s", "^", "x")
-_PROFILES = "i(x; y)", "atoms"
-_Line = tuple[str, Tensor, Tensor, dict[str, Any]]  # name, values, standard errors, how it looks
+WORD_NUMBERS = "alone", "given the rest"
+# Name, profile whose bins they are, values, standard errors, how it looks.
+_Line = tuple[str, "Profile", Tensor, Tensor, dict[str, Any]]
+_Lines = Callable[[int], tuple[Sequence[_Line], Sequence[_Line]]]  # of two panels, for as many letters of a name
 
 
 @standard()
 def plot_profile(result: PIDResult, ax: Any) -> Any:
     """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
+    lines, unit = partial(_profile_lines, result.profile), result.metadata.unit
+    return _drawn(ax, ("i(x; y)", "atoms"), lines, unit, lambda figure: frame(figure, result))
+
+
+@standard()
+def plot_words_profile(result: WordsResult, colours: dict[str, str], ax: Any) -> Any:
+    """i(x; w), left, and i(x; w | rest), right, of words that have ``colours``, over log-SNR with bands of errors."""
+    panels: tuple[list[_Line], list[_Line]] = [], []
+    for text, colour in colours.items():
+        word = result.words[text]
+        for lines, (value, error) in zip(panels, over_logsnr(word), strict=True):
+            lines.append((text, word.pid.profile, value, error, {"color": colour}))
+    unit = result.metadata.unit
+    return _drawn(ax, WORD_NUMBERS, lambda _: panels, unit, lambda figure: entitle(figure, result.metadata))
+
+
+def over_logsnr(word: Word) -> list[tuple[Tensor, Tensor]]:
+    """i(x; w) and i(x; w | rest) of every bin of log-SNR, nats per unit of it, each with standard errors, [L] each."""
+    profile, f = word.pid.profile, word.pid.decomposition.profiles.double()
+    assert profile.stderr is not None
+    width = profile.edges[1:] - profile.edges[:-1]
+    given, error = mean_stderr(f[:, 2] - f[:, 1])  # the error of the difference, whose terms have the same noise
+    alone = (word.text,)
+    return [(profile.information[alone], profile.stderr.information[alone]), (given / width, error / width)]
+
+
+def _drawn(ax: Any, titles: Sequence[str], lines: _Lines, unit: str, finish: Callable[[Figure], object]) -> Any:
+    """A figure with two panels of ``lines``, to which ``finish`` adds texts, or that of ``ax`` with both in it."""
     from matplotlib.transforms import ScaledTranslation
 
     if ax is not None:
-        return _profile_within(ax, result)
-    both = _profile_lines(result.profile, 40)
-    longest = max(columns_of(shortened(name)) for lines in both for name, *_ in lines)
+        return _drawn_within(ax, titles, lines, unit)
+    both = lines(40)
+    longest = max(columns_of(shortened(name)) for panel in both for name, *_ in panel)
     columns = max(1, int(4.7 / (0.65 + 0.058 * longest)))  # inches of a panel, of a line, and of a letter
     rows = -(-max(map(len, both)) // columns)
     figure, axes = new_panels(1, 2, (10, 3.95 + 0.17 * rows), 100)
     axes[1].sharey(axes[0])  # before there are lines: afterwards it would take the limits of the first alone
-    for panel, title, lines in zip(axes, _PROFILES, both, strict=True):
-        _draw_profile(panel, result.profile, lines, 40)
+    for panel, title, own in zip(axes, titles, both, strict=True):
+        _draw_lines(panel, own, 40)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("log-SNR (noise on the left)")
         # Below the label: the lines of eight concepts leave no room.
@@ -46,22 +80,22 @@ def plot_profile(result: PIDResult, ax: Any) -> Any:
             loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, borderaxespad=0, ncols=columns,
             fontsize=8, frameon=False, handlelength=3,
         )  # fmt: skip
-    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR")
-    frame(figure, result)
+    axes[0].set_ylabel(f"{unit} per unit of log-SNR")
+    finish(figure)
     return figure
 
 
-def _profile_within(ax: Any, result: PIDResult) -> Any:
-    """The figure of ``ax``, into which the profile is drawn, with legends below: they would cover narrow panels."""
+def _drawn_within(ax: Any, titles: Sequence[str], lines: _Lines, unit: str) -> Any:
+    """The figure of ``ax``, into which both panels are drawn, with legends below: they would cover narrow panels."""
     wide, high = inches(ax)
     letters = int((0.49 * wide - 0.3) / _LETTER)  # from one legend to the next, less a line
-    both = _profile_lines(result.profile, letters)
+    both = lines(letters)
     title, labels, key = 0.2, 0.36, 0.125 * max(map(len, both))  # inches, the last of the legend
     tall = max(high - title - labels - key, high / 3)
     axes = [within(ax, left * wide, high - title - tall, 0.4 * wide, tall) for left in (0.06, 0.55)]
     axes[1].sharey(axes[0])
-    for panel, name, lines in zip(axes, _PROFILES, both, strict=True):
-        _draw_profile(panel, result.profile, lines, letters)
+    for panel, name, own in zip(axes, titles, both, strict=True):
+        _draw_lines(panel, own, letters)
         panel.set_title(name, fontsize=_SMALL + 1, pad=2)
         panel.set_xlabel("log-SNR", fontsize=_SMALL, labelpad=1)
         panel.tick_params(labelsize=_SMALL, pad=2)
@@ -71,15 +105,14 @@ def _profile_within(ax: Any, result: PIDResult) -> Any:
             fontsize=_SMALL, handlelength=2.4, handletextpad=0.3, labelspacing=0.2,
         )  # fmt: skip
     axes[1].tick_params(labelleft=False)
-    axes[0].set_ylabel(f"{result.metadata.unit} per unit of log-SNR", fontsize=_SMALL, labelpad=1)
+    axes[0].set_ylabel(f"{unit} per unit of log-SNR", fontsize=_SMALL, labelpad=1)
     return ax.figure
 
 
-def _draw_profile(panel: Any, profile: Profile, lines: Sequence[_Line], letters: int) -> None:
+def _draw_lines(panel: Any, lines: Sequence[_Line], letters: int) -> None:
     """Draw lines over log-SNR with their bands, and a line at zero; ``letters`` of their names are in the legend."""
-    x = profile.logsnr.numpy()
-    for name, value, error, look in lines:
-        v, e = profile.shown(value).numpy(), error.numpy()
+    for name, profile, value, error, look in lines:
+        x, v, e = profile.logsnr.numpy(), profile.shown(value).numpy(), error.numpy()
         # matplotlib leaves out labels that begin with "_".
         look = {"marker": "o", "markersize": 3} | look
         (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", **look)
@@ -108,9 +141,10 @@ def _profile_lines(profile: Profile, letters: int) -> tuple[list[_Line], list[_L
                 continue
             dashes, marker = next(pairs)
             look = {"color": _SEVERAL, "linestyle": dashes, "marker": marker, "markersize": 5}
-        information.append((name, f, errors.information[subset], look))
-    unique = [(f"unique: {c}", f, errors.unique[c], {"color": colours[c]}) for c, f in profile.unique.items()]
+        information.append((name, profile, f, errors.information[subset], look))
+    shared, together = ({"color": colour, "linestyle": _DASHES[0]} for colour in (REDUNDANCY, SYNERGY))
     return information, [
-        ("redundancy", profile.redundancy, errors.redundancy, {"color": REDUNDANCY, "linestyle": _DASHES[0]}), *unique,
-        ("synergy", profile.synergy, errors.synergy, {"color": SYNERGY, "linestyle": _DASHES[0]}),
-    ]  # fmt: skip
+        ("redundancy", profile, profile.redundancy, errors.redundancy, shared),
+        *((f"unique: {c}", profile, f, errors.unique[c], {"color": colours[c]}) for c, f in profile.unique.items()),
+        ("synergy", profile, profile.synergy, errors.synergy, together),
+    ]

@@ -134,8 +134,10 @@ class WordsResult(Comparable):
         ----------
         kind : "overlay": the picture, the uniqueness maps over it, and the numbers of "words"; "words": i(x; w) and
             i(x; w | rest) with 95 % intervals and verdicts; "strip": the maps of i(x; w | rest) beside the picture,
-            also in place of "overlay" for a video
-        ax : axes of matplotlib to draw into, whose figure is returned: "overlay" draws the maps over the picture alone
+            also in place of "overlay" for a video; "profile": i(x; w) and i(x; w | rest) over log-SNR, of the words
+            that the overlay draws
+        ax : axes of matplotlib to draw into, whose figure is returned: "overlay" draws the maps over the picture alone,
+            both panels of "profile" share their place
 
         Raises
         ------

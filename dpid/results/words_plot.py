@@ -10,6 +10,7 @@ from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.overlay import WORDS, colours_of, overlay, scale_of
 from dpid.results.panels import COARSEST, entitle, new_panels, put, resolution, tall
 from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, strip_within
+from dpid.results.profile_plot import plot_words_profile
 from dpid.results.word import verdict
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ _BARS, _BAR, _AXIS = 2.6, 0.42, 0.68  # inches of the width of bars, of the heig
 
 def plot(result: WordsResult, kind: str, ax: Any) -> Any:
     """The figure of :meth:`dpid.WordsResult.plot`."""
-    kinds: dict[str, Callable[..., Any]] = {"overlay": _plot_overlay, "words": _plot_words, "strip": _plot_strip}
+    kinds: dict[str, Callable[..., Any]] = {
+        "overlay": _plot_overlay, "words": _plot_words, "strip": _plot_strip, "profile": _plot_profile,
+    }  # fmt: skip
     return drawn_as(kinds, result, kind, ax)
 
 
@@ -134,6 +137,11 @@ def _plot_strip(result: WordsResult, ax: Any) -> Any:
     colour_bar(drawn, axes, result.metadata.unit)
     entitle(figure, result.metadata)
     return figure
+
+
+def _plot_profile(result: WordsResult, ax: Any) -> Any:
+    """What the words that have a colour tell over log-SNR."""
+    return plot_words_profile(result, coloured(result), ax)
 
 
 def _overlay(ax: Any, result: WordsResult) -> None:

@@ -16,7 +16,7 @@ from dpid.results import words_file
 from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, pooled
 from dpid.results.words import WordsResult
-from dpid.results.words_plot import outer
+from dpid.results.words_plot import coloured, outer
 from dpid.words import _partner
 
 # Nats of two latent pixels: of i(x; w), i(x; rest) and i(x; w, rest), and the verdict that they mean.
@@ -308,6 +308,28 @@ def test_verdicts_that_are_not_settled_are_marked_wherever_they_are_told(capsys,
 def test_strip_shows_every_map():
     figure = several().plot("strip")
     assert figure.axes[1].images[0].get_array().shape == (1, 2)  # a map of a latent pixel each
+
+
+def test_profile_has_what_every_word_tells_alone_and_given_the_rest():
+    """Over all of log-SNR the lines sum up to the words' numbers; words have the colours of the overlay."""
+    words = {}
+    for text, word in several().words.items():
+        f = word.pid.replicates["standard"].unflatten(0, (2, 4)).mean(0).sum((-2, -1))
+        evenly = dict.fromkeys(word.pid.profiles, f[:, :, None].expand(-1, -1, 5) / 5)
+        words[text] = replace(word, pid=replace(word.pid, profiles=evenly))
+    result = WordsResult(words, 1)
+    figure = result.plot("profile")
+    assert [ax.get_title() for ax in figure.axes] == ["alone", "given the rest"]
+    colours = coloured(result)
+    for ax, number in zip(figure.axes, ("alone", "given_rest"), strict=True):
+        lines = {line.get_label().strip(): line for line in ax.lines if line.get_label().startswith(" ")}
+        assert {name: line.get_color() for name, line in lines.items()} == colours
+        for name, line in lines.items():
+            expected = getattr(result.words[name], number).value
+            assert float(12 / 5 * line.get_ydata().sum()) == pytest.approx(expected, abs=1e-5)  # bins from -5 to 7
+    own = Figure().subplots()
+    assert result.plot("profile", own) is own.figure
+    assert [panel.get_title() for panel in own.child_axes] == ["alone", "given the rest"]
 
 
 def test_a_word_is_drawn_as_its_decomposition():
