@@ -1,5 +1,6 @@
 """Several pictures on the command line: a folder each, their ranks, and those that cannot be read."""
 
+import errno
 import json
 import os
 
@@ -120,6 +121,25 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_computed(
     assert code == 2
     assert err.startswith("dpid: out: all/noisy cannot be written")
     assert [path.name for path in (tmp_path / "all").iterdir()] == ["noisy"]
+
+
+@pytest.mark.parametrize(("concepts", "file"), [(("cow", "giraffe"), "result.json"), ((), "words.json")])
+def test_a_full_disk_ends_the_run_and_keeps_what_is_written(command, bad, tmp_path, monkeypatch, concepts, file):
+    replace, given = os.replace, [word for concept in concepts for word in ("-c", concept)]
+
+    def full(source, target):
+        if "noisy" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    files = [bad / name for name in ("good.png", "noisy.png")]
+    code, _, err = command("explain", *files, PROMPT, *given, "--samples", 8, "--out", "all")
+    assert code == 2
+    assert "No space left on device" in err
+    assert err.strip().count("\n") == 0
+    assert json.loads((tmp_path / "all/good" / file).read_text())["prompt"] == PROMPT
+    assert not any("partial" in path.name for path in (tmp_path / "all").rglob("*"))
 
 
 def test_pictures_of_one_name_are_ranked_by_their_folders(command, two_things, bad, tmp_path):

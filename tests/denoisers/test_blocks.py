@@ -62,7 +62,8 @@ def test_one_block_at_a_time():
     assert seen == [[i == j for j in range(3)] for i in range(3)]
 
 
-def test_blocks_within_what_peft_has_put_around_them():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_blocks_within_what_peft_has_put_around_them(mixed):
     """By ``get_peft_model``, where ``add_adapter`` puts the same adapter into the network itself."""
     peft = pytest.importorskip("peft")
     pipe, plain = build("sd3").to(torch.bfloat16), build("sd3").to(torch.bfloat16)
@@ -70,8 +71,9 @@ def test_blocks_within_what_peft_has_put_around_them():
     torch.manual_seed(0)
     plain.transformer.add_adapter(config)
     torch.manual_seed(0)
-    pipe.transformer = peft.get_peft_model(pipe.transformer, config, autocast_adapter_dtype=False)
-    assert blocks_of(from_pipeline(pipe).family.net) == list(pipe.transformer.get_base_model().transformer_blocks)
+    net = pipe.transformer
+    pipe.transformer = peft.get_peft_model(net, config, mixed=mixed, autocast_adapter_dtype=False)
+    assert blocks_of(from_pipeline(pipe).family.net) == list(net.transformer_blocks)
     assert torch.equal(evaluated(pipe, "float32"), evaluated(plain, "float32"))
     assert from_pipeline(pipe, compile=True)
 

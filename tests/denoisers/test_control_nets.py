@@ -6,6 +6,7 @@ import diffusers
 import pytest
 import torch
 from own_calls import differs
+from peak import Peak
 from PIL import Image
 from tiny_pipelines import build, drawn
 
@@ -91,6 +92,24 @@ def test_control_nets_of_stable_diffusion_3(config, monkeypatch, checked_again):
     call = {"control_image": PICTURE, "height": 64, "width": 64, "controlnet_conditioning_scale": 0.7}
     assert differs(pipe, "a cow", call=call, control=PICTURE, control_scale=0.7) < EXACT
     assert differs(pipe, "a cow", call=call, control=PICTURE, control_scale=0.1) > 1e-3
+
+
+def test_what_control_nets_of_stable_diffusion_3_leave_to_its_blocks_is_counted():
+    """The estimate of an evaluation's memory grows with them by what they leave or more, at most 2.5 times that."""
+    measured, estimates = [], []
+    for layers in (8, 16):
+        family = from_pipeline(controlled_3(num_layers=layers), control=PICTURE, check=False, fused=False).family
+        x, levels = torch.zeros(1, 16, 32, 32), family.levels()
+        call = (x, levels.time(levels.grid[100:101]), family.encode_texts(["a cow"]), "float32")
+        with torch.inference_mode():
+            family.plain(*call)  # which encodes the picture
+            with Peak() as peak:
+                family.plain(*call)
+        measured.append(peak.peak)
+        estimates.append(family.evaluation_bytes(32, 32, 4))
+    # The estimate has 512 tokens of text, for which a ControlNet leaves nothing, beside the 256 of the picture.
+    bound = (estimates[1] - estimates[0]) * 256 / (256 + 512)
+    assert bound / 2.5 < measured[1] - measured[0] <= bound
 
 
 @pytest.mark.parametrize("zeros", [True, False])
