@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpid.cli.many import explain_many, pictures_and_prompts, words_of_many
-from dpid.cli.outputs import Pictures, draw, figures, folders, graph, last, write
+from dpid.cli.outputs import Pictures, figures, finish, folders, graph, write
 from dpid.cli.parameters import LOADING, PANEL, Model, all_at_home, at_home, load, with_options
-from dpid.cli.process import printing
-from dpid.cli.progress import evaluations
 from dpid.cli.tables import show_pairs, show_result
 from dpid.cli.words import check_words, explain_words
 from dpid.files import writable
@@ -148,14 +146,8 @@ def _check_pictures(images: Sequence[Path], pairs: bool) -> None:
 
 def explain_one(explainer: Any, image: Any, prompt: str, concepts: tuple[str, ...], out: Path, **options: Any) -> None:
     """Write numbers and pictures into ``out``, and print a table."""
-    save, pictures = partial(write, out=out), partial(figures, folder=out)
-    with evaluations() as progress:
-        growing = explainer.stream(image, prompt, concepts, progress=progress, **options)
-        result = last(growing, save, pictures, out)
-    save(result)
-    draw(pictures(result))
-    with printing(str(out)):
-        show_result(result, out)
+    stream = partial(explainer.stream, image, prompt, concepts, **options)
+    finish(stream, partial(write, out=out), partial(figures, folder=out), partial(show_result, out=out), out)
 
 
 def explain_pairs(
@@ -175,10 +167,5 @@ def explain_pairs(
     with ExitStack() as stack:
         for path in paths:  # before anything is computed
             stack.enter_context(writable(path))
-        progress = stack.enter_context(evaluations())
-        growing = explainer.stream_pairs(image, prompt, concepts, progress=progress, **options)
-        results = last(growing, save, pictures, out)
-    save(results)
-    draw(pictures(results))
-    with printing(str(out)):
-        show_pairs(results, prompt, out)
+        stream = partial(explainer.stream_pairs, image, prompt, concepts, **options)
+        finish(stream, save, pictures, partial(show_pairs, prompt=prompt, out=out), out)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from rich.text import Text
 
 from dpid.cli.process import printing, warn
+from dpid.cli.progress import evaluations
 from dpid.cli.tables import table_console
 from dpid.files import atomic_write, write_json
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dpid.results.result import PIDResult
     from dpid.results.words import WordsResult
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 Pictures: TypeAlias = "Mapping[Path, Callable[[], Figure]]"  # {file: function that makes its figure}
 # In a name, to one file system or another; the last are of bytes that are no text.
 _UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
@@ -34,17 +35,20 @@ def write(result: PIDResult | WordsResult, out: Path, name: str = "result") -> N
     write_json(out / f"{name}.json", result.to_dict())
 
 
-def last(
-    growing: Iterable[Result], save: Callable[[Result], None], pictures: Callable[[Result], Pictures], out: Path
-) -> Result:
-    """The last of ``growing`` results; where an error or an interrupt ends them, it is written before that is raised.
+def finish(
+    stream: Callable[..., Iterable[T]], save: Callable[[T], None], pictures: Callable[[T], Pictures],
+    show: Callable[[T], None], out: Path,
+) -> None:  # fmt: skip
+    """Compute the last result that ``stream(progress=…)`` gives, write its numbers, draw its pictures, and print it.
 
-    ``save`` writes its numbers, and ``pictures`` are then drawn of it, which another interrupt may end.
+    Where an error or an interrupt ends the stream, the last one before is written and drawn, which another interrupt
+    may end, and then that is raised.
     """
-    found: Result | None = None
+    found: T | None = None
     try:
-        for found in growing:  # noqa: B007, used after the loop
-            pass
+        with evaluations() as progress:
+            for found in stream(progress=progress):  # noqa: B007, used after the loop
+                pass
     except BaseException:
         if found is not None:
             save(found)
@@ -52,7 +56,10 @@ def last(
             draw(pictures(found))
         raise
     assert found is not None  # there is at least one
-    return found
+    save(found)
+    draw(pictures(found))
+    with printing(str(out)):
+        show(found)
 
 
 def figures(result: PIDResult, folder: Path) -> Pictures:

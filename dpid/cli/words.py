@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpid.cli.outputs import Pictures, draw, last, write
-from dpid.cli.process import printing
-from dpid.cli.progress import evaluations
+from dpid.cli.outputs import Pictures, finish, write
 from dpid.cli.tables import show_words
 from dpid.options import Budget, Options
 
@@ -58,10 +56,5 @@ def explain_words(explainer: Any, image: Any, prompt: str, out: Path, **options:
     def pictures(result: WordsResult) -> Pictures:
         return {out / "words.png": result.plot}
 
-    save = partial(write, out=out, name="words")
-    with evaluations() as progress:
-        result = last(explainer.stream_words(image, prompt, progress=progress, **options), save, pictures, out)
-    save(result)
-    draw(pictures(result))
-    with printing(str(out)):
-        show_words(result, out)
+    stream = partial(explainer.stream_words, image, prompt, **options)
+    finish(stream, partial(write, out=out, name="words"), pictures, partial(show_words, out=out), out)

@@ -87,8 +87,7 @@ def stubbed(monkeypatch, tmp_path, emoji, two_things, bad):
     (work / "file").touch()
     monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", lambda *_, **__: stub)
     monkeypatch.setattr("dpid.studies.runner.write", lambda *_: True)
-    for module in (cli.explain, cli.words):
-        monkeypatch.setattr(module, "draw", lambda _: None)
+    monkeypatch.setattr("dpid.cli.outputs.draw", lambda _: None)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
