@@ -35,10 +35,10 @@ class Diagnostics(Comparable):
     orthogonality: Estimate
     profile: Tensor
 
-    def remarks(self, level: float = 0.95) -> list[str]:
+    def remarks(self) -> list[str]:
         """What speaks, beyond its error, against predictions that are means, and what that would mean for nats."""
         # Orthogonality does not tell by one picture: one that was drawn with guidance, as most are, looks like a draw.
-        if not self.guidance or self.guidance.interval(level)[0] <= _GUIDED:
+        if not self.guidance or self.guidance.interval()[0] <= _GUIDED:
             return []
         return [
             f"predictions look guided (w = {self.guidance}; means have 1): the model was distilled at guidance, and no "

@@ -34,9 +34,9 @@ def _holds_zero(interval: tuple[float, float]) -> bool:
     return interval[0] <= 0 <= interval[1]
 
 
-def _below_zero(information: Mapping[Subset, Estimate], level: float) -> list[Subset]:
-    """The subsets that mislead: i(x; y_S) is negative in its whole confidence interval."""
-    return [subset for subset, estimate in information.items() if estimate.interval(level)[1] < 0]
+def _below_zero(information: Mapping[Subset, Estimate]) -> list[Subset]:
+    """The subsets that mislead: i(x; y_S) is negative in its whole 95 % interval."""
+    return [subset for subset, estimate in information.items() if estimate.interval()[1] < 0]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -196,7 +196,7 @@ class PIDResult(Comparable):
         difference = (self.replicates[first] - self.replicates[second]).double().sum((-2, -1))
         return BySubset(dict(zip(subsets_of(self.metadata.concepts)[1:], estimates(difference), strict=True)))
 
-    def _disagreements(self, level: float) -> dict[Subset, Estimate]:
+    def _disagreements(self) -> dict[Subset, Estimate]:
         """{subset: iʳ - iˢ} where the difference exceeds its error and its variation among pictures, nats.
 
         Pictures differ in it even if the network is optimal; docs/theory.md, eq. (12).
@@ -204,7 +204,7 @@ class PIDResult(Comparable):
         found = {}
         for subset, gap in self._differences("rao-blackwell", "standard").items():
             spread = math.sqrt(2 * max(0.0, self.estimates["orthogonal"].information[subset].value))
-            if not _holds_zero(replace(gap, stderr=math.hypot(gap.stderr, spread)).interval(level)):
+            if not _holds_zero(replace(gap, stderr=math.hypot(gap.stderr, spread)).interval()):
                 found[subset] = gap
         return found
 
@@ -227,10 +227,10 @@ class PIDResult(Comparable):
             f"{', '.join(found[:4])} nats"
         ] if found else []  # fmt: skip
 
-    def _limited_by_network(self, level: float) -> bool:
+    def _limited_by_network(self) -> bool:
         """Whether the interval of i(x; all concepts) by "shrinkage" does not reach what "rao-blackwell" finds."""
         whole = self.metadata.concepts
-        low, high = self.information[whole].interval(level)
+        low, high = self.information[whole].interval()
         quiet = self.estimates["rao-blackwell"].information[whole].value
         return self.metadata.estimator == "shrinkage" and not low <= quiet <= high
 
@@ -248,11 +248,11 @@ class PIDResult(Comparable):
         low, high = whole.interval()
         return (high - low) / 2 / max(abs(whole.value), 1e-300)
 
-    def remarks(self, level: float = 0.95) -> list[str]:
+    def remarks(self) -> list[str]:
         """Where a concept misleads about this picture, where two estimators disagree, and what else to know."""
         distilled = self.metadata.distilled
         lines = remarks_on_model(distilled, self.metadata.caveat)
-        lines += [] if distilled else self.diagnostics.remarks(level) + self._about_information(level)
+        lines += [] if distilled else self.diagnostics.remarks() + self._about_information()
         if rare := self._decided_by_rare_noise():
             lines.append(
                 f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "
@@ -267,12 +267,12 @@ class PIDResult(Comparable):
             lines.append("the tolerance was not reached: allow more samples, or accept the errors shown")
         return lines
 
-    def _about_information(self, level: float) -> list[str]:
+    def _about_information(self) -> list[str]:
         """Where words mislead, where estimators disagree, and what exceeds its prior."""
         lines = []
-        differ, standard = self._disagreements(level), self.estimates["standard"].information
+        differ, standard = self._disagreements(), self.estimates["standard"].information
         signed, how = (standard, " by standard") if self.metadata.estimator == "orthogonal" else (self.information, "")
-        for subset in _below_zero(signed, level):
+        for subset in _below_zero(signed):
             lines.append(
                 f"{' + '.join(subset)!r} misleads about this picture: {signed[subset]} nats{how}, below zero "
                 "beyond its error"
@@ -280,7 +280,7 @@ class PIDResult(Comparable):
         if differ:
             beyond = ", ".join(f"{' + '.join(s)} by {gap}" for s, gap in list(differ.items())[:4])
             # A wrong word among the concepts is part of F, by which iʳ takes for right what that word says.
-            wrong = [s for s in _below_zero(standard, level) if s in differ]
+            wrong = [s for s in _below_zero(standard) if s in differ]
             misled = ", ".join(f"{' + '.join(s)!r} misleads: {standard[s]}" for s in wrong[:4])
             trust = (
                 f"by standard {misled} nats; trust that, or give a reference that is true of the picture" if wrong
@@ -290,7 +290,7 @@ class PIDResult(Comparable):
                 f"rao-blackwell and standard disagree ({beyond} nats): {self.metadata.reference!r} does not describe "
                 f"this picture as the model would; {trust}"
             )
-        elif self._limited_by_network(level):
+        elif self._limited_by_network():
             quiet, noisy = (self.estimates[name].information[self.metadata.concepts].value for name in SIGNED)
             lines.append(
                 f"the errors are those of sampling alone: of all concepts rao-blackwell tells {quiet:.2f} and standard "
@@ -299,7 +299,7 @@ class PIDResult(Comparable):
             )
         above = [
             "+".join(s) for s, e in self.information.items()
-            if e.interval(level)[0] > (self.metadata.priors or {}).get("+".join(s), math.inf)
+            if e.interval()[0] > (self.metadata.priors or {}).get("+".join(s), math.inf)
         ]  # fmt: skip
         if above:
             lines.append(
