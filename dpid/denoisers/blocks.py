@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 _UNSET = object()  # of an attribute that the class has, and the object not
 _HALF = (torch.float16, torch.bfloat16)
+# Packages whose modules compute in the type of their parameters; quantised layers, for example, do not.
+_KNOWN = ("torch.nn.modules.", "diffusers.", "peft.")
 ROUNDS = (
     "quantised layers round what they are given, and what that adds is not known; of a pipeline in a half type "
     "(torch_dtype=torch.bfloat16) it is corrected"
@@ -64,6 +66,18 @@ def _attending_natively(modules: Iterable[nn.Module]) -> Iterator[None]:
 def is_quantised_linear(module: nn.Module) -> bool:
     """Whether ``module`` is a linear layer quantised by bitsandbytes, which :func:`in_float32` knows."""
     return type(module).__module__.startswith("bitsandbytes.") and hasattr(module, "in_features")
+
+
+def unconvertible(net: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """The modules of ``net`` that compute in other types than those of their parameters, each with how."""
+    for name, module in net.named_modules():
+        kind = type(module)
+        if not kind.__module__.startswith(_KNOWN):
+            yield module, f"{name or 'it'} is a {kind.__module__.split('.')[0]} {kind.__name__}"
+        for part, p in module.named_parameters(name, recurse=False):
+            if not p.is_floating_point() or p.element_size() < 2 or type(p.data) is not Tensor or p.is_meta:
+                plain = type(p.data) is Tensor
+                yield module, f"{part} is stored as {p.dtype}" if plain else f"{part} is quantised"
 
 
 def _dequantised(layer: nn.Module) -> Callable[[Tensor], Tensor]:

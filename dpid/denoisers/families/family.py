@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dpid.denoisers.added import check_added, unwrapped
-from dpid.denoisers.blocks import in_float32, is_quantised_linear
+from dpid.denoisers.blocks import in_float32, is_quantised_linear, unconvertible
 from dpid.denoisers.distilled import check_parametrisation
 from dpid.denoisers.encoding import Texts
 from dpid.denoisers.families.pictures import Pictures
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from dpid.denoisers.fused import FusedNetwork
 
 FAMILIES: dict[str, type[Family]] = {}
-# Packages whose modules compute in the type of their parameters; quantised layers, for example, do not.
-_KNOWN = ("torch.nn.modules.", "diffusers.", "peft.")
 
 
 class Family(Pictures, ABC):
@@ -170,23 +168,12 @@ class Family(Pictures, ABC):
         """Why the network can compute only in its own type (it is quantised or offloaded), or None."""
         if any(map(moves_weights, self.computing())):
             return "it is offloaded"
-        return next((why for _, why in self._unconvertible()), None)
+        return next((why for _, why in unconvertible(self.net)), None)
 
     def dequantises(self) -> bool:
         """Whether a network that is quantised can compute in float32 all the same, with the weights that it has."""
         plain = not any(map(moves_weights, self.computing()))
-        return plain and all(is_quantised_linear(module) for module, _ in self._unconvertible())
-
-    def _unconvertible(self) -> Iterator[tuple[nn.Module, str]]:
-        """The modules of the network that compute in other types than those of their parameters, each with how."""
-        for name, module in self.net.named_modules():
-            kind = type(module)
-            if not kind.__module__.startswith(_KNOWN):
-                yield module, f"{name or 'it'} is a {kind.__module__.split('.')[0]} {kind.__name__}"
-            for part, p in module.named_parameters(name, recurse=False):
-                if not p.is_floating_point() or p.element_size() < 2 or type(p.data) is not Tensor or p.is_meta:
-                    plain = type(p.data) is Tensor
-                    yield module, f"{part} is stored as {p.dtype}" if plain else f"{part} is quantised"
+        return plain and all(is_quantised_linear(module) for module, _ in unconvertible(self.net))
 
     def _parts_of_text(self) -> dict[str, tuple[Any, Any]]:
         """{attribute of a tokenizer: (tokenizer, text encoder)} of those that the pipeline has."""
@@ -336,8 +323,11 @@ class Family(Pictures, ABC):
         return {"hidden_states": self.pack(x), "timestep": self.time(t), **encoded}
 
     def output(self, out: Any, x: Tensor) -> Tensor:
-        """The prediction [M,C,h,w] in the network's raw output ``out`` for latents ``x`` [M,C,h,w]; of a flow ε - x."""
-        prediction: Tensor = out
+        """The prediction [M,C,h,w] in the network's raw output ``out`` for latents ``x`` [M,C,h,w]; of a flow ε - x.
+
+        Without the variance, where the network has learned one beside it.
+        """
+        prediction: Tensor = out[:, : x.shape[1]]
         return prediction
 
     def evaluation_bytes(self, height: int, width: int, itemsize: int) -> int:

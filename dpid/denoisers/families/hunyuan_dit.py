@@ -54,7 +54,3 @@ class HunyuanDiT(DiscreteFamily):
     def kept(self) -> int:
         """The numbers for each feature of a token that the first half of the blocks leave to the second half."""
         return int(self.net_config["num_layers"]) // 2
-
-    def output(self, out: Tensor, x: Tensor) -> Tensor:
-        """The prediction [M,C,h,w], without the variance that the network has learned beside it."""
-        return out[:, : x.shape[1]]

@@ -43,10 +43,6 @@ class PixArtSigma(DiscreteFamily):
             added["aspect_ratio"] = x.new_full((len(x), 1), height / width)
         return {**super().inputs(x, t, encoded), "added_cond_kwargs": added}
 
-    def output(self, out: Tensor, x: Tensor) -> Tensor:
-        """The noise [M,C,h,w], without the variance that the network has learned beside it."""
-        return out[:, : x.shape[1]]
-
 
 class PixArtAlpha(PixArtSigma):
     """A PixArt-α pipeline, whose texts have up to 120 tokens."""

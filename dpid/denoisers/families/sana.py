@@ -44,10 +44,6 @@ class Sana(FlowFamily):
         """The network's own time."""
         return 1000 * t * float(self.net_config["timestep_scale"])
 
-    def output(self, out: Tensor, x: Tensor) -> Tensor:
-        """The velocity [M,C,h,w], without the variance where the network has learned one."""
-        return out[:, : x.shape[1]]
-
     @property
     def factor(self) -> int:
         """How many pixels of the picture one latent pixel stands for along each side."""
