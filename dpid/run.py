@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 from zlib import crc32
@@ -110,8 +110,8 @@ class Job:
     density: Tensor | None
     progress: Progress | None
     rounds: int
-    learnt: Learnt = field(default_factory=Learnt)
-    keep: Callable[[Learnt], None] | None = None
+    learnt: Learnt
+    keep: Callable[[Learnt], None]
     model: SameModel | None = None
 
 
@@ -150,7 +150,7 @@ def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[list[PIDResult]]]:
             denoiser.refresh()  # if the model has changed, eps_hat raises
         run.add(shift)
         results = [run.results(b, turn + 1) for b in range(len(job.pictures))]
-        if job.keep and run.learning:
+        if run.learning:
             job.keep(run.learnt)
         if tolerance is None:
             yield results

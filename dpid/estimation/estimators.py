@@ -76,7 +76,7 @@ def set_function(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Te
     return _estimators(sums.gaps.double() / rounds, sums.residuals.double() / rounds, sums.pairs, plan)
 
 
-def set_profile(sums: Accumulator, plan: Plan, rounds: int = 1) -> dict[str, Tensor]:
+def set_profile(sums: Accumulator, plan: Plan, rounds: int) -> dict[str, Tensor]:
     """f(S) of the image in every bin of log-SNR, {estimator: float64 [A,S,B,L]} in nats; summed over L it is f(S).
 
     A is :func:`dpid.estimation.engine.profile_groups`, ``rounds`` as for :func:`set_function`.
@@ -94,7 +94,7 @@ def integrands(squares: tuple[Tensor, Tensor], pairs: Tensor, plan: Plan) -> dic
     return _estimators(squares[0].double(), squares[1].double(), pairs, plan)
 
 
-def orthogonality(sums: Accumulator, plan: Plan, rounds: int = 1) -> Tensor:
+def orthogonality(sums: Accumulator, plan: Plan, rounds: int) -> Tensor:
     """½ E ε̂·(ε - ε̂) and ½ E ‖ε - ε̂‖² under F, integrated over every bin of log-SNR: float64 [A,2,B,L].
 
     Their ratio is zero for a posterior mean; docs/theory.md, eq. (64). A and ``rounds`` are those of
