@@ -11,7 +11,8 @@ from functools import reduce
 
 from torch import Tensor
 
-from dpid.pid.joint import marginal, points
+from dpid.pid.joint import marginal, others, points
+from dpid.pid.lattice import members
 from dpid.pid.measures import Given, Redundancy, register
 from dpid.pid.measures._maximum_entropy import maximum_entropy
 from dpid.pid.measures.i_ccs_plugin import common_change
@@ -26,15 +27,12 @@ def i_ccs(given: Given) -> Redundancy:
     assert p is not None
     n = p.ndim - 1
 
-    def axes(mask: int) -> set[int]:
-        return {k for k in range(n) if mask >> k & 1}
-
     def redundancy(sets: tuple[int, ...]) -> Tensor:
         if len(sets) == 1:
             return given.f[sets[0]]
-        union = axes(reduce(int.__or__, sets))
-        of_sets = marginal(p, sorted(set(range(n)) - union))
-        q = maximum_entropy(of_sets, [union, *({*axes(s), n} for s in sets)])
+        union = reduce(int.__or__, sets)
+        of_sets = marginal(p, others(n, union))
+        q = maximum_entropy(of_sets, [{*members(union)}, *({*members(s), n} for s in sets)])
         f, _, weight = points(q)
         return (weight @ common_change(f, sets, _ZERO)).reshape(given.f[sets[0]].shape)
 
