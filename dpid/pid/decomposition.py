@@ -210,10 +210,8 @@ def _candidate_priors(priors: Priors | None, concepts: tuple[str, ...], f: Mappi
     return h
 
 
-def solve(
-    measure: Measure, concepts: tuple[str, ...], given: Given, *, coarse: bool = False, unit: str = "nats"
-) -> Atoms:
-    """The atoms of checked input, as described at :func:`decompose`."""
+def solve(measure: Measure, concepts: tuple[str, ...], given: Given, *, coarse: bool = False) -> Atoms:
+    """The atoms of checked input in nats, as described at :func:`decompose`."""
     n = len(concepts)
     redundancy = measure.rule(given)
     averaged = {s: redundancy((s,)) for s in given.f}  # r({S}) = f(S), averaged where the measure averages
@@ -236,7 +234,7 @@ def solve(
     sets, signs = lattice.singles(n)
     unique, union = lattice.combine(signs, [redundancy(a) for a in sets]).split((n, 1))
     grouped = torch.cat((union - unique.sum(0, keepdim=True), unique, information[concepts] - union))
-    return Atoms(concepts, nodes, flat, grouped, information, residual, unit)
+    return Atoms(concepts, nodes, flat, grouped, information, residual)
 
 
 def _chains(n: int, minima: Minima) -> tuple[list[lattice.Sets], Tensor, Tensor]:
