@@ -41,14 +41,15 @@ class Method(Comparable):
 
 
 def atoms_of(
-    f: Tensor, method: Method, parts: int, *, corrected: bool, coarse: bool = True, total: bool = False
+    f: Tensor, method: Method, *, corrected: bool = False, coarse: bool = True, total: bool = False
 ) -> tuple[Atoms, Atoms]:
-    """The atoms of replicates ``f`` [G,S,*], which have ``parts`` numbers each, and their standard errors.
+    """The atoms of replicates ``f`` [G,S,*] and their standard errors.
 
     ``corrected``: whether for the bias of the minimum, docs/theory.md, eq. (23); ``coarse``: whether only redundancy,
     uniqueness and synergy; ``total``: whether summed over the numbers.
     """
     by_subset = {s: f[:, i] for i, s in enumerate(subsets_of(method.concepts)[1:])}
+    parts = f[0, 0].numel()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PriorWarning)  # single pixels often do; the result's remarks say it once
         return decompose_replicates(
@@ -116,7 +117,7 @@ class Decomposition(Comparable):
     @cached_property
     def maps(self) -> Maps:
         """The same per latent pixel."""
-        value, error = self._atoms(self.displayed())
+        value, error = atoms_of(self.displayed(), self.method)
         return Maps(*_parts(value), stderr=Maps(*_parts(error)))
 
     @cached_property
@@ -124,7 +125,7 @@ class Decomposition(Comparable):
         """The same over log-SNR."""
         profiles = self.profiles.double()
         width = (self.edges[1:] - self.edges[:-1]).to(profiles)
-        value, error = (_parts(atoms, width) for atoms in self._atoms(profiles))
+        value, error = (_parts(atoms, width) for atoms in atoms_of(profiles, self.method))
         return Profile(self.edges, self.sampled, *value, stderr=Profile(self.edges, self.sampled, *error))
 
     @cached_property
@@ -134,18 +135,15 @@ class Decomposition(Comparable):
         # For five concepts and more there is an algorithm for all atoms only if the measure consists of minima.
         coarse = len(method.concepts) > 4 and (method.level != "image" or method.measure not in ("min", "ppid"))
         if method.level == "pixel":  # sums of pixels vary as those of the replicates do
-            return self._atoms(replace(self, rest=None).displayed(), coarse=coarse, total=True)
+            return atoms_of(replace(self, rest=None).displayed(), method, coarse=coarse, total=True)
         if method.level == "logsnr":
-            return self._atoms(self.profiles.double(), corrected=True, coarse=coarse, total=True)
-        return self._atoms(self.replicates.double().sum((-2, -1)), corrected=True, coarse=coarse)
+            return atoms_of(self.profiles.double(), method, corrected=True, coarse=coarse, total=True)
+        return atoms_of(self.replicates.double().sum((-2, -1)), method, corrected=True, coarse=coarse)
 
     def displayed(self) -> Tensor:
         """The replicates as maps show them, float64 [G,S,h,w], of a video [G,S,T,h,w]."""
         towards = None if self.towards is None else self.towards.double()
         return displayed(self.replicates.double(), self.method.smooth, towards, self.method.frames, self.rest)
-
-    def _atoms(self, f: Tensor, *, corrected: bool = False, **how: bool) -> tuple[Atoms, Atoms]:
-        return atoms_of(f, self.method, f[0, 0].numel(), corrected=corrected, **how)
 
     def _estimate(self, value: Tensor, error: Tensor) -> Estimate:
         acted = self.profiles if self.method.level == "logsnr" else self.replicates

@@ -124,8 +124,7 @@ class PIDResult(Comparable):
         ``values, errors = result.atom_maps()``; ``values[("cow",), ("giraffe", "tree")]`` is a map float64 [h,w] in
         nats. Two concepts have 4 atoms, three 18, four 166; of more those are listed that are not zero everywhere.
         """
-        f = self.decomposition.displayed()
-        return atoms_of(f, self._method, f[0, 0].numel(), corrected=False, coarse=False)
+        return atoms_of(self.decomposition.displayed(), self._method, coarse=False)
 
     @cached_property
     def decomposition(self) -> Decomposition:
