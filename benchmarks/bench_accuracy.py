@@ -23,7 +23,7 @@ import typer
 
 import dpid
 from dpid.estimation.estimators import MEASURED
-from dpid.images import open_image, to_pixels
+from dpid.images import encode_pixels, open_image, to_pixels
 from dpid.prompts.plan import plan
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def heldout(number: int) -> known.Case:
     scene = json.loads((HELDOUT / "index.json").read_text())[number]
     denoiser = explainer().denoiser.at("float32")
     picture = to_pixels(open_image(HELDOUT / scene["file"]), (64, 64))
-    x = denoiser.encode_image(picture.permute(2, 0, 1)[None] / 127.5 - 1)
+    x = encode_pixels(picture[None], denoiser)
     return known.Case(f"emoji-{number}", denoiser, x, plan(scene["prompt"], scene["concepts"]), None)
 
 

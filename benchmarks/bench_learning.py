@@ -28,7 +28,7 @@ from dpid.estimation.estimators import MEASURED, SIGNED, evaluate, set_function
 from dpid.estimation.grid import cells
 from dpid.estimation.learning import Learnt
 from dpid.estimation.sampling import Samples, draw
-from dpid.images import to_pixels
+from dpid.images import encode_pixels, to_pixels
 from dpid.options import Options
 from dpid.prompts.plan import plan
 from dpid.studies import world
@@ -124,7 +124,7 @@ def _measured(explainer: dpid.Explainer, number: int, shown: tuple[str, str]) ->
     samples = Samples(grid[at].repeat_interleave(2 * NOISES), torch.ones(len(index)), index,
                       torch.stack((noise, ~noise), -1).flatten())  # fmt: skip
     with torch.inference_mode():
-        x = denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)
+        x = encode_pixels(pixels[None], denoiser)
         f = set_function(evaluate(denoiser, x, (asked,), samples, seed=number), asked)
     integrand = torch.stack([f[name][:, :, 0].flatten(2) for name in MEASURED], 1).float()
     assert explainer.density is not None

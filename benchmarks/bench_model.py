@@ -23,7 +23,7 @@ from dpid.denoisers.network import from_pipeline
 from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.estimators import ESTIMATORS, evaluate, set_function
 from dpid.estimation.sampling import draw
-from dpid.images import open_image
+from dpid.images import encode_pixels, open_image
 from dpid.prompts.plan import Plan, plan
 from dpid.results.maps import smoothed
 from dpid.studies.masks import auc, cover
@@ -149,9 +149,9 @@ def itd_maps(pipe: Denoiser, scene: dict[str, Any], seed: int, count: int = ITD)
     _, *alone, both = (asked.texts[k] for k in asked.index)
     question = Plan(asked.concepts, asked.subsets[:3], (both, *alone), (0, 1, 2), 0)
     drawn = draw("logistic", pipe.logsnr_grid, count, 1, torch.Generator().manual_seed(seed), antithetic=False)
-    pixels = torch.from_numpy(np.array(open_image(DATA / scene["file"]))).permute(2, 0, 1)[None] / 127.5 - 1
+    pixels = torch.from_numpy(np.array(open_image(DATA / scene["file"])))
     with torch.inference_mode():
-        sums = evaluate(pipe, pipe.encode_image(pixels), [question], drawn, seed=seed)
+        sums = evaluate(pipe, encode_pixels(pixels[None], pipe), [question], drawn, seed=seed)
     f = set_function(sums, question)["orthogonal"][0, :, 0]
     return smoothed(f.flip(0), 3).float()  # the map of a word is the gap between both and the other alone
 

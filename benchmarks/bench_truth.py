@@ -27,7 +27,7 @@ import typer
 import dpid
 from dpid.estimation.estimators import ESTIMATORS, MEASURED, evaluate, set_function
 from dpid.estimation.sampling import draw
-from dpid.images import to_pixels
+from dpid.images import encode_pixels, to_pixels
 from dpid.options import Options
 from dpid.pid import decompose_replicates, mean_stderr
 from dpid.prompts.plan import Plan, merge, plan, with_reference
@@ -65,7 +65,7 @@ def _true(shown: tuple[str, str, str]) -> Plan:
 def latents(explainer: dpid.Explainer, number: int, shown: tuple[str, str, str]) -> torch.Tensor:
     """The latents [1,C,h,w] of scene ``number``."""
     pixels = to_pixels(world.picture(shown[:2], f"{SEED} {number}"), (64, 64))
-    return explainer.denoiser.encode_image(pixels.permute(2, 0, 1)[None] / 127.5 - 1)
+    return encode_pixels(pixels[None], explainer.denoiser)
 
 
 def measure(
