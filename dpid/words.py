@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Any
 
 from dpid.options import Budget, WordsOptions, check_allowed
-from dpid.prompts.phrases import Span, holds, without
-from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, spans_of, with_reference
+from dpid.prompts.phrases import Span, check_prompt, holds, span_of, without
+from dpid.prompts.plan import Plan, check_concepts, from_mapping, merge, plan, with_reference
 from dpid.prompts.words import content_words
 from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, co_information, pooled
@@ -50,7 +50,8 @@ def concepts_of(prompt: str | None, concepts: Sequence[str] | None) -> tuple[str
         raise ValueError(f"concepts: found {len(names)}, expected 1 to {_MOST}, each given once")
     if REST in names:
         raise ValueError(f"concepts: {REST!r} is the name of the other words here; write {REST + '#1'!r}")
-    if len({spans_of(prompt, (name,))[name] for name in names}) < len(names):
+    prompt = check_prompt(prompt)
+    if len({span_of(prompt, name) for name in names}) < len(names):
         raise ValueError("concepts: two of them are the same place of the prompt, expected each once")
     return names
 
@@ -86,7 +87,7 @@ class Search:
 
     def __init__(self, prompt: str, concepts: Sequence[str], budget: Budget, rounds: int) -> None:
         self.prompt = prompt
-        self.spans = {concept: spans_of(prompt, (concept,))[concept] for concept in concepts}
+        self.spans = {concept: span_of(prompt, concept) for concept in concepts}
         self.margin = budget.margin / sum(not self._holds_another(w) for w in self.spans)
         self.known: dict[str, _Known] = {}
         self.misleading: list[str] = []

@@ -102,6 +102,14 @@ def is_blank(text: str) -> bool:
     return regex.search(r"[^\s\p{DI}]", text) is None
 
 
+def check_prompt(prompt: Any) -> str:
+    """``prompt`` as a plain str; errors as of :func:`check_text`, and ``ValueError`` if it is blank."""
+    text = check_text("prompt", prompt)
+    if is_blank(text):
+        raise ValueError("prompt: found an empty text; write what the picture shows, for example 'a cow and a giraffe'")
+    return text
+
+
 def _occurrences(prompt: str, phrase: str) -> list[Span]:
     """The spans of all occurrences of ``phrase`` in ``prompt``, in order and without overlap."""
     letters = _letters(prompt)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
-from dpid.prompts.phrases import Span, check_text, is_blank, span_of, without
+from dpid.prompts.phrases import Span, check_prompt, check_text, span_of, without
 
 MOST_CONCEPTS = 8  # in one decomposition: their 2⁸ subsets are as many conditions
 
@@ -111,9 +111,7 @@ def spans_of(prompt: str, concepts: Iterable[str]) -> dict[str, Span]:
     TypeError
         The prompt is no string, or the concepts are no sequence of strings.
     """
-    prompt, names = check_text("prompt", prompt), check_concepts(concepts)
-    if is_blank(prompt):
-        raise ValueError("prompt: found an empty text; write what the picture shows, for example 'a cow and a giraffe'")
+    prompt, names = check_prompt(prompt), check_concepts(concepts)
     spans = {concept: span_of(prompt, concept) for concept in names}
     for first, second in pairwise(sorted(spans, key=lambda c: spans[c])):
         if spans[first][1] > spans[second][0]:
@@ -125,16 +123,15 @@ def spans_of(prompt: str, concepts: Iterable[str]) -> dict[str, Span]:
 
 def plan(prompt: str, concepts: Iterable[str], context: bool = False) -> Plan:
     """The plan of all subsets of ``concepts``, phrases of ``prompt``; errors as of :func:`spans_of`."""
-    prompt, names = check_text("prompt", prompt), check_concepts(concepts)
-    spans = spans_of(prompt, names)
+    prompt, spans = check_prompt(prompt), spans_of(prompt, concepts)
     texts: dict[Subset, str] = {}
-    for subset in subsets_of(names):
+    for subset in subsets_of(tuple(spans)):
         kept = sorted(spans[c] for c in subset)
         if context:
             texts[subset] = without(prompt, [span for c, span in spans.items() if c not in subset], kept)
         else:
             texts[subset] = " ".join(prompt[slice(*span)] for span in kept)
-    return _from_texts(names, texts)
+    return _from_texts(tuple(spans), texts)
 
 
 def _by_subset(conditions: Mapping[Any, Any]) -> dict[Subset, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import regex
 
-from dpid.prompts.phrases import POSSESSIVE, Span, check_text, is_blank, span_of
+from dpid.prompts.phrases import POSSESSIVE, Span, check_prompt, span_of
 
 MOST = 16  # concepts; every one takes two conditions
 
@@ -80,9 +80,7 @@ def content_words(prompt: str) -> tuple[str, ...]:
     TypeError
         The prompt is no string.
     """
-    prompt = check_text("prompt", prompt)
-    if is_blank(prompt):
-        raise ValueError("prompt: found an empty text; write what the picture shows, for example 'a cow and a giraffe'")
+    prompt = check_prompt(prompt)
     runs = list(_runs(prompt))
     phrases = [(run[0][0], run[-1][1]) for run in runs]
     both = sorted({*phrases, *(word for run in runs for word in run)}, key=lambda span: (span[0], -span[1]))

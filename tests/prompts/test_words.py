@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpid.prompts.phrases import span_of
 from dpid.prompts.plan import spans_of
 from dpid.prompts.words import MOST, content_words
 from dpid.zoo.emoji import scenes
@@ -111,6 +112,6 @@ def test_any_prompt_gives_concepts_that_are_in_it(prompt):
     except ValueError:  # what it says is tested above
         return
     assert 0 < len(found) <= MOST
-    spans = [spans_of(prompt, (name,))[name] for name in found]
+    spans = [span_of(prompt, name) for name in found]
     assert len(set(spans)) == len(found)
     assert spans == sorted(spans, key=lambda span: (span[0], -span[1]))
