@@ -28,7 +28,7 @@ import dpid
 from dpid.bench.speed import Contender
 from dpid.bench.timing import in_turns, matmul_peak, seconds
 from dpid.denoisers.families import family_of
-from dpid.denoisers.modes import PRECISIONS, TOLERANCE
+from dpid.denoisers.modes import PRECISIONS, TOLERANCE, relative_difference
 from dpid.denoisers.network import NetworkDenoiser
 from dpid.denoisers.protocol import Conditions
 from dpid.estimation.engine import Accumulator, fitting, integrate
@@ -201,7 +201,7 @@ def checked(
     """
     gaps: list[torch.Tensor] = []
     took = clock(lambda: gaps.append(call()))
-    error = float((gaps[0] - expected).norm() / expected.norm())
+    error = relative_difference(gaps[0], expected)
     # The gaps are small differences: of rounding they have about ten times as much as ε̂.
     if not error <= 10 * TOLERANCE[precision]:
         raise SystemExit(f"{name}: the gaps differ by {error:.1e} from what they should be")

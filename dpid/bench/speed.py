@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from dpid import ops
 from dpid.bench.timing import in_turns, seconds
 from dpid.denoisers.blocks import calling, compiled
-from dpid.denoisers.modes import PRECISIONS, TOLERANCE
+from dpid.denoisers.modes import PRECISIONS, TOLERANCE, relative_difference
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
 from dpid.denoisers.protocol import Conditions
 from dpid.device import is_gpu
@@ -120,7 +120,7 @@ def speed(
     calls = {name: partial(contender.run, x, samples, pairs)}
     if reference is not None:
         expected = reference.eps_hat(x, here)
-        difference = float((found[0] - expected).norm() / expected.norm())
+        difference = relative_difference(found[0], expected)
         if difference > TOLERANCE[contender.denoiser.precision]:
             raise ValueError(f"model: {name} differs by {difference:.1e} from the pipeline's own network")
         calls["reference"] = partial(reference.run, x, samples, pairs)

@@ -82,7 +82,6 @@ class Derived:
             network = family.fused(family.precision)
             found = difference(network, inputs, own)
             self._keep(network, family.precision)
-            # "<=" rather than "not >", so that NaN counts as a difference.
             self.fusable = found <= TOLERANCE[family.precision]
             reason = f"it differs from the pipeline's UNet by {found:.1e}"
         if self.wanted and not self.fusable and reason:

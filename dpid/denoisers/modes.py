@@ -24,6 +24,11 @@ _IMPORTED_IN = os.getpid()
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()  # pipelines may share a module
 
 
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """‖found - expected‖ / ‖expected‖; compare it by "<=" rather than "not >", so that NaN is a difference."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
 def check_precision(precision: str, *allowed: str) -> None:
     """Raise ``ValueError`` unless ``precision`` is ``allowed``; by default "auto" and all of ``PRECISIONS`` are."""
     allowed = allowed or ("auto", *PRECISIONS)

@@ -11,6 +11,7 @@ from torch import Tensor
 from dpid.denoisers.families import Family
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.levels import Levels
+from dpid.denoisers.modes import relative_difference
 
 Inputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 
@@ -35,5 +36,4 @@ def small_input(family: Family, levels: Levels) -> Inputs:
 def difference(network: FusedNetwork, inputs: Inputs, expected: Tensor) -> float:
     """‖network's output - expected‖ / ‖expected‖ for ``inputs``; ``expected`` is that of the pipeline's own network."""
     x, t, encoded = inputs
-    ours = network(x, t, network.encode(encoded)).float()
-    return float((ours - expected.float()).norm() / expected.float().norm())
+    return relative_difference(network(x, t, network.encode(encoded)), expected)

@@ -28,7 +28,7 @@ from torch.utils import _pytree
 from dpid.denoisers.checks.runs import NotRun, Run, Step, reason, run, unchanged
 from dpid.denoisers.families import Family
 from dpid.denoisers.levels import Discrete, Flow, Levels, Preconditioned
-from dpid.denoisers.modes import PRECISIONS
+from dpid.denoisers.modes import PRECISIONS, relative_difference
 from dpid.denoisers.texts import by_length
 
 _LOG = logging.getLogger("dpid")
@@ -162,7 +162,7 @@ class _Case:
             ours = self.family.output(self.family.net(**given, return_dict=False)[0], self.x)
         except Exception as error:  # networks raise too many kinds to list
             _refuse(self.family, f"the network fails with its arguments ({reason(error)})", error)
-        found = ((_relative(ours, theirs), theirs, arguments) for theirs, arguments in self.answers)
+        found = ((relative_difference(ours, theirs), theirs, arguments) for theirs, arguments in self.answers)
         return min(found, key=lambda answer: answer[0])
 
 
@@ -185,10 +185,6 @@ def _level(levels: Levels, scheduler: Any, taken: Step, step: int) -> tuple[Tens
         return logsnr, levels.time(logsnr)
     number = torch.tensor([int(taken.t)])
     return torch.logit(scheduler.alphas_cumprod.double().cpu()[number]), number
-
-
-def _relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
 def _rows(out: Any) -> list[Any]:
@@ -274,12 +270,12 @@ def _decoded(case: _Case, given: Tensor) -> float:
     if given.numel() != case.after.numel():
         _refuse(case.family, f"its latents {tuple(case.after.shape)} cannot be those of the VAE, {tuple(given.shape)}")
     ours = case.family.normalise(given.float().reshape(case.after.shape))
-    found = _relative(ours, case.after)
+    found = relative_difference(ours, case.after)
     # Scaled and shifted in the coarser type of the two, each time rounded by half a unit of the last place, and back in
     # float32, where a shift larger than the spread costs a digit or two.
     allowed = max(1e-5, 2 * max(torch.finfo(dtype).eps for dtype in (case.dtype, given.dtype)))
     if not found <= allowed:
-        moved = _relative(ours.flatten().sort()[0], case.after.flatten().sort()[0])
+        moved = relative_difference(ours.flatten().sort()[0], case.after.flatten().sort()[0])
         what = "order of its tokens (pack)" if moved <= allowed else "shift, scale or statistics (normalise)"
         _refuse(case.family, f"what the pipeline gives to its VAE differs by {found:.0e} in the {what}")
     return found

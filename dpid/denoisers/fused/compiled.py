@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from dpid.denoisers.modes import TOLERANCE
+from dpid.denoisers.modes import TOLERANCE, relative_difference
 
 _OF_COMPILER = ("torch._dynamo.exc", "torch._inductor.exc")  # where torch keeps what its compiler raises
 _MOST = 8  # shapes, as many as torch compiles of one piece of code
@@ -66,8 +66,7 @@ class Compiled:
         return out
 
     def _check(self, out: Tensor, expected: Tensor) -> None:
-        found = float((out.float() - expected.float()).norm() / expected.float().norm())
-        # "<=" rather than "not >", so that NaN counts as a difference.
+        found = relative_difference(out, expected)
         if not found <= self._tolerance and expected.isfinite().all():
             raise ValueError(f"compile: what was compiled differs by {found:.1e} from the network; go on without")
 
