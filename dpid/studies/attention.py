@@ -40,7 +40,7 @@ class AttentionMaps(Comparable):
     unet_evaluations: int
 
 
-class Watch(ABC):
+class AttentionWatch(ABC):
     """Adds up what a network attends to while it is called.
 
     Attributes
@@ -63,7 +63,9 @@ class Watch(ABC):
         """The number of evaluations of the network that were seen."""
 
 
-def _generate(denoiser: NetworkDenoiser, prompt: str, watch: Watch, samples: int, seed: int, guidance: float) -> Tensor:
+def _generate(
+    denoiser: NetworkDenoiser, prompt: str, watch: AttentionWatch, samples: int, seed: int, guidance: float
+) -> Tensor:
     """The picture that the pipeline makes, uint8 [H,W,3]."""
     pipe = denoiser.family.pipe
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
@@ -73,7 +75,7 @@ def _generate(denoiser: NetworkDenoiser, prompt: str, watch: Watch, samples: int
 
 
 def _look(
-    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, watch: Watch, samples: int, seed: int,
+    denoiser: NetworkDenoiser, prompt: str, image: ImageLike, watch: AttentionWatch, samples: int, seed: int,
     density: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Noise ``image`` at many levels and run the network on them; the picture as the model sees it, uint8 [H,W,3]."""
@@ -106,7 +108,7 @@ def check_network(pipe: Any, networks: Sequence[str], name: str) -> None:
 
 
 def trace(
-    pipe: Any, prompt: str, concepts: Sequence[str], made: Callable[[NetworkDenoiser], Watch],
+    pipe: Any, prompt: str, concepts: Sequence[str], made: Callable[[NetworkDenoiser], AttentionWatch],
     image: ImageLike | None, samples: int, seed: int, guidance: float, density: Tensor | None,
 ) -> AttentionMaps:  # fmt: skip
     """What the watch ``made`` for a pipeline's denoiser saw; see :func:`dpid.studies.daam.attention_maps`."""

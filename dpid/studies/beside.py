@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpid.studies.attention import Watch
+from dpid.studies.attention import AttentionWatch
 
 
 @dataclass
-class Beside(Watch):
+class Beside(AttentionWatch):
     """Takes words along through the blocks of a network.
 
     Parameters

@@ -40,7 +40,7 @@ from dpid.denoisers.network import NetworkDenoiser
 from dpid.images import ImageLike
 from dpid.prompts.phrases import without
 from dpid.prompts.plan import spans_of
-from dpid.studies.attention import AttentionMaps, Watch, check_network, conditional_rows, trace
+from dpid.studies.attention import AttentionMaps, AttentionWatch, check_network, conditional_rows, trace
 from dpid.studies.beside import InFlux1, InFlux2, InSD3
 from dpid.zoo import GUIDANCE
 
@@ -114,7 +114,7 @@ def attention_maps(
     if not all(word.strip() for word in more):
         raise ValueError(f"beside: found {list(more)!r}, expected words, of which none is blank")
 
-    def watch(denoiser: NetworkDenoiser) -> Watch:
+    def watch(denoiser: NetworkDenoiser) -> AttentionWatch:
         network, size, named = denoiser.family.networks[0], denoiser.latent_shape[1:], tuple(spans)
         if network == "SD3Transformer2DModel":
             text, lengths = _as_one_text(denoiser, said)

@@ -26,7 +26,7 @@ from torch.nn import functional
 from dpid.denoisers.network import NetworkDenoiser
 from dpid.images import ImageLike
 from dpid.prompts.phrases import span_of
-from dpid.studies.attention import AttentionMaps, Watch, check_network, conditional_rows, trace
+from dpid.studies.attention import AttentionMaps, AttentionWatch, check_network, conditional_rows, trace
 from dpid.zoo import GUIDANCE
 
 NAME = "DAAM"
@@ -77,7 +77,7 @@ def attend(attention: Any, hidden: Tensor, text: Tensor, mask: Tensor | None) ->
 
 
 @dataclass
-class Recorder(Watch):
+class Recorder(AttentionWatch):
     """Adds up attention to ``tokens`` {concept: positions}, per layer and head, in the batch entries ``rows``.
 
     ``size``: height and width of the latents. ``without``: what the names of layers that do not count begin with.
