@@ -63,7 +63,7 @@ def conditional(result: PIDResult, concept: str, estimator: str) -> Tensor:
     return f[result.metadata.concepts] - f[(other,)]
 
 
-def figure(
+def entry(
     value: float | None, stderr: float | None = None, interval: Sequence[float] | None = None, n: int | None = None,
     asked: str | None = None,
 ) -> Row:  # fmt: skip
@@ -74,11 +74,11 @@ def figure(
     return {"value": float(value), "stderr": stderr, "interval": ends, "n": n, "asked": asked}
 
 
-def told(entry: Row, form: str = ".2f") -> str:
+def told(found: Row, form: str = ".2f") -> str:
     """The value of an entry of a summary with its 95 % interval, such as "0.92 [0.86, 0.95]"; ``form`` formats each."""
-    if entry["value"] is None:
+    if found["value"] is None:
         return "not known"
-    value, *ends = (format(v, form).replace("%", " %") for v in (entry["value"], *(entry["interval"] or ())))
+    value, *ends = (format(v, form).replace("%", " %") for v in (found["value"], *(found["interval"] or ())))
     return f"{value} [{', '.join(ends)}]" if ends else value
 
 
@@ -86,9 +86,9 @@ def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:
     """The share of ``hits`` that are true, as an entry with the exact binomial (Clopper–Pearson) interval."""
     n = len(hits)
     if not n:
-        return figure(None, n=0, asked=asked)
+        return entry(None, n=0, asked=asked)
     p = sum(hits) / n
-    return figure(p, (p * (1 - p) / n) ** 0.5, stats.binomtest(sum(hits), n).proportion_ci(), n, asked)
+    return entry(p, (p * (1 - p) / n) ** 0.5, stats.binomtest(sum(hits), n).proportion_ci(), n, asked)
 
 
 def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked: str | None = None) -> Row:
@@ -101,14 +101,14 @@ def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked:
     columns = [np.asarray(s, dtype=float) for s in samples]
     n = len(columns[0])
     if n < _FEWEST:
-        return figure(statistic(*columns) if n else None, n=n, asked=asked)
+        return entry(statistic(*columns) if n else None, n=n, asked=asked)
     rng = np.random.default_rng(0)
     drawn = (rng.integers(n, size=n) for _ in range(_RESAMPLES))
     repeats = np.array([statistic(*(c[i] for c in columns)) for i in drawn])
     repeats = repeats[np.isfinite(repeats)]
     if len(repeats) < 2:
-        return figure(statistic(*columns), n=n, asked=asked)
-    return figure(
+        return entry(statistic(*columns), n=n, asked=asked)
+    return entry(
         statistic(*columns), float(repeats.std(ddof=1)), np.quantile(repeats, (0.025, 0.975)).tolist(), n, asked
     )
 

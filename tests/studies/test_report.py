@@ -16,7 +16,7 @@ from PIL import Image
 
 from dpid.report.page import number
 from dpid.studies.report import ROWS, write_study
-from dpid.studies.study import figure as entry
+from dpid.studies.study import entry
 
 
 def figure():
