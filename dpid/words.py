@@ -56,6 +56,19 @@ def concepts_of(prompt: str | None, concepts: Sequence[str] | None) -> tuple[str
     return names
 
 
+def margin_of(spans: Mapping[str, Span], share: float) -> float:
+    """What counts as nothing, as a share of i(x; prompt): ``share`` by the number of words in ``spans`` {word: place}.
+
+    A phrase of several of them is no further word.
+    """
+    return share / sum(not _holds_another(w, spans) for w in spans)
+
+
+def _holds_another(w: str, spans: Mapping[str, Span]) -> bool:
+    """Whether ``w`` is a phrase of several of the words at ``spans``."""
+    return any(u != w and holds(spans[w], span) for u, span in spans.items())
+
+
 def seed_of(seed: int, turn: int) -> int:
     """The seed of round ``turn``, of which no two rounds of any search share one."""
     return seed if not turn else Random(f"{seed} {turn}").getrandbits(62)
@@ -88,7 +101,7 @@ class Search:
     def __init__(self, prompt: str, concepts: Sequence[str], budget: Budget, rounds: int) -> None:
         self.prompt = prompt
         self.spans = {concept: span_of(prompt, concept) for concept in concepts}
-        self.margin = budget.margin / sum(not self._holds_another(w) for w in self.spans)
+        self.margin = margin_of(self.spans, budget.margin)
         self.known: dict[str, _Known] = {}
         self.misleading: list[str] = []
         self.evaluations, self.turn, self._rounds = 0, 0, rounds
@@ -192,13 +205,9 @@ class Search:
         """The words beside ``w`` that do something, without phrases of several of them."""
         return [
             v for v, known in self.known.items()
-            if _apart(self.spans[v], self.spans[w]) and not self._holds_another(v)
+            if _apart(self.spans[v], self.spans[w]) and not _holds_another(v, self.spans)
             and known.word.verdict not in ("misleading", "ignored")
         ]  # fmt: skip
-
-    def _holds_another(self, w: str) -> bool:
-        """Whether ``w`` is a phrase of several of the words."""
-        return any(u != w and holds(self.spans[w], span) for u, span in self.spans.items())
 
 
 def _partner(word: Word, beside: Mapping[str, PIDResult]) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dpid.denoisers.families.control_net import Controlled
 from dpid.options import Budget, Options
 from dpid.pid.decomposition import image_priors
+from dpid.prompts.phrases import span_of
 from dpid.prompts.plan import plan_concepts
 from dpid.prompts.words import content_words
 from dpid.results.metadata import Metadata
 from dpid.results.result import PIDResult
 from dpid.results.words import WordsResult
-from dpid.words import Search
+from dpid.words import margin_of
 
 
 def of_concepts(result: PIDResult) -> str | None:
@@ -50,7 +51,7 @@ def of_words(result: WordsResult) -> str | None:
         found = content_words(metadata.prompt)
     except ValueError:
         return None
-    margin = Search(metadata.prompt, names, Budget(), 1).margin
+    margin = margin_of({name: span_of(metadata.prompt, name) for name in found}, Budget.margin)
     if found != names or any(word.margin != margin for word in result.words.values()):
         return None
     limit = [] if anew else ["--samples", str(metadata.samples)]  # settled words need none
