@@ -18,7 +18,7 @@ import typer
 from PIL import Image, ImageChops
 
 import dpid
-from dpid.bench.timing import seconds
+from dpid.bench.timing import seconds, timed
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "heldout"
 IMAGE, PROMPT, CONCEPTS = DATA / "040.png", "a horse and a cake", ("horse", "cake")
@@ -115,14 +115,9 @@ def latencies(model: str, device: str | None, runs: int, warm: bool) -> list[dic
 def words(explainer: dpid.Explainer, runs: int) -> list[dict[str, object]]:
     """Rows of the time that all words of a prompt take, and of the evaluations."""
     explainer.words(IMAGE, EIGHT, EIGHT.split())
-    counted: list[int] = []
-    times = [
-        seconds(
-            lambda turn=turn: counted.append(explainer.words(IMAGE, EIGHT, EIGHT.split(), seed=turn).unet_evaluations),
-            explainer.denoiser.device,
-        )
-        for turn in range(runs)
-    ]  # fmt: skip
+    judge = partial(explainer.words, IMAGE, EIGHT, EIGHT.split())
+    found = [timed(partial(judge, seed=turn), explainer.denoiser.device) for turn in range(runs)]
+    times, counted = [took for _, took in found], [result.unet_evaluations for result, _ in found]
     return [
         {"case": "words, eight", "metric": f"{metric}, median", "value": statistics.median(values),
          "low": min(values), "high": max(values), "n": runs, "unit": unit}

@@ -30,7 +30,7 @@ from tiny_pipelines import TINY, build
 
 import dpid
 from dpid.bench.speed import Contender
-from dpid.bench.timing import in_turns, matmul_peak, seconds
+from dpid.bench.timing import in_turns, matmul_peak, seconds, timed
 from dpid.denoisers.blocks import blocks_of
 from dpid.denoisers.families import Family, family_of
 from dpid.denoisers.modes import PRECISIONS
@@ -100,13 +100,11 @@ def explained(denoiser: NetworkDenoiser, x: Tensor, samples: int) -> Found:
     asked(samples=2)  # the first of a process measures what the model's predictions are
     if x.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    found: list[dpid.PIDResult] = []
-    took = seconds(lambda: found.append(asked(samples=samples)), x.device)
-    evaluations = found[0].metadata.unet_evaluations
+    result, took = timed(partial(asked, samples=samples), x.device)
     return {
         "explain": (took, "s"),
-        "explain: evaluations": (evaluations, ""),
-        "explain: samples in float32 too": (float(found[0].metadata.paired), ""),
+        "explain: evaluations": (result.metadata.unet_evaluations, ""),
+        "explain: samples in float32 too": (float(result.metadata.paired), ""),
         "explain: peak memory": (peak_memory(x.device) / 1e9, "GB"),
     }
 
@@ -150,7 +148,7 @@ def measured(family: Family, x: Tensor, samples: int, rounds: int, mode: str, re
     for name, make in ways.items():
         way = slow if name == "loop" else partial(make(), x, drawn)
         try:
-            took, error = checked(name, way, expected, denoiser.precision, clock)
+            took, error = checked(name, way, expected, denoiser.precision, x.device)
         except RuntimeError as problem:  # of the compiler, or of memory
             print(f"{name}: {problem}")
             continue

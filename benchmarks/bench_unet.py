@@ -26,7 +26,7 @@ from true_sizes import UNETS
 
 import dpid
 from dpid.bench.speed import Contender
-from dpid.bench.timing import in_turns, matmul_peak, seconds
+from dpid.bench.timing import in_turns, matmul_peak, seconds, timed
 from dpid.denoisers.families import family_of
 from dpid.denoisers.modes import PRECISIONS, TOLERANCE, relative_difference
 from dpid.denoisers.network import NetworkDenoiser
@@ -192,16 +192,14 @@ def compiled(batched: Contender, ours: Contender, mode: str) -> dict[str, Callab
 
 
 def checked(
-    name: str, call: Callable[[], torch.Tensor], expected: torch.Tensor, precision: str,
-    clock: Callable[[Callable[[], object]], float],
+    name: str, call: Callable[[], torch.Tensor], expected: torch.Tensor, precision: str, device: torch.device
 ) -> tuple[float, float]:  # fmt: skip
     """The seconds of the first ``call`` of a way, and how far its integrals are from those ``expected``, relatively.
 
     Ends the program if that is too far for ``precision``.
     """
-    gaps: list[torch.Tensor] = []
-    took = clock(lambda: gaps.append(call()))
-    error = relative_difference(gaps[0], expected)
+    gaps, took = timed(call, device)
+    error = relative_difference(gaps, expected)
     # The gaps are small differences: of rounding they have about ten times as much as ε̂.
     if not error <= 10 * TOLERANCE[precision]:
         raise SystemExit(f"{name}: the gaps differ by {error:.1e} from what they should be")
@@ -246,7 +244,7 @@ class Run:
     def first(self, name: str, way: Contender) -> dict[str, tuple[float, str]]:
         """{metric: (value, unit)} of the first call of ``way``; ends the program if its integrals are wrong."""
         call = self.call(way)
-        took, error = checked(name, lambda: call().gaps, self.reference, self.precision, self.clock)
+        took, error = checked(name, lambda: call().gaps, self.reference, self.precision, self.x.device)
         metric = f"{'gaps' if name == 'ours' else f'{name}, gaps'}: relative difference from diffusers"
         return {f"{name}: first run": (took, "s"), metric: (error, "")}
 

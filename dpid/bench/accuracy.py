@@ -5,14 +5,15 @@ The truth is one long explanation with noise of its own, whose own error is subt
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import log
 from statistics import fmean, linear_regression, median
 from typing import Any
 
+from dpid.bench.timing import timed
 from dpid.estimation.learning import Learnt
 from dpid.explainer import Explainer
 from dpid.results.result import PIDResult
@@ -45,9 +46,7 @@ class Point:
 def explained(explainer: Explainer, samples: int, seed: int, **question: Any) -> tuple[PIDResult, float]:
     """An explanation as the first one of a picture, and its seconds."""
     explainer.learnt = Learnt()  # else it would profit from what was learnt of this picture before
-    began = time.perf_counter()
-    result = explainer.explain(samples=samples, seed=seed, **question)
-    return result, time.perf_counter() - began
+    return timed(partial(explainer.explain, samples=samples, seed=seed, **question), explainer.denoiser.device)
 
 
 def errors(

@@ -10,8 +10,9 @@ import datetime
 import random
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from typing import Any
@@ -24,7 +25,7 @@ from dpid import __version__
 from dpid.bench.accuracy import TARGET, errors, price
 from dpid.bench.report import Report, Row
 from dpid.bench.speed import Contender, Speed, contenders, speed
-from dpid.bench.timing import machine, matmul_peak, seconds
+from dpid.bench.timing import machine, matmul_peak, timed
 from dpid.denoisers.loading import load_pipeline
 from dpid.denoisers.modes import PRECISIONS, undisturbed
 from dpid.denoisers.network import NetworkDenoiser
@@ -94,12 +95,8 @@ class Bench:
         self, model: str, device: str | None = None, effort: Effort = FULL, *, precision: str = "auto", **options: Any
     ) -> None:
         self._model, self._effort = model, effort
-        loaded: list[Explainer] = []
-        load = seconds(
-            lambda: loaded.append(Explainer.from_pretrained(model, device=device, precision=precision, **options)),
-            torch.device("cpu"),
-        )
-        self.explainer = loaded[0]
+        load = partial(Explainer.from_pretrained, model, device=device, precision=precision, **options)
+        self.explainer, took = timed(load, torch.device("cpu"))
         denoiser = self.explainer.denoiser
         assert isinstance(denoiser, NetworkDenoiser)  # which has a name, as no other kind of model does
         self._denoiser, self._picture = denoiser, picture()
@@ -110,7 +107,7 @@ class Bench:
             "torch": str(torch.__version__), "diffusers": version("diffusers"),
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         })  # fmt: skip
-        self.report.rows.append(Row("loading", load, "s"))
+        self.report.rows.append(Row("loading", took, "s"))
 
     def run(self, tell: Callable[[str], None], keep: Callable[[Report], None]) -> None:
         """Measure everything.
@@ -129,16 +126,12 @@ class Bench:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        with ExitStack() as held:
-            held.enter_context(self._denoiser.lock)
-            held.enter_context(undisturbed())
+        with self._denoiser.lock, undisturbed():
             yield
 
     def _explained(self) -> tuple[PIDResult, float]:
         """An explanation by default options, and its seconds."""
-        found: list[PIDResult] = []
-        took = seconds(lambda: found.append(self.explainer.explain(**self._question)), self._denoiser.device)
-        return found[0], took
+        return timed(partial(self.explainer.explain, **self._question), self._denoiser.device)
 
     def _latency(self) -> Iterator[Row]:
         self._tell("the first explanation")

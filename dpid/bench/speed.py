@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from dpid import ops
-from dpid.bench.timing import in_turns, seconds
+from dpid.bench.timing import in_turns, seconds, timed
 from dpid.denoisers.blocks import calling, compiled
 from dpid.denoisers.modes import PRECISIONS, TOLERANCE, relative_difference
 from dpid.denoisers.network import NetworkDenoiser, from_pipeline
@@ -113,14 +113,13 @@ def speed(
     ``reference``.
     """
     here, difference = samples.to(x.device), 0.0
-    found: list[Tensor] = []
-    first = seconds(lambda: found.append(contender.eps_hat(x, here)), x.device)
-    if not found[0].isfinite().all():
+    found, first = timed(partial(contender.eps_hat, x, here), x.device)
+    if not found.isfinite().all():
         raise FloatingPointError(f"model: {name} predicts NaN or infinity in {contender.denoiser.precision}")
     calls = {name: partial(contender.run, x, samples, pairs)}
     if reference is not None:
         expected = reference.eps_hat(x, here)
-        difference = relative_difference(found[0], expected)
+        difference = relative_difference(found, expected)
         if difference > TOLERANCE[contender.denoiser.precision]:
             raise ValueError(f"model: {name} differs by {difference:.1e} from the pipeline's own network")
         calls["reference"] = partial(reference.run, x, samples, pairs)

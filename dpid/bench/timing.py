@@ -6,21 +6,28 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from dpid.device import is_gpu, wait_for
 
+Result = TypeVar("Result")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """The wall time of ``call`` in seconds, the work of ``device`` included."""
+def timed(call: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
+    """What ``call`` returns, and its wall time in seconds, the work of ``device`` included."""
     wait_for(device)
     began = time.perf_counter()
-    call()
+    result = call()
     wait_for(device)
-    return time.perf_counter() - began
+    return result, time.perf_counter() - began
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """The wall time of ``call``, as :func:`timed` takes it."""
+    return timed(call, device)[1]
 
 
 def in_turns(
