@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpid.files import atomic_write
+from dpid.files import atomic_write, write_json
 from dpid.report.page import number, png, render
 from dpid.studies.study import Row
 
@@ -32,7 +32,8 @@ _ERROR = "_stderr"
 def _check(numbers: Row, where: str) -> None:
     """Raise ``ValueError`` if one of ``numbers`` is NaN or infinite, which JSON cannot hold."""
     for name, value in numbers.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        parts = value if isinstance(value, list) else [value]  # the ends of an interval, or one number
+        if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
             raise ValueError(f"{where}.{name}: found {value}; a number that does not exist is None")
 
 
@@ -134,9 +135,7 @@ def write_study(
         "study": study, "order": _order(out, study), "title": title, "about": about, "finding": finding,
         "summary": summary, "tables": list(tables), "figures": _write_figures(folder, figures),
     }  # fmt: skip
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_write(folder / "summary.json") as path:
-        path.write_text(text, encoding="utf-8")
+    write_json(folder / "summary.json", content)
     write_page(out)
 
 
