@@ -7,12 +7,12 @@ from html import escape
 
 import torch
 
-from dpid.app.views import Result, head, html_table, marked
+from dpid.app.views import head, html_table, marked
 from dpid.report.page import drawn
 from dpid.results.profile import Profile
 from dpid.results.profile_plot import WORD_NUMBERS, over_logsnr
 from dpid.results.result import PIDResult
-from dpid.results.words import WordsResult
+from dpid.results.words import Result, WordsResult
 from dpid.results.words_plot import coloured
 
 _UNSAMPLED = "no sample fell there; more samples will tell"

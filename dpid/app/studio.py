@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from dpid.app.views import Result
 from dpid.denoisers.families import family_of
 from dpid.denoisers.loading import EMBEDDED
 from dpid.explainer import Explainer
@@ -22,6 +21,7 @@ from dpid.options import Options
 from dpid.prompts.phrases import check_text, is_blank, span_of
 from dpid.prompts.plan import MOST_CONCEPTS
 from dpid.prompts.words import content_words
+from dpid.results.words import Result
 from dpid.run import Progress
 from dpid.zoo import generate
 

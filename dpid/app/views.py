@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -16,16 +15,15 @@ from torch import Tensor
 from dpid.files import write_json
 from dpid.pid.decomposition import find, image_priors
 from dpid.report import pid, words
-from dpid.report.page import drawn, png, render
+from dpid.report.page import drawn, render
 from dpid.report.parts import Panel, panel
 from dpid.report.results import write
 from dpid.results.figure_style import Figure
 from dpid.results.intervals import Estimate
 from dpid.results.result import PIDResult
 from dpid.results.word import verdict
-from dpid.results.words import WordsResult
+from dpid.results.words import Result, WordsResult
 
-Result = PIDResult | WordsResult
 FILES = {
     "result": "result.safetensors", "numbers": "result.json", "figure": "figure.png", "report": "report.html"
 }  # fmt: skip
@@ -65,10 +63,9 @@ def _small(picture: Tensor | None) -> str:
     """A picture uint8 [H,W,3] as HTML, as small as it is shown: a page of two prompts has it several times."""
     if picture is None:
         return ""
-    image, file = Image.fromarray(picture.numpy()), io.BytesIO()
+    image = Image.fromarray(picture.numpy())
     image.thumbnail((_SMALL, _SMALL))
-    image.save(file, format="png")
-    return f'<img class="small" src="{png(file.getvalue())}" alt="">'
+    return f'<img class="small" src="{drawn(image)}" alt="">'
 
 
 def maps_of(results: Sequence[Result], kind: str) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from dpid.cli.parameters import CONTROL, Model, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import activity
-from dpid.cli.tables import table_console
+from dpid.cli.tables import note, table_console
 from dpid.files import writable
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def show(report: Report, before: Report | None, out: Path) -> None:
             notes.setdefault(row.note, []).append(row.metric)
     console = table_console()
     console.print(table)
-    lines = [f"{', '.join(metrics)}: {note}" for note, metrics in notes.items()]
+    lines = [f"{', '.join(metrics)}: {text}" for text, metrics in notes.items()]
     for line in lines + (report.changed(before) if before else []):
-        console.print(f"note: {line}", style="yellow", highlight=False)
+        note(console, line)
     console.print(f"{'written' if report.whole else 'not all was measured; written'}: {out}", soft_wrap=True)
 
 

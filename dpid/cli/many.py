@@ -14,7 +14,7 @@ from rich.table import Table
 from dpid.cli.outputs import draw, figures, folders, write
 from dpid.cli.process import printing, warn
 from dpid.cli.progress import evaluations
-from dpid.cli.tables import table_console
+from dpid.cli.tables import note, table_console
 from dpid.cli.words import explain_words
 from dpid.errors import told
 from dpid.files import as_path, writable
@@ -117,7 +117,7 @@ def _show(results: Mapping[str, Any], out: Path) -> None:
     console.print(table)
     for name, result in results.items():
         for line in result.remarks():
-            console.print(f"note: {name}: {line}", style="yellow", highlight=False)
+            note(console, f"{name}: {line}")
     console.print(f"{len(results)} pictures; a folder each: {out}/", highlight=False)
 
 

@@ -20,7 +20,7 @@ from dpid.files import atomic_write, write_json
 if TYPE_CHECKING:
     from dpid.results.figure_style import Figure
     from dpid.results.result import PIDResult
-    from dpid.results.words import WordsResult
+    from dpid.results.words import Result
 
 T = TypeVar("T")
 Pictures: TypeAlias = "Mapping[Path, Callable[[], Figure]]"  # {file: function that makes its figure}
@@ -29,7 +29,7 @@ _UNSAFE = re.compile('[<>:"/\\\\|?*.\x00-\x1f\x7f\ud800-\udfff]')
 _LONGEST = 100  # bytes of a concept in a name, of which there are at most 255
 
 
-def write(result: PIDResult | WordsResult, out: Path, name: str = "result") -> None:
+def write(result: Result, out: Path, name: str = "result") -> None:
     """``name``.safetensors and ``name``.json, each moved into place when it is whole."""
     result.save(out / f"{name}.safetensors")
     write_json(out / f"{name}.json", result.to_dict())

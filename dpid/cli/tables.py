@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult
-    from dpid.results.words import WordsResult
+    from dpid.results.words import Result, WordsResult
 
 SYMBOLS = {"shrinkage": "i", "rao-blackwell": "iʳ", "standard": "iˢ", "orthogonal": "i°"}
 _ATOMS = 8  # the largest atoms of three concepts and more that the table shows; result.json has all
@@ -26,6 +26,11 @@ def table_console() -> Console:
     console = Console(markup=False)  # brackets are the user's
     console.width = max(console.width, _NARROWEST)
     return console
+
+
+def note(console: Console, text: str, wrap: bool = True) -> None:
+    """Print ``text`` as a note; without ``wrap`` in one line, however long."""
+    console.print(f"note: {text}", style="yellow", highlight=False, soft_wrap=not wrap)
 
 
 def show_result(result: PIDResult, out: Path) -> None:
@@ -61,9 +66,8 @@ def show_result(result: PIDResult, out: Path) -> None:
         table.caption, table.caption_justify = _ATOM, "left"
     console.print(table)
     for line in result.remarks():
-        console.print(f"note: {line}", style="yellow", highlight=False)
-    names = [n for n in ("maps.png", "profile.png", "result.json", "result.safetensors") if (out / n).is_file()]
-    console.print(f"{_cost(result)}; written: {out}/{', '.join(names)}")
+        note(console, line)
+    _written(console, result, out, ("maps.png", "profile.png", "result.json", "result.safetensors"))
 
 
 def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: Path) -> None:
@@ -83,14 +87,19 @@ def show_pairs(results: Mapping[tuple[str, str], PIDResult], prompt: str, out: P
     console.print(table)
     for pair, result in results.items():
         for line in result.remarks():
-            console.print(f"note: {' + '.join(pair)}: {line}", style="yellow", highlight=False)
+            note(console, f"{' + '.join(pair)}: {line}")
     synergy = ", ".join(" + ".join(pair) for pair in ranked(results, "synergy")[:3])
     console.print(f"most synergy: {synergy}; {_cost(first)}; folders and graph.png: {out}/")
 
 
-def _cost(result: PIDResult | WordsResult) -> str:
+def _cost(result: Result) -> str:
     """How often which model was evaluated."""
     return f"{result.metadata.unet_evaluations} evaluations of {result.metadata.model}"
+
+
+def _written(console: Console, result: Result, out: Path, names: Sequence[str]) -> None:
+    """Print what a result cost, and which of the files ``names`` are in ``out``."""
+    console.print(f"{_cost(result)}; written: {out}/{', '.join(n for n in names if (out / n).is_file())}")
 
 
 def show_words(result: WordsResult, out: Path) -> None:
@@ -106,6 +115,5 @@ def show_words(result: WordsResult, out: Path) -> None:
     console = table_console()
     console.print(table)
     for line in result.remarks():
-        console.print(f"note: {line}", style="yellow", highlight=False)
-    names = [n for n in ("words.png", "words.json", "words.safetensors") if (out / n).is_file()]
-    console.print(f"{_cost(result)}; written: {out}/{', '.join(names)}")
+        note(console, line)
+    _written(console, result, out, ("words.png", "words.json", "words.safetensors"))

@@ -9,6 +9,8 @@ import math
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 if TYPE_CHECKING:
     from dpid.results.figure_style import Figure
 
@@ -32,10 +34,11 @@ def png(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def drawn(figure: Figure) -> str:
-    """The address of a figure inside a page."""
+def drawn(shown: Figure | Image.Image) -> str:
+    """The address of a figure or a picture inside a page."""
     file = io.BytesIO()
-    figure.savefig(file, format="png")
+    save = shown.save if isinstance(shown, Image.Image) else shown.savefig
+    save(file, format="png")
     return png(file.getvalue())
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from dpid.report.page import drawn, number, png
+from dpid.report.page import drawn, number
 from dpid.results.figure_style import Figure
 from dpid.results.intervals import Estimate
 from dpid.results.metadata import Metadata
@@ -34,14 +33,12 @@ def picture_panels(picture: Tensor | None) -> list[Panel]:
     """The panel of a picture uint8 [H,W,3], if there is one."""
     if picture is None:
         return []
-    file = io.BytesIO()
-    Image.fromarray(picture.numpy()).save(file, format="png")
-    return [{"title": "picture", "meaning": "", "data": png(file.getvalue()), "legend": []}]
+    return [panel("picture", "", Image.fromarray(picture.numpy()), [])]
 
 
-def panel(title: str, meaning: str, figure: Figure, legend: list[tuple[str, str]]) -> Panel:
-    """The panel of a figure, with a legend (colour, text) below."""
-    return {"title": title, "meaning": meaning, "data": drawn(figure), "legend": legend}
+def panel(title: str, meaning: str, shown: Figure | Image.Image, legend: list[tuple[str, str]]) -> Panel:
+    """The panel of a figure or a picture, with a legend (colour, text) below."""
+    return {"title": title, "meaning": meaning, "data": drawn(shown), "legend": legend}
 
 
 def frameless(shown: Tensor) -> tuple[Figure, Any]:

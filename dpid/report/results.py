@@ -12,9 +12,7 @@ from dpid.report import pid, words
 from dpid.report.page import render
 from dpid.results.file_format import FORMAT
 from dpid.results.result import PIDResult
-from dpid.results.words import WordsResult
-
-Result = PIDResult | WordsResult
+from dpid.results.words import Result, WordsResult
 
 
 def read(paths: PathLike | Iterable[PathLike]) -> tuple[dict[str, Result], list[str]]:

@@ -13,6 +13,7 @@ from dpid.equality import Comparable
 from dpid.files import PathLike
 from dpid.prompts.phrases import remarks_on
 from dpid.results.metadata import NOT_CORRECTED, Metadata
+from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, verdict
 
 if TYPE_CHECKING:
@@ -154,3 +155,7 @@ class WordsResult(Comparable):
     def __repr__(self) -> str:
         told = ", ".join(f"{name!r} {verdict(word, '?')}" for name, word in self.words.items())
         return f"WordsResult({self.metadata.prompt!r}: {told}; {self.unet_evaluations} evaluations of the network)"
+
+
+Result = PIDResult | WordsResult
+"""What one explanation returns: of chosen concepts, or of every word."""
