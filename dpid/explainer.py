@@ -23,7 +23,7 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import SMALLEST, ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
-from dpid.options import Budget, ExplainOptions
+from dpid.options import OF_PIPELINES, Budget, ExplainOptions
 from dpid.prompts.plan import MOST_CONCEPTS, Plan, Subset, subsets_of
 from dpid.results.result import PIDResult
 from dpid.run import Progress
@@ -35,16 +35,6 @@ from dpid.words import concepts_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # which type checkers know without the package
 
-_OF_PIPELINES = (
-    "fused",
-    "check",
-    "size",
-    "frames",
-    "compile",
-    "guidance",
-    "control",
-    "control_scale",
-)  # options that are not of loading
 _EVEN = 0.1  # share of samples spread evenly by a density learnt from results
 
 
@@ -118,7 +108,7 @@ class Explainer(Densities, Verdicts):
 
         check_precision(precision)
         folder = folder_of(model)
-        own = {name: options.pop(name) for name in _OF_PIPELINES if name in options}
+        own = {name: options.pop(name) for name in OF_PIPELINES if name in options}
         if own.get("control") is not None:
             own["control"] = _control(own["control"])  # before the model is loaded
         if str(model) == "emoji" and dtype is None and not options:

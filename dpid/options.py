@@ -25,10 +25,9 @@ _PIPELINE = {
     "height", "ip_adapter_image", "negative_prompt", "negative_prompt_embeds", "num_frames", "num_images_per_prompt",
     "num_inference_steps", "output_type", "prompt_2", "prompt_embeds", "sigmas", "strength", "timesteps", "width",
 }  # fmt: skip
-_MODEL = {
-    "check", "compile", "control", "control_scale", "device", "dtype", "frames", "fused", "guidance", "precision",
-    "size", "torch_dtype",
-}  # fmt: skip
+# Those of a pipeline that :class:`dpid.denoisers.NetworkDenoiser` has.
+OF_PIPELINES = "check", "compile", "control", "control_scale", "frames", "fused", "guidance", "size"
+_MODEL = {*OF_PIPELINES, "device", "dtype", "precision", "torch_dtype"}
 
 
 def option(default: Any, check: Check, description: str, *, more: str = "", flag: type | None = None) -> Any:
@@ -208,10 +207,7 @@ class Options:
     @classmethod
     def from_keywords(cls, options: Mapping[str, Any]) -> Options:
         """The options that a caller named; ``TypeError`` says of a name that is none what may be meant."""
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise TypeError(_unknown(name, known))
+        check_allowed(options, [field.name for field in fields(cls)], "a picture is explained")
         return cls(**options)
 
     def check_rounds(self) -> None:
