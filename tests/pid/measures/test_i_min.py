@@ -1,46 +1,12 @@
-"""``i_min``, compared with closed forms (bits), and from candidates with the distribution they come from."""
+"""``i_min`` of candidates, compared with that of the distribution they come from."""
 
-from math import log, log2
+from math import log
 
 import numpy as np
 import pytest
 import torch
 
 from dpid.pid import decompose, discrete
-
-I_AND = 2 - 0.75 * log2(3) - 0.5
-I_ERR = 0.75 * log2(3) - 1
-
-TABLE = {
-    "RDN": (1, 0, 0, 0),
-    "UNQ1": (0, 1, 0, 0),
-    "COPY2": (1, 0, 0, 1),
-    "XOR": (0, 0, 0, 1),
-    "AND": (I_AND, 0, 0, 0.5),
-    "OR": (I_AND, 0, 0, 0.5),
-    "RDNXOR": (1, 0, 0, 1),
-    "PWUNQ": (0.5, 0, 0, 0.5),
-    "RDNERR": (I_ERR, 1 - I_ERR, 0, 0),
-}
-
-
-@pytest.mark.parametrize("name", TABLE)
-def test_textbook_distributions(joints, four, name):
-    # 1e-6 bits: far above float64 rounding, far below any difference between measures.
-    assert four(discrete(joints[name], "i_min")) == pytest.approx(TABLE[name], abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "atoms"),
-    [
-        ("XOR3", {"123": 1}),
-        ("RDN3", {"1|2|3": 1}),
-        ("XORCAT", {"1|2|3": 1, "12|13|23": 1}),
-        ("DBLXOR", {"12|13|23": 1, "123": 1}),
-    ],
-)
-def test_three_concepts(joints, written, name, atoms):
-    assert written(discrete(joints[name], "i_min")) == pytest.approx(atoms, abs=1e-6)
 
 
 def test_candidates_of_a_distribution_give_its_number():
