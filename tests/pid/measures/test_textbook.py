@@ -62,7 +62,7 @@ TABLE = {
         "RDNERR": (R_ERR, 1 - R_ERR, I_ERR - R_ERR, R_ERR - I_ERR),
     },
     "i_ccs_plugin": COMMON_CHANGE,
-    # The marginals leave the distribution itself on all but XOR and RDNXOR: there bits become independent given the rest.
+    # The marginals leave the distribution itself on all but XOR and RDNXOR: there bits are independent given the rest.
     "i_ccs": COMMON_CHANGE | {"SUM": (0, 0.5, 0.5, 0.5), "RDNXOR": (1, 0, 0, 1)},
 }  # fmt: skip
 
