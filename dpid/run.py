@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
-from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from dpid import __version__
 from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.device import peak_memory
 from dpid.estimation.correction import Correction
+from dpid.estimation.density import checksum_of
 from dpid.estimation.engine import Accumulator, NotFiniteError, integrate, profile_edges
 from dpid.estimation.estimators import (
     SIGNED,
@@ -213,7 +213,7 @@ class _Run:
         if self.learning:
             density = self.learnt.density(grid, density)
         if rule == "adaptive" and not self.sums.evaluations and density is not None and len(density.unique()) > 1:
-            self.density = f"{crc32(density.double().cpu().numpy().tobytes()):08x}"
+            self.density = checksum_of(density)
         samples = draw(
             rule, grid, options.per_replicate, options.repeats, self.generator,
             first_id=self.done, antithetic=options.antithetic, density=density, shift=shift,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -27,6 +28,11 @@ def proposal(rule: str, grid: Tensor, widths: Tensor, density: Tensor | None) ->
         raise ValueError(f"density: found {found}, expected {len(grid)} positive numbers, one a level")
     q = density.double() * widths
     return q / q.sum()
+
+
+def checksum_of(density: Tensor) -> str:
+    """A checksum of a learnt density, 8 hex digits."""
+    return f"{crc32(density.detach().double().cpu().numpy().tobytes()):08x}"
 
 
 def logistic_density(grid: Tensor) -> Tensor:

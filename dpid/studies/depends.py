@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpid.denoisers.loading import folder_of
 from dpid.denoisers.network import NetworkDenoiser
+from dpid.estimation.density import checksum_of
 from dpid.explainer import Explainer
 
 _KINDS = {".safetensors", ".json", ".txt", ".model"}  # weights, configurations, and tables of tokenizers
@@ -44,7 +45,7 @@ def fixed_rule(explainer: Explainer) -> str:
 def sampling(explainer: Explainer) -> str:
     """A text of how a given explainer samples: its rule with a checksum of the density, and its model's options."""
     density, model = explainer.density, explainer.denoiser
-    drawn = "" if density is None else f" by {zlib.crc32(density.detach().cpu().double().numpy().tobytes()):08x}"
+    drawn = "" if density is None else f" by {checksum_of(density)}"
     options = [f", {name} {getattr(model, name)}" for name in _OPTIONS if hasattr(model, name)]
     if isinstance(model, NetworkDenoiser):
         options.append(f", weights {_of_weights(model.family.weights):08x}")
