@@ -119,10 +119,6 @@ class Accumulator:
                 for b in range(sums.shape[-1]):
                     profile[..., b] += (weights @ sums[..., b].contiguous()).view(profile.shape[:-1])
 
-    def is_finite(self) -> bool:
-        """Whether all sums are finite."""
-        return bool(self.residuals.isfinite().all())
-
 
 def profile_groups(replicates: int) -> int:
     """A, the number of groups into which the profile over log-SNR joins its G replicates: 4 if that divides G, else G.
@@ -171,7 +167,7 @@ def integrate(
     size = max_batch_size or fitting(denoiser, x, into.residuals.shape[1])
     # Every batch is checked for NaN on the CPU only: on a GPU the host would wait for the device.
     squares = _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
-    if not into.is_finite():
+    if not into.residuals.isfinite().all():  # of every condition, of whose predictions all other sums are
         # A second run that checks every batch finds the sample.
         again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
         _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
