@@ -13,12 +13,13 @@ from rich.console import Console
 from dpid.cli.parameters import CONTROL, Model, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import bar
+from dpid.cli.tables import note
 from dpid.files import writable
 from dpid.options import Options
 
 if TYPE_CHECKING:
-    from dpid.studies.bench import Workbench
     from dpid.studies.data import Problem
+    from dpid.studies.workbench import Workbench
 
 _NEEDS_DATA = {"localisation", "retrieval"}  # of models other than the embedded one
 
@@ -57,12 +58,7 @@ def _data(
 def _tell(problems: Sequence[Problem], path: Path, console: Console) -> None:
     """Name rows that are left out."""
     for problem in problems:
-        _note(f"{path.name}: {problem}; it is left out", console)
-
-
-def _note(text: str, console: Console) -> None:
-    """Print a note in one line."""
-    console.print(f"note: {text}", style="yellow", highlight=False, soft_wrap=True)
+        note(console, f"{path.name}: {problem}; it is left out", wrap=False)
 
 
 def _names(name: str, data: Path | None) -> list[str]:
@@ -111,7 +107,7 @@ def study(
     On the embedded model they need nothing; on others, localisation and retrieval need --data. Rows of the data that
     cannot be used are named and left out; so are, with all, studies that need --data.
     """
-    from dpid.studies.bench import Workbench
+    from dpid.studies.workbench import Workbench
 
     names = _names(name, data)
     err = Console(stderr=True, markup=False)
@@ -126,7 +122,8 @@ def study(
         )
         if name == "all" and not bench.embedded:
             names = [n for n in names if n not in _NEEDS_DATA]
-            _note(f"{' and '.join(sorted(_NEEDS_DATA))} need --data with this model; they are left out", err)
+            left_out = " and ".join(sorted(_NEEDS_DATA))
+            note(err, f"{left_out} need --data with this model; they are left out", wrap=False)
         for each in names:
             with bar(err, each) as (progress, task):
                 how = _run(each, bench, out, data, err)

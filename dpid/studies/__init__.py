@@ -13,24 +13,17 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["STUDIES", "Study", "Workbench", "run", "write"]
 
 if TYPE_CHECKING:
-    from dpid.studies.bench import Workbench
     from dpid.studies.runner import STUDIES, run, write
     from dpid.studies.study import Study
+    from dpid.studies.workbench import Workbench
+
+_HOMES = {"STUDIES": "runner", "Study": "study", "Workbench": "workbench", "run": "runner", "write": "runner"}
+_MODULES = {"concept_attention", "daam", "ovam"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("concept_attention", "daam", "ovam"):
+    if name in _HOMES:
+        return getattr(import_module(f"dpid.studies.{_HOMES[name]}"), name)
+    if name in _MODULES:
         return import_module(f"dpid.studies.{name}")
-    if name in ("STUDIES", "run", "write"):
-        from dpid.studies import runner
-
-        return getattr(runner, name)
-    if name == "Workbench":
-        from dpid.studies.bench import Workbench
-
-        return Workbench
-    if name == "Study":
-        from dpid.studies.study import Study
-
-        return Study
     raise AttributeError(f"module 'dpid.studies' has no attribute {name!r}")

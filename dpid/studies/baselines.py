@@ -11,7 +11,7 @@ from dpid.studies import concept_attention, daam, ovam
 
 if TYPE_CHECKING:
     from dpid.studies.attention import AttentionMaps
-    from dpid.studies.bench import Case, Workbench
+    from dpid.studies.workbench import Case, Workbench
 
 BASELINES: dict[str, ModuleType] = {"daam": daam, "ovam": ovam, "concept_attention": concept_attention}
 

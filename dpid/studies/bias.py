@@ -28,9 +28,9 @@ from dpid.explainer import Explainer
 from dpid.prompts.plan import Subset
 from dpid.results.figure_style import Figure, literal, standard
 from dpid.studies import figures, world
-from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, mean, spearman, told
 from dpid.studies.words import one
+from dpid.studies.workbench import Case, Workbench
 from dpid.zoo.emoji.scenes import OCCUPATIONS
 
 ATTRIBUTES = ("male", "female", "white", "black", "asian", "hispanic")  # for models other than the embedded one

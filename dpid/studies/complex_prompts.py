@@ -14,8 +14,8 @@ from PIL import Image
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.results.figure_style import Figure, standard
 from dpid.studies import figures, words, world
-from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, by_picture, column, grouped, mean, spearman, told
+from dpid.studies.workbench import Case, Workbench
 from dpid.zoo.emoji import scenes
 
 _EACH = 8  # pictures, for the embedded model; each has a prompt of its own

@@ -10,10 +10,9 @@ from torch import Tensor
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.results.figure_style import Figure
 from dpid.studies import figures, words, world
-from dpid.studies.bench import Case, Workbench
-from dpid.studies.data import Masks
 from dpid.studies.masks import cover
 from dpid.studies.study import Row, Study, bootstrap, by_picture, grouped, mean, told
+from dpid.studies.workbench import Case, Workbench
 
 _EACH = 6  # pictures of every pair
 _PAIRS = (("zebra", "horse"), ("cat", "dog"), ("cow", "sheep"), ("apple", "lemon"), ("car", "bus"), ("bear", "cow"))
@@ -27,23 +26,13 @@ def _cases(bench: Workbench) -> list[Case]:
     for a, b in _PAIRS if bench.embedded else words.FEATURES:
         for i in range(bench.pictures or (_EACH if bench.embedded else 1)):
             if bench.embedded:
-                cases.append(world_case(a, b, f"{world.natural(a, b)[a, b]} {i}"))
+                cases.append(world.case(a, b, f"{world.natural(a, b)[a, b]} {i}"))
             else:
                 texts = words.natural(a, b)
                 picture = f"{texts[a, b]} {i}"
                 image = partial(bench.generate, texts[a, b], picture)
                 cases.append(Case(picture, image, texts[a, b], (a, b), texts))
     return cases
-
-
-def world_case(a: str, b: str, picture: str) -> Case:
-    """The case of a drawn picture of two objects, ``a`` on the left, with the masks of both."""
-
-    def masks() -> Masks:
-        return dict(zip((a, b), world.draw((a, b), picture)[1], strict=True))
-
-    texts = world.natural(a, b)
-    return Case(picture, partial(world.picture, (a, b), picture), texts[a, b], (a, b), texts, masks)
 
 
 def inside(unique: Tensor, mask: Tensor) -> float | None:

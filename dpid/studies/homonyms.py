@@ -15,8 +15,8 @@ from dpid.estimation.estimators import ESTIMATORS
 from dpid.results.figure_style import Figure
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
-from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, grouped, median, proportion, told
+from dpid.studies.workbench import Case, Workbench
 from dpid.zoo.emoji import scenes
 
 _EACH = 6  # pictures of every sense

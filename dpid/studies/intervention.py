@@ -17,12 +17,10 @@ from torch.nn import functional
 
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.images import encode
-from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
 from dpid.studies.baselines import BASELINES, NO_PEER, attention_of, baselines
-from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import (
     Row,
     Study,
@@ -36,6 +34,7 @@ from dpid.studies.study import (
     proportion,
     told,
 )
+from dpid.studies.workbench import Case, Workbench
 from dpid.zoo.emoji import scenes
 
 _EACH = 12  # prompts of every kind, for the embedded model
@@ -102,7 +101,7 @@ def intervention(bench: Workbench) -> Study:
     def measure(case: Case) -> list[Row]:
         before = case.open()
         word = case.concepts[0]
-        shorter = str(plan(case.prompt, (word,), context=True).texts[0])  # the prompt without the word
+        shorter = case.without(word)
         after = bench.generate(shorter, case.picture)
         change = _latents(bench, after) - _latents(bench, before)
         moved = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
@@ -110,7 +109,8 @@ def intervention(bench: Workbench) -> Study:
             "change_pixel": float(np.sqrt((moved**2).mean()) / 255),
             "change_latent": float(change.square().mean().sqrt()),
         }
-        pid, cpid = bench.explain(case), _given_the_rest(bench, case, shorter)
+        # From the second follows i(x; word | rest) = f(both) - f(rest).
+        pid, cpid = bench.explain(case), bench.explain_beside_rest(case, word)
         attention = {peer: attention_of(bench, case, (word,), module).maps[word] for peer, module in usual.items()}
         squares = change.square().sum(0)
         return [
@@ -131,13 +131,6 @@ def intervention(bench: Workbench) -> Study:
 def _latents(bench: Workbench, image: Image.Image) -> Tensor:
     """The latents [C,h,w] of a picture, on the CPU."""
     return encode(image, bench.explainer.denoiser)[1][0].cpu()
-
-
-def _given_the_rest(bench: Workbench, case: Case, rest: str) -> PIDResult:
-    """The explanation by the word and the rest of the prompt, from which i(x; word | rest) = f(both) - f(rest)."""
-    word = case.concepts[0]
-    texts = {(): "", (word,): word, ("the rest",): rest, (word, "the rest"): case.prompt}
-    return bench.explain(Case(case.picture, case.image, case.prompt, (), texts))
 
 
 def _predictors(

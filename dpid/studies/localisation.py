@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,15 +11,13 @@ import torch
 from torch import Tensor
 
 from dpid.estimation.estimators import ESTIMATORS
-from dpid.prompts.plan import plan
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import world
 from dpid.studies.baselines import BASELINES, NO_PEER, attention_of, baselines
-from dpid.studies.bench import Case, Workbench
-from dpid.studies.features import world_case
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
 from dpid.studies.study import Row, Study, bootstrap, by_picture, column, conditional, grouped, mean, told
+from dpid.studies.workbench import Case, Workbench
 
 _SCENES = 60  # pictures, for the embedded model
 _BUDGETS = (8, 16, 32)  # evaluations of every condition, at most the workbench's
@@ -31,7 +30,7 @@ def _cases(bench: Workbench) -> list[Case]:
     if not bench.embedded:
         raise ValueError("data: localisation needs pictures with masks; give --data a CSV with a mask column")
     pairs = world.things(bench.pictures or _SCENES, bench.seed)
-    return [world_case(a, b, f"a {a} and a {b} {i}") for i, (a, b) in enumerate(pairs)]
+    return [world.case(a, b, f"a {a} and a {b} {i}") for i, (a, b) in enumerate(pairs)]
 
 
 def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
@@ -45,17 +44,15 @@ def _maps(result: PIDResult, concept: str, estimator: str) -> dict[str, Tensor]:
 
 def _results(bench: Workbench, case: Case, samples: int) -> list[tuple[str, PIDResult]]:
     """(concept, explanation) of every concept with a mask; the second of a single concept is the rest of the prompt."""
-    concepts, masks = bench_concepts(case), case.masks()
+    concepts, masks = _two_concepts(case), case.masks()
     if len(concepts) == 2:
-        result = bench.explain(Case(case.picture, case.image, case.prompt, concepts, case.conditions), samples=samples)
+        result = bench.explain(replace(case, concepts=concepts), samples=samples)
         return [(c, result) for c in concepts if c in masks]
     (word,) = concepts
-    rest = str(plan(case.prompt, (word,), context=True).texts[0])
-    texts = {(): "", (word,): word, ("the rest",): rest, (word, "the rest"): case.prompt}
-    return [(word, bench.explain(Case(case.picture, case.image, case.prompt, (), texts), samples=samples))]
+    return [(word, bench.explain_beside_rest(case, word, samples=samples))]
 
 
-def bench_concepts(case: Case) -> tuple[str, ...]:
+def _two_concepts(case: Case) -> tuple[str, ...]:
     """At most two concepts of a case, those with masks first."""
     masks = case.masks()
     masked = [c for c in case.concepts if c in masks]
@@ -77,7 +74,7 @@ def localisation(bench: Workbench) -> Study:
     budgets = sorted({min(b, bench.samples) for b in _BUDGETS} | {bench.samples})
 
     def measure(case: Case) -> list[Row]:
-        asked, every = bench_concepts(case), case.masks()
+        asked, every = _two_concepts(case), case.masks()
         masks = {c: every[c] for c in asked if c in every}
         rows = []
         for samples in budgets:

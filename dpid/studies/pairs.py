@@ -16,8 +16,8 @@ from dpid.estimation.estimators import ESTIMATORS
 from dpid.prompts.plan import Subset
 from dpid.results.figure_style import Figure
 from dpid.studies import figures, words, world
-from dpid.studies.bench import Case, Workbench
 from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, median, proportion, told
+from dpid.studies.workbench import Case, Workbench
 
 _PAIRS = 36  # pairs of words of every relation, for the embedded model
 _REAL = {"synonym": words.SYNONYMS, "co-hyponym": words.CO_HYPONYMS, "unrelated": words.UNRELATED}

@@ -18,13 +18,13 @@ from dpid.pid.replicates import mean_stderr
 from dpid.prompts.plan import Plan
 from dpid.results.figure_style import Figure
 from dpid.studies import figures, world
-from dpid.studies.bench import Case, Workbench
 from dpid.studies.depends import fixed_rule
 from dpid.studies.study import Row, Study, column, grouped, proportion, told
+from dpid.studies.workbench import Case, Workbench
 from dpid.zoo.emoji import scenes
 
 _PICTURES = 80  # for the embedded model
-ESTIMATORS = ("standard", "orthogonal")  # Rao–Blackwell needs a text that is known to describe the picture
+COMPARED = ("standard", "orthogonal")  # Rao–Blackwell needs a text that is known to describe the picture
 
 
 def caption_information(
@@ -50,7 +50,7 @@ def caption_information(
         torch.Generator().manual_seed(seed), density=explainer.density,
     )  # fmt: skip
     f = set_function(evaluate(denoiser, x, (plan,), drawn, seed=seed), plan)
-    return {name: f[name][:, :, 0].sum((-2, -1)).cpu() for name in ESTIMATORS}
+    return {name: f[name][:, :, 0].sum((-2, -1)).cpu() for name in COMPARED}
 
 
 def _swapped(rng: random.Random, kind: str) -> tuple[tuple[str, ...], str, str]:
@@ -126,11 +126,11 @@ def retrieval(bench: Workbench) -> Study:
     rows = bench.measure(cases, measure)
     summary = {}
     for (name,), same in grouped(rows, "estimator").items():
-        asked = "≥ 0.95" if name == ESTIMATORS[0] else None
+        asked = "≥ 0.95" if name == COMPARED[0] else None
         summary[f"accuracy, {name}"] = proportion([r["right"] for r in same], asked)
         for (kind,), of in grouped(same, "kind").items():
             summary[f"accuracy, {kind} swapped, {name}"] = proportion([r["right"] for r in of])
-    found = told(summary[f"accuracy, {ESTIMATORS[0]}"], ".0%")
+    found = told(summary[f"accuracy, {COMPARED[0]}"], ".0%")
     finding = f"The true caption tells more about its picture than a false one in {found} of the pictures."
     return Study("retrieval", {"retrieval": rows}, {
         "i(x; true caption) - i(x; false caption), nats; a dot a picture": _figure(rows),
@@ -143,4 +143,4 @@ def _figure(rows: list[Row]) -> Figure:
         f"{kind}\n{name}": column(of, "gap")
         for (kind,), of in grouped([r for r in rows if r["estimator"] == name], "kind").items()
     }
-    return figures.strips({**gaps(ESTIMATORS[0]), **gaps(ESTIMATORS[1])}, "gap, nats")
+    return figures.strips({**gaps(COMPARED[0]), **gaps(COMPARED[1])}, "gap, nats")

@@ -11,7 +11,6 @@ from inspect import getdoc
 from pathlib import Path
 
 from dpid.results.metadata import remarks_on_model
-from dpid.studies.bench import Workbench
 from dpid.studies.bias import bias
 from dpid.studies.complex_prompts import complex_prompts
 from dpid.studies.features import features
@@ -22,6 +21,7 @@ from dpid.studies.pairs import pairs
 from dpid.studies.report import check_installed, write_page, write_study
 from dpid.studies.retrieval import retrieval
 from dpid.studies.study import Study
+from dpid.studies.workbench import Workbench
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import log
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image
 
 from dpid.prompts.plan import Subset
 from dpid.studies import words
+from dpid.studies.data import Masks
+from dpid.studies.workbench import Case
 from dpid.zoo.emoji import scenes, sprites
 
 # Kinds of objects: words of one kind are co-hyponyms and no synonyms, words of different kinds unrelated.
@@ -48,6 +51,16 @@ def natural(a: str, b: str) -> dict[Subset, str]:
     Always with "a", as the captions of the embedded models have it: :func:`dpid.studies.words.natural` is for others.
     """
     return words.natural(a, b, "a {}".format)
+
+
+def case(a: str, b: str, name: str) -> Case:
+    """The case of a drawn picture of two objects, ``a`` on the left, with the masks of both; ``name`` is its seed."""
+
+    def masks() -> Masks:
+        return dict(zip((a, b), draw((a, b), name)[1], strict=True))
+
+    texts = natural(a, b)
+    return Case(name, partial(picture, (a, b), name), texts[a, b], (a, b), texts, masks)
 
 
 def people(occupation: str, attribute: str) -> dict[tuple[str, ...], float]:

@@ -75,7 +75,7 @@ def test_command_loads_a_model_as_explain_does(command, monkeypatch):
         asked.update(given, model=model)
         raise ValueError("model: none here")
 
-    monkeypatch.setattr("dpid.studies.bench.load_pipeline", load)
+    monkeypatch.setattr("dpid.studies.workbench.load_pipeline", load)
     flags = "--variant", "fp16", "--subfolder", "a", "--device", "cpu", "--precision", "float32", "--no-check"
     assert command("synonyms", "--model", "./mine", *flags) == (2, "", "dpid: model: none here\n")
     assert asked == {"model": "./mine", "variant": "fp16", "subfolder": "a", "device": "cpu"}
@@ -83,7 +83,7 @@ def test_command_loads_a_model_as_explain_does(command, monkeypatch):
 
 def test_all_leaves_out_by_name_what_needs_data(command, monkeypatch, tiny):
     pipe = tiny()
-    monkeypatch.setattr("dpid.studies.bench.load_pipeline", lambda *_, **__: pipe)
+    monkeypatch.setattr("dpid.studies.workbench.load_pipeline", lambda *_, **__: pipe)
     rows = {"table": [{"picture": "one"}]}
     listed = {name: Entry(name, lambda bench, name=name: Study(name, rows)) for name in ("features", "complex-prompts")}
     monkeypatch.setattr("dpid.studies.runner.STUDIES", STUDIES | listed)

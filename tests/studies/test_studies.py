@@ -14,12 +14,12 @@ import dpid
 from dpid.denoisers.loading import embedded_path, load_pipeline
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.studies import STUDIES, Workbench, features, localisation, run, world, write
-from dpid.studies.bench import KEPT, Case, Kept
 from dpid.studies.data import Scene
 from dpid.studies.intervention import _predictors
 from dpid.studies.localisation import _maps
 from dpid.studies.retrieval import caption_information
 from dpid.studies.study import pearson
+from dpid.studies.workbench import KEPT, Case, Kept
 
 COLUMNS = {
     "bias": {

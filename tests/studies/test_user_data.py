@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dpid.studies import STUDIES, Workbench, run, world
-from dpid.studies.bench import _without_marks
 from dpid.studies.data import CaptionPair, Scene
+from dpid.studies.workbench import _without_marks
 
 pytestmark = pytest.mark.usefixtures("fewer")
 # diffusers' scheduler, with NumPy 2.

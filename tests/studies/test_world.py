@@ -7,8 +7,8 @@ import pytest
 
 import dpid
 from dpid.studies import Workbench, bias, world
-from dpid.studies.bench import Case
 from dpid.studies.study import estimate
+from dpid.studies.workbench import Case
 from dpid.zoo.emoji import scenes
 from dpid.zoo.emoji.exact import SceneDenoiser
 

@@ -20,8 +20,9 @@ from dpid.denoisers.loading import EMBEDDED, folder_of, load_pipeline
 from dpid.explainer import Explainer
 from dpid.images import ImageLike, open_image
 from dpid.options import Options
-from dpid.prompts.plan import Subset
+from dpid.prompts.plan import Subset, plan
 from dpid.results.result import PIDResult
+from dpid.results.word import REST
 from dpid.studies.data import CaptionPair, Masks, Problem, Scene
 from dpid.studies.depends import checksum, fixed_rule, sampling
 from dpid.studies.study import Row
@@ -59,6 +60,10 @@ class Case:
     def open(self) -> Image.Image:
         """The picture in RGB; raises as :func:`dpid.images.open_image`."""
         return open_image(self.image() if callable(self.image) else self.image)
+
+    def without(self, word: str) -> str:
+        """The prompt without ``word``."""
+        return str(plan(self.prompt, (word,), context=True).texts[0])
 
 
 class Workbench:
@@ -209,6 +214,11 @@ class Workbench:
         """The explanations {pair: result} of all pairs of a case's concepts, from one run of the network."""
         arguments = {**self._budget(case), "rule": fixed_rule(self.explainer), **options}
         return self.explainer.explain_pairs(case.open(), case.prompt, case.concepts, **arguments)
+
+    def explain_beside_rest(self, case: Case, word: str, **options: Any) -> PIDResult:
+        """The explanation by ``word`` and the rest of a case's prompt; otherwise as :meth:`explain`."""
+        texts = {(): "", (word,): word, (REST,): case.without(word), (word, REST): case.prompt}
+        return self.explain(replace(case, concepts=(), conditions=texts), **options)
 
     def _budget(self, case: Case) -> dict[str, Any]:
         """The keyword arguments {"samples", "replicates", "seed"} with which ``case`` is explained."""
