@@ -53,7 +53,7 @@ def python(example):
 
 def command(words):
     """What the command line makes of ``words``, without doing it; raises where it does not understand them."""
-    group = typer.main.get_command(dpid.cli.app)
+    group = typer.main.get_command(dpid.cli.program)
     with group.make_context("dpid", words[1:2], resilient_parsing=True) as context:
         name, sub, _ = group.resolve_command(context, words[1:2])
         with sub.make_context(name, words[2:], parent=context):

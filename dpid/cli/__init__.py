@@ -17,22 +17,21 @@ from typing import Any
 
 import typer
 
-from dpid.cli import bench, demo, explain, info, models, rank, report, serve, study
+from dpid.cli import app, bench, demo, explain, info, models, rank, report, study
 from dpid.cli.process import prepare
 from dpid.errors import told
 
-app = typer.Typer(
+program = typer.Typer(
     help="Which word of a prompt put what into a picture, and how the words work together.",
     epilog="--debug, anywhere: show where an error comes from.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-_COMMANDS = (
-    demo.demo, explain.explain, rank.rank, report.report, study.study, bench.bench, models.models, info.info,
-)  # fmt: skip
-for _command in (*_COMMANDS, serve.serve):
+for _command in (
+    demo.demo, explain.explain, rank.rank, report.report, study.study, bench.bench, models.models, info.info, app.app,
+):  # fmt: skip
     # A paragraph is a line, which the help breaks anew for the width of the terminal.
     _told = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_command) or "")
-    app.command("app" if _command is serve.serve else None, help=_told)(_command)
+    program.command(help=_told)(_command)
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.
 _UsageError: Any = typer.BadParameter.__mro__[2]
 
@@ -45,7 +44,7 @@ def run() -> int:
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in ours
     try:
-        code = app([a for a in ours if a != "--debug"] + arguments[len(ours) :], standalone_mode=False) or 0
+        code = program([a for a in ours if a != "--debug"] + arguments[len(ours) :], standalone_mode=False) or 0
         sys.stdout.flush()  # what cannot be written is an error too
         message = "interrupted" if code == 130 else ""  # which typer tells by the code alone
     except _UsageError as error:

@@ -14,7 +14,7 @@ from dpid.cli.parameters import CONTROL, Model, load, with_loading
 
 # Pictures of every layout are dropped on the page, and a picture for a ControlNet is laid out like one of them.
 @partial(with_loading, without=("frames", *CONTROL))
-def serve(
+def app(
     model: Model = "emoji",
     host: Annotated[
         str, typer.Option(help="Address to listen at. Any but 127.0.0.1 opens the page to others, without a password.")
