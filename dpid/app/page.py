@@ -17,12 +17,13 @@ import gradio as gr
 
 from dpid.app.noise import over_noise
 from dpid.app.studio import Studio, opened, words_of
-from dpid.app.views import FILES, KINDS, Result, maps_of, seen, table, write_file
+from dpid.app.views import FILES, KINDS, maps_of, seen, table, write_file
 from dpid.errors import told
 from dpid.estimation.estimators import ESTIMATORS
 from dpid.options import LEVELS, Options
 from dpid.pid.decomposition import picture_measures
 from dpid.results.result import PIDResult
+from dpid.results.words import Result
 
 _STORED = 86400  # seconds that a file stays on the disk after it was last used
 _WAITING = 16  # runs at a time, of which one has the model; each takes one of gradio's forty threads
@@ -40,7 +41,7 @@ _FOR_CHOSEN = "Estimator, redundancy measure and level are for chosen words: thi
 
 
 @dataclass(frozen=True)
-class Asked:
+class Form:
     """The left side of the page: what is asked."""
 
     picture: gr.Image
@@ -94,17 +95,17 @@ def build(studio: Studio, folder: Path, prompt: str = "") -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                asked = _asked(prompt)
+                form = _form(prompt)
             with gr.Column(scale=3, min_width=320):
                 shown = _shown(studio)
-        _connect(Handlers(studio, folder), asked, shown, page)
+        _connect(Handlers(studio, folder), form, shown, page)
     return page
 
 
-def _asked(prompt: str) -> Asked:
+def _form(prompt: str) -> Form:
     """The left side, in the order in which it is used."""
     boxes = _choices(words_of(prompt))
-    return Asked(
+    return Form(
         prompt=gr.Textbox(prompt, label="Prompt", info="What the picture shows.", max_length=2000),
         picture=_upload(),
         make=gr.Button("Make a picture of this prompt"),
@@ -193,7 +194,7 @@ def _compared(result: Result, kept: Result | None) -> list[Result]:
     return [result] if kept is None or kept == result else [result, kept]
 
 
-def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) -> None:
+def _connect(handlers: Handlers, form: Form, shown: Shown, page: gr.Blocks) -> None:
     """Let every control do what it says.
 
     Only runs go through gradio's queue: it closes the connection to a page when nothing of the page is queued any more,
@@ -201,26 +202,26 @@ def _connect(handlers: Handlers, asked: Asked, shown: Shown, page: gr.Blocks) ->
     """
     result = gr.State()
     one_model: dict[str, Any] = {
-        "concurrency_id": "model", "concurrency_limit": _WAITING, "show_progress_on": asked.progress
+        "concurrency_id": "model", "concurrency_limit": _WAITING, "show_progress_on": form.progress
     }  # fmt: skip
     local: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-    asked.prompt.change(handlers.words, [asked.prompt, asked.words], asked.words, trigger_mode="always_last", **local)
-    chosen = [asked.words, asked.phrases]
-    gr.on([part.change for part in chosen], handlers.given, chosen, asked.context, trigger_mode="always_last", **local)
-    asked.picture.upload(handlers.check, asked.picture, [asked.picture, asked.status], **local)
-    question = [asked.picture, asked.prompt, asked.words, asked.phrases, asked.context, asked.samples]
-    buttons = [asked.explain, asked.make, asked.stop]
-    making = asked.make.click(handlers.start, None, [*buttons, asked.status], **local)
-    making = making.then(handlers.make, asked.prompt, [asked.picture, asked.status], **one_model)
+    form.prompt.change(handlers.words, [form.prompt, form.words], form.words, trigger_mode="always_last", **local)
+    chosen = [form.words, form.phrases]
+    gr.on([part.change for part in chosen], handlers.given, chosen, form.context, trigger_mode="always_last", **local)
+    form.picture.upload(handlers.check, form.picture, [form.picture, form.status], **local)
+    question = [form.picture, form.prompt, form.words, form.phrases, form.context, form.samples]
+    buttons = [form.explain, form.make, form.stop]
+    making = form.make.click(handlers.start, None, [*buttons, form.status], **local)
+    making = making.then(handlers.make, form.prompt, [form.picture, form.status], **one_model)
     making.then(handlers.finish, None, buttons, **local)
-    running = asked.explain.click(handlers.start, None, [*buttons, asked.status], **local)
-    running = running.then(handlers.explain, question, [result, asked.status], **one_model)
+    running = form.explain.click(handlers.start, None, [*buttons, form.status], **local)
+    running = running.then(handlers.explain, question, [result, form.status], **one_model)
     running.then(handlers.finish, None, buttons, **local)
     # Said by the page itself: an answer of the server could come after what the run says at its end.
-    asked.stop.click(None, None, asked.status, js="() => 'Stopping …'")
-    asked.stop.click(handlers.stop, None, None, **local)
+    form.stop.click(None, None, form.status, js="() => 'Stopping …'")
+    form.stop.click(handlers.stop, None, None, **local)
     page.unload(handlers.leave)
-    _connect_shown(handlers, result, shown, asked.status, local)
+    _connect_shown(handlers, result, shown, form.status, local)
 
 
 def _connect_shown(handlers: Handlers, result: gr.State, shown: Shown, status: gr.HTML, local: dict[str, Any]) -> None:
