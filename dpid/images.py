@@ -145,15 +145,6 @@ def encode_pixels(pixels: Tensor, denoiser: Any) -> Tensor:
     return latents
 
 
-def encode(image: ImageLike, denoiser: Any) -> tuple[Tensor, Tensor]:
-    """The pixels uint8 [H,W,3] of ``image`` at the size of ``denoiser``, and its latents [1,C,h,w].
-
-    Errors as of :func:`open_image`; also ``ValueError`` if the denoiser has no image encoder.
-    """
-    picture = pixels_of(image, denoiser)
-    return picture, encode_pixels(picture[None], denoiser)
-
-
 def check_latents(latents: Any, denoiser: Any) -> Tensor:
     """``latents`` [C,h,w], those of a video [C,T·h,w]; ``ValueError`` unless ``denoiser`` accepts their shape.
 

@@ -34,10 +34,10 @@ from dpid.estimation.engine import fitting
 from dpid.estimation.estimators import needed_pairs
 from dpid.estimation.sampling import Samples, draw
 from dpid.explainer import Explainer
-from dpid.images import encode
 from dpid.options import Options
 from dpid.prompts.plan import plan_concepts
 from dpid.results.result import PIDResult
+from dpid.videos import encode, read
 from dpid.zoo.emoji import scenes, sprites
 
 PROMPT, CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
@@ -171,7 +171,7 @@ class Bench:
     def _batch(self) -> tuple[torch.Tensor, Samples]:
         """Latents [1,C,h,w] of the picture, and the samples of a batch of the size of an explanation's."""
         denoiser, conditions = self._denoiser, 2 ** len(CONCEPTS)
-        _, x = encode(self._picture, denoiser)
+        x = encode(read(self._picture, denoiser)[None], denoiser)
         count = max(1, fitting(denoiser, x, conditions) // conditions)
         generator = torch.Generator().manual_seed(0)
         return x, draw("shifted-grid", denoiser.logsnr_grid, count, 1, generator, antithetic=count % 2 == 0)

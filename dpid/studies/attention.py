@@ -19,8 +19,9 @@ from dpid.denoisers.network import NetworkDenoiser, from_pipeline
 from dpid.equality import Comparable
 from dpid.estimation.engine import fitting
 from dpid.estimation.sampling import draw
-from dpid.images import ImageLike, encode, to_pixels
+from dpid.images import ImageLike, to_pixels
 from dpid.options import Options
+from dpid.videos import encode, read
 from dpid.zoo import generate
 
 
@@ -79,7 +80,8 @@ def _look(
     density: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Noise ``image`` at many levels and run the network on them; the picture as the model sees it, uint8 [H,W,3]."""
-    picture, x = encode(image, denoiser)
+    picture = read(image, denoiser)
+    x = encode(picture[None], denoiser)
     watch.size = (x.shape[-2], x.shape[-1])
     generator, rule = torch.Generator().manual_seed(seed), "shifted-grid" if density is None else "adaptive"
     points = draw(rule, denoiser.logsnr_grid, 2 * -(-samples // 2), 1, generator, density=density)

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpid.estimation.estimators import ESTIMATORS
-from dpid.images import encode
 from dpid.results.figure_style import Figure, standard
 from dpid.results.result import PIDResult
 from dpid.studies import figures, words, world
@@ -35,6 +34,7 @@ from dpid.studies.study import (
     told,
 )
 from dpid.studies.workbench import Case, Workbench
+from dpid.videos import encode, read
 from dpid.zoo.emoji import scenes
 
 _EACH = 12  # prompts of every kind, for the embedded model
@@ -130,7 +130,8 @@ def intervention(bench: Workbench) -> Study:
 
 def _latents(bench: Workbench, image: Image.Image) -> Tensor:
     """The latents [C,h,w] of a picture, on the CPU."""
-    return encode(image, bench.explainer.denoiser)[1][0].cpu()
+    denoiser = bench.explainer.denoiser
+    return encode(read(image, denoiser)[None], denoiser)[0].cpu()
 
 
 def _predictors(

@@ -12,7 +12,7 @@ from torch import Tensor
 from dpid.estimation.estimators import evaluate, set_function
 from dpid.estimation.sampling import draw
 from dpid.explainer import Explainer
-from dpid.images import ImageLike, encode
+from dpid.images import ImageLike
 from dpid.options import Options
 from dpid.pid.replicates import mean_stderr
 from dpid.prompts.plan import Plan
@@ -21,6 +21,7 @@ from dpid.studies import figures, world
 from dpid.studies.depends import fixed_rule
 from dpid.studies.study import Row, Study, column, grouped, proportion, told
 from dpid.studies.workbench import Case, Workbench
+from dpid.videos import encode, read
 from dpid.zoo.emoji import scenes
 
 _PICTURES = 80  # for the embedded model
@@ -39,7 +40,7 @@ def caption_information(
     denoiser = explainer.denoiser
     if "float32" in denoiser.precisions:  # nothing here would notice rounding
         denoiser = denoiser.at("float32")
-    _, x = encode(image, denoiser)
+    x = encode(read(image, denoiser)[None], denoiser)
     texts = tuple(dict.fromkeys(("", *captions)))
     names = tuple(map(str, range(len(captions))))
     index = (0, *(texts.index(c) for c in captions))
