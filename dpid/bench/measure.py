@@ -38,9 +38,9 @@ from dpid.options import Options
 from dpid.prompts.plan import plan_concepts
 from dpid.results.result import PIDResult
 from dpid.videos import encode, read
+from dpid.zoo import CONCEPTS, PROMPT
 from dpid.zoo.emoji import scenes, sprites
 
-PROMPT, CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
 _RATE = "evaluations a second"
 _SMALL = f"an error of i of {100 * TARGET:.0f} %"
 _TO_TARGET = f"time for {_SMALL}"

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dpid.cli.demo import PROMPT
 from dpid.cli.parameters import CONTROL, Model, load, with_loading
+from dpid.zoo import PROMPT
 
 
 # Pictures of every layout are dropped on the page, and a picture for a ControlNet is laid out like one of them.

@@ -13,8 +13,7 @@ from dpid.cli.parameters import at_home, load
 from dpid.cli.words import explain_words
 from dpid.files import writable
 from dpid.options import Options
-
-PROMPT, CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")
+from dpid.zoo import CONCEPTS, PROMPT, generate
 
 
 def demo(
@@ -23,7 +22,6 @@ def demo(
 ) -> None:
     """Make a picture with the embedded model and explain it."""
     from dpid.denoisers.loading import load_pipeline
-    from dpid.zoo import generate
 
     Options(seed=seed)
     with writable(out):

@@ -6,11 +6,12 @@ import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 if TYPE_CHECKING:
+    from PIL import Image  # which the command line's help need not wait for
+
     from dpid.run import Progress
 
+PROMPT, CONCEPTS = "a cow and a giraffe", ("cow", "giraffe")  # that the embedded models are shown and measured with
 GUIDANCE = 5.0  # scale of classifier-free guidance for the embedded models
 
 
