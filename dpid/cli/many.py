@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -19,21 +20,40 @@ from dpid.cli.words import explain_words
 from dpid.errors import told
 from dpid.files import as_path, writable
 
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+
+
+def is_picture(path: Path) -> bool:
+    """Whether ``path`` is there, or is named as a picture would be."""
+    return path.suffix.lower() in _SUFFIXES or os.path.exists(path)  # which says no of any name, however long
+
+
+def check_files(images: Sequence[Path], place: str) -> None:
+    """Raise ``ValueError`` if some of ``images`` are words of a prompt, which comes ``place``: "first" or "last"."""
+    if words := [repr(os.fspath(image)) for image in images if not is_picture(image)]:
+        shown = ", ".join(words[:5]) + (", …" if len(words) > 5 else "")
+        raise ValueError(f"images: there is no file {shown}; the prompt comes {place}, in quotes if of several words")
+
 
 def pictures_and_prompts(
     images: Sequence[Path], prompt: str | None, file: Path | None
 ) -> tuple[list[Path], list[str]]:  # fmt: skip
     """The pictures of a command line, and a prompt for each: ``prompt``, or else a line each of ``file``.
 
-    ``ValueError`` without pictures or prompts, and for numbers of them that differ. With ``file`` the last word of the
-    command line, which is taken for a prompt, is a picture.
+    ``ValueError`` without pictures or prompts, for numbers of them that differ, and for words of a prompt without
+    quotes. With ``file`` the last word of the command line, which is taken for a prompt, is a picture.
     """
     if file is None:
         if prompt is None or not images:
             found = "nothing" if prompt is None else f"{prompt!r} alone"
             raise ValueError(f"images, prompt: found {found}, expected pictures and a prompt, or --prompts")
+        check_files(images, "last")
         return list(images), [prompt] * len(images)
-    pictures = [*images, *([] if prompt is None else [as_path(prompt)])]
+    last = [] if prompt is None else [as_path(prompt)]
+    if last and not is_picture(last[0]):
+        raise ValueError(f"prompt: found {prompt!r} beside --prompts, which has those of all pictures; leave it out")
+    pictures = [*images, *last]
+    check_files(pictures, "last")
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except (OSError, UnicodeError) as error:
@@ -118,7 +138,8 @@ def _show(results: Mapping[str, Any], out: Path) -> None:
     for name, result in results.items():
         for line in result.remarks():
             note(console, f"{name}: {line}")
-    console.print(f"{len(results)} pictures; a folder each: {out}/", highlight=False)
+    where = f"{len(results)} pictures; a folder each: {out}" if len(results) > 1 else f"1 picture: {out / name}"
+    console.print(f"{where}/", highlight=False)
 
 
 def tell(errors: Mapping[str, str], pictures: int) -> None:

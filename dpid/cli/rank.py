@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dpid.cli.many import tell
+from dpid.cli.many import check_files, is_picture, tell
 from dpid.cli.parameters import Model, all_at_home, at_home, load, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import evaluations
 from dpid.cli.tables import table_console
-from dpid.files import writable, write_json
+from dpid.files import as_path, writable, write_json
 from dpid.options import Options
 
 
@@ -38,6 +38,9 @@ def rank(
 
     Options(samples=samples, seed=seed)  # before the model is loaded
     question_for(prompt)
+    if is_picture(as_path(prompt)) and not any(map(is_picture, images)):
+        raise ValueError(f"prompt: found the file {prompt!r}, expected a text; the prompt comes before the pictures")
+    check_files(images, "first")
     with nullcontext() if out is None else writable(out):
         explainer = load(model, loading)
         with evaluations() as progress:

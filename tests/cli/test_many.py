@@ -37,6 +37,13 @@ def test_the_others_are_explained_and_the_broken_one_is_named(
     assert not concepts or "2 pictures; a folder each: all/" in out
 
 
+def test_one_picture_that_is_left_is_named(command, bad):
+    pictures = bad / "noisy.png", bad / "truncated.png"
+    code, out, _ = command("explain", *pictures, PROMPT, "-c", "cow", "-c", "giraffe", "--samples", 8, "--out", "all")
+    assert code == 1
+    assert out.endswith("1 picture: all/noisy/\n")
+
+
 def test_nan_in_a_later_round_is_a_note_and_exit_code_1(command, bad, broken_later, monkeypatch):
     monkeypatch.setattr("dpid.cli.many.draw", lambda _: broken_later.clear())  # the next picture begins well, too
     code, out, err = command("explain", bad / "good.png", bad / "noisy.png", PROMPT, "-c", "cow", "-c", "giraffe",
@@ -80,6 +87,36 @@ def test_prompts_that_do_not_fit_their_pictures_are_refused(command, bad, tmp_pa
     assert code == 2
     assert err.startswith("dpid: ")
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (("explain", "good.png", "a", "cow", "and", "a", "giraffe"), "'a', 'cow', 'and', 'a'; the prompt comes last"),
+        (("explain", "good.png", "noisy.png", "a", "cow"), "'a'; the prompt comes last, in quotes"),
+        (("rank", "a", "cow", "good.png", "noisy.png"), "'cow'; the prompt comes first, in quotes"),
+    ],
+)
+def test_a_prompt_without_quotes_is_refused_before_anything_is_computed(command, bad, monkeypatch, line, words):
+    monkeypatch.setattr("dpid.explainer.Explainer.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    code, out, err = command(*(bad / word if word.endswith(".png") else word for word in line))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"dpid: images: there is no file {words}")
+
+
+def test_arguments_of_rank_in_the_order_of_explain_are_refused(command, bad):
+    code, out, err = command("rank", bad / "good.png", "a cow")
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"dpid: prompt: found the file '{bad / 'good.png'}', expected a text; the prompt comes before"
+    )
+
+
+def test_a_prompt_beside_prompts_is_told_to_be_left_out(command, bad, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a cow and a giraffe\n")
+    code, out, err = command("explain", bad / "good.png", "a cow", "--prompts", "prompts.txt")
+    assert (code, out) == (2, "")
+    assert err.startswith("dpid: prompt: found 'a cow' beside --prompts")
 
 
 @pytest.mark.parametrize("given", [(), ("good.png",)])
