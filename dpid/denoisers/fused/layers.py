@@ -70,7 +70,8 @@ class Layers:
     ----------
     weights : those given, and those of :meth:`join`
     doubling : {layer: its :func:`doubling_kernel`} of the convolutions that :meth:`doubled` computes
-    packed : {layer: its weights in oneDNN's own layout}, those of :meth:`pack`
+    packed : {layer: its weights in oneDNN's own layout}, those of :meth:`pack`; of ``doubling`` as "<layer>.doubled",
+        since of a map with an odd side the layer itself is computed
     """
 
     def __init__(self, weights: Mapping[str, Tensor], doubling: Iterable[str] = ()) -> None:
@@ -122,7 +123,7 @@ class Layers:
         for name, w in named.items():
             if _packs(w) and (w.ndim == 2 or w.nbytes >= _LARGE):  # small convolutions are faster unpacked
                 self.packed[name.removesuffix(".weight")] = _packed(w, False)
-        self.packed |= {layer: _packed(w, True) for layer, w in self.doubling.items() if _packs(w)}
+        self.packed |= {f"{layer}.doubled": _packed(w, True) for layer, w in self.doubling.items() if _packs(w)}
 
     def has(self, name: str) -> bool:
         """Whether the weights have a layer ``name``."""
@@ -203,9 +204,9 @@ class Layers:
     def doubled(self, name: str, x: Tensor) -> Tensor:
         """The convolution ``name``, one of ``doubling``, of x [B,C,H,W] enlarged to the nearest: [B,E,2H,2W]."""
         bias = self.weights[f"{name}.bias"]
-        if name in self.packed:
+        if (packed := self.packed.get(f"{name}.doubled")) is not None:
             out: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
-                x, self.packed[name], bias, *_DOUBLING, "none", [], ""
+                x, packed, bias, *_DOUBLING, "none", [], ""
             )
             return out
         if not is_gpu(x.device):
