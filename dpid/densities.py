@@ -13,7 +13,7 @@ from dpid.likelihood import Likelihood, log_likelihood, plan_of
 from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, table
 from dpid.options import Options, SamplingOptions, check_allowed
 from dpid.prompts.plan import check_condition
-from dpid.ranking import Ranking, differences, question_for, ranking, samples_for
+from dpid.ranking import Ranking, differences, question_for, ranking, refused, samples_for
 from dpid.results.metadata import UNITS
 from dpid.run import Asked, Progress
 from dpid.runner import Runner
@@ -118,7 +118,7 @@ class Densities(Runner):
         except PicturesError as error:
             errors = {i: str(one) for i, one in error.errors.items()}
             if not found:
-                raise ValueError(str(error)) from error
+                raise refused(error) from error
         return ranking(prompt, found, errors, {
             "unit": UNITS[bool(denoiser.distilled)], "samples": chosen.per_round, "replicates": chosen.repeats,
             "seed": chosen.seed, "model": denoiser.name, "precision": denoiser.precision,

@@ -12,6 +12,7 @@ from torch import Tensor
 from dpid.denoisers.protocol import Denoiser
 from dpid.estimation.estimators import evaluate, set_function
 from dpid.estimation.sampling import Samples, draw
+from dpid.many import PicturesError
 from dpid.options import Options
 from dpid.prompts.plan import Plan, check_condition
 from dpid.results.intervals import Estimate, estimates
@@ -95,12 +96,23 @@ def differences(
     return set_function(sums, question)["standard"][:, 0].sum((-2, -1)).cpu().unbind(1)
 
 
+def refused(error: PicturesError) -> ValueError:
+    """The error of a ranking without a picture: that of the prompt alone, if it is the fault of all pictures."""
+    told = {str(one) for one in error.errors.values()}
+    return ValueError(told.pop() if len(told) == 1 and min(told).startswith("prompt: ") else str(error))
+
+
 def ranking(
     prompt: str, replicates: Mapping[int, Tensor], errors: Mapping[int, str], metadata: Mapping[str, Any]
 ) -> Ranking:
-    """The :class:`Ranking` of pictures {index: replicates of log p(x | prompt) - log p(x), float64 [G]}."""
+    """The :class:`Ranking` of pictures {index: replicates of log p(x | prompt) - log p(x), float64 [G]}.
+
+    ``ValueError`` of none.
+    """
     from scipy.special import stdtr
 
+    if not replicates:
+        raise ValueError("images: found none, expected at least one")
     order = tuple(sorted(replicates, key=lambda i: (-float(replicates[i].mean()), i)))
     information = tuple(estimates(torch.stack([replicates[i] for i in order], 1)))
     lead, p_value = None, None

@@ -88,6 +88,7 @@ def test_progress_is_that_of_all_pictures(explainer):
         ({"prompt": " "}, ValueError, "prompt: found an empty text"),
         ({"prompt": ["bright"]}, TypeError, "prompt: found list"),
         ({"prompt": "dark"}, ValueError, "'dark' is unknown"),
+        ({"latents": []}, ValueError, "images: found none, expected at least one"),
         ({"progress": True}, TypeError, "progress: found bool, expected a function"),
         ({"tolerance": 0.1}, TypeError, "tolerance: is not taken where pictures are ranked; allowed are samples, repl"),
         ({"measure": "ppid"}, TypeError, "measure: is not taken where pictures are ranked"),
