@@ -98,6 +98,8 @@ class Densities(Runner):
         ------
         ValueError, TypeError
             No picture can be ranked, or an argument is not allowed; the message names it.
+        RuntimeError
+            The model changes between two pictures.
         dpid.Stopped
             ``stop`` said so.
         """

@@ -265,8 +265,10 @@ class Explainer(Densities, Verdicts):
             After all other pictures, if some could not be explained; it has their errors.
         ValueError, TypeError
             Lists differ in length, or an option is not allowed.
+        RuntimeError
+            The model changes between two results. Those that were given before stay as they are.
         dpid.Stopped
-            ``stop`` said so; results that were given before stay as they are.
+            ``stop`` said so; likewise.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         rows = table(

@@ -157,13 +157,14 @@ class Runner:
     ) -> Iterator[tuple[int, Found]]:  # fmt: skip
         """What ``run`` returns for every picture, called with those that share a ``key``, or with each ``alone``.
 
-        No lock or setting is held between two of them. At the end ``PicturesError`` names the pictures that raised.
+        No lock or setting is held between two of them. ``RuntimeError`` if the model has changed since the first. At
+        the end ``PicturesError`` names the pictures that raised.
         """
         errors = {i: one for i, one in wanted.items() if isinstance(one, Exception)}
         given = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
         questions = [question for one in given.values() for question in one.questions]
         together = 1 if alone else width(self.denoiser, questions, options)
-        done = len(errors)
+        done, model = len(errors), SameModel()
 
         def told(ones: list[Asked]) -> Sequence[Found]:
             nonlocal done
@@ -179,6 +180,8 @@ class Runner:
                 sound = {i: one for i, one in ready.items() if isinstance(one, Asked)}
                 done = end - len(sound)  # with those that failed
                 found = apart(sound, told, watch, key)
+                if not all(isinstance(one, Exception) for one in found.values()):
+                    model.check(self.denoiser.state)
             done = end
             for i, one in sorted({**ready, **found}.items()):
                 if isinstance(one, Exception):

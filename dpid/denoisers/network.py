@@ -139,6 +139,11 @@ class NetworkDenoiser(Denoiser):
         return self._derived.levels
 
     @property
+    def state(self) -> object:
+        """A token that is replaced where the pipeline is found to have changed."""
+        return self._derived.state
+
+    @property
     def network(self) -> FusedNetwork | None:
         """The fused network in this precision, or None where the pipeline's own network is called."""
         return self._derived.network(self.precision)
@@ -244,7 +249,7 @@ class NetworkDenoiser(Denoiser):
     def conditions_of(self, names: tuple[str, ...], encoded: dict[str, Tensor]) -> Conditions:
         """The conditions ``names``, K of them, from the family's encodings {argument: [K,…]}."""
         network = self.network
-        return Conditions(names, network.encode(encoded) if network else encoded, self._derived.state)
+        return Conditions(names, network.encode(encoded) if network else encoded, self.state)
 
     @exact_float32()
     def encode_image(self, image: Tensor) -> Tensor:
@@ -310,7 +315,7 @@ class NetworkDenoiser(Denoiser):
         return self.levels.eps(self.predict(x, self.levels.time(logsnr), conditions, images), x, logsnr)
 
     def _check_state(self, conditions: Conditions) -> None:
-        if conditions.state is not self._derived.state:
+        if conditions.state is not self.state:
             raise RuntimeError("pipe: was changed while it was being explained; start again")
 
     def predict(self, x: Tensor, t: Tensor, conditions: Conditions, images: int = 1) -> Tensor:

@@ -159,6 +159,14 @@ class Denoiser(ABC):
         """Estimated memory of one evaluation on latents [C, height, width], in bytes; 0 if negligible."""
         return 0
 
+    @property
+    def state(self) -> object:
+        """The token of the model's state as it was last looked at, that of :attr:`Conditions.state`; None by default.
+
+        Pictures of one call whose tokens differ are not compared.
+        """
+        return None
+
     def refresh(self) -> None:  # noqa: B027, most models do not change
         """Check whether the model has changed since the last call.
 

@@ -128,6 +128,31 @@ def test_a_change_between_two_rounds_of_words_is_refused(tiny):
     assert next(explainer.stream_words(IMAGE, PROMPT, CONCEPTS, samples=64, margin=1e-6))
 
 
+def test_pictures_under_different_models_are_not_compared(tiny):
+    """What was given before stays, and a call after it is one of the changed model alone."""
+    pipe, factors = tiny(), []
+    explainer, asked = dpid.Explainer(pipe, precision="float32"), {"images": [IMAGE, IMAGE], "samples": 8}
+
+    def changing(done, planned):
+        """After the first picture."""
+        if factors and done * 2 == planned:
+            with torch.no_grad():
+                pipe.unet.conv_out.weight.mul_(factors.pop())
+
+    for results in (
+        explainer.explain_many(prompts=PROMPT, concepts=CONCEPTS, progress=changing, **asked),
+        explainer.log_likelihoods(conditions="cow", progress=changing, **asked),
+    ):
+        factors.append(3.0)
+        assert next(results)[0] == 0
+        with pytest.raises(RuntimeError, match="model: was changed between two rounds; start again"):
+            next(results)
+    factors.append(3.0)
+    with pytest.raises(RuntimeError, match="model: was changed"):
+        explainer.rank(prompt="cow", progress=changing, **asked)
+    assert explainer.rank(prompt="cow", progress=changing, **asked).p_value == 1
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_pipelines_own_network_is_run_once_before_every_round(tiny, monkeypatch, precision):
     """On one small input, also where a fast type is corrected, whose conditions are encoded in float32 too."""

@@ -205,9 +205,7 @@ class Layers:
         """The convolution ``name``, one of ``doubling``, of x [B,C,H,W] enlarged to the nearest: [B,E,2H,2W]."""
         bias = self.weights[f"{name}.bias"]
         if (packed := self.packed.get(f"{name}.doubled")) is not None:
-            out: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
-                x, packed, bias, *_DOUBLING, "none", [], ""
-            )
+            out: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(x, packed, bias, *_DOUBLING, "none", [], "")
             return out
         if not is_gpu(x.device):
             return functional.conv_transpose2d(x, self.doubling[name], bias, stride=2, padding=1)
