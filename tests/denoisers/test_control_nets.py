@@ -3,6 +3,7 @@
 import json
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from own_calls import differs
@@ -139,6 +140,14 @@ def test_a_control_picture_is_encoded_in_the_vaes_own_type():
     assert torch.equal(first.eps_hat(z, level, conditions), expected)
 
 
+@pytest.mark.parametrize("scale", [1, True, np.float32(0.5), torch.tensor(0.5)], ids=str)
+def test_a_scale_may_be_a_number_of_any_kind(tiny, scale, checked_again):
+    """Pipelines take a float alone, and a pipeline that refuses its own call is not compared with its family."""
+    denoiser = from_pipeline(controlled(tiny, "sd1"), control=PICTURE, control_scale=scale)
+    assert "agrees with the pipeline: " in checked_again.text
+    assert denoiser.family.call_arguments()["controlnet_conditioning_scale"] == float(scale)
+
+
 def test_refusals_of_control(tiny):
     pipe = controlled(tiny, "sd1")
     with pytest.raises(ValueError, match=r"^control: StableDiffusionControlNetPipeline has a ControlNet; give the pic"):
@@ -158,6 +167,8 @@ def test_refusals_of_control(tiny):
         dpid.Explainer(pipe, control=[PICTURE, PICTURE], control_scale=[1, 2, 3])
     with pytest.raises(ValueError, match=r"^control_scale: found nan, expected a finite number"):
         dpid.Explainer(pipe, control=[PICTURE, PICTURE], control_scale=[1, float("nan")])
+    with pytest.raises(ValueError, match=r"^control_scale: found '1', expected a finite number"):
+        dpid.Explainer(pipe, control=[PICTURE, PICTURE], control_scale="1")
     pipe.controlnet = torch.nn.Identity()
     with pytest.raises(ValueError, match=r"^pipe: its controlnet is a Identity, supported is a ControlNetModel or Mul"):
         dpid.Explainer(pipe, control=PICTURE)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dpid.checks import found
 from dpid.denoisers.families.family import FAMILIES, Family
 from dpid.denoisers.families.stable_diffusion import StableDiffusion
 from dpid.denoisers.families.stable_diffusion_3 import StableDiffusion3
@@ -57,10 +58,7 @@ class Controlled(Family):
         for name, given in (("control", pictures), ("control_scale", scales)):
             if len(given) != count:
                 raise ValueError(f"{name}: found {len(given)}, but {kind} has {count} ControlNet{'s' * (count > 1)}")
-        for one in scales:
-            if not isinstance(one, Real) or not math.isfinite(one):
-                raise ValueError(f"control_scale: found {one!r}, expected a finite number")
-        self._several, self._pictures, self._scales = several, pictures, scales
+        self._several, self._pictures, self._scales = several, pictures, [_scale(one) for one in scales]
         self._encoded = {}
 
     @property
@@ -124,6 +122,14 @@ class Controlled(Family):
         given = {name: value for name, value in given.items() if name != "timestep_cond"}
         down, middle = self.pipe.controlnet(**given, **more)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
+def _scale(given: Any) -> float:
+    """``given``, a number of any kind, as a float: pipelines take no other; ``ValueError`` if it is none."""
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        if not isinstance(given, (str, bytes)) and math.isfinite(scale := float(given)):
+            return scale
+    raise ValueError(f"control_scale: found {found(given)}, expected a finite number")
 
 
 def controlled(family: type[Family]) -> type[Family]:
