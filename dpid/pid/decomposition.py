@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpid.checks import found
 from dpid.pid import chain, lattice
 from dpid.pid.atoms import Atoms
 from dpid.pid.lattice import mask_of
@@ -214,7 +215,11 @@ def solve(measure: Measure, concepts: tuple[str, ...], given: Given, *, coarse: 
     """The atoms of checked input in nats, as described at :func:`decompose`."""
     n = len(concepts)
     redundancy = measure.rule(given)
+    if not callable(redundancy):
+        raise TypeError(f"measure: {found(measure.rule)} gave {found(redundancy)}, expected a function of an antichain")
     averaged = {s: redundancy((s,)) for s in given.f}  # r({S}) = f(S), averaged where the measure averages
+    if not all(isinstance(value, Tensor) for value in averaged.values()):
+        raise TypeError(f"measure: r of {found(measure.rule)} gave {found(averaged[1])}, expected a tensor")
     information = {s: averaged[mask_of(s, concepts)] for s in subsets_of(concepts)[1:]}
     shape = averaged[1].shape
     nodes: Sequence[lattice.Sets] = ()

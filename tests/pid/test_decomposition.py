@@ -130,16 +130,56 @@ def test_numbers_become_float64_and_maps_keep_their_type():
     assert decompose(random_f(1, 4))["a",].shape == (4,)  # one concept is all unique
 
 
-def test_a_measure_is_one_function(monkeypatch):
-    @register("highest")
-    def highest(given):
-        return lambda sets: torch.stack([given.f[s] for s in sets]).amax(0)
+NUMBERS = {("a",): 1.0, ("b",): 2.0, ("a", "b"): 3.0}
 
-    try:
-        assert float(decompose({("a",): 1.0, ("b",): 2.0, ("a", "b"): 3.0}, "highest").redundancy) == 2
-        assert "highest" in picture_measures()
-    finally:
-        MEASURES.pop("highest")
+
+@pytest.fixture
+def registered():
+    """Forgets the measures that a test registers."""
+    before = dict(MEASURES)
+    yield
+    MEASURES.clear()
+    MEASURES.update(before)
+
+
+def test_a_measure_is_one_function(registered):
+    for _ in range(2):  # as a notebook does whose cell runs again
+
+        @register("highest")
+        def highest(given):
+            return lambda sets: torch.stack([given.f[s] for s in sets]).amax(0)
+
+    assert float(decompose(NUMBERS, "highest").redundancy) == 2
+    assert "highest" in picture_measures()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": "min"}, ValueError, "name: found 'min', which is a measure of dpid; choose another"),
+        ({"name": None}, TypeError, "name: found None, expected a text"),
+        ({"priors": "foo"}, ValueError, "priors: found 'foo', allowed are subsets, joint, candidates"),
+        ({"axis": "image"}, ValueError, "axis: found 'image', allowed are images, candidates, distribution"),
+    ],
+)
+def test_refusals_of_a_measure(registered, arguments, error, message):
+    with pytest.raises(error, match=message):
+        register(**{"name": "own"} | arguments)(lambda given: lambda sets: given.f[sets[0]] * 0 + 7)
+    assert float(decompose(NUMBERS, "min").redundancy) == 1
+    assert "own" not in MEASURES
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (lambda given: given.f, r"^measure: .* gave \{.*, expected a function of an antichain"),
+        (lambda given: lambda sets: 1.0, r"^measure: r of .* gave 1\.0, expected a tensor"),
+    ],
+)
+def test_what_a_rule_returns_is_named(registered, rule, message):
+    register("own")(rule)
+    with pytest.raises(TypeError, match=message):
+        decompose(NUMBERS, "own")
 
 
 def test_minima_are_signed_sums():

@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from dpid.checks import found, one_of, optional, text
 from dpid.pid.lattice import Sets
 
 Redundancy = Callable[[Sets], Tensor]
+NeededPriors = Literal["subsets", "joint", "candidates"]
+Axis = Literal["images", "candidates", "distribution"]
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,20 @@ class Measure:
     """A registered measure: its function, and the priors and axis that it needs as :func:`register` describes them."""
 
     rule: Callable[[Given], Redundancy]
-    priors: Literal["subsets", "joint", "candidates"] | None
-    axis: Literal["images", "candidates", "distribution"] | None
+    priors: NeededPriors | None
+    axis: Axis | None
 
 
 MEASURES: dict[str, Measure] = {}
 
 
 def register(
-    name: str,
-    *,
-    priors: Literal["subsets", "joint", "candidates"] | None = None,
-    axis: Literal["images", "candidates", "distribution"] | None = None,
+    name: str, *, priors: NeededPriors | None = None, axis: Axis | None = None
 ) -> Callable[[Callable[[Given], Redundancy]], Callable[[Given], Redundancy]]:
     """A decorator that registers a function of :class:`Given` as the redundancy measure ``name``.
+
+    A function that was registered before by that name is replaced. ``ValueError`` for a name of dpid's own measures,
+    and ``ValueError`` or ``TypeError`` for what is not allowed.
 
     Parameters
     ----------
@@ -78,7 +81,16 @@ def register(
         "distribution" if it needs all of p(y, x)
     """
 
+    text("name", name)
+    optional(one_of(lambda: get_args(NeededPriors)))("priors", priors)
+    optional(one_of(lambda: get_args(Axis)))("axis", axis)
+
     def add(rule: Callable[[Given], Redundancy]) -> Callable[[Given], Redundancy]:
+        if not callable(rule):
+            raise TypeError(f"rule: found {found(rule)}, expected a function of Given")
+        own = MEASURES[name].rule.__module__ if name in MEASURES else ""
+        if own.startswith(f"{__name__}.") and rule.__module__ != own:
+            raise ValueError(f"name: found {name!r}, which is a measure of dpid; choose another")
         MEASURES[name] = Measure(rule, priors, axis)
         return rule
 
