@@ -35,8 +35,6 @@ def note(console: Console, text: str, wrap: bool = True) -> None:
 
 def show_result(result: PIDResult, out: Path) -> None:
     """Print the numbers of the chosen estimator and of iʳ and iˢ side by side, and what to make of them."""
-    from dpid.results.decomposition import antichain_name
-
     console = table_console()
     names = list(dict.fromkeys([result.metadata.estimator, "rao-blackwell", "standard"]))
     given = " (given the rest of the prompt)" if result.metadata.context else ""
@@ -61,7 +59,8 @@ def show_result(result: PIDResult, out: Path) -> None:
         heading = "atoms" if len(atoms) <= _ATOMS else f"the {_ATOMS} largest of {len(atoms)} atoms"
         table.add_row(Text(heading, style="italic"))
         for atom in largest:
-            name = antichain_name(atom).replace("}{", "} {")  # so that a line ends between two groups
+            # A line that is too long ends between two groups, or two concepts.
+            name = " ".join(f"{{{' + '.join(concepts)}}}" for concepts in atom)
             table.add_row(name, *(str(d.atoms.get(atom, "")) for d in shown))
         table.caption, table.caption_justify = _ATOM, "left"
     console.print(table)

@@ -73,6 +73,15 @@ def test_a_table_says_what_an_atom_is_and_cuts_none(capsys, monkeypatch, tmp_pat
     assert "…" not in out
 
 
+def test_a_line_of_the_table_ends_between_two_concepts(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("cow", "giraffe", "dog", "tree", "sofa")
+    show_result(made(concepts=names), tmp_path)
+    cells = [line.split("│")[1] for line in capsys.readouterr().out.splitlines() if "{" in line or "}" in line]
+    assert any(cell.count("{") != cell.count("}") for cell in cells)  # some go on in the next line
+    assert {word.strip("{}") for cell in cells for word in cell.split()} <= {*names, "+"}
+
+
 def test_brackets_and_dollars_are_text(command, bad, tmp_path):
     prompt = "a [cow] for $5 and a $10 100% giraffe, $6"
     asked = ("explain", bad / "noisy.png", prompt, "-c", "giraffe", "--samples", 8)
