@@ -49,11 +49,13 @@ def finish(
         with evaluations() as progress:
             for found in stream(progress=progress):  # noqa: B007, used after the loop
                 pass
-    except BaseException:
+    except BaseException as error:
         if found is not None:
             save(found)
             warn(f"what was found before is in {out}")
             draw(pictures(found))
+        elif isinstance(error, KeyboardInterrupt):
+            warn("nothing was found before, and nothing is written")
         raise
     assert found is not None  # there is at least one
     save(found)

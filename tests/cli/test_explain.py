@@ -298,6 +298,19 @@ def test_what_ends_a_run_leaves_the_words_that_were_found(ended, tmp_path, error
     assert (folder / "words.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("concepts", [True, False])
+def test_an_interrupt_before_anything_is_found_says_so(command, two_things, tmp_path, monkeypatch, concepts):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpid.run.integrate", interrupted)
+    path, prompt, words = two_things
+    code, out, errors = command("explain", path, prompt, *(x for c in words * concepts for x in ("-c", c)))
+    assert (code, out) == (130, "")
+    assert errors == "dpid: warning: nothing was found before, and nothing is written\ndpid: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("error", "code", "told"), ENDS[:2])
 def test_what_ends_a_run_leaves_the_rounds_before_it(ended, two_things, tmp_path, error, code, told):
     concepts = [word for concept in two_things[2] for word in ("-c", concept)]
