@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpid.checks import found
+from dpid.checks import count, found, text
 from dpid.pid import chain, lattice
 from dpid.pid.atoms import Atoms
 from dpid.pid.lattice import mask_of
@@ -71,7 +71,7 @@ def decompose(
 
 def find(measure: str) -> Measure:
     """The registered measure of that name; ``ValueError``, with the names that exist, if there is none."""
-    if measure not in MEASURES:
+    if text("measure", measure) not in MEASURES:
         raise ValueError(f"measure: found {measure!r}, allowed are {', '.join(sorted(MEASURES))}")
     return MEASURES[measure]
 
@@ -152,8 +152,8 @@ def _priors(
     shape = f[top].shape
     if pixels is None:
         pixels = math.prod(shape[-2:]) if len(shape) > 1 else 1
-    elif pixels < 1:
-        raise ValueError(f"pixels: found {pixels}, expected a whole number of at least 1")
+    else:
+        pixels = count(1, 2**63 - 1)("pixels", pixels)
     h = {}
     for s, value in _given(resolve(priors, concepts, measure.priors, prompt), concepts, measure).items():
         h[s] = value.to(f[top])

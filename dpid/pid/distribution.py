@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpid.checks import nats_in
+from dpid.checks import found, nats_in
 from dpid.pid.atoms import Atoms
 from dpid.pid.decomposition import check_count, find, solve
 from dpid.pid.joint import marginal, others, points
 from dpid.pid.measures import Given
+from dpid.prompts.plan import check_concepts
 
 
 def discrete(
@@ -43,13 +44,15 @@ def discrete(
     ValueError
         ``joint`` is not a probability distribution of x and one to eight y; an unknown measure or unit; a wrong number
         of names, or one twice.
+    TypeError
+        ``joint`` is no array of real numbers, or ``concepts`` no sequence of texts.
     FloatingPointError
         "i_ccs" did not find the distribution of maximum entropy.
     """
     chosen, nats = find(measure), nats_in(unit)
     p = _distribution(joint)
     n = p.ndim - 1
-    names = tuple(concepts) if concepts is not None else tuple(f"y{k + 1}" for k in range(n))
+    names = check_concepts(concepts) if concepts is not None else tuple(f"y{k + 1}" for k in range(n))
     if len(set(names)) != n:
         raise ValueError(f"concepts: found {names!r}, expected {n} different names, one for every axis but the last")
     if chosen.axis == "candidates":
@@ -66,9 +69,16 @@ def discrete(
 
 
 def _distribution(joint: Any) -> Tensor:
-    """``joint`` as a float64 tensor; ``ValueError`` unless it is a probability distribution."""
-    values = joint.cpu() if isinstance(joint, Tensor) else np.ascontiguousarray(joint, np.float64)
-    p = torch.as_tensor(values, dtype=torch.float64, device="cpu")
+    """``joint`` as a float64 tensor; ``ValueError`` or ``TypeError`` unless it is a probability distribution."""
+    try:
+        kept = joint.cpu() if isinstance(joint, Tensor) else np.ascontiguousarray(joint)
+        values = kept if isinstance(kept, Tensor) or np.iscomplexobj(kept) else kept.astype(np.float64)
+        p = torch.as_tensor(values, device="cpu")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"joint: found {found(joint)}, expected an array of probabilities") from error
+    if p.is_complex():
+        raise TypeError(f"joint: found {p.dtype}, expected an array of probabilities")
+    p = p.double()
     if p.ndim < 2:
         raise ValueError(f"joint: found {p.ndim} dimension(s), expected one for every y and, last, one for x")
     check_count(p.ndim - 1)

@@ -86,7 +86,7 @@ def test_discrete_parity_of_five():
     for y in range(32):
         bits = [y >> k & 1 for k in range(5)]
         joint[(*bits, sum(bits) % 2)] = 1 / 32
-    atoms = discrete(joint, "min", concepts="abcde")
+    atoms = discrete(joint, "min", concepts=tuple("abcde"))
     assert {a: pytest.approx(float(v), abs=1e-12) for a, v in atoms.items() if abs(v) > 1e-9} == {(tuple("abcde"),): 1}
     assert float(atoms.synergy) == pytest.approx(1)
     with pytest.raises(ValueError, match="found 5; this measure has all atoms of up to 4"):

@@ -75,7 +75,7 @@ def test_consistency_at_every_pixel_whatever_f(measure, n, seed, scale):
 @given(st.sampled_from(KNOWN), st.permutations(range(3)), st.integers(0, 10**6))
 def test_no_concept_is_special(measure, order, seed):
     joint = joint_of(seed, 3)
-    atoms = discrete(joint, measure, concepts="abc")
+    atoms = discrete(joint, measure, concepts=tuple("abc"))
     moved = discrete(joint.transpose([*order, 3]), measure, concepts=["abc"[k] for k in order])
     assert set(map(frozenset, atoms)) == {frozenset(tuple(sorted(s)) for s in a) for a in moved}
     # Rounding; the distribution of greatest entropy, which i_ccs needs, is found to 1e-10.
@@ -211,6 +211,9 @@ def test_maps_of_four_broadcast_priors_and_shapes():
         ({("b", "a"): torch.ones(2)}, {}, ValueError, "information: found 4 entries for 3 subsets"),
         ({}, {"measure": "ppid"}, ValueError, r"priors: found None, expected \{subset: h\(y_S\) in nats\}"),
         ({}, {"measure": "ppid", "priors": "uniform", "pixels": 0}, ValueError, "pixels: found 0"),
+        ({}, {"measure": "ppid", "priors": "uniform", "pixels": 1.5}, ValueError, "pixels: found 1.5, expected a whole"),
+        ({}, {"measure": "ppid", "priors": "uniform", "pixels": float("nan")}, ValueError, "pixels: found nan"),
+        ({}, {"measure": []}, TypeError, r"measure: found \[\], expected a text"),
     ],
 )  # fmt: skip
 def test_refusals(change, options, error, message):

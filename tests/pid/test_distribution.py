@@ -42,3 +42,16 @@ def test_units_and_names():
 def test_refusals(joint, options, message):
     with pytest.raises(ValueError, match=message):
         discrete(joint, **options)
+
+
+@pytest.mark.parametrize(
+    ("joint", "options", "message"),
+    [
+        ("x", {}, "joint: found 'x', expected an array of probabilities"),
+        (UNQ1 * 1j, {}, "joint: found torch.complex128, expected an array of probabilities"),
+        (UNQ1, {"concepts": 3}, "concepts: found int, expected a sequence of texts"),
+    ],
+)
+def test_refusals_of_other_kinds(joint, options, message):
+    with pytest.raises(TypeError, match=message):
+        discrete(joint, **options)
