@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -40,10 +41,13 @@ def usable_device(device: str | None) -> torch.device:
     """The device named ``device``, by default the fastest of this machine; ``ValueError`` if it cannot be used."""
     try:
         chosen = default_device() if device is None else torch.device(device)
+    except Exception as error:  # of a text that names none, of another type
+        raise ValueError(f"device: found {device!r}, allowed are cpu, cuda, cuda:1, …") from error
+    try:
         probe = torch.zeros(1, dtype=torch.float64).to(chosen)  # log-SNRs are float64, which Apple's GPUs have not
         probe.cpu()  # fails on "meta", whose tensors have no values
     except Exception as error:  # torch raises many kinds for this
-        reason = str(error).strip().partition("\n")[0][:160]
+        reason = shorten(str(error).strip().partition("\n")[0], 160, placeholder=" …")
         raise ValueError(f"device: {device!r} cannot be used: {reason}") from error
     return probe.device  # with its number: another thread may have another current GPU
 

@@ -79,9 +79,14 @@ def test_a_device_that_is_not_there():
         EmbeddedDenoiser(embedded_path("emoji"), "cuda:99")
 
 
+def test_a_name_of_no_device_is_told_which_there_are():
+    with pytest.raises(ValueError, match=r"^device: found 'gpu', allowed are cpu, cuda, cuda:1, …$"):
+        EmbeddedDenoiser(embedded_path("emoji"), "gpu")
+
+
 @pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99", "xpu", "mps:7", "", "cpu cuda", 3.5, "privateuseone"])
 @pytest.mark.parametrize("dtype", [None, torch.float32])  # the embedded model's own loading, and the pipeline's
 def test_a_device_that_cannot_be_used(device, dtype):
-    with pytest.raises(ValueError, match=r"^device: .* cannot be used: .") as caught:
+    with pytest.raises(ValueError, match=r"^device: (.* cannot be used: .|found .*, allowed are cpu, cuda)") as caught:
         dpid.Explainer.from_pretrained("emoji", device=device, dtype=dtype)
     assert len(str(caught.value)) < 250
