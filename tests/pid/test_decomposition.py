@@ -211,7 +211,7 @@ def test_maps_of_four_broadcast_priors_and_shapes():
         ({("b", "a"): torch.ones(2)}, {}, ValueError, "information: found 4 entries for 3 subsets"),
         ({}, {"measure": "ppid"}, ValueError, r"priors: found None, expected \{subset: h\(y_S\) in nats\}"),
         ({}, {"measure": "ppid", "priors": "uniform", "pixels": 0}, ValueError, "pixels: found 0"),
-        ({}, {"measure": "ppid", "priors": "uniform", "pixels": 1.5}, ValueError, "pixels: found 1.5, expected a whole"),
+        ({}, {"measure": "ppid", "priors": "uniform", "pixels": 1.5}, ValueError, "pixels: found 1.5, expected a"),
         ({}, {"measure": "ppid", "priors": "uniform", "pixels": float("nan")}, ValueError, "pixels: found nan"),
         ({}, {"measure": []}, TypeError, r"measure: found \[\], expected a text"),
     ],
