@@ -13,10 +13,12 @@ import re
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import dpid
+from dpid.checks import found
 from dpid.cli import app, bench, demo, explain, info, models, rank, report, study
 from dpid.cli.process import prepare
 from dpid.errors import told
@@ -32,8 +34,38 @@ for _command in (
     # A paragraph is a line, which the help breaks anew for the width of the terminal.
     _told = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_command) or "")
     program.command(help=_told)(_command)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dpid {dpid.__version__}")
+        raise typer.Exit
+
+
+@program.callback()
+def _of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version; dpid info has all others.", callback=_tell_version, is_eager=True
+        ),
+    ] = False,
+) -> None: ...
+
+
 # The base of all errors of the command line itself, whether typer brings its own click or uses the package.
 _UsageError: Any = typer.BadParameter.__mro__[2]
+
+
+def _refused(error: Any) -> str:
+    """What is said of an error of the line itself: where a text is no number, what dpid's own checks would say."""
+    kind = re.search("integer|number|float", getattr(error, "message", ""))
+    if kind is None or not getattr(error, "param", None):
+        return str(error.format_message())
+    # New typers have the text in an error of pydantic, older ones in the message: "'many' is not a valid integer".
+    cause = error.__cause__
+    text = cause.errors()[0]["input"] if hasattr(cause, "errors") else error.message.partition(" is not")[0].strip("'")
+    return f"{error.param.name}: found {found(text)}, expected a {'whole ' * (kind[0] == 'integer')}number"
 
 
 def run() -> int:
@@ -48,7 +80,7 @@ def run() -> int:
         sys.stdout.flush()  # what cannot be written is an error too
         message = "interrupted" if code == 130 else ""  # which typer tells by the code alone
     except _UsageError as error:
-        message, code = error.format_message(), 2
+        message, code = _refused(error), 2
     except BaseException as error:
         # Abort is what typer makes of the end of a file, and click of an interrupt.
         message, code = told((error.__cause__ or KeyboardInterrupt()) if isinstance(error, typer.Abort) else error)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dpid.checks import count
 from dpid.cli.parameters import CONTROL, Model, load, with_loading
 from dpid.zoo import PROMPT
 
@@ -19,10 +20,11 @@ def app(
     host: Annotated[
         str, typer.Option(help="Address to listen at. Any but 127.0.0.1 opens the page to others, without a password.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    port: Annotated[int, typer.Option(help="From 1 to 65535.")] = 7860,
     **loading: Any,
 ) -> None:
     """Open a page on this machine: drop a picture, click the words of its prompt, and watch what each tells."""
+    count(1, 65535)("port", port)
     try:
         from dpid.app import server
     except ImportError as error:

@@ -27,6 +27,13 @@ def test_a_host_that_is_none(command, host):
     assert err == f"dpid: host: found {host}, which is no name or address of this machine\n"
 
 
+@pytest.mark.parametrize("port", [0, 99999, "a"])
+def test_a_port_that_is_none(command, port):
+    code, out, err = command("app", "--port", port)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"dpid: port: found {port!r}, expected a whole number")
+
+
 def test_port_in_use(command):
     pytest.importorskip("gradio")
     with socket.socket() as other:
