@@ -13,21 +13,35 @@ import torch
 from torch import Tensor
 
 from dpid.estimation.estimators import ESTIMATORS
+from dpid.pid.replicates import perturbed, stderr
 from dpid.prompts.plan import Subset
 from dpid.results.figure_style import Figure
+from dpid.results.intervals import Estimate
 from dpid.studies import figures, words, world
-from dpid.studies.study import Row, Study, bootstrap, column, estimate, grouped, median, proportion, told
+from dpid.studies.study import Row, Study, bootstrap, column, grouped, median, proportion, told
 from dpid.studies.workbench import Case, Workbench
 
 _PAIRS = 36  # pairs of words of every relation, for the embedded model
 _REAL = {"synonym": words.SYNONYMS, "co-hyponym": words.CO_HYPONYMS, "unrelated": words.UNRELATED}
 
 
-def redundancy_share(f: Tensor) -> Tensor:
-    """The redundancy share of maps f(S) [3,h,w] (docs/theory.md, eq. (61)); NaN if its denominator is not positive."""
-    lesser = f[:2].sum((-2, -1)).amin()
-    share: Tensor = torch.where(lesser > 0, f[:2].amin(0).sum() / lesser, torch.nan)
-    return share
+def redundancy_share(replicates: Tensor) -> Estimate | None:
+    """The redundancy share of f(S) [G,3,h,w] (docs/theory.md, eq. (61)); None if its denominator is not positive.
+
+    Its error is that of a ratio to first order: where the denominator is hardly above its own error, it is rough.
+    """
+    points, mean = perturbed(replicates)
+    both, lesser = _shared_and_lesser(mean)
+    if lesser <= 0:
+        return None
+    share = both / lesser
+    off = torch.stack([both - share * lesser for both, lesser in map(_shared_and_lesser, points)]) / lesser
+    return Estimate(float(share), float(stderr(off, torch.zeros_like(share))), len(replicates) - 1)
+
+
+def _shared_and_lesser(f: Tensor) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of the share of maps f(S) [3,h,w]: what both words tell, and what the lesser tells."""
+    return f[:2].amin(0).sum(), f[:2].sum((-2, -1)).amin()
 
 
 def _embedded(bench: Workbench, relation: str) -> Iterator[Case]:
@@ -83,12 +97,11 @@ def pairs(bench: Workbench, name: str, relation: str) -> Study:
         result = bench.explain(case)
         rows = []
         for estimator, d in result.estimates.items():
-            share = estimate(result, estimator, redundancy_share)
+            share = redundancy_share(result.replicates_by(estimator))
             rows.append(
                 {
                     "estimator": estimator,
-                    "redundancy_share": share.value if share.value == share.value else None,
-                    "redundancy_share_stderr": share.stderr if share.stderr == share.stderr else None,
+                    "redundancy_share": share and share.value, "redundancy_share_stderr": share and share.stderr,
                     "synergy": d.synergy.value, "synergy_stderr": d.synergy.stderr,
                     "redundancy": d.redundancy.value, "redundancy_stderr": d.redundancy.stderr,
                 }

@@ -7,6 +7,7 @@ from made_up import metadata
 from scipy import stats
 from sklearn.metrics import jaccard_score, roc_auc_score
 
+from dpid.results.intervals import Estimate
 from dpid.results.result import PIDResult
 from dpid.studies import complex_prompts
 from dpid.studies.bias import _as_the_world, _cells, _finding
@@ -55,14 +56,31 @@ def test_cover_takes_pixels_that_are_covered_by_more_than_half():
     assert cover(mask, (2, 2)).tolist() == [[True, False], [False, False]]
 
 
+def share(*maps):
+    """The redundancy share of maps that are the same in all of four replicates."""
+    return redundancy_share(torch.stack(maps).expand(4, -1, -1, -1))
+
+
 def test_redundancy_share():
     f1 = torch.tensor([[2.0, 1.0]])
-    assert float(redundancy_share(torch.stack((f1, f1, f1)))) == 1  # the same map
+    assert share(f1, f1, f1) == Estimate(1, 0, 3)  # the same map
     apart = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 2.0]])
-    assert float(redundancy_share(torch.stack((*apart, f1)))) == 0  # each about its own place
+    assert share(*apart, f1) == Estimate(0, 0, 3)  # each about its own place
     misleading = torch.tensor([[3.0, -1.0]]), torch.tensor([[-2.0, 3.0]])
-    assert float(redundancy_share(torch.stack((*misleading, f1)))) == -3  # -3 over min(2, 1)
-    assert redundancy_share(torch.stack((f1, -f1, f1))).isnan()
+    assert share(*misleading, f1) == Estimate(-3, 0, 3)  # -3 over min(2, 1)
+    assert share(f1, -f1, f1) is None
+
+
+def test_every_redundancy_share_has_the_error_of_a_ratio():
+    """At two pixels the first word tells 99 and 0.1, the second c = 0.3 ± size and 0.9: (c + 0.1) / (c + 0.9)."""
+    noise = torch.randn(8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    for size in (0.01, 0.1, 2.0):  # of the last a mean that is one error off has c + 0.9 < 0
+        f = torch.tensor([[[99, 0.1]], [[0.3, 0.9]], [[99, 1]]], dtype=torch.float64).repeat(8, 1, 1, 1)
+        f[:, 1, 0, 0] += size * (noise - noise.mean()) / noise.std()
+        found = redundancy_share(f)
+        # The derivative of the ratio by c is (0.9 - 0.1) / 1.2². Both exact but for rounding of float64.
+        assert (found.value, found.dof) == (pytest.approx(1 / 3, rel=1e-9), 7)
+        assert found.stderr == pytest.approx(0.8 / 1.44 * size / 8**0.5, rel=1e-9)
 
 
 def test_inside():
