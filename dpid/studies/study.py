@@ -92,11 +92,12 @@ def proportion(hits: Sequence[bool], asked: str | None = None) -> Row:
 
 
 def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked: str | None = None) -> Row:
-    """A statistic of paired ``samples``, as an entry with its percentile bootstrap interval (Efron & Tibshirani, 1993).
+    """A statistic of paired ``samples``, as an entry with an interval by the expanded bootstrap (Hesterberg, 2015).
 
-    A sample has a number for every independent unit, such as a picture (:func:`by_picture`). Resamples of which the
-    statistic is not finite, such as a correlation with a constant, are left out. Fewer than five units have no
-    interval: their resamples are too few, and it would run about from the least to the largest.
+    A sample has a number for every independent unit, such as a picture (:func:`by_picture`). Resamples of n units vary
+    by the factor √((n - 1)/n) too little, and as if their spread were known: percentiles farther out make the interval
+    of a mean about that of Student's t. Resamples of which the statistic is not finite, such as a correlation with a
+    constant, are left out. Fewer than five units have no interval: their resamples are too few.
     """
     columns = [np.asarray(s, dtype=float) for s in samples]
     n = len(columns[0])
@@ -108,9 +109,9 @@ def bootstrap(statistic: Callable[..., float], *samples: Sequence[float], asked:
     repeats = repeats[np.isfinite(repeats)]
     if len(repeats) < 2:
         return entry(statistic(*columns), n=n, asked=asked)
-    return entry(
-        statistic(*columns), float(repeats.std(ddof=1)), np.quantile(repeats, (0.025, 0.975)).tolist(), n, asked
-    )
+    beyond = float(stats.norm.cdf(-((n / (n - 1)) ** 0.5) * stats.t.ppf(0.975, n - 1)))
+    ends = np.quantile(repeats, (beyond, 1 - beyond)).tolist()
+    return entry(statistic(*columns), float(repeats.std(ddof=1)), ends, n, asked)
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from sklearn.metrics import jaccard_score, roc_auc_score
 
 from dpid.results.intervals import Estimate
 from dpid.results.result import PIDResult
-from dpid.studies import complex_prompts
+from dpid.studies import complex_prompts, study
 from dpid.studies.bias import _as_the_world, _cells, _finding
 from dpid.studies.features import inside
 from dpid.studies.masks import THRESHOLDS, auc, cover, overlaps
@@ -122,6 +122,17 @@ def test_bootstrap_interval_is_that_of_theory():
     assert bootstrap(median, [1.0])["value"] == 1
     assert bootstrap(median, [1.0])["interval"] is None
     assert bootstrap(pearson, [1.0, 1.0, 1.0], [1.0, 2.0, 3.0])["value"] is None
+
+
+@pytest.mark.parametrize("n", [5, 8])
+def test_intervals_of_few_units_hold_the_truth(n, monkeypatch):
+    """Of means and of medians of normal numbers; plain percentiles hold that of five in 84 %."""
+    monkeypatch.setattr(study, "_RESAMPLES", 600)
+    rng = np.random.default_rng(0)
+    for statistic in (mean, median):
+        rows = [bootstrap(statistic, rng.normal(size=n)) for _ in range(100)]
+        held = sum(row["interval"][0] <= 0 <= row["interval"][1] for row in rows)
+        assert held >= 95 - 4.4  # less two standard deviations of 2.2 in a hundred runs
 
 
 def test_few_units_have_no_interval():
