@@ -87,7 +87,7 @@ def complex_prompts(bench: Workbench) -> Study:
         "PID": bench.explain(first), "CPID, given the rest": bench.explain(first, context=True),
     }  # fmt: skip
     made = {
-        "Redundancy and synergy of all pairs of the first prompt, nats": _ranked(rows),
+        "Redundancy and synergy of all pairs of the first prompt, nats; error bars are standard errors": _ranked(rows),
         f"“{first.prompt}”": figures.maps(both),
     }
     summary = _summary(rows)
