@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dpid.equality import Comparable
-from dpid.results.intervals import Estimate
+from dpid.results.intervals import Estimate, estimates
 
 # A guidance that no trained model of ours has had of one picture that its words describe: for a remark the whole
 # interval has to be above.
@@ -23,8 +23,9 @@ class Diagnostics(Comparable):
     Attributes
     ----------
     guidance : the guidance that the predictions contain, w = 2 i° / (i° + iˢ) of all concepts: near 1 if they are means
-        and the concepts true of the picture. The values of single pictures vary about it: average i° and iˢ over many.
-        None if i° + iˢ is not positive beyond its error
+        and the concepts true of the picture. The values of single pictures vary about it: average i° and iˢ over many,
+        each with a ``seed`` of its own, since pictures that share a seed share their noise, or else replicate by
+        replicate. None unless the 95 % interval of i° + iˢ is above zero
     orthogonality : E ε̂·(ε - ε̂) / E ‖ε - ε̂‖² under the reference, both integrated over log-SNR: 0 for a mean, -½ for a
         draw from the posterior. It is below 0, too, where the picture is not one that the model would make, such as one
         that was drawn with guidance
@@ -62,8 +63,8 @@ def diagnose(orthogonal: Tensor, standard: Tensor, products: Tensor) -> Diagnost
     ``products`` are those of :func:`dpid.estimation.estimators.orthogonality`.
     """
     whole = (orthogonal + standard).double()
-    positive = float(whole.mean()) > 2 * float(whole.std()) / len(whole) ** 0.5
-    guidance = _estimate(2 * orthogonal.double(), whole) if positive else None
+    (known,) = estimates(whole[:, None])
+    guidance = _estimate(2 * orthogonal.double(), whole) if known.interval()[0] > 0 else None
     above, below = products.double().unbind(1)
     profile = torch.stack(_ratio(above, below)).float()
     return Diagnostics(guidance, _estimate(above.sum(1), below.sum(1)), profile)

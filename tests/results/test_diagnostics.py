@@ -10,6 +10,7 @@ import dpid
 from dpid.cli.tables import show_pairs, show_result
 from dpid.denoisers import Denoiser, GaussianDenoiser
 from dpid.denoisers.guidance import bend, undone
+from dpid.results.diagnostics import diagnose
 from dpid.results.result import PIDResult
 
 PICTURES, SHAPE = 24, (1, 16, 16)
@@ -183,14 +184,24 @@ def test_guidance_is_not_told_where_words_are_wrong(results):
     assert replace(result, replicates=wrong).diagnostics.guidance is None
 
 
+@pytest.mark.parametrize(("errors", "told"), [(3.1, False), (3.3, True)])
+def test_guidance_is_told_where_the_interval_of_its_denominator_is_above_zero(errors, told):
+    """Of four replicates, whose quantile of Student's t is 3.18 by tables."""
+    spread = torch.tensor([-1.0, -1.0, 1.0, 1.0]).double()
+    sums = spread + errors * float(spread.std()) / 4**0.5
+    assert (diagnose(sums / 2, sums / 2, torch.ones(4, 2, 3)).guidance is not None) == told
+
+
 def looks_guided(result):
     """Whether the first remark says that predictions look guided."""
     return "look guided" in next(iter(result.remarks()), "")
 
 
 def test_a_remark_says_that_predictions_are_guided_where_that_is_clear(results):
-    told = {looks_guided(result) for result in results["guided"]}
-    assert told == {True, False}  # with 16 samples the guidance of few single pictures is
+    assert not all(map(looks_guided, results["guided"]))  # with 16 samples that of single pictures hardly is
+    model = Guided(world(), 3.5)
+    (x,) = model.exact.sample("a+b", 1, torch.Generator().manual_seed(0))
+    assert looks_guided(dpid.Explainer(model).explain(latents=x, conditions=TEXTS, samples=64))
     assert looks_guided(joined(results["guided"]))
     assert not any(map(looks_guided, (*results["gaussian"], joined(results["gaussian"]))))
 
