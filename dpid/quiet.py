@@ -27,11 +27,14 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _quiet_pipelines() -> Iterator[None]:
-    """The same of diffusers and transformers, which have switches of their own."""
+    """The same of diffusers, transformers and the hub's library, which have switches of their own."""
     from diffusers.utils import logging as diffusers_log
+    from huggingface_hub.utils import logging as hub_log
     from transformers.utils import logging as transformers_log
 
     logs = (diffusers_log, transformers_log)
+    of_hub = hub_log.get_verbosity()
+    hub_log.set_verbosity(logging.ERROR)  # it tells of every try to reach the hub, and dpid of the last
     before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
     for log in logs:
         log.set_verbosity_error()
@@ -39,6 +42,7 @@ def _quiet_pipelines() -> Iterator[None]:
     try:
         yield
     finally:
+        hub_log.set_verbosity(of_hub)
         for log, (verbosity, bar) in zip(logs, before, strict=True):
             log.set_verbosity(verbosity)
             if bar:

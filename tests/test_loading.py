@@ -1,6 +1,7 @@
 """Model folders of all kinds, and the errors for those that cannot be used."""
 
 import json
+import logging
 import shutil
 from fnmatch import fnmatch
 from types import SimpleNamespace
@@ -244,6 +245,28 @@ def test_a_hub_model_that_cannot_be_had(monkeypatch, cause, message):
     with pytest.raises(ValueError, match=f"^model: some/model could not be loaded: {message}") as e:
         load_pipeline("some/model", "cpu")
     assert len(str(e.value)) < 400
+
+
+def test_tries_to_reach_the_hub_are_not_told(monkeypatch):
+    """As the hub's library logs them, whose level is afterwards what it was."""
+    told, log = [], logging.getLogger("huggingface_hub.utils._http")
+
+    def fail(*_, **__):
+        log.warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    handler = logging.Handler()
+    handler.emit = told.append
+    log.addHandler(handler)
+    try:
+        with pytest.raises(ValueError, match="the hub cannot be reached"):
+            load_pipeline("some/model", "cpu")
+        assert told == []
+        log.warning("of the user's own call")
+        assert len(told) == 1
+    finally:
+        log.removeHandler(handler)
 
 
 def put_on_hub(folder, monkeypatch):

@@ -90,12 +90,13 @@ def _of_a_distribution(h: dict[Subset, float]) -> dict[Subset, float]:
 @lru_cache(maxsize=1)  # every picture and every pair of concepts asks for it
 def _load(model: str) -> tuple[Any, Any]:
     """Tokenizer and network of a masked language model."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
     from dpid.quiet import quiet
 
     try:
         with quiet():
+            AutoConfig.from_pretrained(model)  # the tokenizer would go on after half a minute without the hub
             tokenizer = AutoTokenizer.from_pretrained(model)
             network = AutoModelForMaskedLM.from_pretrained(model, use_safetensors=True).eval()
     except (OSError, ValueError) as error:

@@ -76,6 +76,20 @@ def test_in_a_decomposition(folder):
     assert float(by_name.redundancy) == pytest.approx(max(low[1], high[1] - (high[0] - low[0])), abs=1e-12)
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    asked = []
+
+    def unreachable(name, *_, **__):
+        asked.append(name)
+        raise OSError("We couldn't connect")
+
+    for part in ("AutoConfig", "AutoTokenizer", "AutoModelForMaskedLM"):
+        monkeypatch.setattr(f"transformers.{part}.from_pretrained", unreachable)
+    with pytest.raises(ValueError, match="cannot load the masked language model 'nothing/here'"):
+        masked_lm("nothing/here", PROMPT, ("cow", "giraffe"))
+    assert asked == ["nothing/here"]
+
+
 def test_a_network_that_is_too_sure_gives_priors_of_a_distribution(folder, monkeypatch):
     """p = 0.9 of either word and 0.7 of the second after the first: that of none would be -0.17."""
     monkeypatch.setattr(
