@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -39,7 +40,8 @@ def test_a_single_file(tmp_path, folder):
     explainer = dpid.Explainer.from_pretrained(named, device="cpu", config=folder)
     assert explainer.denoiser.distilled.startswith("'Turbo' in the name 'DreamShaperXL_Turbo': ")
     with pytest.raises(ValueError, match=r"^model: the configuration stable-diffusion-v1-5/stable-diffusion-v1-5 of .*"
-                       r"model.safetensors \(or another, config=, .*the hub cannot be reached"):  # fmt: skip
+                       r"model.safetensors \(dpid.Explainer.from_pretrained takes another as config=\) could not be "
+                       "loaded: .*the hub cannot be reached"):  # fmt: skip
         load_pipeline(path, "cpu")
 
 
@@ -101,6 +103,14 @@ def test_a_single_file_of_another_kind(tiny, tmp_path):
     assert pipe.controlnet is net
     found = pipe.unet.state_dict()
     assert all(torch.equal(found[name], w) for name, w in made.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["result-1", "words-1"])
+def test_a_result_is_no_model(monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asked the hub"))
+    path = Path(__file__).parent / "data" / f"{name}.safetensors"
+    with pytest.raises(ValueError, match=rf"^model: .*{name}.safetensors is a result of dpid, and no checkpoint"):
+        load_pipeline(path, "cpu")
 
 
 @pytest.mark.parametrize(

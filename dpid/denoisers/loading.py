@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -268,6 +269,13 @@ def _from_folder(model: str, folder: Path, variant: str | None, dtype: Any, opti
         )  # fmt: skip
 
 
+def _is_result(path: Path) -> bool:
+    """Whether the safetensors file ``path`` has what :meth:`dpid.PIDResult.save` or that of words writes."""
+    with _loading(path), safe_open(path, "pt") as opened:
+        header = opened.metadata() or {}
+    return "result" in header and not {"metadata", "words"}.isdisjoint(header)
+
+
 def _from_file(path: Path, config: Any, dtype: Any, hub: dict[str, Any], options: dict[str, Any]) -> Any:
     """The diffusers pipeline of the single file ``path``, with the configuration of the pipeline ``config``."""
     import diffusers
@@ -281,11 +289,14 @@ def _from_file(path: Path, config: Any, dtype: Any, hub: dict[str, Any], options
         )
     if path.suffix != ".safetensors":
         raise ValueError(f"model: {path} is no .safetensors file; other kinds can run code when they are read")
+    if _is_result(path):
+        raise ValueError(f"model: {path} is a result of dpid, and no checkpoint of a model")
     with _loading(path):
         weights = {name: torch.empty(shape, device="meta") for name, shape in shapes(path).items()}
         config = config or fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
     if not Path(config).is_dir():
-        with _loading(f"the configuration {config} of {path} (or another, config=, a folder or hub id)"):
+        others = "dpid.Explainer.from_pretrained takes another as config="
+        with _loading(f"the configuration {config} of {path} ({others})"):
             index = read_index(Path(hf_hub_download(str(config), "model_index.json", **hub)).parent)
     else:
         index = read_index(Path(config))
