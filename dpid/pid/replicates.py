@@ -103,7 +103,31 @@ def decompose_replicates(
     if spread is None and error.coarse.ndim == 1 and not all(t.all() for t in (error.flat, error.coarse)):
         _, wide = _with_errors(atoms, [at(point, 2.0) for point in range(len(points))], None, corrected)
         error = _or_half(error, wide)
+    if all(f.ndim == 1 for f in information.values()):
+        error = _reaching_leads(value, error, torch.stack([information[(c,)] for c in concepts], 1))
     return value, error
+
+
+def _reaching_leads(value: Atoms, error: Atoms, alone: Tensor) -> Atoms:
+    """The standard errors ``error``, with which intervals of uniqueness reach as far as those of the concept's lead.
+
+    The lead is f of the concept less the largest f of another, of replicates ``alone`` [G,n]. If it is above zero it is
+    what only this concept tells; where it seems below, perturbed means have zero and vary too little; docs/theory.md,
+    eq. (22a).
+    """
+    from scipy.special import stdtrit
+
+    g, n = alone.shape
+    width = float(stdtrit(g - 1, 0.975))  # of 95 % intervals, in standard errors
+    coarse, flat = error.coarse.clone(), error.flat.clone()
+    for k in range(n if n > 1 else 0):
+        others = alone.mean(0)
+        others[k] = -torch.inf
+        lead, off = mean_stderr(alone[:, k] - alone[:, others.argmax()])
+        coarse[1 + k] = torch.maximum(coarse[1 + k], off + (lead - value.coarse[1 + k]) / width)
+        if n == 2 and (1 << k,) in error.nodes:  # the atom itself
+            flat[error.nodes.index((1 << k,))] = coarse[1 + k]
+    return replace(error, coarse=coarse, flat=flat)
 
 
 def _or_half(error: Atoms, wide: Atoms) -> Atoms:

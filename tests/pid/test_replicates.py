@@ -116,6 +116,31 @@ def test_intervals_hold_the_truth_where_two_words_tell_about_the_same(g, gap):
     assert held["b"] > 0.85
 
 
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("gap", [0.5, 2.0])
+def test_intervals_of_a_number_hold_what_only_one_word_tells(gap, count):
+    """``gap`` as above, to each of the other words. By perturbed means alone 68…92 % do."""
+    g, draws = 8, 200
+    f = noisy(draws, g, 2**count - 1)
+    names, truth = "abcd"[:count], gap * (2 / g) ** 0.5
+    f[..., count - 1] += truth
+    half, held = float(student.ppf(0.975, g - 1)), 0
+    for one in f:
+        atoms, errors = decompose_replicates(dict(zip(subsets_of(names)[1:], one.T, strict=True)), coarse=True)
+        held += bool(abs(atoms.unique[names[-1]] - truth) <= half * errors.unique[names[-1]])
+    assert held / draws > 0.95 - 4 * (0.95 * 0.05 / draws) ** 0.5
+
+
+def test_a_lead_that_is_certain_keeps_the_error_of_perturbed_means():
+    f = noisy(8, 3)
+    f[:, 0] += 50.0
+    _, errors = decompose_replicates(named(f), corrected=False)
+    _, expected = mean_stderr(f[:, 0] - f[:, 1])
+    torch.testing.assert_close(errors.unique["a"], expected)
+    torch.testing.assert_close(errors[("a",),], expected)
+    assert errors.unique["b"] == 0
+
+
 def test_images_and_candidates_keep_their_axis():
     """The replicate axis goes first, then that of the measure."""
     f = noisy(4, 3, 6, 2)
@@ -169,7 +194,8 @@ def test_refusals():
 
 @pytest.mark.parametrize("behind", [1.5, 2.0])
 def test_a_concept_that_is_behind_by_little_has_an_error(behind):
-    """Not below the deviation of max(0, d) for d ~ N(-behind, 1), though it is zero at every perturbed mean."""
+    """Not below the deviation of max(0, d) for d ~ N(-behind, 1), though it is zero at every perturbed mean; and its
+    interval reaches as far as that of d."""
     d = torch.distributions.Normal(-behind, 1.0)
     grid = torch.linspace(0, 8, 8001, dtype=torch.float64)
     density = d.log_prob(grid).exp() * (grid[1] - grid[0])
@@ -180,5 +206,7 @@ def test_a_concept_that_is_behind_by_little_has_an_error(behind):
     atoms, errors = decompose_replicates(named(f), corrected=False)
     assert atoms.unique["a"] == 0
     assert truth <= errors.unique["a"] <= 0.5
+    half = float(student.ppf(0.975, 7))
+    assert half * errors.unique["a"] >= half - behind - 1e-9
     _, errors = decompose_replicates(named(f - torch.tensor([10.0, 0, 0])), corrected=False)
     assert errors.unique["a"] == 0  # eleven errors behind
