@@ -84,6 +84,27 @@ def test_draws_a_thing_and_changes_nothing():
     assert (pipe.scheduler, dict(pipe.scheduler.config)) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"prompts": ["a cow", "a unicorn"]}, ValueError, "prompt: this model does not know 'unicorn'"),
+        ({"prompts": ["cow " * LENGTH]}, ValueError, "prompt: 18 tokens, but the text encoder takes 16"),
+        ({"prompts": "a cow"}, TypeError, "prompts: found 'a cow', expected a list of texts"),
+        ({"prompts": []}, ValueError, "prompts: found none, expected at least one text"),
+        ({"prompts": [5]}, TypeError, "prompts: found int, expected one text"),
+        ({"steps": 0}, ValueError, "steps: found 0, expected a whole number from 1"),
+        ({"steps": 2.5}, ValueError, "steps: found 2.5, expected a whole number"),
+        ({"seed": -1}, ValueError, "seed: found -1, expected a whole number from 0"),
+        ({"guidance": "a"}, ValueError, "guidance: found 'a', expected a finite number"),
+        ({"guidance": float("nan")}, ValueError, "guidance: found nan, expected a finite number"),
+        ({"progress": 5}, TypeError, "progress: found int, expected a function"),
+    ],
+)
+def test_no_picture_is_drawn_of_what_is_refused(flow, arguments, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        generate(flow.denoiser.family.pipe, **{"prompts": ["a cow"], "steps": 1} | arguments)
+
+
 def test_uniqueness_maps_find_their_things(flow, heldout, request):
     scores = own_against_other(flow, heldout, request.path.parents[1] / "data" / "heldout", 3)
     # A thing has some 5 independent values of a smoothed map. One that knew nothing of which thing is meant scores 0.5
