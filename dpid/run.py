@@ -174,6 +174,24 @@ def may_stop(rounds: int) -> bool:
     return rounds // (rounds & -rounds) in (1, 3)
 
 
+def _encoded(denoiser: Denoiser, pictures: Sequence[Asked], texts: Sequence[Any]) -> Conditions:
+    """``texts``, those of all ``pictures``, as ``denoiser`` encodes them; ``ValueError`` names what the caller gave."""
+    try:
+        return denoiser.encode_conditions(texts)
+    except ValueError as error:
+        (name, _, wrong), prompt = str(error).partition(": "), pictures[0].prompt
+        if name != "prompt":
+            raise
+        questions = [question for one in pictures for question in one.questions]
+        try:  # all but the reference
+            denoiser.encode_conditions(list({question.texts[k]: k for question in questions for k in question.index}))
+        except ValueError:
+            name = "conditions" if prompt is None else "prompt"
+        else:
+            name = "prompt" if prompt in texts else "reference"
+        raise ValueError(f"{name}: {wrong}") from error
+
+
 class _Run:
     """The state of a job on one denoiser: the sums, and how many samples they contain."""
 
@@ -183,7 +201,7 @@ class _Run:
         self.generator = torch.Generator().manual_seed(options.seed)
         self.x = torch.cat([one.x for one in pictures])
         texts = [text for same in zip(*(one.texts for one in pictures), strict=True) for text in same]
-        self.conditions: Conditions = denoiser.encode_conditions(texts)
+        self.conditions = _encoded(denoiser, pictures, texts)
         if job.model:
             job.model.check(self.conditions.state)
         denoiser.examine(self.x, self.conditions)

@@ -287,6 +287,12 @@ def test_repr_is_readable(result):
     assert repr(result).startswith(f"PIDResult({result.metadata.prompt!r}, shrinkage, nats: redundancy ")
 
 
+_OF_UNICORNS = {
+    "prompt": None, "concepts": None,
+    "conditions": {(): "", ("cow",): "cow", ("unicorn",): "unicorn", ("cow", "unicorn"): "cow unicorn"},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -318,7 +324,17 @@ def test_repr_is_readable(result):
         ({"image": torch.full((3, 64, 64), 2.0)}, "outside"),
         ({"image": Image.new("RGB", (1, 1))}, "image: found 1×1 pixels"),
         ({"image": Image.new("RGBA", (64, 64))}, "transparent"),
-        ({"prompt": "a cow and a unicorn", "concepts": ("cow", "unicorn")}, "does not know 'unicorn'"),
+        ({"prompt": "a cow and a unicorn", "concepts": ("cow", "unicorn")}, "^prompt: .* does not know 'unicorn'"),
+        (
+            {"prompt": "a cow and a dog, unicorn", "reference": "prompt", "concepts": ("cow", "dog")},
+            "^prompt: .*'unicorn'",
+        ),
+        ({"reference": "a unicorn"}, "^reference: .* does not know 'unicorn'"),
+        (
+            {"prompt": "a cow, a unicorn", "concepts": ("cow", "unicorn"), "reference": "a unicorn"},
+            "^prompt: .*'unicorn'",
+        ),
+        (_OF_UNICORNS, "^conditions: .* does not know 'unicorn'"),
         ({"prompt": None}, "prompt, concepts: both are needed"),
         ({"conditions": {(): ""}}, "leave out concepts"),
     ],

@@ -265,7 +265,7 @@ def pickled(folder):
         (None, ("--size", "40"), "size: found 40, expected a multiple of 16 up to the model's 64"),
         (None, ("--precision", "int8"), "precision: found 'int8'"),
         (None, ("--variant", "bf16"), "variant: found 'bf16', {} has none"),
-        (None, ("--reference", "x" * 80), "prompt: 82 tokens, but text_encoder takes 77"),
+        (None, ("--reference", "x" * 80), "reference: 82 tokens, but text_encoder takes 77"),
     ],
 )
 def test_bad_input_of_a_transformer(command, flow, bad, tmp_path, change, options, message):
