@@ -148,9 +148,8 @@ class Word(Comparable):
     def _lead(self) -> tuple[float, float]:
         """The 95 % interval of uniqueness less redundancy, if that is positive, as if their errors were independent."""
         unique, shared = self.unique, self.redundancy
-        lead, error = unique.value - max(0.0, shared.value), math.hypot(unique.stderr, shared.stderr)
-        half = -Estimate(0.0, error, unique.dof).interval()[0]  # even: of a difference
-        return lead - half, lead + half
+        error = math.hypot(unique.stderr, shared.stderr)
+        return Estimate(unique.value - max(0.0, shared.value), error, unique.dof).interval()
 
     @property
     def settled(self) -> bool:
