@@ -126,7 +126,8 @@ class Decomposition(Comparable):
         profiles = self.profiles.double()
         width = (self.edges[1:] - self.edges[:-1]).to(profiles)
         value, error = (_parts(atoms, width) for atoms in atoms_of(profiles, self.method))
-        return Profile(self.edges, self.sampled, *value, stderr=Profile(self.edges, self.sampled, *error))
+        dof = len(profiles) - 1
+        return Profile(self.edges, self.sampled, *value, dof, Profile(self.edges, self.sampled, *error, dof))
 
     @cached_property
     def _image(self) -> tuple[Atoms, Atoms]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpid.equality import Comparable
 from dpid.prompts.plan import Subset
+from dpid.results.intervals import interval
 
 
 def tail_share(edges: Tensor) -> float:
@@ -29,6 +30,7 @@ class Profile(Comparable):
         density leaves out where little was found before
     information : {subset S: i(x; y_S)}
     redundancy, unique, synergy : the measure applied to every bin
+    dof : degrees of freedom of intervals: 3 as a rule, of four groups of replicates
     stderr : the standard errors in the same form
     """
 
@@ -38,6 +40,7 @@ class Profile(Comparable):
     redundancy: Tensor
     unique: dict[str, Tensor]
     synergy: Tensor
+    dof: int
     stderr: Profile | None = None
 
     @property
@@ -60,17 +63,26 @@ class Profile(Comparable):
         return float(f[0]) * share, float(f[-1]) * share
 
     def to_dict(self, unit: str) -> dict[str, Any]:
-        """i(x; y_S) over log-SNR with errors and tails in ``unit``, for JSON; None in bins that were not sampled."""
+        """i(x; y_S) over log-SNR with errors, 95 % intervals and tails in ``unit``, for JSON.
+
+        Bins that were not sampled have None.
+        """
         assert self.stderr is not None
         return {
             "logsnr": self.logsnr.tolist(),
             "unit": f"{unit} per unit of log-SNR",
             "information": {
-                "+".join(s): {"value": self._listed(f), "stderr": self._listed(self.stderr.information[s])}
-                for s, f in self.information.items()
+                "+".join(s): self._with_errors(f, self.stderr.information[s]) for s, f in self.information.items()
             },
             "tails": {"+".join(s): self.tails(s) for s in self.information},
         }
+
+    def _with_errors(self, value: Tensor, error: Tensor) -> dict[str, Any]:
+        ends = zip(*map(self._listed, interval(value, error, self.dof)), strict=True)
+        return {
+            "value": self._listed(value), "stderr": self._listed(error),
+            "interval95": [None if low is None else [low, high] for low, high in ends],
+        }  # fmt: skip
 
     def _listed(self, values: Tensor) -> list[float | None]:
         return [None if math.isnan(value) else value for value in self.shown(values).tolist()]

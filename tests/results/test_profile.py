@@ -7,6 +7,7 @@ import torch
 
 import dpid
 from dpid.denoisers import GaussianDenoiser
+from dpid.results.decomposition import Decomposition, Method
 
 SHAPE = (1, 2, 2)
 PARTS = {text: (torch.full(SHAPE, mean), torch.ones(SHAPE)) for text, mean in {"": 0.0, "a": 1.0, "b": 0.0}.items()}
@@ -33,7 +34,21 @@ def test_bins_without_a_sample_are_not_shown():
     json.dumps(told, allow_nan=False)
     for panel in result.plot("profile").axes:
         assert all(np.array_equal(np.isnan(line.get_ydata()), ~low.numpy()) for line in panel.lines[:-1])  # but zero
-    assert [value is None for value in told["value"]] == [value is None for value in told["stderr"]] == (~low).tolist()
+    for name in ("value", "stderr", "interval95"):
+        assert [number is None for number in told[name]] == (~low).tolist()
+
+
+def test_intervals_of_bins_hold_the_truth():
+    """Of numbers whose four replicates are normal, ± 1.96 standard errors would hold it in 86 %."""
+    bins, truth = 4000, 20.0
+    found = truth + torch.randn(4, 3, bins, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    edges, sampled = torch.arange(bins + 1.0), torch.ones(bins, dtype=torch.bool)
+    method = Method(("a", "b"), "min", "image", 1, None)
+    profile = Decomposition(torch.zeros(8, 3, 1, 1), found, edges, sampled, method, [False] * 3, None).profile
+    for told in profile.to_dict("nats")["information"].values():
+        held = sum(low <= truth <= high for low, high in told["interval95"]) / bins
+        # 4 standard deviations √(.05 · .95 / 4000) = 0.34 % below; the end away from zero is a little farther out.
+        assert 0.95 - 0.014 < held < 0.97
 
 
 def test_bins_in_which_nothing_is_found_are_shown():
