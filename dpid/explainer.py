@@ -250,8 +250,8 @@ class Explainer(Densities, Verdicts):
 
         A result is that of :meth:`explain`: on a CPU bit for bit; on a GPU, where pictures may share calls of the
         model, but for rounding, which is another in larger batches. With rule "learning" all start from what was learnt
-        before the call, and :attr:`learnt` is the mean of what each taught. All pictures have the same noise: for the error
-        of an average over them average their replicates, or explain every picture with a ``seed`` of its own.
+        before the call, and :attr:`learnt` is the mean of what each taught. All pictures have the same noise: for the
+        error of an average over them average their replicates, or explain every picture with a ``seed`` of its own.
 
         Parameters
         ----------
