@@ -21,8 +21,9 @@ from dpid.estimation.engine import fitting
 from dpid.estimation.sampling import draw
 from dpid.images import ImageLike, to_pixels
 from dpid.options import Options
+from dpid.prompts.phrases import check_text
 from dpid.videos import encode, read
-from dpid.zoo import generate
+from dpid.zoo import check_guidance, generate
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,8 @@ def trace(
     if isinstance(concepts, str) or not concepts:
         raise TypeError(f"concepts: found {concepts!r}, expected a sequence of phrases of the prompt")
     chosen = Options(samples=samples, seed=seed)
+    check_text("prompt", prompt)
+    check_guidance(guidance)
     with undisturbed():
         denoiser = from_pipeline(pipe, fused=False)
         with denoiser.lock, not_compiled(denoiser.family.net.modules()):  # compiled code would not notice the watch

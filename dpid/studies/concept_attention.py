@@ -38,7 +38,7 @@ from torch import Tensor
 
 from dpid.denoisers.network import NetworkDenoiser
 from dpid.images import ImageLike
-from dpid.prompts.phrases import without
+from dpid.prompts.phrases import check_text, without
 from dpid.prompts.plan import spans_of
 from dpid.studies.attention import AttentionMaps, AttentionWatch, check_network, conditional_rows, trace
 from dpid.studies.beside import InFlux1, InFlux2, InSD3
@@ -107,7 +107,9 @@ def attention_maps(
     """
     check_network(pipe, NETWORKS, NAME)
     spans = spans_of(prompt, concepts)
-    more = _others(prompt, concepts) if beside is None else tuple(beside)
+    if isinstance(beside, str) or not (beside is None or isinstance(beside, Sequence)):
+        raise TypeError(f"beside: found {beside!r}, expected a sequence of words")
+    more = _others(prompt, concepts) if beside is None else tuple(check_text("beside", word) for word in beside)
     said = [*(prompt[slice(*span)] for span in spans.values()), *more]
     if len(said) < 2:
         raise ValueError(f"beside: {said[0]!r} alone has all of the picture; name other words, such as 'background'")

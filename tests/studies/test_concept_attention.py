@@ -353,6 +353,8 @@ def test_the_pipeline_stays_as_it_was(picture, monkeypatch):
     ("arguments", "error", "message"),
     [
         ({"concepts": ("cow", "dog")}, ValueError, "'dog' is not in the prompt"),
+        ({"beside": "grass"}, TypeError, "beside: found 'grass', expected a sequence of words"),
+        ({"beside": [5]}, TypeError, "beside: found int, expected one text"),
         ({"concepts": "cow"}, TypeError, "expected a sequence"),
         ({"concepts": ("cow",), "beside": ()}, ValueError, "beside: 'cow' alone has all of the picture"),
         ({"beside": ("sky", " ")}, ValueError, r"^beside: found \['sky', ' '\], expected words"),

@@ -170,6 +170,9 @@ def test_a_word_of_several_tokens():
         ({"samples": 0}, ValueError, "samples: found 0"),
         ({"seed": -1}, ValueError, "seed: found -1"),
         ({"image": "nowhere.png"}, ValueError, "nowhere.png does not exist"),
+        ({"prompt": None}, TypeError, "prompt: found NoneType, expected one text"),
+        ({"guidance": "a", "image": "nowhere.png"}, ValueError, "guidance: found 'a', expected a finite number"),
+        ({"guidance": float("nan"), "image": "nowhere.png"}, ValueError, "guidance: found nan, expected a finite"),
         ({"prompt": "a cow" + " and a cow" * 8}, ValueError, "tokens, but the text encoder takes 16"),
     ],
 )
