@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -45,10 +46,13 @@ def _data(
     from dpid.studies.data import read_pairs, read_scenes
 
     read: Any
-    if coco:
-        read = read_coco(path, images or path.parent, captions)
-    else:
-        read = read_pairs(path) if name == "retrieval" else read_scenes(path)
+    try:
+        if coco:
+            read = read_coco(path, images or path.parent, captions)
+        else:
+            read = read_pairs(path) if name == "retrieval" else read_scenes(path)
+    except ValueError as error:  # by the functions' own names of the file
+        raise ValueError(re.sub("^(path|instances)(?=[:,])", "data", str(error))) from error
     _tell(read.problems, path, console)
     if not read.rows:
         raise ValueError(f"data: {path} has no row that can be used")

@@ -152,13 +152,16 @@ def _read(argument: str, path: Path) -> str:
         raise ValueError(f"{argument}: {path} cannot be read ({error})") from error
 
 
-def read_json(argument: str, path: Path, kind: type) -> Any:
-    """The content of a JSON file, which is a ``kind``; ``ValueError``, naming the argument, otherwise."""
+def read_json(argument: str, path: Path, kind: type, more: str = "") -> Any:
+    """The content of a JSON file, which is a ``kind``; ``ValueError``, naming the argument, otherwise.
+
+    ``more``: what the error of a file that is not JSON ends with.
+    """
     text = _read(argument, path)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{argument}: {path} is not JSON ({error})") from error
+        raise ValueError(f"{argument}: {path} is not JSON ({error}){more}") from error
     if not isinstance(content, kind):
         raise ValueError(f"{argument}: {path} holds a {type(content).__name__}, expected a {kind.__name__}")
     return content
@@ -324,7 +327,7 @@ def read_pairs(path: str | Path, pictures: str | Path | None = None) -> Data[Cap
     if path.suffix.lower() == ".csv":
         table = _read_csv("path", path, ("image", "true", "false"))
     else:
-        table = list(enumerate(read_json("path", path, list), 1))
+        table = list(enumerate(read_json("path", path, list, "; a table in CSV is a file named .csv"), 1))
     reader: Reader[CaptionPair] = Reader()
     for reader.number, row in table:
         if not isinstance(row, dict):

@@ -102,6 +102,9 @@ def test_all_leaves_out_by_name_what_needs_data(command, monkeypatch, tiny):
         (("all", "--data", "bad.csv"), "data: found with all"),
         (("retrieval", "--data", "nowhere.csv"), "data: nowhere.csv is not a file"),
         (("retrieval", "--data", "bad.csv"), "has no row that can be used"),
+        (("bias", "--data", "bad.csv"), "dpid: data: bad.csv has no column prompt, concepts; its first row is 'image, "),
+        (("retrieval", "--data", "bad.txt"), "dpid: data: bad.txt is not JSON ("),
+        (("bias", "--data", "bad.txt", "--images", "."), "dpid: data: bad.txt is not JSON ("),
         (("bias", "--pictures", "0"), "pictures: found 0"),
         (("bias", "--samples", "0"), "samples: found 0"),
         (("bias", "--model", "./nowhere"), "nowhere is not a folder"),
@@ -109,7 +112,8 @@ def test_all_leaves_out_by_name_what_needs_data(command, monkeypatch, tiny):
     ],
 )
 def test_command_refuses_in_a_line(command, tmp_path, arguments, message):
-    (tmp_path / "bad.csv").write_text("image,true,false\nnone.png,a cow,a dog\n")
+    for name in ("bad.csv", "bad.txt"):
+        (tmp_path / name).write_text("image,true,false\nnone.png,a cow,a dog\n")
     code, out, err = command(*arguments, "--out", "bad")
     assert code == 2
     assert message in err

@@ -148,6 +148,8 @@ def test_unreadable_files(tmp_path):
         read_scenes(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="is not JSON"):
         read_pairs(write(tmp_path / "x.json", "[{"))
+    with pytest.raises(ValueError, match=r"^path: .*x\.txt is not JSON \(.*\); a table in CSV is a file named \.csv$"):
+        read_pairs(write(tmp_path / "x.txt", "image,true,false"))
     for text in ("[" * 10**5, "9" * 5000):
         with pytest.raises(ValueError, match="is not JSON"):
             read_pairs(write(tmp_path / "x.json", text))
