@@ -15,7 +15,7 @@ from dpid import ConvergenceWarning
 from dpid.denoisers import Denoiser, GaussianDenoiser
 from dpid.options import Options
 from dpid.pid import mean_stderr
-from dpid.results.intervals import has_outlier, interval
+from dpid.results.intervals import interval
 from dpid.run import may_stop
 
 
@@ -262,17 +262,6 @@ def test_log_intervals_hold_the_mean_of_rare_squares():
     assert held["squares"] == pytest.approx(0.95, abs=0.016)
     assert held["signed"] == held["mirrored"] == pytest.approx(0.95, abs=0.016)
     assert held["students"] < 0.92
-
-
-def test_an_outlier_among_replicates():
-    # Grubbs' (1950) table: the critical value at 1 % on two sides is 2.274 for 8 numbers, 1.496 for 4.
-    for g, critical in ((8, 2.274), (4, 1.496)):
-        normal = torch.randn(g, 20000, generator=torch.Generator().manual_seed(g), dtype=torch.float64)
-        distance = ((normal - normal.mean(0)).abs() / normal.std(0)).amax(0)
-        beside = (distance - critical).abs() > 0.001  # the table's last digit
-        assert torch.equal(has_outlier(normal)[beside], (distance > critical)[beside])
-        assert float(has_outlier(normal).double().mean()) == pytest.approx(0.01, abs=0.003)  # 4 standard deviations
-    assert not has_outlier(torch.zeros(8, 2)).any()
 
 
 def test_which_intervals_are_of_squares(result):

@@ -44,20 +44,6 @@ def interval(
     return torch.where(positive, value * (-relative).exp(), value + low), value + high
 
 
-def has_outlier(replicates: Tensor, significance: float = 0.01) -> Tensor:
-    """Whether one of G replicates [G,*] is too far from the others to be of a normal distribution, bool [*].
-
-    Grubbs' (1950) test. Where it is true, rare noise decides the number, and its standard error is itself rough.
-    """
-    from scipy.special import stdtrit
-
-    g = len(replicates)
-    deviation: Tensor = (replicates - replicates.mean(0)).abs().amax(0)
-    t2 = float(stdtrit(g - 2, 1 - significance / (2 * g))) ** 2
-    critical: float = (g - 1) / g**0.5 * (t2 / (g - 2 + t2)) ** 0.5
-    return deviation > critical * replicates.std(0)
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A number with its standard error, both in nats unless said otherwise.

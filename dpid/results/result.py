@@ -20,7 +20,7 @@ from dpid.prompts.plan import Subset, subsets_of
 from dpid.results.by_subset import BySubset
 from dpid.results.decomposition import Decomposition, Method, atoms_of
 from dpid.results.diagnostics import Diagnostics, diagnose
-from dpid.results.intervals import Estimate, estimates, has_outlier
+from dpid.results.intervals import Estimate, estimates
 from dpid.results.maps import Maps
 from dpid.results.metadata import NOT_CORRECTED, Metadata, remarks_on_model
 from dpid.results.profile import Profile
@@ -233,12 +233,6 @@ class PIDResult(Comparable):
         quiet = self.estimates["rao-blackwell"].information[whole].value
         return self.metadata.estimator == "shrinkage" and not low <= quiet <= high
 
-    def _decided_by_rare_noise(self) -> list[Subset]:
-        """The subsets whose i(x; y_S) one replicate decides; see :func:`dpid.results.intervals.has_outlier`."""
-        sums = self.replicates_by(self.metadata.estimator).sum((-2, -1))
-        subsets = subsets_of(self.metadata.concepts)[1:]
-        return [s for s, rare in zip(subsets, has_outlier(sums, 0.01 / len(subsets)).tolist(), strict=True) if rare]
-
     def relative_error(self) -> float:
         """Half the width of the 95 % interval of i(x; all concepts), relative to it; ``tolerance`` is its bound."""
         # Called after every round, so computed from the replicates, without the atoms.
@@ -252,11 +246,6 @@ class PIDResult(Comparable):
         distilled = self.metadata.distilled
         lines = remarks_on_model(distilled, self.metadata.caveat)
         lines += [] if distilled else self.diagnostics.remarks() + self._about_information()
-        if rare := self._decided_by_rare_noise():
-            lines.append(
-                f"rare noise decides i(x; y) of {', '.join(map('+'.join, rare[:4]))}: one of the "
-                f"{self.metadata.replicates} replicates makes most of the spread, and its error is rough; add samples"
-            )
         if any(map(remarks_on, (*self.metadata.conditions.values(), self.metadata.reference))):
             lines += remarks_on(self.metadata.prompt)
         lines += self._rounding()

@@ -141,13 +141,3 @@ def test_holds_the_log_density_ratio_where_rao_blackwell_does_not(world):
     long = explainer.explain(latents=x, conditions=CONDITIONS, samples=1024)
     assert long.shrinkage > 0.9
     assert any("more samples will not tell which" in line for line in long.remarks())
-    assert not any("rare noise" in line for line in long.remarks())
-
-
-def test_a_replicate_that_decides_is_remarked(world):
-    explainer, x, _ = world
-    result = explainer.explain(latents=x, conditions=CONDITIONS, samples=32)
-    replicates = {name: f.clone() for name, f in result.replicates.items()}
-    replicates["standard"][3, 1] += 100  # of i(x; b) in one of eight
-    (remark,) = (r for r in replace(result, replicates=replicates).remarks() if "rare noise" in r)
-    assert remark.startswith("rare noise decides i(x; y) of b: one of the 8 replicates")
