@@ -102,7 +102,7 @@ def test_all_leaves_out_by_name_what_needs_data(command, monkeypatch, tiny):
         (("all", "--data", "bad.csv"), "data: found with all"),
         (("retrieval", "--data", "nowhere.csv"), "data: nowhere.csv is not a file"),
         (("retrieval", "--data", "bad.csv"), "has no row that can be used"),
-        (("bias", "--data", "bad.csv"), "dpid: data: bad.csv has no column prompt, concepts; its first row is 'image, "),
+        (("bias", "--data", "bad.csv"), "dpid: data: bad.csv has no column prompt, concepts; its first row is "),
         (("retrieval", "--data", "bad.txt"), "dpid: data: bad.txt is not JSON ("),
         (("bias", "--data", "bad.txt", "--images", "."), "dpid: data: bad.txt is not JSON ("),
         (("bias", "--pictures", "0"), "pictures: found 0"),
