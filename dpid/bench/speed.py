@@ -98,6 +98,11 @@ class Speed:
         return self.evaluations / statistics.median(self.times)
 
     @property
+    def reference_per_second(self) -> float:
+        """The same of the reference's runs in the same turns."""
+        return self.evaluations / statistics.median(self.reference)
+
+    @property
     def ratio(self) -> float:
         """The reference's time over this one's, the median of all turns."""
         return statistics.median(b / a for a, b in zip(self.times, self.reference, strict=True))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpid.bench.speed import UNCOUNTED, Contender, contenders, speed
+from dpid.bench.measure import rows_of
+from dpid.bench.speed import UNCOUNTED, Contender, Speed, contenders, speed
 from dpid.denoisers import from_pipeline
 from dpid.estimation.sampling import draw
 
@@ -28,6 +29,14 @@ def test_the_fused_network_against_the_pipeline(tiny):
     assert len(found.times) == len(found.reference) == 3
     assert 0 < found.difference < 1e-5  # float32 in another order
     assert found.flops > 0
+
+
+def test_a_ratio_of_pairs_comes_with_the_speed_that_it_compares_with():
+    """On a machine that others use plain may have been as fast when it ran alone."""
+    found = Speed(32, 0, times=[1.0, 2.0, 4.0], reference=[2.0, 4.0, 8.0], difference=0, flops=1)
+    rate, _, ratio, _ = rows_of("fused", found, 1)
+    assert (rate.value, ratio.value) == (16, 2)
+    assert "which made 8 a second meanwhile" in ratio.note
 
 
 def test_products_that_are_added_in_place_are_counted():
