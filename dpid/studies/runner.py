@@ -10,6 +10,7 @@ from functools import partial
 from inspect import getdoc
 from pathlib import Path
 
+from dpid.files import PathLike, as_path
 from dpid.results.metadata import remarks_on_model
 from dpid.studies.bias import bias
 from dpid.studies.complex_prompts import complex_prompts
@@ -69,13 +70,14 @@ def run(name: str, bench: Workbench) -> Study:
     return study
 
 
-def write(name: str, bench: Workbench, out: Path) -> bool:
+def write(name: str, bench: Workbench, out: PathLike) -> bool:
     """Whether a study had to be run; its files are then in ``out``/``name``.
 
     It is not run if it is there already, made with the same arguments. An interrupted run is resumed, since measured
     rows are kept until the study is complete. Raises as :func:`run`.
     """
     check_installed()
+    out = as_path(out, "out")
     made_with = bench.arguments()
     folder = out / name
     if _finished(folder / "summary.json") == made_with:

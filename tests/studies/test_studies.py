@@ -211,7 +211,7 @@ def test_a_stopped_study_goes_on_and_a_finished_one_stays(bench, tmp_path, monke
     with (tmp_path / "retrieval" / "retrieval.csv").open() as f:
         assert len({row["picture"] for row in csv.DictReader(f)}) == 2
     straight = run("retrieval", bench(pictures=4)).tables
-    assert write("retrieval", bench(pictures=4), tmp_path / "new")
+    assert write("retrieval", bench(pictures=4), str(tmp_path / "new"))
     with (tmp_path / "new" / "retrieval" / "retrieval.csv").open() as f:
         assert [float(r["gap"]) for r in csv.DictReader(f)] == [r["gap"] for r in straight["retrieval"]]
 
