@@ -15,7 +15,7 @@ from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, overlay, paint
 from dpid.results.plot import number_told
 from dpid.results.result import PIDResult
 
-_LIKELY = 14.0  # nats, a millionfold, from which on a factor is given as a power of ten
+_LIKELY = 14.0  # nats, a millionfold, from which on factors are given as powers of ten
 _NAMED = 3  # most concepts that a sentence names
 _GRAPH = 3  # fewest concepts whose graph tells more than the table
 
@@ -35,7 +35,7 @@ def finding(result: PIDResult) -> str:
         return f"{names} together{given} mislead about this picture: {told}."
     sentence = f"{names} together{given} tell {told} about this picture"
     if not metadata.distilled and not metadata.context and metadata.estimator != "orthogonal":
-        sentence += f": with these words the model finds it {_times(whole.value)} times as likely"
+        sentence += f": with these words the model finds it {_times(low, high)} times as likely"
     parts = [p for p in _parts(result) if p[1].interval()[0] > 0]
     if not parts:
         return f"{sentence}. How they share it is within the noise: more samples would tell."
@@ -43,11 +43,13 @@ def finding(result: PIDResult) -> str:
     return f"{sentence}. The largest part that stands out of the noise is {name}, {largest}: {meaning}."
 
 
-def _times(nats: float) -> str:
-    """e^``nats`` in two digits, or as a power of ten."""
-    if nats < _LIKELY:
-        return f"{float(f'{math.exp(nats):.2g}'):,.10g}"
-    return f"10^{nats / math.log(10):.0f}"
+def _times(low: float, high: float) -> str:
+    """e to the ends of an interval in nats, in two digits, "2.4 to 18", or as powers of ten, "10^5 to 10^7"."""
+    if high < _LIKELY:
+        ends = [f"{float(f'{math.exp(nats):.2g}'):,.10g}" for nats in (low, high)]
+    else:
+        ends = [f"10^{nats / math.log(10):.0f}" for nats in (low, high)]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _told(subset: tuple[str, ...]) -> str:
