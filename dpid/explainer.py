@@ -176,8 +176,8 @@ class Explainer(Densities, Verdicts):
 
         Parameters
         ----------
-        image : path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; or ``latents`` [C,h,w] instead. Of a model of
-            videos, what :func:`dpid.videos.open_video` takes, or ``latents`` [C,T,h,w]
+        image : path, PIL image, uint8 array [H,W,3] or tensor [3,H,W]; or ``latents`` [C,h,w], floating-point numbers,
+            instead. Of a model of videos, what :func:`dpid.videos.open_video` takes, or ``latents`` [C,T,h,w]
         prompt, concepts : a text and two to eight phrases of it ("bowl#2": the second "bowl"); all 2ⁿ subsets are
             evaluated. Or ``conditions`` instead, {(): null, (c1,): …, (c2,): …, (c1, c2): …}: texts or, of
             a model with an IP-Adapter, :class:`dpid.ImageCondition`

@@ -38,13 +38,17 @@ def _from_tensor(tensor: Tensor) -> Image.Image:
         raise ValueError(
             f"image: found a tensor {tuple(tensor.shape)} {tensor.dtype}, expected [3, H, W], uint8 or float in [0, 1]"
         )
-    if tensor.is_meta or tensor.layout != torch.strided:
-        raise ValueError(f"image: found a tensor {tensor.layout} on {tensor.device}, expected one with its values")
+    _check_values("image", tensor)
     if scaled:
         if not (tensor.isfinite().all() and tensor.min() >= 0 and tensor.max() <= 1):
             raise ValueError("image: found a float tensor with values outside [0, 1]")
         tensor = (tensor.float() * 255).round().to(torch.uint8)
     return _from_array(tensor.permute(1, 2, 0).cpu().numpy())
+
+
+def _check_values(name: str, tensor: Tensor) -> None:
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise ValueError(f"{name}: found a tensor {tensor.layout} on {tensor.device}, expected one with its values")
 
 
 def _from_file(image: str | os.PathLike[str]) -> Image.Image:
@@ -146,7 +150,7 @@ def encode_pixels(pixels: Tensor, denoiser: Any) -> Tensor:
 
 
 def check_latents(latents: Any, denoiser: Any) -> Tensor:
-    """``latents`` [C,h,w], those of a video [C,T·h,w]; ``ValueError`` unless ``denoiser`` accepts their shape.
+    """``latents`` [C,h,w], those of a video [C,T·h,w]; ``ValueError`` unless ``denoiser`` accepts their type and shape.
 
     Those of a video are given as [C,T,h,w].
     """
@@ -154,6 +158,9 @@ def check_latents(latents: Any, denoiser: Any) -> Tensor:
     expected = "[C,h,w]" if frames is None else "[C,T,h,w]"
     if not isinstance(latents, Tensor):
         raise ValueError(f"latents: found {type(latents).__name__}, expected a torch.Tensor {expected}")
+    if not latents.is_floating_point():
+        raise ValueError(f"latents: found {latents.dtype}, expected float32 or another type of floating-point numbers")
+    _check_values("latents", latents)
     if latents.ndim != (3 if frames is None else 4) or not latents.numel():
         raise ValueError(f"latents: found {tuple(latents.shape)}, expected {expected}, none of them zero")
     if frames is not None and latents.shape[1] != frames:

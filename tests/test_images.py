@@ -132,6 +132,24 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
             open_image(image)
 
 
+LATENTS = torch.zeros(4, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [
+        (LATENTS.cfloat(), "found torch.complex64, expected float32 or another"),
+        (LATENTS.bool(), "found torch.bool, expected float32"),
+        (LATENTS.int(), "found torch.int32, expected float32"),
+        (LATENTS.to_sparse(), "found a tensor torch.sparse_coo on cpu, expected one with its values"),
+        (LATENTS.to("meta"), "found a tensor torch.strided on meta, expected one with its values"),
+    ],
+)
+def test_latents_are_floating_point_numbers(emoji, latents, message):
+    with pytest.raises(ValueError, match=f"^latents: {message}"):
+        emoji.explain(latents=latents, prompt="a cow and a giraffe", concepts=("cow", "giraffe"))
+
+
 def test_the_latents_of_a_picture_do_not_depend_on_the_default_type(emoji):
     torch.set_default_dtype(torch.bfloat16)
     try:
