@@ -151,7 +151,7 @@ class PIDResult(Comparable):
         """i(x; y_S) of every non-empty subset S, nats: ``information["cow"]``, ``information["cow", "giraffe"]``."""
         return self.decomposition.information
 
-    def given(self, concept: str, estimator: str | None = None) -> Estimate:
+    def given(self, concept: str, *, estimator: str | None = None) -> Estimate:
         """i(x; concept | all others) = i(x; all) - i(x; all without it), nats: what would be lost without ``concept``.
 
         By ``estimator``, or else ``metadata.estimator``. Its error is that of the difference, whose two terms have the

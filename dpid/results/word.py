@@ -65,7 +65,7 @@ class Word(Comparable):
         It is never below zero, has little noise, and does not say whether the change is towards the picture, as
         :attr:`given_rest` does.
         """
-        return self.pid.given(self.text, "rao-blackwell")
+        return self.pid.given(self.text, estimator="rao-blackwell")
 
     @property
     def unique(self) -> Estimate:

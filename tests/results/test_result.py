@@ -46,12 +46,12 @@ def test_what_would_be_lost_without_a_concept():
         f = result.replicates[estimator].double().sum((-2, -1)).numpy()
         for concept, others in (("cow", 5), ("pizza", 4), ("tree", 3)):
             lost = f[:, 6] - f[:, others]
-            found = result.given(concept, estimator)
+            found = result.given(concept, estimator=estimator)
             assert found.value == pytest.approx(lost.mean())
             assert found.stderr == pytest.approx(lost.std(ddof=1) / len(lost) ** 0.5)
             assert found.dof == len(lost) - 1
             assert found.positive == (estimator == "rao-blackwell")
-    assert result.given("cow") == result.given("cow", result.metadata.estimator)
+    assert result.given("cow") == result.given("cow", estimator=result.metadata.estimator)
     assert not made(reference="a cow").given("cow").positive  # (F - rest)² - (F - all)² is no square
     two = made()
     assert float(two.given("cow")) == pytest.approx(two.unique["cow"].value + two.synergy.value)
@@ -60,13 +60,19 @@ def test_what_would_be_lost_without_a_concept():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("dog",), "^concept: found 'dog', allowed are cow, pizza$"), ((3,), "^concept: found 3, expected a text$"),
-        (("cow", "best"), "^estimator: found 'best', allowed are shrinkage, "),
+        ({"concept": "dog"}, "^concept: found 'dog', allowed are cow, pizza$"),
+        ({"concept": 3}, "^concept: found 3, expected a text$"),
+        ({"concept": "cow", "estimator": "best"}, "^estimator: found 'best', allowed are shrinkage, "),
     ],
-)  # fmt: skip
+)
 def test_what_is_lost_is_of_a_concept(arguments, told):
     with pytest.raises((ValueError, TypeError), match=told):
-        made().given(*arguments)
+        made().given(**arguments)
+
+
+def test_two_concepts_are_not_taken_for_one_and_an_estimator():
+    with pytest.raises(TypeError, match="positional argument"):
+        made().given("cow", "pizza")
 
 
 def test_replicates_are_by_an_estimator():
@@ -93,6 +99,20 @@ def test_subsets_are_found_by_a_text_and_in_any_order():
 def test_other_subsets_are_told_the_keys(name):
     with pytest.raises(KeyError, match=r"subset: found .*, allowed are cow, pizza, cow\+pizza"):
         made().information[name]
+
+
+def test_other_concepts_and_words_are_told_the_names():
+    """And the dictionaries are otherwise as any."""
+    result, words = made(), made_words("cow", "pizza")
+    for named in (result.unique, result.maps.unique, result.profile.unique, words.words):
+        with pytest.raises(KeyError, match=r"name: found 'dog', allowed are cow, pizza"):
+            named["dog"]
+        assert named.get("dog") is None
+        assert "dog" not in named
+        assert list(dict(named)) == list(pickle.loads(pickle.dumps(named))) == ["cow", "pizza"]
+    assert result.unique == dict(result.unique) == copy.deepcopy(result.unique)
+    assert pickle.loads(pickle.dumps(words)) == words == replace(words, words=dict(words.words))
+    json.dumps([result.to_dict(), words.to_dict()])
 
 
 def test_weights_that_the_model_reads_as_text_are_remarked_on():
