@@ -1,4 +1,4 @@
-"""A dictionary of what is known of every subset of the concepts, which may be asked by a text."""
+"""Dictionaries of what is known of concepts and of their subsets, whose errors name the keys that there are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from dpid.prompts.plan import Subset
 
 Value = TypeVar("Value")
 _LISTED = 15  # keys that an error names: those of four concepts
+
+
+def _unknown(kind: str, name: object, keys: list[str]) -> KeyError:
+    told = ", ".join(keys[:_LISTED]) + (", …" if len(keys) > _LISTED else "")
+    return KeyError(f"{kind}: found {name!r}, allowed are {told}")
+
+
+class ByName(dict[str, Value]):
+    """{concept or word: value}; ``KeyError`` for anything else names the keys."""
+
+    def __missing__(self, name: object) -> Value:
+        raise _unknown("name", name, list(self))
 
 
 class BySubset(dict[Subset, Value]):
@@ -20,9 +32,7 @@ class BySubset(dict[Subset, Value]):
         for subset, value in self.items():
             if _names(name, subset):
                 return value
-        keys = ["+".join(subset) for subset in self]
-        told = ", ".join(keys[:_LISTED]) + (", …" if len(keys) > _LISTED else "")
-        raise KeyError(f"subset: found {name!r}, allowed are {told}")
+        raise _unknown("subset", name, ["+".join(subset) for subset in self])
 
     if TYPE_CHECKING:  # that a text may be asked for
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dpid.equality import Comparable
 from dpid.pid import Antichain, Atoms, PriorWarning, decompose_replicates
 from dpid.prompts.plan import Subset, subsets_of
-from dpid.results.by_subset import BySubset
+from dpid.results.by_subset import ByName, BySubset
 from dpid.results.intervals import Estimate, estimates
 from dpid.results.maps import Maps, displayed
 from dpid.results.profile import Profile
@@ -101,7 +101,7 @@ class Decomposition(Comparable):
     def unique(self) -> dict[str, Estimate]:
         """{concept: its uniqueness}, nats: what it tells of the image and no other concept does."""
         value, error = self._image
-        return {c: self._estimate(value.unique[c], error.unique[c]) for c in value.unique}
+        return ByName({c: self._estimate(value.unique[c], error.unique[c]) for c in value.unique})
 
     @property
     def synergy(self) -> Estimate:
@@ -174,6 +174,6 @@ def _parts(atoms: Atoms, unit: Tensor | float = 1.0) -> tuple[BySubset[Tensor], 
     return (
         BySubset({s: (value / unit).float() for s, value in atoms.information.items()}),
         (atoms.redundancy / unit).float(),
-        {c: (value / unit).float() for c, value in atoms.unique.items()},
+        ByName({c: (value / unit).float() for c, value in atoms.unique.items()}),
         (atoms.synergy / unit).float(),
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from dpid.equality import Comparable
 from dpid.files import PathLike
 from dpid.prompts.phrases import remarks_on
+from dpid.results.by_subset import ByName
 from dpid.results.metadata import NOT_CORRECTED, Metadata
 from dpid.results.result import PIDResult
 from dpid.results.word import REST, Word, verdict
@@ -32,6 +33,9 @@ class WordsResult(Comparable):
 
     words: Mapping[str, Word]
     unet_evaluations: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", ByName(self.words))
 
     @property
     def verdicts(self) -> dict[str, str]:

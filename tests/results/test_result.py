@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_up import from_bytes, made, to_bytes
+from made_up import from_bytes, made, made_words, to_bytes
 
 from dpid.results.intervals import Estimate
 from dpid.results.result import PIDResult
