@@ -170,7 +170,8 @@ class Options:
         None,
         optional(fraction),
         "Add samples until the 95 % interval of i(x; all concepts) is within this fraction of it, 0.05 for 5 %",
-        more="looking after 1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``",
+        more="once it is within √2 times that, after 1, 2, 3, 4, 6, 8, 12, … rounds of ``samples``, as many again are "
+        "added before it is looked at",
         flag=float,
     )
     max_samples: int = option(1024, count(1, _MOST), "Where ``tolerance`` and :meth:`dpid.Explainer.stream` stop")

@@ -145,6 +145,7 @@ def explanations(job: Job, denoisers: Sequence[Denoiser]) -> Iterator[list[list[
 def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[list[PIDResult]]]:
     """The results of every picture after every round, until the tolerance is met or the samples are used up."""
     run, tolerance = _Run(job, denoiser), job.options.tolerance
+    until = 0  # the rounds after which the tolerance is looked at
     for turn, shift in zip(range(job.rounds), run.shifts, strict=False):
         if turn:
             denoiser.refresh()  # if the model has changed, eps_hat raises
@@ -157,19 +158,29 @@ def rounds(job: Job, denoiser: Denoiser) -> Iterator[list[list[PIDResult]]]:
             continue
         results = [[_judged(result, tolerance) for result in own] for own in results]
         yield results
-        if all(result.metadata.converged for own in results for result in own) and may_stop(turn + 1):
+        together = [result for own in results for result in own]
+        if turn + 1 == until and all(result.metadata.converged for result in together):
             return
+        # Met at the first look, it may be so by an error that happens to look small. So as many samples again are drawn
+        # as may make the error small enough, before it is looked at.
+        if turn + 1 >= until and may_stop(turn + 1) and within(together, tolerance * 2**0.5):
+            until = 2 * (turn + 1)
+
+
+def within(results: Sequence[PIDResult], tolerance: float) -> bool:
+    """Whether all ``results`` have an error within the ``tolerance``."""
+    return all(result.relative_error() <= tolerance for result in results)
 
 
 def _judged(result: PIDResult, tolerance: float) -> PIDResult:
     """``result`` with whether it meets the ``tolerance`` in its metadata."""
-    return replace(result, metadata=replace(result.metadata, converged=result.relative_error() <= tolerance))
+    return replace(result, metadata=replace(result.metadata, converged=within([result], tolerance)))
 
 
 def may_stop(rounds: int) -> bool:
-    """Whether a met tolerance may end the run: after 1, 2, 3, 4, 6, 8, 12, … rounds.
+    """Whether an end may be decided upon: after 1, 2, 3, 4, 6, 8, 12, … rounds.
 
-    Stopping after any round would select rounds whose error happens to look small.
+    Deciding after any round would select rounds whose error happens to look small.
     """
     return rounds // (rounds & -rounds) in (1, 3)
 
