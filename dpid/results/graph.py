@@ -22,6 +22,7 @@ _NAME = 22  # letters of a word
 _KEY = 0.12  # inches of the key of five lines, by the points of text
 _WIDEST, _LARGEST = 9.0, 0.3  # the line, in points, and the node's radius of the largest numbers
 _NUMBERED, _ROOMY = 3, 4.5  # most pairs whose numbers are written at their lines, and inches that more than one needs
+_FACE, _EDGE = 0.82, 0.35  # greys of a circle
 _SIZE, _SMALLEST = 9.0, 6.0  # points of text, the latter in small axes of the user
 
 
@@ -90,11 +91,10 @@ def _line(
     """Draw a bent line between two places, as wide as the estimate is large."""
     from matplotlib.patches import FancyArrowPatch
 
-    certain = float(certainty(np.array(estimate.value), np.array(estimate.stderr)))
     ax.add_patch(FancyArrowPatch(
         tuple(ends[0]), tuple(ends[1]), arrowstyle="-", connectionstyle=f"arc3,rad={bend}", color=colour, zorder=1,
         linewidth=max(0.4, _WIDEST * size / _SIZE * abs(estimate.value) / max(widest, 1e-9)),
-        alpha=0.12 + 0.75 * certain,
+        alpha=0.12 + 0.75 * _certain(estimate),
         linestyle="-" if estimate.value >= 0 else (0, (1.2, 0.8)), capstyle="butt",
     ))  # fmt: skip
     if numbered:
@@ -108,6 +108,15 @@ def _line(
         )  # fmt: skip
 
 
+def _certain(estimate: Estimate) -> float:
+    return float(certainty(np.array(estimate.value), np.array(estimate.stderr)))
+
+
+def _grey(shade: float, certain: float) -> str:
+    """A grey of matplotlib: ``shade``, lighter the less ``certain`` it is; one that is clear would show lines below."""
+    return f"{1 - (1 - shade) * (0.3 + 0.7 * certain):.3f}"
+
+
 def _circles(ax: Any, nodes: Mapping[str, Estimate], places: Mapping[str, np.ndarray], size: float) -> None:
     """Draw a circle for every word, its area what the word tells, and its name and number."""
     from matplotlib.patches import Circle
@@ -116,10 +125,10 @@ def _circles(ax: Any, nodes: Mapping[str, Estimate], places: Mapping[str, np.nda
     most = max(max(abs(e.value) for e in nodes.values()), 1e-9)
     for name, estimate in nodes.items():
         radius = _LARGEST * (abs(estimate.value) / most) ** 0.5
-        below = estimate.value < 0
+        below, certain = estimate.value < 0, _certain(estimate)
         ax.add_patch(Circle(
-            tuple(places[name]), max(radius, 0.02), facecolor="white" if below else "0.82", edgecolor="0.35", zorder=2,
-            linestyle="--" if below else "-",
+            tuple(places[name]), max(radius, 0.02), facecolor="white" if below else _grey(_FACE, certain),
+            edgecolor=_grey(_EDGE, certain), zorder=2, linestyle="--" if below else "-",
         ))  # fmt: skip
         x, y = places[name]
         # Beside a small circle, away from the middle, where the lines do not cross the text.
@@ -144,7 +153,7 @@ def _key(ax: Any, widest: float, unit: str, size: float) -> None:
         handles=[
             Line2D([], [], color=REDUNDANCY, linewidth=4, label="redundancy: what either of two words tells"),
             Line2D([], [], color=SYNERGY, linewidth=4, label="synergy: what only both together tell"),
-            Patch(facecolor="0.82", edgecolor="0.35", label="i(x; word): what the word alone tells, by area"),
+            Patch(facecolor=str(_FACE), edgecolor=str(_EDGE), label="i(x; word): what the word alone tells, by area"),
             Patch(facecolor="none", label=f"widest line {widest:.2f}, numbers ± standard errors, in {unit};"),
             Patch(facecolor="none", label="faint: within the noise; dashed: below zero"),
         ],

@@ -276,6 +276,19 @@ def test_a_graph_has_a_circle_for_every_word_and_two_lines_for_every_pair(three)
         assert areas == pytest.approx([max(areas) * t / max(told) for t in told])
 
 
+def test_a_circle_within_its_noise_is_faint():
+    """As its key says of all that is; the numbers are far above their errors, and within them."""
+    sure, unsure = made(seed=0), made(seed=0)
+    for result, spread in ((sure, 1e-3), (unsure, 3.0)):
+        f = torch.tensor([1.0, 1.0, -1.0, -1.0]).view(4, 1, 1, 1) * spread + 1
+        result.replicates.update({name: f.expand(4, 3, 4, 4) for name in result.replicates})
+    greys = [
+        [p.get_facecolor()[0] for p in r.plot("graph").axes[0].patches if hasattr(p, "radius")] for r in (sure, unsure)
+    ]
+    assert max(greys[0]) == pytest.approx(0.82, abs=0.01)
+    assert min(greys[1]) > 0.9
+
+
 def test_circles_are_the_numbers_of_the_result_by_the_default_estimator():
     """It weighs its two estimators once for all concepts, and not for every pair anew."""
     result = made(concepts=("cow", "pizza", "tree"), estimator="shrinkage", size=8)
