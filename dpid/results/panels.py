@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dpid.results.result import PIDResult
 
 _MODEL = 60  # letters that fit below the figure
+_BETWEEN = 0.25  # inches between rows of panels
 COARSEST = 150
 """Dots per inch of a figure with a picture, at least"""
 FINEST = 2048
@@ -27,8 +28,12 @@ def resolution(picture: Tensor | None, side: float) -> float:
 
 
 def new_panels(rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Figure, list[Any]]:
-    """A figure of ``size`` inches and its rows × columns axes."""
-    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    """A figure of ``size`` inches, and more for the gaps between rows, and its rows × columns axes."""
+    wide, high = size
+    figure = Figure(figsize=(wide, high + (rows - 1) * _BETWEEN), dpi=dpi, layout="constrained")
+    if rows > 1:  # else titles touch the row above
+        engine: Any = figure.get_layout_engine()
+        engine.set(hspace=_BETWEEN * rows / high)  # of the mean height of a row
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 

@@ -239,6 +239,15 @@ def test_titles_of_the_strip_stay_below_the_prompt(concepts):
     assert max(heights) < figure._suptitle.get_window_extent().y0
 
 
+def test_titles_of_the_strip_keep_away_from_the_row_above():
+    """By a line of their own, 9 points."""
+    figure = made(concepts=tuple("abcdef")).plot("strip")
+    figure.draw_without_rendering()
+    above, below = figure.axes[0], figure.axes[5]
+    gap = above.get_window_extent().y0 - below.title.get_window_extent().y1
+    assert gap > 9 / 72 * figure.dpi
+
+
 def test_numbers_of_a_video_are_not_called_those_of_a_picture():
     figure = replace(made(frames=2), picture=None).plot("strip")
     texts = [*(ax.get_title() for ax in figure.axes), figure.get_supxlabel()]
