@@ -13,6 +13,7 @@ from dpid.prompts.plan import subsets_of
 from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.intervals import Estimate
 from dpid.results.overlay import REDUNDANCY, SYNERGY, certainty
+from dpid.results.panels import frame
 
 if TYPE_CHECKING:
     from dpid.results.result import PIDResult
@@ -65,7 +66,7 @@ def plot_graph(results: PIDResult | Mapping[Pair, PIDResult], ax: Any = None) ->
     if ax is None:
         figure = Figure(figsize=(6.4, 6.8 if len(nodes) > 2 else 4.2), dpi=120, layout="constrained")
         ax = figure.subplots()
-        figure.suptitle(literal(f"“{first.metadata.prompt}”", 60, lines=3), fontsize=11, fontweight="bold")
+        frame(figure, first.metadata)
     else:
         figure, (wide, high) = ax.figure, inches(ax)
         size = min(_SIZE, max(_SMALLEST, 2 * min(wide, high)))

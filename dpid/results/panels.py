@@ -11,7 +11,6 @@ from dpid.results.figure_style import Figure, literal, shortened
 
 if TYPE_CHECKING:
     from dpid.results.metadata import Metadata
-    from dpid.results.result import PIDResult
 
 _MODEL = 60  # letters that fit below the figure
 _BETWEEN = 0.25  # inches between rows of panels
@@ -51,18 +50,29 @@ def bare(ax: Any) -> None:
     ax.spines[:].set_color("0.8")
 
 
-def frame(figure: Figure, result: PIDResult, *notes: str) -> tuple[Any, Any]:
-    """The title, which is the prompt, and the text below the panels: ``notes``, none of "", and the settings."""
-    metadata = result.metadata
+def frame(figure: Figure, metadata: Metadata, *notes: str, parts: str = "") -> tuple[Any, Any]:
+    """The title, which is the prompt, and the text below the panels: ``notes``, none of "", and the settings.
+
+    ``parts``: what the measure acts on, where that is not the level.
+    """
     settings = (
-        f"{metadata.estimator}, {metadata.measure} by {metadata.level}; {metadata.unet_evaluations} evaluations of the "
-        f"network; {literal(metadata.model, _MODEL)}"
+        f"{metadata.estimator}, {metadata.measure} by {parts or metadata.level}; {metadata.unet_evaluations} "
+        f"evaluations of the network; {literal(metadata.model, _MODEL)}"
     )
-    below = [line for note in notes for line in textwrap.wrap(note, int(16 * figure.get_figwidth()))]
-    return entitle(figure, metadata), figure.supxlabel("\n".join([*below, settings]), fontsize=7.5, color="0.4")
+    columns = int(16 * figure.get_figwidth())
+    below = [line for note in (*notes, settings) for line in textwrap.wrap(note, columns)]
+    return _entitle(figure, metadata), figure.supxlabel("\n".join(below), fontsize=7.5, color="0.4")
 
 
-def entitle(figure: Figure, metadata: Metadata) -> Any:
+def how_drawn(limit: float, unit: str) -> str:
+    """The note that explains an overlay with ``limit`` as full colour, and the ``unit`` of all numbers."""
+    return (
+        f"numbers: {unit}; full colour: {limit:.2g} per latent pixel; faint: within the noise; stripes: below zero; "
+        "line: around four fifths of what only the word tells"
+    )
+
+
+def _entitle(figure: Figure, metadata: Metadata) -> Any:
     """The title of a figure: the prompt, in lines that fit."""
     given = " | rest of the prompt" if metadata.context else ""
     columns = int(10 * figure.get_figwidth())  # of bold letters of 11 points

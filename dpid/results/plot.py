@@ -12,7 +12,7 @@ from torch import Tensor
 from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.graph import plot_graph
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of, legend, overlay, paint, scale_of
-from dpid.results.panels import COARSEST, bare, frame, new_panels, put, resolution, tall
+from dpid.results.panels import COARSEST, bare, frame, how_drawn, new_panels, put, resolution, tall
 from dpid.results.profile_plot import plot_profile
 
 if TYPE_CHECKING:
@@ -72,12 +72,7 @@ def _plot_overlay(result: PIDResult, ax: Any) -> Any:
     _entitle(axes[-2], "redundancy", "what two or more words tell" if several else "what either word tells")
     draw_atom(axes[-1], result, "synergy", limit)
     _entitle(axes[-1], "synergy", "what words tell only together" if several else "what only both together tell")
-    texts = frame(
-        figure, result,
-        f"numbers: {result.metadata.unit}; full colour: {limit:.2g} per latent pixel; faint: within the noise; "
-        "stripes: below zero; line: around four fifths of what only the word tells",
-        _why_two_numbers(result),
-    )  # fmt: skip
+    texts = frame(figure, result.metadata, how_drawn(limit, result.metadata.unit), _why_two_numbers(result))
     _arrange(figure, axes, rows, *texts)
     figure.set_dpi(resolution(result.picture, max(inches(axes[0]))))  # at last: texts are measured faster before
     return figure
@@ -218,7 +213,7 @@ def _plot_strip(result: PIDResult, ax: Any) -> Any:
         numbers = number_told(result, estimate, value, "\n" if result.metadata.frames is None else "; ")
         panel.set_title(f"{name}\n{numbers}", fontsize=9)
     colour_bar(drawn, axes, result.metadata.unit)
-    frame(figure, result, _why_two_numbers(result))
+    frame(figure, result.metadata, _why_two_numbers(result))
     return figure
 
 

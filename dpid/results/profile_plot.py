@@ -11,7 +11,7 @@ from torch import Tensor
 from dpid.pid import mean_stderr
 from dpid.results.figure_style import Figure, columns_of, inches, literal, shortened, standard, within
 from dpid.results.overlay import REDUNDANCY, SYNERGY, colours_of
-from dpid.results.panels import entitle, frame, new_panels
+from dpid.results.panels import frame, new_panels
 
 if TYPE_CHECKING:
     from dpid.results.profile import Profile
@@ -33,7 +33,14 @@ _Lines = Callable[[int], tuple[Sequence[_Line], Sequence[_Line]]]  # of two pane
 def plot_profile(result: PIDResult, ax: Any) -> Any:
     """i(x; y_S), left, and its decomposition, right, over log-SNR, with bands of one standard error."""
     lines, unit = partial(_profile_lines, result.profile), result.metadata.unit
-    return _drawn(ax, ("i(x; y)", "atoms"), lines, unit, lambda figure: frame(figure, result))
+    split = "atoms: every bin is split by itself"
+    if result.metadata.level != "logsnr":
+        split += ", and their sums are not those of the whole picture, which is split once"
+
+    def finish(figure: Figure) -> None:
+        frame(figure, result.metadata, f"{split}; {_bands(result.profile)}", parts="bin of log-SNR")
+
+    return _drawn(ax, ("i(x; y)", "atoms"), lines, unit, finish)
 
 
 @standard()
@@ -45,7 +52,12 @@ def plot_words_profile(result: WordsResult, colours: dict[str, str], ax: Any) ->
         for lines, (value, error) in zip(panels, over_logsnr(word), strict=True):
             lines.append((text, word.pid.profile, value, error, {"color": colour}))
     unit = result.metadata.unit
-    return _drawn(ax, WORD_NUMBERS, lambda _: panels, unit, lambda figure: entitle(figure, result.metadata))
+    bands = _bands(next(iter(result.words.values())).pid.profile)
+    return _drawn(ax, WORD_NUMBERS, lambda _: panels, unit, lambda figure: frame(figure, result.metadata, bands))
+
+
+def _bands(profile: Profile) -> str:
+    return f"bands: one standard error, of {profile.dof + 1} groups of samples"
 
 
 def over_logsnr(word: Word) -> list[tuple[Tensor, Tensor]]:
@@ -117,6 +129,8 @@ def _draw_lines(panel: Any, lines: Sequence[_Line], letters: int) -> None:
         look = {"marker": "o", "markersize": 3} | look
         (line,) = panel.plot(x, v, label=f" {literal(name, letters)}", **look)
         panel.fill_between(x, v - e, v + e, alpha=min(0.2, 0.8 / len(lines)), color=line.get_color())
+    edges = [float(edge) for _, profile, *_ in lines for edge in profile.edges[[0, -1]]]
+    panel.set_xlim(min(edges), max(edges))  # of a single bin, too
     panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     panel.spines[["top", "right"]].set_visible(False)
 

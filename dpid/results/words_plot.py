@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dpid.prompts.phrases import holds, span_of
 from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.overlay import WORDS, colours_of, overlay, scale_of
-from dpid.results.panels import COARSEST, entitle, new_panels, put, resolution, tall
+from dpid.results.panels import COARSEST, frame, how_drawn, new_panels, put, resolution, tall
 from dpid.results.plot import colour_bar, draw_maps, draw_picture, drawn_as, strip_within
 from dpid.results.profile_plot import plot_words_profile
 from dpid.results.word import verdict
@@ -69,15 +69,15 @@ def _plot_overlay(result: WordsResult, ax: Any) -> Any:
     if result.picture is not None:
         draw_picture(axes[0], result.picture)
         axes[0].set_title("picture", fontsize=10)
-    _overlay(axes[-1], result)
+    limit = _overlay(axes[-1], result)
     axes[-1].set_title("what only this word tells", fontsize=10)
-    _arrange(figure, axes, result)
+    _arrange(figure, axes, result, how_drawn(limit, result.metadata.unit))
     figure.set_dpi(resolution(result.picture, _PANEL))  # at last: texts are measured faster before
     return figure
 
 
-def _arrange(figure: Figure, axes: Sequence[Any], result: WordsResult) -> None:
-    """Put panels of a figure beside bars of all words, and the prompt above them.
+def _arrange(figure: Figure, axes: Sequence[Any], result: WordsResult, told: str) -> None:
+    """Put panels of a figure beside bars of all words, the prompt above them, and what is ``told`` of them below.
 
     Panels are below one another where that is about as high as the bars, else side by side.
     """
@@ -90,13 +90,15 @@ def _arrange(figure: Figure, axes: Sequence[Any], result: WordsResult) -> None:
     words = bars.bbox.x0 - min(text.get_window_extent().x0 for text in bars.texts)
     left = _GAP + columns * (max(wide, 1.8) + _GAP) + words / figure.dpi  # 1.8 for the title of a narrow panel
     figure.set_size_inches(left + _BARS + 2 * _GAP, 6)
-    title = entitle(figure, result.metadata)
+    title, note = frame(figure, result.metadata, told)
     rows = -(-len(axes) // columns)
     below = tall(axes[-1].xaxis.label) + 0.05 if left_out(result) else 0
     panels_high = rows * panel_all + below
     top, most = tall(title) + _GAP, max(panels_high, bars_all)
-    figure.set_size_inches(figure.get_figwidth(), top + most + _GAP)
-    title.set_y(1 - _GAP / 2 / figure.get_figheight())
+    total = top + most + _GAP + tall(note) + _GAP
+    figure.set_size_inches(figure.get_figwidth(), total)
+    title.set_y(1 - _GAP / 2 / total)
+    note.set_y(_GAP / 2 / total)
     first = top + (most - panels_high) / 2 + _HEAD
     for i, panel in enumerate(axes):
         row, column = divmod(i, columns)
@@ -113,7 +115,7 @@ def _plot_words(result: WordsResult, ax: Any) -> Any:
         _bars(within(ax, left, below, wide - left, max(high - below, high / 3)), result, size=7)
         return ax.figure
     figure = Figure(figsize=(7, 1.4 + 0.42 * len(result.words)), dpi=150, layout="constrained")
-    entitle(figure, result.metadata)
+    frame(figure, result.metadata)
     _bars(figure.subplots(), result)
     return figure
 
@@ -135,7 +137,7 @@ def _plot_strip(result: WordsResult, ax: Any) -> Any:
     for panel, word in zip(axes[count - len(words) : count], words, strict=True):
         panel.set_title(f"{literal(word.text, _WORD)}\n{word.given_rest}", fontsize=9)
     colour_bar(drawn, axes, result.metadata.unit)
-    entitle(figure, result.metadata)
+    frame(figure, result.metadata)
     return figure
 
 
@@ -144,17 +146,20 @@ def _plot_profile(result: WordsResult, ax: Any) -> Any:
     return plot_words_profile(result, coloured(result), ax)
 
 
-def _overlay(ax: Any, result: WordsResult) -> None:
+def _overlay(ax: Any, result: WordsResult) -> float:
+    """Draw the uniqueness of words that have a colour over the picture; the value of full colour."""
     colours, missing = coloured(result), left_out(result)
     # Uniqueness rather than i(x; w | rest), whose difference of two long prompts has more noise.
     maps = {word: result.words[word].pid.maps for word in colours}
     errors = {word: m.stderr.unique[word] for word, m in maps.items() if m.stderr}
     unique = {word: m.unique[word] for word, m in maps.items()}
-    overlay(ax, result.picture, unique, errors, colours, scale_of(unique.values()))
+    limit = scale_of(unique.values())
+    overlay(ax, result.picture, unique, errors, colours, limit)
     if missing:
         told = f"not drawn (least unique): {', '.join(missing)}"
         columns = max(20, int(14 * inches(ax)[0]))  # of letters of 8 points
         ax.set_xlabel(literal(told, columns, lines=4), fontsize=8, color="0.4")
+    return limit
 
 
 def _bars(ax: Any, result: WordsResult, size: float = 9) -> None:

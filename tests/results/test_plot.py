@@ -76,6 +76,39 @@ def test_legends_of_the_profile_cover_nothing(concepts):
         assert 0 < box.x0 < box.x1 < figure.bbox.x1
 
 
+@pytest.mark.parametrize("level", ["image", "logsnr"])
+def test_the_profile_says_what_is_split_and_what_its_bands_are(level):
+    note = " ".join(made(level=level).plot("profile").get_supxlabel().split())
+    assert "atoms: every bin is split by itself" in note
+    assert ("their sums are not those of the whole picture" in note) == (level == "image")
+    assert "bands: one standard error, of 4 groups of samples" in note
+    assert "min by bin of log-SNR" in note
+    assert "bands: one standard error, of 4 groups" in made_words("cow", "pizza").plot("profile").get_supxlabel()
+
+
+def test_the_profile_of_a_single_bin_shows_all_of_it():
+    result = made()
+    one = replace(
+        result, profiles={name: f[..., :1] for name, f in result.profiles.items()}, edges=result.edges[[0, -1]],
+        products=result.products[..., :1],
+    )  # fmt: skip
+    for drawn in (result, one):
+        assert [ax.get_xlim() for ax in drawn.plot("profile").axes] == [(-5, 7)] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_what_is_given_and_how_it_was_made(kind, three):
+    figures = [made(context=True).plot(kind)]
+    if kind == "graph":
+        figures.append(plot_graph({p: pair_of(three, p) for p in combinations(three.metadata.concepts, 2)}))
+    for figure in figures:
+        figure.draw_without_rendering()
+        assert "evaluations of the network; emoji" in figure.get_supxlabel()
+        others = [figure._suptitle.get_window_extent(), *texts_of(figure.axes[-1])]
+        assert not any(figure._supxlabel.get_window_extent().padded(-1).overlaps(box) for box in others)
+    assert figures[0].get_suptitle() == "“a cow and a pizza” | rest of the prompt"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_axes_of_the_user_are_drawn_into(kind):
     figure = matplotlib.figure.Figure(figsize=(8, 4))
@@ -155,6 +188,7 @@ def overlay_of(every, count, shape):
 def test_nothing_around_an_overlay_covers_anything(every, count, shape):
     figure = overlay_of(every, count, shape)
     figure.draw_without_rendering()
+    assert "faint: within the noise" in " ".join(figure.get_supxlabel().split())
     texts = [figure._suptitle, figure._supxlabel]
     for ax in figure.axes:
         outside = [t for t in ax.texts if t.get_bbox_patch() is None]  # not the names in the picture
