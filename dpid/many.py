@@ -108,7 +108,12 @@ Column = tuple[str, Any, bool]
 
 def column(name: str, value: Any, each: bool) -> Column:
     """An argument of many pictures for :func:`table`: one for ``each`` of them, or ``value`` for all."""
-    return name, value if value is None or not each else list(value), each and value is not None
+    if value is None or not each:
+        return name, value, False
+    if not isinstance(value, Iterable):
+        kind = type(value).__name__
+        raise TypeError(f"{name}: found {kind}, expected one for all pictures or a list of one for each")
+    return name, list(value), True
 
 
 def prompt_columns(prompts: Any, concepts: Any) -> tuple[Column, Column]:
