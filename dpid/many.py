@@ -57,9 +57,11 @@ class Watch:
         if not (stop is None or isinstance(stop, Event) or callable(stop)):
             raise TypeError(f"stop: found {type(stop).__name__}, expected a threading.Event or a function")
         self._progress, self._stop = progress, stop.is_set if isinstance(stop, Event) else stop
+        self._told = 0, 0
         self.raised: BaseException | None = None
 
     def __call__(self, done: int, planned: int) -> None:
+        self._told = done, planned
         try:
             self.check()
             if self._progress:
@@ -78,13 +80,20 @@ class Watch:
             self.raised = Stopped("stop: the run was stopped")
             raise self.raised
 
-    def part(self, before: int, group: int, count: int) -> Progress:
-        """The progress of ``group`` pictures after ``before`` others, of ``count``, which take as long each."""
+    def part(self, group: int, after: int) -> Progress:
+        """The progress of the next ``group`` pictures, with ``after`` to follow, which are taken to need as much."""
+        before, _ = self._told
 
         def tell(done: int, planned: int) -> None:
-            self(before * planned // group + done, count * planned // group)
+            self(before + done, before + planned + after * planned // group)
 
         return tell
+
+    def end(self) -> None:
+        """Tell that nothing follows where less was done than was planned."""
+        done, planned = self._told
+        if done < planned:
+            self(done, done)
 
 
 @dataclass(frozen=True)

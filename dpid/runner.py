@@ -164,30 +164,31 @@ class Runner:
         given = {i: one for i, one in wanted.items() if isinstance(one, Wanted)}
         questions = [question for one in given.values() for question in one.questions]
         together = 1 if alone else width(self.denoiser, questions, options)
-        done, model = len(errors), SameModel()
+        left, model = len(given), SameModel()
 
         def told(ones: list[Asked]) -> Sequence[Found]:
-            nonlocal done
-            results = run(ones, watch.part(done, len(ones), len(wanted)))
-            done += len(ones)
+            nonlocal left
+            results = run(ones, watch.part(len(ones), left - len(ones)))
+            left -= len(ones)
             return results
 
         for window in batches(given, together):
-            end = done + len(window)
+            after = left - len(window)
             with self._working():
                 watch.check()
                 ready = prepare(window, self.denoiser, options, watch)
                 sound = {i: one for i, one in ready.items() if isinstance(one, Asked)}
-                done = end - len(sound)  # with those that failed
+                left = after + len(sound)  # without those that failed
                 found = apart(sound, told, watch, key)
                 if not all(isinstance(one, Exception) for one in found.values()):
                     model.check(self.denoiser.state)
-            done = end
+            left = after
             for i, one in sorted({**ready, **found}.items()):
                 if isinstance(one, Exception):
                     errors[i] = one
                 elif not isinstance(one, Asked):
                     yield i, one
+        watch.end()
         if errors:
             raise PicturesError(errors, len(wanted))
 

@@ -245,7 +245,21 @@ def test_progress_of_pictures_of_several_sizes_of_which_one_fails(emoji, two_thi
     with pytest.raises(dpid.PicturesError, match=r"number 2: image: missing\.png"):
         list(many)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (4 * 8 * 4, 4 * 8 * 4)
+    assert told[-1] == (3 * 8 * 4, 3 * 8 * 4)
+
+
+def test_progress_of_pictures_of_different_numbers_of_conditions():
+    """Two, four and two of them, and a last picture that fails: 32 evaluations of each condition are done."""
+    few, told = {(): "0", ("a",): "a", ("b",): "0", ("a", "b"): "a"}, []
+    many = dpid.Explainer(model()).explain_many(
+        latents=[*pictures(3), torch.full(SHAPE, torch.nan)], conditions=[few, CONDITIONS, few, few],
+        progress=lambda *numbers: told.append(numbers), max_batch_size=32,
+    )  # fmt: skip
+    with pytest.raises(dpid.PicturesError, match="number 3: latents: found NaN"):
+        list(many)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert all(done <= planned for done, planned in told)
+    assert told[-1] == (8 * 32, 8 * 32)
 
 
 def test_progress_of_a_stream_is_that_of_all_its_rounds(emoji, two_things):
