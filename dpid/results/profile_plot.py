@@ -35,7 +35,7 @@ def plot_profile(result: PIDResult, ax: Any) -> Any:
     lines, unit = partial(_profile_lines, result.profile), result.metadata.unit
     split = "atoms: every bin is split by itself"
     if result.metadata.level != "logsnr":
-        split += ", and their sums are not those of the whole picture, which is split once"
+        split += ", and they do not add up to those of the whole picture"
 
     def finish(figure: Figure) -> None:
         frame(figure, result.metadata, f"{split}; {_bands(result.profile)}", parts="bin of log-SNR")

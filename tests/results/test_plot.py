@@ -80,7 +80,7 @@ def test_legends_of_the_profile_cover_nothing(concepts):
 def test_the_profile_says_what_is_split_and_what_its_bands_are(level):
     note = " ".join(made(level=level).plot("profile").get_supxlabel().split())
     assert "atoms: every bin is split by itself" in note
-    assert ("their sums are not those of the whole picture" in note) == (level == "image")
+    assert ("do not add up to those of the whole picture" in note) == (level == "image")
     assert "bands: one standard error, of 4 groups of samples" in note
     assert "min by bin of log-SNR" in note
     assert "bands: one standard error, of 4 groups" in made_words("cow", "pizza").plot("profile").get_supxlabel()
