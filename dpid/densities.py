@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
 _SAMPLING = tuple(SamplingOptions.__annotations__)
 
 
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """A context in which the errors of a model, which knows a condition by another name, name the ``argument``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        name, _, wrong = str(error).partition(": ")
+        if name not in ("prompt", "condition", "conditions"):
+            raise
+        raise type(error)(f"{argument}: {wrong}") from error
+
+
 class Densities(Runner):
     """The methods of :class:`dpid.Explainer` that return log-densities, or differences of two."""
 
@@ -34,18 +47,23 @@ class Densities(Runner):
         condition: Any = "",
         *,
         latents: Tensor | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Likelihood:
         """log p(x | condition) of the latents, from one round of ``samples``; docs/theory.md, eq. (55).
 
         ``options`` are those of :meth:`explain` that say how to sample: samples, replicates, rule, antithetic, seed and
-        max_batch_size. With ``precision="auto"`` the most precise type is used: rounding is corrected for differences
-        between conditions only. ``ValueError`` also for a model distilled to a few steps, which has no density.
+        max_batch_size; image, latents, progress and stop are as of :meth:`explain`. With ``precision="auto"`` the most
+        precise type is used: rounding is corrected for differences between conditions only. ``ValueError`` also for a
+        model distilled to a few steps, which has no density.
         """
-        chosen = self._options_of_density(options)
+        chosen, watch = self._options_of_density(options), Watch(progress, stop)
         with self._working():
+            watch.check()
             x = self._ask(image, latents, (), chosen, None).x
-            return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen)[0]
+            with _naming("condition"):
+                return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen, watch)[0]
 
     def log_likelihoods(
         self,
@@ -73,7 +91,8 @@ class Densities(Runner):
 
         def run(ones: list[Asked], told: Progress) -> list[Likelihood]:
             x = torch.cat([one.x for one in ones])
-            return log_likelihood(denoiser, x, ones[0].texts[0], chosen, told)
+            with _naming("conditions"):
+                return log_likelihood(denoiser, x, ones[0].texts[0], chosen, told)
 
         asked = apart(dict(enumerate(rows)), wanted, watch)
         return self._each(asked, chosen, watch, run, lambda one: (one.x.shape, one.texts))

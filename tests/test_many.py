@@ -280,6 +280,27 @@ def test_log_likelihoods_are_those_of_each_alone():
         explainer.log_likelihoods(latents=latents, conditions=["a", "b"])
 
 
+def test_a_log_likelihood_tells_its_progress_and_stops():
+    told, explainer, (latents,) = [], dpid.Explainer(model()), pictures(1)
+    asked = {"latents": latents, "condition": "a", "samples": 32, "max_batch_size": 8}
+    explainer.log_likelihood(progress=lambda *numbers: told.append(numbers), **asked)
+    assert told == [(8, 32), (16, 32), (24, 32), (32, 32)]
+    with pytest.raises(dpid.Stopped):
+        explainer.log_likelihood(stop=lambda: True, **asked)
+
+
+def test_log_likelihoods_name_their_conditions(emoji, two_things):
+    path, _, _ = two_things
+    for condition, error, message in (
+        (5, TypeError, "found int, expected texts"),
+        ("unicorn", ValueError, "this model does not know 'unicorn'"),
+    ):
+        with pytest.raises(error, match=f"^condition: {message}"):
+            emoji.log_likelihood(path, condition, samples=8)
+        with pytest.raises(dpid.PicturesError, match=f"number 0: conditions: {message}"):
+            list(emoji.log_likelihoods([path], condition, samples=8))
+
+
 def test_warming_up_learns_nothing_and_changes_no_number(emoji, two_things):
     path, prompt, concepts = two_things
     fresh = dpid.Explainer(emoji.denoiser)
