@@ -23,7 +23,7 @@ from dpid.estimation.learning import Learnt
 from dpid.estimation.precision import ladder
 from dpid.images import SMALLEST, ImageLike, open_image
 from dpid.many import Stop, Wanted, Watch, apart, column, prompt_columns, table
-from dpid.options import OF_PIPELINES, Budget, ExplainOptions
+from dpid.options import OF_PIPELINES, Budget, ExplainOptions, check_allowed
 from dpid.prompts.plan import MOST_CONCEPTS, Plan, Subset, subsets_of
 from dpid.results.result import PIDResult
 from dpid.run import Progress
@@ -68,7 +68,8 @@ class Explainer(Densities, Verdicts):
         The model cannot be used, computes something else than dpid takes it for, or is a denoiser in training mode or
         with log-SNRs that do not ascend.
     TypeError
-        The model is a name or path, which :meth:`from_pretrained` loads, or a denoiser without a ``name``.
+        The model is a name or path, which :meth:`from_pretrained` loads, or a denoiser without a ``name``; an option
+        that there is none of.
     """
 
     def __init__(self, model: Any, *, precision: str = "auto", **options: Any) -> None:
@@ -85,6 +86,7 @@ class Explainer(Densities, Verdicts):
             if not isinstance(model, Denoiser):
                 from dpid.denoisers.network import from_pipeline
 
+                check_allowed(options, OF_PIPELINES, "an explainer is made")
                 if options.get("control") is not None:
                     options["control"] = _control(options["control"])
                 model = from_pipeline(model, precision=precision, **options)

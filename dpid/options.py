@@ -27,7 +27,8 @@ _PIPELINE = {
 }  # fmt: skip
 # Those of a pipeline that :class:`dpid.denoisers.NetworkDenoiser` has.
 OF_PIPELINES = "check", "compile", "control", "control_scale", "frames", "fused", "guidance", "size"
-_MODEL = {*OF_PIPELINES, "device", "dtype", "precision", "torch_dtype"}
+_MODEL = {*OF_PIPELINES, "precision"}
+_LOADING = {"device", "dtype", "torch_dtype"}
 
 
 def option(default: Any, check: Check, description: str, *, more: str = "", flag: type | None = None) -> Any:
@@ -274,6 +275,8 @@ def _unknown(name: str, allowed: Sequence[str]) -> str:
         )
     if name in _MODEL:
         return f"{name}: is chosen with the model, in dpid.Explainer(…) or its from_pretrained(…)"
+    if name in _LOADING:
+        return f"{name}: is that of the model, chosen in dpid.Explainer.from_pretrained(…) or by the pipeline's to(…)"
     if name == "seconds":
         return "seconds: belongs to words; to end an explanation early use stop="
     if name == "margin":

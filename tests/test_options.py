@@ -101,7 +101,7 @@ def test_a_value_that_is_nowhere_is_refused():
         ("colour", "allowed are context, reference, estimator"), ("clip_skip", "belongs to the pipeline's own call"),
         ("guidance_scale", "belongs to the pipeline"), ("negative_prompt", "belongs to the pipeline"),
         ("num_inference_steps", "belongs to the pipeline"), ("generator", "belongs to the pipeline"),
-        ("precision", "is chosen with the model"), ("device", "is chosen with the model"),
+        ("precision", "is chosen with the model"), ("device", "from_pretrained(…) or by the pipeline's to("),
         ("guidance", "is chosen with the model"),
         ("seconds", "belongs to words; to end an explanation early use stop="),
         ("margin", "belongs to words, which judges every word"),

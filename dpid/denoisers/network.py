@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpid.checks import truth
 from dpid.denoisers.blocks import ROUNDS, blocks_of, calling
 from dpid.denoisers.derived import Derived
 from dpid.denoisers.distilled import distilled
@@ -65,6 +66,7 @@ class NetworkDenoiser(Denoiser):
         control: Any = None, control_scale: Any = 1.0,
     ) -> None:  # fmt: skip
         check_precision(precision)
+        fused, check, compile = truth("fused", fused), truth("check", check), truth("compile", compile)
         family.check_size(size)
         family.set_frames(frames)
         family.set_control(control, control_scale)

@@ -128,6 +128,22 @@ def test_a_change_between_two_rounds_of_words_is_refused(tiny):
     assert next(explainer.stream_words(IMAGE, PROMPT, CONCEPTS, samples=64, margin=1e-6))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bogus": 1}, "bogus: is no option; allowed are check, compile, control,"),
+        ({"samples": 8}, "samples: is not taken where an explainer is made; allowed are check, compile,"),
+        ({"device": "cpu"}, "device: is that of the model, chosen in dpid.Explainer.from_pretrained"),
+        ({"check": "no"}, "check: found 'no', expected True or False"),
+        ({"fused": 3}, "fused: found 3, expected True or False"),
+        ({"compile": "x"}, "compile: found 'x', expected True or False"),
+    ],
+)
+def test_options_that_are_none_are_named(tiny, options, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        dpid.Explainer(tiny(), **options)
+
+
 def test_pictures_under_different_models_are_not_compared(tiny):
     """What was given before stays, and a call after it is one of the changed model alone."""
     pipe, factors = tiny(), []
