@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from threading import Event
@@ -360,8 +361,13 @@ class Explainer(Densities, Verdicts):
 def _check_own(model: Denoiser) -> None:
     """Raise ``TypeError`` or ``ValueError`` for a denoiser without what a subclass has to set; returns nothing."""
     text("model.name", getattr(model, "name", None))
+    for name, needed, expected in (
+        ("device", torch.device, "torch.device"), ("lock", AbstractContextManager, "context"),
+    ):  # fmt: skip
+        if not isinstance(value := getattr(model, name), needed):
+            raise TypeError(f"model.{name}: found {found(value)}, expected a {expected}")
     grid = model.logsnr_grid
-    if not isinstance(grid, Tensor) or grid.ndim != 1 or not grid.is_floating_point():
+    if not isinstance(grid, Tensor) or grid.ndim != 1 or grid.dtype not in (torch.float32, torch.float64):
         kind = f"{grid.dtype} {list(grid.shape)}" if isinstance(grid, Tensor) else type(grid).__name__
         raise TypeError(f"model.logsnr_grid: found {kind}, expected a float64 tensor [T]")
     if len(grid) < 2 or not grid.isfinite().all() or not (grid.diff() > 0).all():

@@ -58,6 +58,7 @@ GRID = torch.linspace(-5, 5, 9, dtype=torch.float64)
         ("x", GRID.flip(0), r"logsnr_grid: found \[5.0, .*, expected ascending finite log-SNRs"),
         ("x", GRID[:1], r"logsnr_grid: found \[-5.0\], expected ascending"),
         ("x", GRID.log(), r"logsnr_grid: found \[nan, .*, expected ascending"),
+        ("x", GRID.half(), r"logsnr_grid: found torch.float16 \[9\], expected a float64 tensor"),
     ],
 )  # fmt: skip
 def test_a_denoiser_that_lacks_something_is_refused(name, grid, told):
@@ -67,6 +68,16 @@ def test_a_denoiser_that_lacks_something_is_refused(name, grid, told):
     model = Own({"": (torch.zeros(1, 2, 2), torch.ones(1, 2, 2))})
     model.name = name
     with pytest.raises((TypeError, ValueError), match=f"^model.{told}"):
+        dpid.Explainer(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [("device", "cpu", "'cpu', expected a torch.device"), ("lock", None, "None, expected a context")],
+)
+def test_a_device_and_a_lock_are_of_their_kinds(name, value, told):
+    model = type("Own", (GaussianDenoiser,), {name: value})({"": (torch.zeros(1, 2, 2), torch.ones(1, 2, 2))})
+    with pytest.raises(TypeError, match=f"^model.{name}: found {told}"):
         dpid.Explainer(model)
 
 

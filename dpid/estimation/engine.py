@@ -159,17 +159,24 @@ def integrate(
 
     Raises
     ------
+    ValueError
+        The denoiser returned something else than K names, or than a tensor of the shape of ε̂.
     NotFiniteError
         The denoiser returned NaN or infinity; the message names the condition, the log-SNR and the sample.
     RuntimeError
         The memory does not suffice for one evaluation.
     """
-    size = max_batch_size or fitting(denoiser, x, into.residuals.shape[1])
+    k, b = into.residuals.shape[1:3]
+    names = conditions.names if isinstance(conditions, Conditions) else None
+    if names is None or len(names) not in (k, k * b):
+        found = type(conditions).__name__ if names is None else f"{len(names)} names"
+        raise ValueError(f"encode_conditions: found {found}, expected Conditions of {k} names")
+    size = max_batch_size or fitting(denoiser, x, k)
     # Every batch is checked for NaN on the CPU only: on a GPU the host would wait for the device.
     squares = _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)
     if not into.residuals.isfinite().all():  # of every condition, of whose predictions all other sums are
         # A second run that checks every batch finds the sample.
-        again = Accumulator.empty(x, into.residuals.shape[0], into.residuals.shape[1], into.pairs)
+        again = Accumulator.empty(x, into.residuals.shape[0], k, into.pairs)
         _Run(denoiser, x, conditions, samples, again, seed, None, True).all(size)
         raise NotFiniteError("denoiser: a sum is NaN or infinite, and no sample of a second run was; try float32")
     return squares
@@ -253,8 +260,8 @@ class _Run:
         def eps_hat(asked: Conditions) -> Tensor:
             predicted = predict(z, logsnr, asked)
             expected = (len(z), len(asked.names) // own, *z.shape[1:])
-            if predicted.shape != expected:
-                found = list(predicted.shape)
+            found = list(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
+            if found != list(expected):
                 raise ValueError(f"eps_hat: found {found}, expected [N,K,B,C,H,W] = {list(expected)}")
             return predicted
 

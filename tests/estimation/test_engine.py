@@ -174,12 +174,22 @@ def test_batches_fit_the_free_memory(problem, monkeypatch):
     assert fitting(model, x, K) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(lambda c: c[:2], "2 names"), (lambda c: None, "NoneType"), (lambda c: c.encoded[0], "Tensor")],
+)
+def test_other_conditions_than_were_asked_for_are_named(problem, change, found):
+    model, x, conditions, samples = problem
+    with pytest.raises(ValueError, match=f"^encode_conditions: found {found}, expected Conditions of 3 names"):
+        sums((model, x, change(conditions), samples))
+
+
 @pytest.mark.parametrize("size", [1, 96])
 @pytest.mark.parametrize(
     ("change", "found"),
     [(lambda e: e[:, 0], r"\[\d+, 2, 2, 4, 4\]"), (lambda e: e[..., :3], r"\[\d+, [13], 2, 2, 4, 3\]"),
      (lambda e: e.mean(3, keepdim=True), r"\[\d+, [13], 2, 1, 4, 4\]"),
-     (lambda e: e[:1, :, :1], r"\[1, [13], 1, 2, 4, 4\]")],
+     (lambda e: e[:1, :, :1], r"\[1, [13], 1, 2, 4, 4\]"), (lambda e: None, "NoneType"), (lambda e: (e,), "tuple")],
 )  # fmt: skip
 def test_predictions_of_another_shape_are_named(problem, monkeypatch, size, change, found):
     model = problem[0]
