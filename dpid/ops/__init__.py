@@ -10,11 +10,13 @@ compute, an error is raised.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dpid.checks import found
 from dpid.ops import _schemas as _schemas  # registers torch.ops.dpid
 from dpid.ops import compiled
 from dpid.ops._table import BACKENDS, TABLE, Op, function
@@ -147,7 +149,11 @@ def accumulate(
 
 
 def _check_seed(seed: int) -> int:
-    """``seed`` in [0, 2⁶⁴) as an int64, the integer type of op schemas; ``ValueError`` for another."""
+    """``seed`` in [0, 2⁶⁴) as an int64, the integer type of op schemas; ``ValueError`` or ``TypeError`` for another."""
+    try:
+        seed = operator.index(seed)
+    except TypeError as error:
+        raise TypeError(f"seed: found {found(seed)}, expected a whole number") from error
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed: found {seed}, allowed are 0…2⁶⁴ - 1")
     return seed - 2**64 if seed >= 2**63 else seed

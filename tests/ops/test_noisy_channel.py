@@ -1,5 +1,6 @@
 """The op noisy_channel of every backend, compared with the float64 reference, and its errors."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -98,6 +99,7 @@ def test_compiles_whole_and_once_for_every_n():
         ({"sample_id": torch.arange(3)}, ValueError, "sample_id: found length 3, expected N = 4"),
         ({"sample_id": torch.arange(4, device="meta")}, ValueError, "sample_id: found device meta"),
         ({"seed": -1}, ValueError, "seed: found -1"),
+        ({"seed": 1.5}, TypeError, "seed: found 1.5, expected a whole number"),
         ({"backend": "opencl"}, ValueError, "backend: found 'opencl'"),
         ({"backend": "cuda"}, RuntimeError, "backend: 'cuda'"),
     ],
@@ -106,6 +108,12 @@ def test_refusals(change, error, named):
     good = {"x": torch.zeros(2, 4, 5, 6), "logsnr": torch.zeros(4), "sample_id": torch.arange(4), "seed": 0}
     with pytest.raises(error, match=named):
         ops.noisy_channel(**{**good, **change})
+
+
+@pytest.mark.parametrize("seed", [3, 2**63 + 1])
+def test_a_seed_may_be_a_whole_number_of_numpy(seed):
+    x, logsnr, ids = torch.zeros(1, 2, 3, 4), torch.zeros(4), torch.arange(4)
+    assert torch.equal(ops.noisy_channel(x, logsnr, ids, np.uint64(seed)), ops.noisy_channel(x, logsnr, ids, seed))
 
 
 @pytest.mark.parametrize(("ids", "found"), [([1, 2], "list"), (torch.zeros(2), "dtype torch.float32")])
