@@ -303,7 +303,7 @@ def tolerance(most: float = 0.05, runs: int = 100) -> Iterator[dict[str, object]
 
 
 def stopped(most: float = 0.2, runs: int = 400) -> Iterator[dict[str, object]]:
-    """Rows of the ledger: the explanations of the mixture that meet ``tolerance=most``, and what they hold of the truth.
+    """Rows of the ledger: how many explanations of the mixture meet ``tolerance=most``, and what these hold of it.
 
     Options are the defaults, so that those end early whose error happens to look small.
     """
