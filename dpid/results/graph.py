@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dpid.checks import found
 from dpid.prompts.plan import subsets_of
 from dpid.results.figure_style import Figure, inches, literal, standard, within
 from dpid.results.intervals import Estimate
@@ -28,8 +29,15 @@ _SIZE, _SMALLEST = 9.0, 6.0  # points of text, the latter in small axes of the u
 
 
 def pair_of(result: PIDResult, pair: Pair) -> PIDResult:
-    """The decomposition of two of the concepts of ``result``, in their order, from the same evaluations."""
-    subsets = subsets_of(result.metadata.concepts)[1:]
+    """The decomposition of two of the concepts of ``result``, in their order there, from the same evaluations.
+
+    ``ValueError`` unless ``pair`` are two of them.
+    """
+    concepts = result.metadata.concepts
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or sum(c in pair for c in concepts) != 2:
+        raise ValueError(f"pair: found {found(pair)}, expected two of {', '.join(concepts)}")
+    first, second = (c for c in concepts if c in pair)
+    pair, subsets = (first, second), subsets_of(concepts)[1:]
     kept = subsets_of(pair)[1:]
     rows, names = [subsets.index(s) for s in kept], {"+".join(s) for s in kept}
     metadata = result.metadata
@@ -56,6 +64,8 @@ def plot_graph(results: PIDResult | Mapping[Pair, PIDResult], ax: Any = None) ->
     if isinstance(results, Mapping):
         nodes = {c: r.information[(c,)] for pair, r in results.items() for c in pair}
     else:
+        if not hasattr(results, "replicates"):  # the class of results imports this module
+            raise TypeError(f"results: found {found(results)}, expected a result, or those of pairs")
         result, concepts = results, results.metadata.concepts
         nodes = {c: result.information[(c,)] for c in concepts}
         results = {pair: pair_of(result, pair) for pair in combinations(concepts, 2)}

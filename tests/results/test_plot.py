@@ -351,9 +351,21 @@ def test_a_pair_is_saved_and_loaded(tmp_path):
     assert PIDResult.load(tmp_path / "pair.safetensors") == pair
 
 
+@pytest.mark.parametrize("pair", [("cow", "unicorn"), ("cow", "cow"), "cow", ("cow",), None])
+def test_what_is_no_pair_is_refused(three, pair):
+    with pytest.raises(ValueError, match=r"^pair: found .*, expected two of cow, "):
+        pair_of(three, pair)
+
+
+def test_a_graph_of_what_is_no_result_is_refused():
+    with pytest.raises(TypeError, match=r"^results: found None, expected a result, or those of pairs"):
+        plot_graph(None)
+
+
 def test_a_pair_of_three_is_what_the_pair_alone_would_be(three):
     a, b, _ = three.metadata.concepts
     pair = pair_of(three, (a, b))
+    assert pair_of(three, (b, a)) == pair
     for subset in ((a,), (b,), (a, b)):
         assert pair.estimates["standard"].information[subset] == three.estimates["standard"].information[subset]
     total = pair.redundancy.value + sum(e.value for e in pair.unique.values()) + pair.synergy.value
