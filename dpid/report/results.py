@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dpid.files import PathLike, as_path, atomic_write
+from dpid.checks import found
+from dpid.files import PathLike, as_path
 from dpid.report import pid, words
 from dpid.report.page import render
 from dpid.results.file_format import FORMAT
+from dpid.results.file_format import write as write_file
 from dpid.results.result import PIDResult
 from dpid.results.words import Result, WordsResult
 
@@ -19,11 +21,14 @@ def read(paths: PathLike | Iterable[PathLike]) -> tuple[dict[str, Result], list[
     """The results in a file or folder, or several, {path: result}, and of every path without one what is wrong."""
     results: dict[str, Result] = {}
     problems = []
-    for path in map(as_path, [paths] if isinstance(paths, (str, bytes, os.PathLike)) else paths):
-        found = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-        if not found:
+    listed = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else paths
+    if not isinstance(listed, Iterable):
+        raise TypeError(f"paths: found {found(paths)}, expected a path, or several")
+    for path in map(as_path, listed):
+        files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+        if not files:
             problems.append(f"{path} has no results, files of .safetensors")
-        for file in found:
+        for file in files:
             try:
                 results[str(file)] = _kind(file).load(file)
             except ValueError as error:
@@ -47,17 +52,25 @@ def _kind(path: Path) -> type[PIDResult] | type[WordsResult]:
 
 
 def write(results: Mapping[str, Result], out: PathLike) -> None:
-    """Write the page of ``results``, as of :func:`page`, to ``out``: readers never see half a page."""
+    """Write the page of ``results``, as of :func:`page`, to ``out``: readers never see half a page.
+
+    ``ValueError`` if ``out`` is a folder, or its folder does not exist.
+    """
     target, text = as_path(out, "out"), page(results)
-    with atomic_write(target) as path:
-        path.write_bytes(text.encode(errors="replace"))  # half a letter of UTF-16, which no file can hold
+    try:
+        write_file(target, lambda: text.encode(errors="replace"))  # half a letter of UTF-16, which no file can hold
+    except ValueError as error:
+        raise ValueError(str(error).replace("path", "out", 1)) from error
 
 
 def page(results: Mapping[str, Result]) -> str:
     """The HTML of a page of ``results``, which contains its pictures and needs nothing else.
 
-    ``results`` is {path of its file: result}, "" for one of no file; the page has the file's name alone.
+    ``results`` is {path of its file: result}, "" for one of no file; the page has the file's name alone. ``TypeError``
+    if it is something else.
     """
+    if not isinstance(results, Mapping) or not all(isinstance(one, Result) for one in results.values()):
+        raise TypeError(f"results: found {found(results)}, expected {{path of its file: result}}")
     sections = [
         (words.section(result) if isinstance(result, WordsResult) else pid.section(result))
         | {"key": f"r{i}", "file": Path(name).name, "prompt": result.metadata.prompt, "remarks": result.remarks()}

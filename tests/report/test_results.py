@@ -95,6 +95,18 @@ def test_paths_may_be_texts(tmp_path):
         dpid.report.results.write(both, 3)
     with pytest.raises(TypeError, match=r"^path: found int, expected a path"):
         read([3])
+    with pytest.raises(TypeError, match=r"^paths: found None, expected a path, or several"):
+        read(None)
+    with pytest.raises(ValueError, match=r"^out: found .*page\.html, but there is no folder .*nowhere"):
+        dpid.report.results.write(both, tmp_path / "nowhere" / "page.html")
+    with pytest.raises(ValueError, match=r"^out: .* is a folder; give the name of a file"):
+        dpid.report.results.write(both, tmp_path)
+
+
+@pytest.mark.parametrize("results", [[made()], made(), {"a.safetensors": 3}])
+def test_a_page_is_of_results_by_their_files(results, tmp_path):
+    with pytest.raises(TypeError, match=r"^results: found .*, expected \{path of its file: result\}"):
+        dpid.report.results.write(results, tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("result", [made(), made_words("cow", "pizza")])
