@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -114,9 +115,13 @@ class Decomposition(Comparable):
         value, error = self._image
         return {a: self._estimate(atom, error[a]) for a, atom in value.items()}
 
-    @cached_property
+    @property
     def maps(self) -> Maps:
-        """The same per latent pixel."""
+        """The same per latent pixel, as a copy, which may be changed."""
+        return deepcopy(self._maps)
+
+    @cached_property
+    def _maps(self) -> Maps:
         value, error = atoms_of(self.displayed(), self.method)
         return Maps(*_parts(value), stderr=Maps(*_parts(error)))
 

@@ -39,6 +39,14 @@ def test_where_nothing_can_be_saved_is_said_by_name(tmp_path):
         PIDResult.load(tmp_path)
 
 
+def test_the_maps_of_a_file_are_those_of_its_replicates():
+    """Whatever was done to those that a caller was given."""
+    result = made()
+    result.maps.redundancy.zero_()
+    result.maps.unique["cow"].numpy()[:] -= 1
+    assert to_bytes(result) == to_bytes(made())
+
+
 def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
     made().save(tmp_path / "a")
     monkeypatch.setattr(Path, "write_bytes", lambda self, data: (_ for _ in ()).throw(OSError(28, "no space left")))
