@@ -44,7 +44,8 @@ def test_the_maps_of_a_file_are_those_of_its_replicates():
     result = made()
     result.maps.redundancy.zero_()
     result.maps.unique["cow"].numpy()[:] -= 1
-    assert to_bytes(result) == to_bytes(made())
+    saved, expected = result.tensors(), made().tensors()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
