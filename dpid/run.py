@@ -16,7 +16,7 @@ from dpid.denoisers.protocol import Conditions, Denoiser
 from dpid.device import peak_memory
 from dpid.estimation.correction import Correction
 from dpid.estimation.density import checksum_of
-from dpid.estimation.engine import Accumulator, NotFiniteError, integrate, profile_edges
+from dpid.estimation.engine import Accumulator, NotFiniteError, encoded, integrate, profile_edges
 from dpid.estimation.estimators import (
     SIGNED,
     integrands,
@@ -188,7 +188,7 @@ def may_stop(rounds: int) -> bool:
 def _encoded(denoiser: Denoiser, pictures: Sequence[Asked], texts: Sequence[Any]) -> Conditions:
     """``texts``, those of all ``pictures``, as ``denoiser`` encodes them; ``ValueError`` names what the caller gave."""
     try:
-        return denoiser.encode_conditions(texts)
+        return encoded(denoiser, texts)
     except ValueError as error:
         (name, _, wrong), prompt = str(error).partition(": "), pictures[0].prompt
         if name != "prompt":

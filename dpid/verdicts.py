@@ -149,6 +149,8 @@ class Verdicts(Runner):
             After all other pictures, if some could not be explained; it has their errors.
         ValueError, TypeError
             Lists differ in length, or an option is not allowed.
+        RuntimeError
+            The model changes between two pictures.
         dpid.Stopped
             ``stop`` was set or returned True.
         """

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,6 +142,15 @@ def profile_edges(grid: Tensor, points: int, replicates: int) -> Tensor:
     return torch.linspace(float(grid[0]), float(grid[-1]), bins + 1, dtype=torch.float64)
 
 
+def encoded(denoiser: Denoiser, texts: Sequence[Any]) -> Conditions:
+    """The ``texts`` as ``denoiser`` encodes them; ``ValueError`` if it gives something else than as many conditions."""
+    found = denoiser.encode_conditions(texts)
+    names = f"{len(found.names)} names" if isinstance(found, Conditions) else type(found).__name__
+    if names != f"{len(texts)} names":
+        raise ValueError(f"encode_conditions: found {names}, expected Conditions of {len(texts)} names")
+    return found
+
+
 def integrate(
     denoiser: Denoiser, x: Tensor, conditions: Conditions, samples: Samples, into: Accumulator, *,
     seed: int, max_batch_size: int | None = None, on_batch: Callable[[], None] | None = None,
@@ -160,17 +170,13 @@ def integrate(
     Raises
     ------
     ValueError
-        The denoiser returned something else than K names, or than a tensor of the shape of ε̂.
+        The denoiser returned something else than a tensor of the shape of ε̂.
     NotFiniteError
         The denoiser returned NaN or infinity; the message names the condition, the log-SNR and the sample.
     RuntimeError
         The memory does not suffice for one evaluation.
     """
-    k, b = into.residuals.shape[1:3]
-    names = conditions.names if isinstance(conditions, Conditions) else None
-    if names is None or len(names) not in (k, k * b):
-        found = type(conditions).__name__ if names is None else f"{len(names)} names"
-        raise ValueError(f"encode_conditions: found {found}, expected Conditions of {k} names")
+    k = into.residuals.shape[1]
     size = max_batch_size or fitting(denoiser, x, k)
     # Every batch is checked for NaN on the CPU only: on a GPU the host would wait for the device.
     squares = _Run(denoiser, x, conditions, samples, into, seed, on_batch, x.device.type == "cpu").all(size)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dpid.denoisers.protocol import Denoiser
-from dpid.estimation.engine import Accumulator, integrate
+from dpid.estimation.engine import Accumulator, encoded, integrate
 from dpid.estimation.sampling import Samples
 from dpid.prompts.plan import Plan
 
@@ -58,13 +58,13 @@ def evaluate(
     """
     replicates, texts = int(samples.replicate.max()) + 1, plans[0].texts
     sums = Accumulator.empty(x, replicates, len(texts), needed_pairs(plans), edges)
-    encoded = denoiser.encode_conditions(texts)
+    conditions = encoded(denoiser, texts)
 
     def told() -> None:
         if progress:
             progress(sums.evaluations * len(x), len(samples.logsnr) * len(texts) * len(x))
 
-    integrate(denoiser, x, encoded, samples, sums, seed=seed, max_batch_size=max_batch_size, on_batch=told)
+    integrate(denoiser, x, conditions, samples, sums, seed=seed, max_batch_size=max_batch_size, on_batch=told)
     return sums
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from peak import Peak
 
+import dpid
 from dpid import ops
 from dpid.denoisers import GaussianDenoiser
 from dpid.estimation.engine import Accumulator, fitting, integrate, profile_edges
@@ -178,10 +179,14 @@ def test_batches_fit_the_free_memory(problem, monkeypatch):
     ("change", "found"),
     [(lambda c: c[:2], "2 names"), (lambda c: None, "NoneType"), (lambda c: c.encoded[0], "Tensor")],
 )
-def test_other_conditions_than_were_asked_for_are_named(problem, change, found):
-    model, x, conditions, samples = problem
+@pytest.mark.parametrize("rule", ["shifted-grid", "learning"])
+def test_other_conditions_than_were_asked_for_are_named(problem, change, found, rule):
+    model, x, *_ = problem
+    encode = model.encode_conditions
+    model.encode_conditions = lambda texts: change(encode(texts))
+    asked = {"latents": x[0], "conditions": {(): "a", ("y",): "b", ("z",): "c", ("y", "z"): "a"}, "rule": rule}
     with pytest.raises(ValueError, match=f"^encode_conditions: found {found}, expected Conditions of 3 names"):
-        sums((model, x, change(conditions), samples))
+        dpid.Explainer(model).explain(**asked)
 
 
 @pytest.mark.parametrize("size", [1, 96])

@@ -88,7 +88,7 @@ def test_an_error_of_the_callers_progress_is_none_of_the_model(model, monkeypatc
 
 
 def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypatch):
-    """Sooner than the coarser type overflowed: after 8 samples, of which it had told 24."""
+    """Sooner than the coarser type overflowed: after 16 samples, of which it had told 24."""
     monkeypatch.setattr("dpid.estimation.precision.candidates", lambda device: ("float16", "float32"))
     monkeypatch.setattr(
         dpid.PIDResult, "relative_error", lambda self: 0.0 if self.metadata.precision == "float32" else 1.0
@@ -99,7 +99,7 @@ def test_what_meets_the_tolerance_in_the_finer_type_is_returned(model, monkeypat
     for r in explainer.stream(**asked):
         told.append((r.metadata.samples, r.metadata.precision))
         explainer.denoiser.step = float("inf") if len(told) == 3 else 0.0
-    assert told == [(8, "float16"), (16, "float16"), (24, "float16"), (8, "float32")]
+    assert told == [(8, "float16"), (16, "float16"), (24, "float16"), (16, "float32")]
     model.step = float("inf")
     assert dpid.Explainer(model).explain(**asked).metadata.converged
 
