@@ -76,12 +76,7 @@ def decompose_replicates(
     ValueError
         Fewer than two replicates, or numbers of replicates that differ; and as :func:`dpid.pid.decompose`.
     """
-    concepts = concepts_of(information, "information")
-    counts = sorted({len(f) if isinstance(f, Tensor) and f.ndim else 0 for f in information.values()})
-    if len(counts) > 1:
-        raise ValueError(f"replicates: found {', '.join(map(str, counts))} of them; all subsets need the same number")
-    if counts[0] < 2:
-        raise ValueError(f"replicates: found {counts[0]}, an error bar needs at least 2")
+    concepts, count = concepts_of(information, "information"), _count(information)
     if isinstance(priors, str) and priors.startswith("mlm:"):  # evaluated once, not for every mean
         priors = resolve(priors, concepts, find(measure).priors or "", prompt)
 
@@ -94,7 +89,7 @@ def decompose_replicates(
 
     atoms, points = at(None), []
     spread = _Spread(atoms) if atoms.flat.is_sparse else None
-    for point in range(2 * (counts[0] - 1)):
+    for point in range(2 * (count - 1)):
         points.append(at(point))
         if spread:
             spread.add(points[-1])
@@ -103,16 +98,26 @@ def decompose_replicates(
     if spread is None and error.coarse.ndim == 1 and not all(t.all() for t in (error.flat, error.coarse)):
         _, wide = _with_errors(atoms, [at(point, 2.0) for point in range(len(points))], None, corrected)
         error = _or_half(error, wide)
-    if all(f.ndim == 1 for f in information.values()):
+    if measure == "min" and all(f.ndim == 1 for f in information.values()):
         error = _reaching_leads(value, error, torch.stack([information[(c,)] for c in concepts], 1))
     return value, error
+
+
+def _count(information: Mapping[Subset, Tensor]) -> int:
+    """The number G of replicates [G,*] of every subset; ``ValueError`` if they differ or are fewer than two."""
+    counts = sorted({len(f) if isinstance(f, Tensor) and f.ndim else 0 for f in information.values()})
+    if len(counts) > 1:
+        raise ValueError(f"replicates: found {', '.join(map(str, counts))} of them; all subsets need the same number")
+    if counts[0] < 2:
+        raise ValueError(f"replicates: found {counts[0]}, an error bar needs at least 2")
+    return counts[0]
 
 
 def _reaching_leads(value: Atoms, error: Atoms, alone: Tensor) -> Atoms:
     """The standard errors ``error``, with which intervals of uniqueness reach as far as those of the concept's lead.
 
-    The lead is f of the concept less the largest f of another, of replicates ``alone`` [G,n]. If it is above zero it is
-    what only this concept tells; where it seems below, perturbed means have zero and vary too little; docs/theory.md,
+    The lead is f of the concept less the largest f of another, of replicates ``alone`` [G,n]. By the measure "min" it is
+    what only this concept tells if it is above zero; where it seems below, perturbed means have zero and vary too little; docs/theory.md,
     eq. (22a).
     """
     from scipy.special import stdtrit

@@ -141,6 +141,17 @@ def test_a_lead_that_is_certain_keeps_the_error_of_perturbed_means():
     assert errors.unique["b"] == 0
 
 
+@pytest.mark.parametrize(
+    ("measure", "options"), [("i_ccs_plugin", {}), ("ppid", {"priors": {("a",): 5.5, ("b",): 9.0}})]
+)
+def test_measures_whose_uniqueness_is_no_lead_have_no_error_of_one(measure, options):
+    """Without noise every number of theirs is certain."""
+    f = {("a",): torch.full((8,), 5.0), ("b",): torch.full((8,), 1.0), ("a", "b"): torch.full((8,), 4.0)}
+    atoms, errors = decompose_replicates(f, measure, **options)
+    assert atoms.unique["a"] != 4
+    assert all(errors.unique[c] < 1e-6 for c in "ab")  # rounding of float32
+
+
 def test_images_and_candidates_keep_their_axis():
     """The replicate axis goes first, then that of the measure."""
     f = noisy(4, 3, 6, 2)
