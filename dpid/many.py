@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from threading import Event
@@ -48,7 +49,7 @@ class Watch:
 
     Attributes
     ----------
-    raised : the exception that ended the run here, as of ``progress``, which is no picture's fault
+    raised : the exception that ended the run here or within :meth:`ending`, which is no picture's fault
     """
 
     def __init__(self, progress: Progress | None, stop: Stop | None) -> None:
@@ -62,10 +63,16 @@ class Watch:
 
     def __call__(self, done: int, planned: int) -> None:
         self._told = done, planned
-        try:
+        with self.ending():
             self.check()
             if self._progress:
                 self._progress(done, planned)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """A context whose exceptions end the run, in :attr:`raised`."""
+        try:
+            yield
         except BaseException as error:
             self.raised = error
             raise

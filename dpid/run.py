@@ -77,7 +77,7 @@ def ask(
 
 
 class SameModel:
-    """What several runs of one question have in common: the model, in the state of the first of them."""
+    """What several runs of one call have in common: the model, in the state of the first of them."""
 
     def __init__(self) -> None:
         self._state: list[object] = []
@@ -86,7 +86,7 @@ class SameModel:
         """``RuntimeError`` if ``state``, the token of a run's model, is not that of the first run; returns nothing."""
         self._state = self._state or [state]
         if state is not self._state[0]:
-            raise RuntimeError("model: was changed between two rounds; start again")
+            raise RuntimeError("model: was changed meanwhile; start again")
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,8 @@ class Runner:
         def told(ones: list[Asked]) -> Sequence[Found]:
             nonlocal left
             results = run(ones, watch.part(len(ones), left - len(ones)))
+            with watch.ending():  # which is no picture's fault
+                model.check(self.denoiser.state)
             left -= len(ones)
             return results
 
@@ -180,8 +182,6 @@ class Runner:
                 sound = {i: one for i, one in ready.items() if isinstance(one, Asked)}
                 left = after + len(sound)  # without those that failed
                 found = apart(sound, told, watch, key)
-                if not all(isinstance(one, Exception) for one in found.values()):
-                    model.check(self.denoiser.state)
             left = after
             for i, one in sorted({**ready, **found}.items()):
                 if isinstance(one, Exception):

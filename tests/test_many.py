@@ -14,7 +14,7 @@ from dpid import PicturesError
 from dpid.denoisers import GaussianDenoiser, NetworkDenoiser
 from dpid.many import width
 from dpid.options import Options
-from dpid.prompts.plan import plan
+from dpid.prompts.plan import plan, subsets_of
 from dpid.run import may_stop
 
 DATA = Path(__file__).parent / "data" / "heldout"
@@ -148,6 +148,25 @@ def test_all_start_from_what_was_learnt_before_the_call():
     one, other = (explainer.learnt for explainer in explainers)
     assert one.samples == other.samples == 32
     torch.testing.assert_close(one.power, other.power, rtol=1e-12, atol=0)  # a sum in another order
+
+
+def test_a_model_that_changes_between_two_calls_is_an_error():
+    """Of pictures that are encoded together, whose numbers of concepts need calls of their own."""
+
+    class Changing(Joined):
+        token = "first"
+        state = property(lambda self: self.token)
+
+    explainer = dpid.Explainer(model(Changing))
+
+    def change(done, planned):
+        explainer.denoiser.token = "second" if done == planned else explainer.denoiser.token
+
+    three = {subset: NAMES[len(subset)] for subset in subsets_of("xyz")}
+    asked = {"latents": pictures(2), "conditions": [CONDITIONS, three], "rule": "uniform"}
+    assert [i for i, _ in explainer.explain_many(**asked)] == [0, 1]
+    with pytest.raises(RuntimeError, match=r"^model: was changed meanwhile"):
+        list(explainer.explain_many(**asked, progress=change))
 
 
 def test_each_stops_at_its_own_tolerance():

@@ -123,7 +123,7 @@ def test_a_change_between_two_rounds_of_words_is_refused(tiny):
     assert not next(stream).settled
     with torch.no_grad():
         pipe.unet.conv_out.weight.mul_(3)
-    with pytest.raises(RuntimeError, match="model: was changed between two rounds; start again"):
+    with pytest.raises(RuntimeError, match="model: was changed meanwhile; start again"):
         next(stream)
     assert next(explainer.stream_words(IMAGE, PROMPT, CONCEPTS, samples=64, margin=1e-6))
 
@@ -161,7 +161,7 @@ def test_pictures_under_different_models_are_not_compared(tiny):
     ):
         factors.append(3.0)
         assert next(results)[0] == 0
-        with pytest.raises(RuntimeError, match="model: was changed between two rounds; start again"):
+        with pytest.raises(RuntimeError, match="model: was changed meanwhile; start again"):
             next(results)
     factors.append(3.0)
     with pytest.raises(RuntimeError, match="model: was changed"):
