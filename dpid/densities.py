@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from dpid.errors import naming
 from dpid.images import ImageLike
 from dpid.likelihood import Likelihood, log_likelihood, plan_of
 from dpid.many import PicturesError, Stop, Wanted, Watch, apart, column, table
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # which type checkers know without the package
 
 _SAMPLING = tuple(SamplingOptions.__annotations__)
-
-
-@contextmanager
-def _naming(argument: str) -> Iterator[None]:
-    """A context in which the errors of a model, which knows a condition by another name, name the ``argument``."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        name, _, wrong = str(error).partition(": ")
-        if name not in ("prompt", "condition", "conditions"):
-            raise
-        raise type(error)(f"{argument}: {wrong}") from error
 
 
 class Densities(Runner):
@@ -62,7 +50,7 @@ class Densities(Runner):
         with self._working():
             watch.check()
             x = self._ask(image, latents, (), chosen, None).x
-            with _naming("condition"):
+            with naming("condition", "prompt", "conditions"):
                 return log_likelihood(self._denoisers(chosen.samples)[-1], x, condition, chosen, watch)[0]
 
     def log_likelihoods(
@@ -91,7 +79,7 @@ class Densities(Runner):
 
         def run(ones: list[Asked], told: Progress) -> list[Likelihood]:
             x = torch.cat([one.x for one in ones])
-            with _naming("conditions"):
+            with naming("conditions", "prompt", "condition"):
                 return log_likelihood(denoiser, x, ones[0].texts[0], chosen, told)
 
         asked = apart(dict(enumerate(rows)), wanted, watch)
@@ -130,7 +118,8 @@ class Densities(Runner):
 
         def run(ones: list[Asked], told: Progress) -> Sequence[Tensor]:
             x = torch.cat([one.x for one in ones])
-            return differences(denoiser, x, question, samples, chosen, told)
+            with naming("prompt", "condition", "conditions"):
+                return differences(denoiser, x, question, samples, chosen, told)
 
         found, errors = {}, {}
         try:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # How dpid's own errors begin: with the arguments that are to be changed, "samples: …" or "prompt, concepts: …".
 _NAMED = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")
 _OWN = (ValueError, TypeError, ArithmeticError, RuntimeError, ImportError)
 _REPORT = "this is a fault of dpid; please report it with the command, its output with --debug, and that of dpid info"
+
+
+@contextmanager
+def naming(argument: str, *others: str) -> Iterator[None]:
+    """A context whose errors name the ``argument``, where they name it as one of ``others``, as functions within do."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        names, _, wrong = str(error).partition(": ")
+        renamed = ", ".join(argument if name in others else name for name in names.split(", "))
+        if renamed == names:
+            raise
+        raise type(error)(f"{renamed}: {wrong}") from error
 
 
 def told(error: BaseException) -> tuple[str, int]:

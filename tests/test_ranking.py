@@ -115,3 +115,8 @@ def test_progress_is_that_of_all_pictures(explainer):
 def test_refusals(explainer, change, error, message):
     with pytest.raises(error, match=message):
         explainer.rank(**{"latents": [torch.ones(SHAPE)], "prompt": "bright"} | change)
+
+
+def test_a_prompt_that_the_model_does_not_know_is_named_as_that(explainer):
+    with pytest.raises(ValueError, match=r"^prompt: 'dark' is unknown"):
+        explainer.rank(latents=[torch.zeros(SHAPE)] * 2, prompt="dark")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from dpid.cli.parameters import CONTROL, Model, at_home, chosen, with_loading
 from dpid.cli.process import printing
 from dpid.cli.progress import bar
 from dpid.cli.tables import note
+from dpid.errors import naming
 from dpid.files import writable
 from dpid.options import Options
 
@@ -46,13 +46,11 @@ def _data(
     from dpid.studies.data import read_pairs, read_scenes
 
     read: Any
-    try:
+    with naming("data", "path", "instances"):
         if coco:
             read = read_coco(path, images or path.parent, captions)
         else:
             read = read_pairs(path) if name == "retrieval" else read_scenes(path)
-    except ValueError as error:  # by the functions' own names of the file
-        raise ValueError(re.sub("^(path|instances)(?=[:,])", "data", str(error))) from error
     _tell(read.problems, path, console)
     if not read.rows:
         raise ValueError(f"data: {path} has no row that can be used")

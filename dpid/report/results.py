@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dpid.checks import found
+from dpid.errors import naming
 from dpid.files import PathLike, as_path
 from dpid.report import pid, words
 from dpid.report.page import render
@@ -57,10 +58,8 @@ def write(results: Mapping[str, Result], out: PathLike) -> None:
     ``ValueError`` if ``out`` is a folder, or its folder does not exist.
     """
     target, text = as_path(out, "out"), page(results)
-    try:
+    with naming("out", "path"):
         write_file(target, lambda: text.encode(errors="replace"))  # half a letter of UTF-16, which no file can hold
-    except ValueError as error:
-        raise ValueError(str(error).replace("path", "out", 1)) from error
 
 
 def page(results: Mapping[str, Result]) -> str:

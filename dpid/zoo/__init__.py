@@ -10,6 +10,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from dpid.checks import count, found
+from dpid.errors import naming
 
 if TYPE_CHECKING:
     from PIL import Image  # which the command line's help need not wait for
@@ -42,7 +43,8 @@ def generate(
     from dpid.quiet import quiet
 
     family, texts = family_of(pipe), _texts(prompts)
-    family.check_texts(texts)
+    with naming("prompts", "prompt"):
+        family.check_texts(texts)
     seed, steps = count(0, 2**63 - 1)("seed", seed), None if steps is None else count(1, 2**20)("steps", steps)
     check_guidance(guidance)
     Watch(progress, None)  # refuses what is no function

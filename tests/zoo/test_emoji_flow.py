@@ -87,8 +87,8 @@ def test_draws_a_thing_and_changes_nothing():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"prompts": ["a cow", "a unicorn"]}, ValueError, "prompt: this model does not know 'unicorn'"),
-        ({"prompts": ["cow " * LENGTH]}, ValueError, "prompt: 18 tokens, but text_encoder takes 16"),
+        ({"prompts": ["a cow", "a unicorn"]}, ValueError, "prompts: this model does not know 'unicorn'"),
+        ({"prompts": ["cow " * LENGTH]}, ValueError, "prompts: 18 tokens, but text_encoder takes 16"),
         ({"prompts": "a cow"}, TypeError, "prompts: found 'a cow', expected a list of texts"),
         ({"prompts": []}, ValueError, "prompts: found none, expected at least one text"),
         ({"prompts": [5]}, TypeError, "prompts: found int, expected one text"),
