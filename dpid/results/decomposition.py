@@ -125,9 +125,13 @@ class Decomposition(Comparable):
         value, error = atoms_of(self.displayed(), self.method)
         return Maps(*_parts(value), stderr=Maps(*_parts(error)))
 
-    @cached_property
+    @property
     def profile(self) -> Profile:
-        """The same over log-SNR."""
+        """The same over log-SNR, as a copy."""
+        return deepcopy(self._profile)
+
+    @cached_property
+    def _profile(self) -> Profile:
         profiles = self.profiles.double()
         width = (self.edges[1:] - self.edges[:-1]).to(profiles)
         value, error = (_parts(atoms, width) for atoms in atoms_of(profiles, self.method))

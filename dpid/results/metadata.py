@@ -37,7 +37,7 @@ class Metadata(Comparable):
     density : a checksum of the density over log-SNR of the first round, for rules "adaptive" and "learning"; "" if even
     frames : T of a video's latents; None of a picture
     peak_memory : most bytes in use, on the GPU or else by the process
-    converged : whether the tolerance was met; None without a tolerance
+    converged : whether the error is within the tolerance; None without one
     broken : the model's error that ended a run after the rounds of samples that are in the result, or ""
     unit : of all numbers; those of a model distilled to few steps are no information
     """

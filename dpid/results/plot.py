@@ -87,16 +87,17 @@ def draw_picture(ax: Any, picture: Tensor) -> None:
 def draw_unique(ax: Any, result: PIDResult, limit: float, told: Mapping[str, str]) -> None:
     """Draw the uniqueness map of every concept over the picture, and below what is ``told`` of it."""
     colours = colours_of(result.metadata.concepts)
-    errors = result.maps.stderr
-    assert errors is not None
-    overlay(ax, result.picture, result.maps.unique, errors.unique, colours, limit)
+    maps = result.maps
+    assert maps.stderr is not None
+    overlay(ax, result.picture, maps.unique, maps.stderr.unique, colours, limit)
     legend(ax, {text: colours[c] for c, text in told.items()})
 
 
 def draw_atom(ax: Any, result: PIDResult, atom: str, limit: float) -> None:
     """Draw the map of an ``atom``, "redundancy" or "synergy", over the picture, with its numbers below."""
     colour = {"redundancy": REDUNDANCY, "synergy": SYNERGY}[atom]
-    values, errors = (getattr(m, atom) for m in (result.maps, result.maps.stderr))
+    maps = result.maps
+    values, errors = (getattr(m, atom) for m in (maps, maps.stderr))
     paint(ax, result.picture, {atom: values}, {atom: errors}, {atom: colour}, limit)
     legend(ax, {number_told(result, getattr(result, atom), values): colour})
 
@@ -122,11 +123,9 @@ def _why_two_numbers(result: PIDResult) -> str:
 
 def _unique_told(result: PIDResult) -> dict[str, str]:
     """{concept: its name and its numbers}, on two lines each if those of any are too long for one."""
+    maps = result.maps.unique
     for between in ("; ", "\n"):
-        told = {
-            c: f"{literal(c, _WORD)}: {number_told(result, e, result.maps.unique[c], between)}"
-            for c, e in result.unique.items()
-        }
+        told = {c: f"{literal(c, _WORD)}: {number_told(result, e, maps[c], between)}" for c, e in result.unique.items()}
         if max(map(len, told.values())) <= _LEGEND:
             break
     return told

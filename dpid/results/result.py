@@ -168,12 +168,12 @@ class PIDResult(Comparable):
 
     @property
     def maps(self) -> Maps:
-        """Maps of the decomposition, [h,w] or, of a video, [T,h,w], in nats per latent pixel."""
+        """Maps of the decomposition, [h,w] or, of a video, [T,h,w], in nats per latent pixel: a copy at every call."""
         return self.decomposition.maps
 
     @property
     def profile(self) -> Profile:
-        """The decomposition over log-SNR, in nats per unit of log-SNR."""
+        """The decomposition over log-SNR, in nats per unit of log-SNR: a copy at every call."""
         return self.decomposition.profile
 
     @cached_property
@@ -317,9 +317,9 @@ class PIDResult(Comparable):
         tensors |= {"edges": self.edges, "products": self.products}
         if self.picture is not None:
             tensors["picture"] = self.picture
-        for prefix, maps in (("maps", self.maps), ("maps/stderr", self.maps.stderr)):
-            if maps is None:
-                continue
+        found = self.maps
+        assert found.stderr is not None
+        for prefix, maps in (("maps", found), ("maps/stderr", found.stderr)):
             tensors |= {f"{prefix}/redundancy": maps.redundancy, f"{prefix}/synergy": maps.synergy}
             tensors |= {f"{prefix}/unique/{c}": t for c, t in maps.unique.items()}
             tensors |= {f"{prefix}/information/{'+'.join(s)}": t for s, t in maps.information.items()}

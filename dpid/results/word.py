@@ -92,13 +92,13 @@ class Word(Comparable):
 
     @property
     def map(self) -> Tensor:
-        """i(x; w | rest) of every latent pixel, float32 [h,w], of a video [T,h,w], in nats."""
-        return self._map[0]
+        """i(x; w | rest) of every latent pixel, float32 [h,w], of a video [T,h,w], in nats: a copy."""
+        return self._map[0].clone()
 
     @property
     def map_stderr(self) -> Tensor:
         """The standard error of :attr:`map`, in the same form."""
-        return self._map[1]
+        return self._map[1].clone()
 
     @cached_property
     def _map(self) -> tuple[Tensor, Tensor]:

@@ -95,7 +95,7 @@ WORDS = {
     ("kind", "shape"),
     [
         ("overlay", (None, 1815)),  # four panels of 3 inches and 0.1 more, 150 dots each
-        ("strip", (945, 1965)),  # two rows of five panels, 2.8 by 2.5 inches, and 0.7 by 0.6 more, 150 dots each
+        ("strip", (982, 1965)),  # two rows of five panels, 2.8 by 2.5 inches, a gap of 0.25, 0.7 by 0.6 more, 150 dots
         ("profile", (None, 1000)),  # 10 inches, 100 dots each
         ("graph", (816, 768)),  # 6.8 by 6.4 inches, 120 dots each
     ],
