@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -20,12 +21,12 @@ from dpid.cli.words import explain_words
 from dpid.errors import told
 from dpid.files import as_path, writable
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+_FILE = re.compile(r"[/\\]|\.\w{3,5}$")  # what names of files have, and words have not
 
 
 def is_picture(path: Path) -> bool:
-    """Whether ``path`` is there, or is named as a picture would be."""
-    return path.suffix.lower() in _SUFFIXES or os.path.exists(path)  # which says no of any name, however long
+    """Whether ``path`` is there, or is named as a file would be."""
+    return bool(_FILE.search(os.fspath(path))) or os.path.exists(path)  # which says no of any name, however long
 
 
 def check_files(images: Sequence[Path], place: str) -> None:

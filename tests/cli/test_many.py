@@ -112,6 +112,15 @@ def test_arguments_of_rank_in_the_order_of_explain_are_refused(command, bad):
     )
 
 
+@pytest.mark.parametrize("missing", ["x.tif", "x.avif", "folder/x"])
+def test_a_file_that_is_missing_is_no_word_of_a_prompt(command, bad, missing):
+    """It is named, and the others are explained."""
+    code, out, err = command("explain", bad / "good.png", missing, PROMPT, "-c", "cow", "-c", "giraffe", "--samples", 8)
+    assert code == 1
+    assert "1 picture" in out
+    assert err == f"dpid: warning: image: {missing} does not exist\n"
+
+
 def test_a_prompt_beside_prompts_is_told_to_be_left_out(command, bad, tmp_path):
     (tmp_path / "prompts.txt").write_text("a cow and a giraffe\n")
     code, out, err = command("explain", bad / "good.png", "a cow", "--prompts", "prompts.txt")
