@@ -44,11 +44,11 @@ def finding(result: PIDResult) -> str:
 
 
 def _times(low: float, high: float) -> str:
-    """e to the ends of an interval in nats, in two digits, "2.4 to 18", or as powers of ten, "10^5 to 10^7"."""
-    if high < _LIKELY:
-        ends = [f"{float(f'{math.exp(nats):.2g}'):,.10g}" for nats in (low, high)]
-    else:
-        ends = [f"10^{nats / math.log(10):.0f}" for nats in (low, high)]
+    """e to the ends of an interval in nats, in two digits or, far from one, as powers of ten: "2.4 to 10^7"."""
+    ends = [
+        f"{float(f'{math.exp(nats):.2g}'):,.10g}" if abs(nats) < _LIKELY else f"10^{nats / math.log(10):.0f}"
+        for nats in (low, high)
+    ]
     return " to ".join(dict.fromkeys(ends))
 
 

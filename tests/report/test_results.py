@@ -22,7 +22,7 @@ from dpid.denoisers.families.control_net import Controlled
 from dpid.pid.decomposition import image_priors
 from dpid.report.command import of_concepts as command
 from dpid.report.command import of_words
-from dpid.report.pid import finding
+from dpid.report.pid import _times, finding
 from dpid.report.results import page, read
 from dpid.report.words import finding as finding_of_words
 from dpid.results.file_format import FORMAT
@@ -194,6 +194,7 @@ def test_the_finding_says_what_the_numbers_do():
     # Two digits are within 5 % of what they stand for.
     assert [float(end) for end in ends] == pytest.approx(np.exp(noisy.information["cow+pizza"].interval()), rel=0.05)
     assert "is redundancy" in told  # both words tell the same three nats
+    assert _times(0.5, 20.0) == "1.6 to 10^9"  # 20 / ln 10 = 8.7
     assert "10^22 times" in finding(scaled(50.0))  # 50 / ln 10 = 21.7, both ends alike
     assert finding(made(concepts=("a", "b", "c", "d"))).startswith("The 4 words together")
 
