@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 
 # Of libraries that others try to import: torchao warns of kernels that it cannot load, torch of what torchao registers.
 _LOGGERS = ("torchao", "torch.utils._pytree")
 
+_lock, _users, _silence = Lock(), 0, ExitStack()
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A context in which other libraries, while they load, neither warn nor show progress; errors are still shown."""
+    """A context in which other libraries, while they load, neither warn nor show progress; errors are still shown.
+
+    Of threads that are in it at once the first begins it and the last ends it.
+    """
+    global _users
+    with _lock:
+        if not _users:
+            _silence.enter_context(_quiet_imports())
+            _silence.enter_context(_quiet_pipelines())
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                _silence.close()
+
+
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """The same of libraries that others try to import."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with _quiet_pipelines():
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

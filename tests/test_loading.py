@@ -13,6 +13,7 @@ from tiny_pipelines import build
 
 import dpid
 from dpid.denoisers.loading import embedded_path, folder_of, load_pipeline
+from dpid.quiet import quiet
 
 UNET = "diffusion_pytorch_model"
 
@@ -366,3 +367,20 @@ def test_memory_is_not_the_models_fault(monkeypatch):
     monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", fail)
     with pytest.raises(MemoryError):
         load_pipeline("emoji", "cpu")
+
+
+def test_loads_that_overlap_leave_the_levels_of_other_libraries_as_they_were():
+    from huggingface_hub.utils import logging as hub
+
+    before = hub.get_verbosity()
+    first, second = quiet(), quiet()
+    hub.set_verbosity_info()
+    try:
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert hub.get_verbosity() == hub.ERROR  # the second is still at it
+        second.__exit__(None, None, None)
+        assert hub.get_verbosity() == hub.INFO
+    finally:
+        hub.set_verbosity(before)
