@@ -218,8 +218,9 @@ def solve(measure: Measure, concepts: tuple[str, ...], given: Given, *, coarse: 
     if not callable(redundancy):
         raise TypeError(f"measure: {found(measure.rule)} gave {found(redundancy)}, expected a function of an antichain")
     averaged = {s: redundancy((s,)) for s in given.f}  # r({S}) = f(S), averaged where the measure averages
-    if not all(isinstance(value, Tensor) for value in averaged.values()):
-        raise TypeError(f"measure: r of {found(measure.rule)} gave {found(averaged[1])}, expected a tensor")
+    for value in averaged.values():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"measure: r of {found(measure.rule)} gave {found(value)}, expected a tensor")
     information = {s: averaged[mask_of(s, concepts)] for s in subsets_of(concepts)[1:]}
     shape = averaged[1].shape
     nodes: Sequence[lattice.Sets] = ()

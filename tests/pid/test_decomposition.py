@@ -174,6 +174,7 @@ def test_refusals_of_a_measure(registered, arguments, error, message):
     [
         (lambda given: given.f, r"^measure: .* gave \{.*, expected a function of an antichain"),
         (lambda given: lambda sets: 1.0, r"^measure: r of .* gave 1\.0, expected a tensor"),
+        (lambda given: lambda sets: given.f[1] if sets == (1,) else 2.0, r"^measure: r of .* gave 2\.0, expected a te"),
     ],
 )
 def test_what_a_rule_returns_is_named(registered, rule, message):
