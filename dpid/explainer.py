@@ -294,9 +294,9 @@ class Explainer(Densities, Verdicts):
     ) -> Iterator[PIDResult]:  # fmt: skip
         """An iterator of results, each from ``samples`` more evaluations of every condition, up to ``max_samples``.
 
-        It ends early when ``tolerance``, if given, is met. Arguments and errors as of :meth:`explain`, but
-        ``FloatingPointError`` after any round; also ``RuntimeError`` if the model changes between two results. Results
-        that were given before stay as they are.
+        It ends early when ``tolerance``, if given, is met at a time that was set before; results before that may meet
+        it, too. Arguments and errors as of :meth:`explain`, but ``FloatingPointError`` after any round; also
+        ``RuntimeError`` if the model changes between two results. Results that were given before stay as they are.
         """
         chosen, watch = self._options(options), Watch(progress, stop)
         chosen.check_rounds()

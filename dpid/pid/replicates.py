@@ -116,9 +116,9 @@ def _count(information: Mapping[Subset, Tensor]) -> int:
 def _reaching_leads(value: Atoms, error: Atoms, alone: Tensor) -> Atoms:
     """The standard errors ``error``, with which intervals of uniqueness reach as far as those of the concept's lead.
 
-    The lead is f of the concept less the largest f of another, of replicates ``alone`` [G,n]. By the measure "min" it is
-    what only this concept tells if it is above zero; where it seems below, perturbed means have zero and vary too little; docs/theory.md,
-    eq. (22a).
+    The lead is f of the concept less the largest f of another, of replicates ``alone`` [G,n]. By the measure "min" it
+    is what only this concept tells if it is above zero; where it seems below, perturbed means have zero and vary too
+    little; docs/theory.md, eq. (22a).
     """
     from scipy.special import stdtrit
 
