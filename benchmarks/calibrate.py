@@ -37,6 +37,7 @@ from dpid.estimation.estimators import ESTIMATORS, MEASURED, are_squares
 from dpid.estimation.sampling import RULES
 from dpid.options import Options
 from dpid.pid import decompose, decompose_replicates, mean_stderr
+from dpid.pid.replicates import reaching_leads
 from dpid.results.intervals import interval
 from dpid.results.maps import displayed, smoothed
 from dpid.results.shrinkage import layout_weight, shrinkage_weight, shrunk_layout, shrunk_sums
@@ -99,6 +100,8 @@ def _atoms(f: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
     values, errors = decompose_replicates(
         {s: f[:, :, i] for i, s in enumerate(SUBSETS)}, corrected=corrected, coarse=True
     )
+    if f.ndim == 3:  # numbers of images, which are decomposed one by one in an explanation
+        errors = reaching_leads(values, errors, f[:, :, :2].transpose(1, 2))
     return values.coarse, errors.coarse
 
 

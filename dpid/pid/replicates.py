@@ -99,7 +99,7 @@ def decompose_replicates(
         _, wide = _with_errors(atoms, [at(point, 2.0) for point in range(len(points))], None, corrected)
         error = _or_half(error, wide)
     if measure == "min" and all(f.ndim == 1 for f in information.values()):
-        error = _reaching_leads(value, error, torch.stack([information[(c,)] for c in concepts], 1))
+        error = reaching_leads(value, error, torch.stack([information[(c,)] for c in concepts], 1))
     return value, error
 
 
@@ -113,25 +113,27 @@ def _count(information: Mapping[Subset, Tensor]) -> int:
     return counts[0]
 
 
-def _reaching_leads(value: Atoms, error: Atoms, alone: Tensor) -> Atoms:
+def reaching_leads(value: Atoms, error: Atoms, alone: Tensor) -> Atoms:
     """The standard errors ``error``, with which intervals of uniqueness reach as far as those of the concept's lead.
 
-    The lead is f of the concept less the largest f of another, of replicates ``alone`` [G,n]. By the measure "min" it
+    The lead is f of the concept less the largest f of another, of replicates ``alone`` [G,n,*]. By the measure "min" it
     is what only this concept tells if it is above zero; where it seems below, perturbed means have zero and vary too
     little; docs/theory.md, eq. (22a).
     """
     from scipy.special import stdtrit
 
-    g, n = alone.shape
+    g, n = alone.shape[:2]
+    if n < 2:
+        return error
+    mean = alone.mean(0)
+    own = torch.eye(n, dtype=torch.bool, device=mean.device).view(n, n, *[1] * (mean.ndim - 1))
+    largest = mean.expand(n, *mean.shape).masked_fill(own, -torch.inf).argmax(1)  # of the others, [n,*]
+    lead, off = mean_stderr(alone - alone.gather(1, largest.expand_as(alone)))
     width = float(stdtrit(g - 1, 0.975))  # of 95 % intervals, in standard errors
     coarse, flat = error.coarse.clone(), error.flat.clone()
-    for k in range(n if n > 1 else 0):
-        others = alone.mean(0)
-        others[k] = -torch.inf
-        lead, off = mean_stderr(alone[:, k] - alone[:, others.argmax()])
-        coarse[1 + k] = torch.maximum(coarse[1 + k], off + (lead - value.coarse[1 + k]) / width)
-        if n == 2 and (1 << k,) in error.nodes:  # the atom itself
-            flat[error.nodes.index((1 << k,))] = coarse[1 + k]
+    coarse[1:-1] = torch.maximum(coarse[1:-1], off + (lead - value.coarse[1:-1]) / width)
+    if n == 2 and len(error.nodes):  # where uniqueness is an atom
+        flat[[error.nodes.index((mask,)) for mask in (1, 2)]] = coarse[1:-1].reshape(2, -1)
     return replace(error, coarse=coarse, flat=flat)
 
 
