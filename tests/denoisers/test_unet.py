@@ -3,12 +3,15 @@
 import gc
 import weakref
 import zlib
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpid.denoisers import from_pipeline
 from dpid.denoisers.fused import FusedNetwork
 from dpid.denoisers.fused.unet import FusedUNet, unsupported
 from dpid.device import exact_float32
@@ -175,6 +178,26 @@ def test_graphs_replay_what_the_unet_computes(unet):
             graphed((z, t + m, added), keys_values), ours(z, t + m, keys_values, added), rtol=1e-4, atol=1e-5
         )  # fmt: skip  # fp32; algorithms may differ inside a capture
         assert len(graphed._captured) <= 3
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@torch.inference_mode()
+def test_predictions_of_a_graph_are_summed_up_as_they_are(tiny, monkeypatch, prediction):
+    """They are copied out of its memory in the order of ``accumulate``, which needs no copy of its own."""
+    pipe = tiny(prediction=prediction)
+    plain, graphed = (from_pipeline(pipe, precision="float32", check=False) for _ in range(2))
+    for name, stand_in in (("is_gpu", lambda device: True), ("current", nullcontext), ("side_stream", nullcontext)):
+        monkeypatch.setattr(f"dpid.denoisers.fused.graphs.{name}", stand_in)
+    graph = SimpleNamespace(replay=lambda: None)  # what was captured keeps the answer to its first input
+    monkeypatch.setattr("dpid.denoisers.fused.graphs.recording", lambda device: nullcontext(graph))
+    z = torch.randn(3, 1, *plain.latent_shape, generator=torch.Generator().manual_seed(0))
+    asked = z, plain.logsnr_grid[[100, 400, 700]]
+    found = graphed.eps_hat(*asked, graphed.encode_conditions(["", "a", "cow"]))
+    assert found.is_contiguous()
+    found.zero_()  # is a copy
+    found = graphed.eps_hat(*asked, graphed.encode_conditions(["", "a", "cow"]))
+    monkeypatch.setattr("dpid.denoisers.fused.graphs.is_gpu", lambda device: False)
+    assert torch.equal(found, plain.eps_hat(*asked, plain.encode_conditions(["", "a", "cow"])))
 
 
 def test_a_network_that_is_no_longer_used_is_gone_at_once(tiny):

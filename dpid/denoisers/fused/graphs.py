@@ -66,7 +66,7 @@ class Graphed:
                 _copy(captured.constant, constant)
                 captured.source = constant
             captured.graph.replay()
-            return captured.out.clone()
+            return captured.out.clone(memory_format=torch.contiguous_format)  # of a transposed view, too
 
     def drop(self) -> None:
         """Forget all graphs, whose memory others can have then; they are captured again when they are needed."""

@@ -63,8 +63,9 @@ Changing = tuple[Tensor, Tensor, Tensor | None, int]  # x, t, what SD XL adds to
 
 
 def _called(unet: FusedUNet, changing: Changing, keys_values: KeysValues) -> Tensor:
+    """The output [M,K,C,h,w], in the order in which it is summed up: of a graph's memory it is copied once, in that."""
     x, t, added, images = changing
-    return unet(x, t, keys_values, added, images)
+    return unet(x, t, keys_values, added, images).transpose(0, 1)
 
 
 class FusedNetwork:
@@ -129,4 +130,4 @@ class FusedNetwork:
             added = self.unet.embed_added(pooled, sizes_of(x, self._factor).expand(len(pooled), -1))
         # channels_last: attention reads pixels as tokens without a copy, and convolutions are as fast.
         x = x.to(self.dtype, memory_format=torch.channels_last)
-        return self.graphed((x, t, added, images), encoded["keys_values"])
+        return self.graphed((x, t, added, images), encoded["keys_values"]).transpose(0, 1)
