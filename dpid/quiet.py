@@ -19,11 +19,13 @@ def quiet() -> Iterator[None]:
 
     Of threads that are in it at once the first begins it and the last ends it.
     """
-    global _users
+    global _users, _silence
     with _lock:
         if not _users:
-            _silence.enter_context(_quiet_imports())
-            _silence.enter_context(_quiet_pipelines())
+            with ExitStack() as begun:  # left again if the libraries cannot be imported
+                begun.enter_context(_quiet_imports())
+                begun.enter_context(_quiet_pipelines())
+                _silence = begun.pop_all()
         _users += 1
     try:
         yield
