@@ -238,7 +238,7 @@ class Run:
         return partial(way.run, self.x, self.samples, PAIRS)
 
     def clock(self, call: Callable[[], object]) -> float:
-        """The seconds of ``call``."""
+        """The seconds that ``call`` takes on the device of the latents."""
         return seconds(call, self.x.device)
 
     def first(self, name: str, way: Contender) -> dict[str, tuple[float, str]]:

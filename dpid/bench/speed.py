@@ -112,7 +112,7 @@ def speed(
     name: str, contender: Contender, reference: Contender | None, x: Tensor, samples: Samples, pairs: Tensor,
     budget: float,
 ) -> Speed:  # fmt: skip
-    """The speed of ``contender`` on the batch ``samples``, in turns with ``reference``, if any.
+    """A :class:`Speed`: times of ``contender`` on the batch ``samples``, in turns with those of any ``reference``.
 
     ``FloatingPointError`` where it predicts NaN or infinity, ``ValueError`` where it predicts something else than
     ``reference``.

@@ -113,9 +113,10 @@ def stacked(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def by_length(encoded: Mapping[str, Tensor], cut: str) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """The conditions of every length: (their indices, their encodings with argument ``cut`` at that length).
+    """For every number of tokens: the indices of the conditions that have it, and their encodings without padding.
 
-    Encodings without ``LENGTHS`` are one group. Rows are picked without making the host wait for a GPU.
+    ``cut``: the argument that has padding. Encodings without ``LENGTHS`` are one group. Rows are picked without making
+    the host wait for a GPU.
     """
     if LENGTHS not in encoded:
         yield list(range(len(next(iter(encoded.values()))))), dict(encoded)

@@ -160,7 +160,7 @@ def _check_seed(seed: int) -> int:
 
 
 def _alike(optional: tuple[str, ...] = (), **tensors: Any) -> dict[str, Tensor]:
-    """``tensors`` by name, without those ``optional`` that are None.
+    """The given ``tensors`` as {name: tensor}, without those named in ``optional`` that are None.
 
     ``TypeError`` unless all are tensors of one floating dtype on one device.
     """

@@ -154,5 +154,5 @@ def by_picture(rows: Iterable[Row], name: str) -> list[float]:
 
 
 def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    """The values of a column that are not None."""
+    """The values under ``name`` in all ``rows``, without those that are None."""
     return [row[name] for row in rows if row[name] is not None]

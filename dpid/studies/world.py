@@ -41,7 +41,7 @@ def draw(pictures: Sequence[str], seed: str) -> tuple[Image.Image, np.ndarray]:
 
 
 def picture(shown: Sequence[str], seed: str) -> Image.Image:
-    """A scene that shows the pictures ``shown``, left to right; ``seed`` gives their positions."""
+    """The image of a scene that shows ``shown``, left to right, at positions drawn from ``seed``."""
     return draw(shown, seed)[0]
 
 
